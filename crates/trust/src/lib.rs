@@ -1,0 +1,38 @@
+//! What may be believed: keys and envelopes, device certificates, passwords, sealed identifiers.
+//!
+//! This is the only room that touches key material. It imports no other room, reads and writes no
+//! file, opens no socket and reads no clock of its own: instants arrive as arguments (the one
+//! exception is the TLS library, which asks the system clock whether a certificate is in date).
+//! Randomness comes from the cryptographic library, which seeds itself from the operating system.
+//!
+//! | Module | Answers |
+//! |---|---|
+//! | [`keyring`] | Which key opens this, and who may open the key? |
+//! | [`envelope`] | Is this stored value the one we wrote, in this very row and column? |
+//! | [`blind`] | Which row holds this name or record number, without storing either? |
+//! | [`identity`] | Which reading is this public id? |
+//! | [`password`], [`token`] | Is this the person, the session, the link? |
+//! | [`pki`], [`tls`] | Which device or program is at the other end of the wire? |
+//! | [`audit`] | What is committed to the log without showing it? |
+
+pub mod audit;
+pub mod blind;
+pub mod envelope;
+pub mod identity;
+pub mod keyring;
+pub mod password;
+pub mod pki;
+pub mod random;
+pub mod secret;
+pub mod tls;
+pub mod token;
+
+mod encoding;
+
+pub use blind::BlindIndexKey;
+pub use envelope::Aad;
+pub use identity::{IdentityKey, PackedIdentity};
+pub use keyring::{Kek, Key, KeyId, derive};
+pub use random::{equal, random_bytes, uuid_v7};
+pub use secret::SecretText;
+pub use token::{TokenHash, TokenSecret};
