@@ -1,0 +1,45 @@
+//! A device: what it is, and how far its clock is believed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::DeviceId;
+
+/// How far a device's clock is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "rule")]
+pub enum ClockRule {
+    /// Taken as sent; what is impossible is quarantined.
+    Trust,
+    /// Ignored: the time of receipt stands in.
+    UseReceived,
+    /// Off by a known amount: `seconds` are added to every time the device sends.
+    Shift {
+        /// Seconds to add; negative where the clock runs ahead.
+        seconds: i64,
+    },
+}
+
+/// A device that measures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Our id; its certificate names it.
+    pub id: DeviceId,
+    /// What people call it: "Monitor 07".
+    pub name: String,
+    /// What kind of device, in the field's words: "bedside monitor", "blood pressure cuff".
+    pub kind: String,
+    /// Maker.
+    pub manufacturer: String,
+    /// Model.
+    pub model: String,
+    /// Serial number.
+    pub serial: String,
+    /// How far its clock is believed.
+    pub clock: ClockRule,
+    /// Zone of its wall clock, in minutes east of UTC, for devices that send local time without a zone.
+    pub utc_offset_min: i16,
+    /// Longest usual silence in seconds; longer raises "device silent". `None`: sends when it is used.
+    pub expected_interval_s: Option<u32>,
+    /// Taken out of service: nothing of it is accepted.
+    pub retired: bool,
+}
