@@ -1,0 +1,82 @@
+//! Every project command: `cargo xtask test | demo | bench | tidy | web | help`.
+
+mod finding;
+mod layers;
+mod process;
+mod product;
+mod rust_source;
+mod steps;
+mod supply;
+mod test;
+mod tidy;
+mod tools;
+mod web;
+mod workshop;
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+
+use crate::workshop::Workshop;
+
+const HELP: &str = "\
+Every command of this project.
+
+    cargo xtask test [--only STEP]... [--keep-going] [--list]
+        The whole check: formatting, house rules, licences, web app, lints, every test, a real browser.
+        Stops at the first failing step unless --keep-going is given; --list names the steps.
+
+    cargo xtask demo [--speed N] [--port N] [--keep DIR]
+        Builds everything and starts a hospital that never existed, on encrypted throw-away data.
+        --keep DIR leaves the data in DIR. Whatever follows a bare -- goes to `auscult demo` unread.
+
+    cargo xtask bench [ARGS...]
+        Builds the release binary and runs `auscult bench ARGS`.
+
+    cargo xtask tidy
+        The house rules that need no compiler, in seconds.
+
+    cargo xtask web
+        Builds the web app into web/dist.
+
+    cargo xtask help
+        This page.
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
+    let workshop = Workshop::here();
+    let Some((command, rest)) = arguments.split_first() else {
+        print!("{HELP}");
+        return Ok(ExitCode::FAILURE);
+    };
+    match command.as_str() {
+        "test" => test::run(&workshop, rest),
+        "demo" => product::demo(&workshop, rest),
+        "bench" => product::bench(&workshop, rest),
+        "tidy" => no_arguments(command, rest).and_then(|()| tidy::command(&workshop)),
+        "web" => no_arguments(command, rest).and_then(|()| web::command(&workshop)),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        unknown => bail!("there is no command `{unknown}`; `cargo xtask help` names those there are"),
+    }
+}
+
+fn no_arguments(command: &str, rest: &[String]) -> anyhow::Result<()> {
+    match rest.first() {
+        None => Ok(()),
+        Some(extra) => bail!("`cargo xtask {command}` takes no argument, and was given `{extra}`"),
+    }
+}

@@ -1,0 +1,120 @@
+//! `cargo xtask demo` and `cargo xtask bench`: build the product as it is shipped, then become it.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::bail;
+
+use crate::workshop::Workshop;
+use crate::{process, web};
+
+/// Builds everything and starts `auscult demo`.
+pub fn demo(workshop: &Workshop, arguments: &[String]) -> anyhow::Result<ExitCode> {
+    // Judged before minutes of building.
+    let passed_on = demo_arguments(arguments)?;
+    build(workshop)?;
+    become_auscult(workshop, "demo", &passed_on)
+}
+
+/// Builds everything and starts `auscult bench`, whose arguments these are.
+pub fn bench(workshop: &Workshop, arguments: &[String]) -> anyhow::Result<ExitCode> {
+    build(workshop)?;
+    become_auscult(workshop, "bench", arguments)
+}
+
+/// The web app comes first: the server carries it inside.
+fn build(workshop: &Workshop) -> anyhow::Result<()> {
+    web::build(workshop)?;
+    process::timed("building the server (the first time takes minutes)", || {
+        let arguments = ["build", "--release", "--locked", "--package", "server", "--bin", "auscult"];
+        process::run(&mut process::cargo(workshop, &arguments))
+    })
+}
+
+/// The options of the demo, checked; whatever follows `--` is passed on unread.
+fn demo_arguments(arguments: &[String]) -> anyhow::Result<Vec<String>> {
+    let mut passed_on = Vec::new();
+    let mut rest = arguments.iter();
+    while let Some(option) = rest.next() {
+        if option == "--" {
+            passed_on.extend(rest.cloned());
+            break;
+        }
+        let what = match option.as_str() {
+            "--speed" => "a number above 0",
+            "--port" => "a port from 0 to 65535",
+            "--keep" => "a folder",
+            unknown => bail!(
+                "the demo knows --speed N, --port N and --keep DIR, not `{unknown}`; options behind a bare -- go to \
+                 `auscult demo` unread"
+            ),
+        };
+        let Some(value) = rest.next().filter(|value| fits(option, value)) else {
+            bail!("`{option}` needs {what}");
+        };
+        passed_on.extend([option.clone(), value.clone()]);
+    }
+    Ok(passed_on)
+}
+
+fn fits(option: &str, value: &str) -> bool {
+    match option {
+        "--speed" => value.parse::<f64>().is_ok_and(|speed| speed.is_finite() && 0.0 < speed),
+        "--port" => value.parse::<u16>().is_ok(),
+        _ => !value.is_empty() && !value.starts_with("--"),
+    }
+}
+
+fn become_auscult(workshop: &Workshop, subcommand: &str, arguments: &[String]) -> anyhow::Result<ExitCode> {
+    // Not `process::program`: a folder given with --keep is meant from where the person stands.
+    let mut auscult = Command::new(workshop.auscult("release"));
+    auscult.arg(subcommand).args(arguments);
+    println!("==> auscult {subcommand} {}", arguments.join(" "));
+    replace_this_process(auscult)
+}
+
+/// The server takes this process's place, so that Ctrl-C and every other signal reach it and nobody else.
+#[cfg(unix)]
+fn replace_this_process(mut command: Command) -> anyhow::Result<ExitCode> {
+    use std::os::unix::process::CommandExt;
+    let error = command.exec();
+    Err(anyhow::Error::new(error)
+        .context(format!("{} could not be started", command.get_program().to_string_lossy())))
+}
+
+#[cfg(not(unix))]
+fn replace_this_process(mut command: Command) -> anyhow::Result<ExitCode> {
+    let status = command.status()?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> anyhow::Result<Vec<String>> {
+        demo_arguments(&arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn options_of_the_demo_are_passed_on() {
+        let all = ["--speed", "2.5", "--port", "8443", "--keep", "/tmp/x"];
+        assert_eq!(parsed(&all).unwrap(), all);
+        assert_eq!(parsed(&["--port", "0", "--", "--verbose"]).unwrap(), ["--port", "0", "--verbose"]);
+        assert_eq!(parsed(&[]).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn mistakes_are_told_before_anything_is_built() {
+        for (arguments, message) in [
+            (&["--sped", "2"][..], "not `--sped`"),
+            (&["--speed"], "`--speed` needs a number above 0"),
+            (&["--speed", "0"], "`--speed` needs a number above 0"),
+            (&["--speed", "NaN"], "`--speed` needs a number above 0"),
+            (&["--port", "70000"], "`--port` needs a port"),
+            (&["--keep", "--port"], "`--keep` needs a folder"),
+        ] {
+            let error = parsed(arguments).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! `cargo xtask test`: the whole check, the same on every desk and on the build machine.
+
+use std::io;
+use std::process::ExitCode;
+
+use anyhow::bail;
+
+use crate::steps::{self, Outcome, Step, Wishes};
+use crate::workshop::Workshop;
+use crate::{process, supply, tidy, tools, web};
+
+/// In this order: what is quick, and what others need, comes first.
+const STEPS: [Step; 9] = [
+    Step { name: "tools", about: "node, npm, a C compiler and a browser are here", run: tools },
+    Step { name: "format", about: "rustfmt changes nothing", run: format },
+    Step { name: "tidy", about: "the house rules that need no compiler", run: tidy },
+    Step { name: "licences", about: "licences, bans and sources of everything we build on", run: licences },
+    Step { name: "web", about: "type check, unit tests and build of the web app", run: web },
+    Step { name: "clippy", about: "no warning anywhere", run: clippy },
+    Step { name: "rust", about: "every Rust test", run: rust },
+    Step { name: "browser", about: "the real server in a real browser", run: browser },
+    Step { name: "crash", about: "the server is killed while it works, and loses nothing", run: crash },
+];
+
+/// Runs the check as the arguments wish.
+pub fn run(workshop: &Workshop, arguments: &[String]) -> anyhow::Result<ExitCode> {
+    let Some(wishes) = parse(arguments)? else {
+        for step in &STEPS {
+            println!("{:10} {}", step.name, step.about);
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let failed = steps::run_all(&STEPS, &wishes, workshop, &mut io::stdout())?;
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is wished; nothing when only the list is.
+fn parse(arguments: &[String]) -> anyhow::Result<Option<Wishes>> {
+    let mut wishes = Wishes::default();
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match argument.as_str() {
+            "--list" => return Ok(None),
+            "--keep-going" => wishes.keep_going = true,
+            "--only" => match rest.next() {
+                Some(name) if STEPS.iter().any(|step| step.name == name) => wishes.only.push(name.clone()),
+                Some(name) => bail!("there is no step `{name}`; `cargo xtask test --list` names them"),
+                None => bail!("`--only` needs the name of a step; `cargo xtask test --list` names them"),
+            },
+            unknown => {
+                bail!("`cargo xtask test` knows --only STEP, --keep-going and --list, not `{unknown}`")
+            }
+        }
+    }
+    Ok(Some(wishes))
+}
+
+fn tools(workshop: &Workshop) -> anyhow::Result<Outcome> {
+    tools::check(workshop)?;
+    Ok(Outcome::Passed)
+}
+
+fn format(workshop: &Workshop) -> anyhow::Result<Outcome> {
+    process::run(&mut process::cargo(workshop, &["fmt", "--all", "--check"]))?;
+    Ok(Outcome::Passed)
+}
+
+fn tidy(workshop: &Workshop) -> anyhow::Result<Outcome> {
+    tidy::run(workshop)?;
+    Ok(Outcome::Passed)
+}
+
+fn licences(workshop: &Workshop) -> anyhow::Result<Outcome> {
+    supply::run(workshop)?;
+    Ok(Outcome::Passed)
+}
+
+fn web(workshop: &Workshop) -> anyhow::Result<Outcome> {
+    web::install(workshop)?;
+    web::script(workshop, "typecheck")?;
+    web::script(workshop, "test")?;
+    web::script(workshop, "build")?;
+    Ok(Outcome::Passed)
+}
+
+fn clippy(workshop: &Workshop) -> anyhow::Result<Outcome> {
+    let arguments = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    process::run(&mut process::cargo(workshop, &arguments))?;
+    Ok(Outcome::Passed)
+}
+
+fn rust(workshop: &Workshop) -> anyhow::Result<Outcome> {
+    process::run(&mut process::cargo(workshop, &["test", "--workspace", "--locked"]))?;
+    Ok(Outcome::Passed)
+}
+
+/// The browser program starts the server itself, on a free port and fresh data, and stops it.
+fn browser(workshop: &Workshop) -> anyhow::Result<Outcome> {
+    web::install(workshop)?;
+    if !workshop.path("web/dist/index.html").exists() {
+        web::script(workshop, "build")?;
+    }
+    // The whole workspace, as in the step before: the same features, so nothing is compiled twice.
+    process::run(&mut process::cargo(workshop, &["build", "--workspace", "--bins", "--locked"]))?;
+    let Some(chromium) = tools::chromium(workshop) else {
+        bail!("there is no browser; `cargo xtask test --only tools` says how to install one");
+    };
+    let mut e2e = process::program(workshop, "npm");
+    e2e.args(["run", "--prefix", "web", "e2e"]);
+    e2e.env("AUSCULT_BIN", workshop.auscult("debug")).env("AUSCULT_CHROMIUM", chromium);
+    process::run(&mut e2e)?;
+    Ok(Outcome::Passed)
+}
+
+/// Kept apart from the other tests because it kills processes and takes its time.
+fn crash(workshop: &Workshop) -> anyhow::Result<Outcome> {
+    if !workshop.path("crates/server/tests/crash.rs").exists() {
+        return Ok(Outcome::Absent("crates/server/tests/crash.rs is not there"));
+    }
+    let arguments = ["test", "--package", "server", "--test", "crash", "--locked", "--", "--ignored"];
+    process::run(&mut process::cargo(workshop, &arguments))?;
+    Ok(Outcome::Passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> anyhow::Result<Option<Wishes>> {
+        parse(&arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn arguments_are_understood() {
+        assert_eq!(parsed(&[]).unwrap(), Some(Wishes::default()));
+        assert_eq!(parsed(&["--list"]).unwrap(), None);
+        let wishes = parsed(&["--only", "tidy", "--keep-going", "--only", "web"]).unwrap().unwrap();
+        assert_eq!(wishes, Wishes { only: vec!["tidy".to_owned(), "web".to_owned()], keep_going: true });
+    }
+
+    #[test]
+    fn arguments_that_mean_nothing_are_refused() {
+        assert!(parsed(&["--only", "everything"]).unwrap_err().to_string().contains("no step `everything`"));
+        assert!(parsed(&["--only"]).unwrap_err().to_string().contains("needs the name"));
+        assert!(parsed(&["tidy"]).unwrap_err().to_string().contains("not `tidy`"));
+    }
+
+    #[test]
+    fn steps_have_names_of_their_own() {
+        let mut names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), STEPS.len());
+    }
+}

@@ -1,0 +1,105 @@
+//! What a machine must have besides Rust: a C compiler, Node.js, npm, and a browser for the browser tests.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+
+use crate::process;
+use crate::workshop::Workshop;
+
+/// The oldest Node.js that runs the web app's tools.
+const NODE_MAJOR_MIN: u32 = 20;
+
+/// Names under which systems install a browser that the tests can drive.
+const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+
+/// Checks everything, and installs a browser where that is missing and we may.
+pub fn check(workshop: &Workshop) -> anyhow::Result<()> {
+    components(workshop)?;
+    let compiler = process::find_program(&["cc", "gcc", "clang"]).context(
+        "there is no C compiler; SQLite, zstd and the crypto library need one (Debian: `apt-get install -y gcc`)",
+    )?;
+    println!("C compiler: {}", compiler.display());
+    let node = node_version(workshop)?;
+    println!("node: {node}");
+    let npm = process::output(process::program(workshop, "npm").arg("--version"))
+        .context("npm does not run; it comes with Node.js")?;
+    println!("npm: {}", npm.trim());
+    let browser = match chromium(workshop) {
+        Some(browser) => browser,
+        None => install_chromium(workshop)?,
+    };
+    println!("browser: {}", browser.display());
+    Ok(())
+}
+
+/// Checks that Node.js and npm are there, for commands that need no browser.
+pub fn check_node(workshop: &Workshop) -> anyhow::Result<()> {
+    node_version(workshop)?;
+    process::find_program(&["npm"]).context("npm is missing; it comes with Node.js")?;
+    Ok(())
+}
+
+/// A browser that starts: the one that `AUSCULT_CHROMIUM` names, or the first on the search path.
+pub fn chromium(workshop: &Workshop) -> Option<PathBuf> {
+    let named = std::env::var_os("AUSCULT_CHROMIUM").map(PathBuf::from);
+    let browser = named.or_else(|| process::find_program(&BROWSERS))?;
+    // Some systems install a placeholder that only says how to get the browser.
+    process::output(process::program(workshop, &browser).arg("--version")).ok()?;
+    Some(browser)
+}
+
+/// rustfmt and clippy belong to the toolchain but can be left out of it.
+fn components(workshop: &Workshop) -> anyhow::Result<()> {
+    for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if process::output(&mut process::cargo(workshop, &[subcommand, "--version"])).is_err() {
+            process::run(process::program(workshop, "rustup").args(["component", "add", component]))
+                .with_context(|| format!("{component} is missing; install it with your Rust toolchain"))?;
+        }
+    }
+    Ok(())
+}
+
+fn node_version(workshop: &Workshop) -> anyhow::Result<String> {
+    let version = process::output(process::program(workshop, "node").arg("--version"))
+        .with_context(|| format!("Node.js {NODE_MAJOR_MIN} or later is needed"))?;
+    let version = version.trim().to_owned();
+    match node_major(&version) {
+        Some(major) if NODE_MAJOR_MIN <= major => Ok(version),
+        _ => bail!("Node.js {NODE_MAJOR_MIN} or later is needed, and `node --version` says {version}"),
+    }
+}
+
+/// 20 of `v20.20.2`.
+fn node_major(version: &str) -> Option<u32> {
+    version.strip_prefix('v')?.split('.').next()?.parse().ok()
+}
+
+fn install_chromium(workshop: &Workshop) -> anyhow::Result<PathBuf> {
+    const UPDATE: &str = "apt-get update";
+    const INSTALL: &str = "apt-get install -y --no-install-recommends chromium";
+    let is_root =
+        process::output(process::program(workshop, "id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+    if !is_root || process::find_program(&["apt-get"]).is_none() {
+        bail!("there is no browser for the browser tests; run: sudo sh -c '{UPDATE} && {INSTALL}'");
+    }
+    for line in [UPDATE, INSTALL] {
+        let mut words = line.split(' ');
+        let mut command = process::program(workshop, words.next().unwrap_or_default());
+        process::run(command.args(words).env("DEBIAN_FRONTEND", "noninteractive"))?;
+    }
+    chromium(workshop).context("chromium was installed, and still does not start")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_node_are_read() {
+        assert_eq!(node_major("v20.20.2"), Some(20));
+        assert_eq!(node_major("v8"), Some(8));
+        assert_eq!(node_major("20.1.0"), None);
+        assert_eq!(node_major("vx.1"), None);
+    }
+}
