@@ -129,3 +129,36 @@ fn bind(version: u8, key_id: KeyId, aad: Aad<'_>) -> Vec<u8> {
     push_framed(&mut bound, aad.column.as_bytes());
     bound
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoding::unhex_into;
+
+    fn unhex<const N: usize>(text: &str) -> [u8; N] {
+        let mut bytes = [0_u8; N];
+        unhex_into(text.as_bytes(), &mut bytes).unwrap();
+        bytes
+    }
+
+    /// Test case 16 of the GCM specification (McGrew and Viega, appendix B), used by NIST as well.
+    #[test]
+    fn the_cipher_opens_the_published_vector() {
+        let key = Key::from_bytes(&unhex("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308"));
+        let nonce = aead::Nonce::assume_unique_for_key(unhex("cafebabefacedbaddecaf888"));
+        let bound = unhex::<20>("feedfacedeadbeeffeedfacedeadbeefabaddad2");
+        let mut text = unhex::<76>(concat!(
+            "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa",
+            "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662",
+            "76fc6ece0f4e1768cddf8853bb2d551b",
+        ));
+        let plain = key.aead.open_in_place(nonce, aead::Aad::from(bound), &mut text).unwrap();
+        assert_eq!(
+            plain,
+            unhex::<60>(concat!(
+                "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72",
+                "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
+            ))
+        );
+    }
+}

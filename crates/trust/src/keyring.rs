@@ -7,7 +7,7 @@ use aws_lc_rs::aead::{self, RandomizedNonceKey};
 use aws_lc_rs::{hkdf, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::encoding::{hex, push_framed, unhex_into};
 use crate::random::random_bytes;
@@ -158,7 +158,7 @@ impl Kek {
         let text = input.trim_ascii();
         let mut bytes = Zeroizing::new([0_u8; KEY_LEN]);
         match text.len() {
-            0 if input.len() != KEY_LEN => return Err(KekParseError::Empty),
+            0 => return Err(KekParseError::Empty),
             KEK_HEX_LEN => unhex_into(text, &mut *bytes)
                 .map_err(|position| KekParseError::NotHexadecimal { position: position + 1 })?,
             KEK_BASE64_LEN => decode_base64(text, &mut bytes)?,
@@ -355,7 +355,6 @@ fn decode_base64(text: &[u8], out: &mut [u8; KEY_LEN]) -> Result<(), KekParseErr
     match STANDARD.decode_slice(text, &mut *buffer) {
         Ok(KEY_LEN) => {
             out.copy_from_slice(&buffer[..KEY_LEN]);
-            buffer.zeroize();
             Ok(())
         }
         _ => Err(KekParseError::NotBase64),

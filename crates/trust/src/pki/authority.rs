@@ -31,8 +31,12 @@ pub const MAX_SERVER_NAMES: usize = 50;
 /// numbers of at most 20 bytes).
 const SERIAL_LEN: usize = 16;
 
-const DAYS_OF_YEAR: f64 = 365.25;
-const SECONDS_OF_DAY: f64 = 86_400.0;
+/// How far before its making an authority is valid already, in seconds: clocks of gateways and
+/// devices run behind, and to those a certificate made now would lie in the future.
+pub const AUTHORITY_BACKDATE_S: u64 = 3600;
+
+/// Mean length of a Gregorian year, in seconds (365.2425 days).
+const SECONDS_OF_YEAR: u64 = 31_556_952;
 
 /// An authority's certificate and private key as PEM, to be written to two files.
 #[derive(Debug, Clone)]
@@ -106,10 +110,12 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Makes a new authority: a self-signed P-256 certificate that may sign end certificates only.
+    /// Makes a new authority: a self-signed P-256 certificate that may sign end certificates only,
+    /// valid from [`AUTHORITY_BACKDATE_S`] before `now` until `years` after it.
     ///
     /// # Errors
-    /// [`AuthorityError::Name`], [`AuthorityError::Years`], or [`AuthorityError::Library`].
+    /// [`AuthorityError::Name`], [`AuthorityError::Years`], [`AuthorityError::Now`] or
+    /// [`AuthorityError::Library`].
     pub fn create(name: &str, now: SystemTime, years: u32) -> Result<AuthorityPem, AuthorityError> {
         if !is_common_name(name) {
             return Err(AuthorityError::Name { chars: name.chars().count() });
@@ -118,9 +124,16 @@ impl Authority {
             return Err(AuthorityError::Years { years });
         }
         let library = |source| AuthorityError::Library { source };
+        let not_before = now.checked_sub(Duration::from_secs(AUTHORITY_BACKDATE_S));
+        let not_after = now.checked_add(Duration::from_secs(u64::from(years) * SECONDS_OF_YEAR));
+        let (Some(not_before), Some(not_after)) = (not_before, not_after) else {
+            return Err(AuthorityError::Now { now });
+        };
+        if !is_certificate_time(not_before) || !is_certificate_time(not_after) {
+            return Err(AuthorityError::Now { now });
+        }
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(library)?;
-        let life = Duration::from_secs_f64(f64::from(years) * DAYS_OF_YEAR * SECONDS_OF_DAY);
-        let mut params = end_params(name, now, now + life);
+        let mut params = end_params(name, not_before, not_after);
         params.serial_number = Some(new_serial());
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -312,6 +325,12 @@ pub enum AuthorityError {
         /// Years asked for.
         years: u32,
     },
+    /// A clock far off: the certificate's life would leave the years that certificates can write.
+    #[error("the clock shows {now:?}, outside the years 1950 to 9999")]
+    Now {
+        /// The instant given.
+        now: SystemTime,
+    },
     /// The certificate's file is not PEM.
     #[error("the authority's certificate is not readable PEM")]
     CertificatePem {
@@ -421,6 +440,13 @@ fn end_params(common_name: &str, not_before: SystemTime, not_after: SystemTime) 
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     params
+}
+
+/// Whether a certificate can write this instant: from 1950 (the first year of the short form,
+/// RFC 5280, section 4.1.2.5.1) to 9999.
+fn is_certificate_time(instant: SystemTime) -> bool {
+    const FIRST: i64 = -631_152_000;
+    jiff::Timestamp::try_from(instant).is_ok_and(|instant| instant.as_second() >= FIRST)
 }
 
 fn new_serial() -> SerialNumber {

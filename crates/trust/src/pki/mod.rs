@@ -9,8 +9,9 @@ mod peer;
 mod revocation;
 
 pub use authority::{
-    Authority, AuthorityError, AuthorityPem, IssueError, IssueRequest, IssueServerRequest, Issued,
-    IssuedForRequest, MAX_AUTHORITY_YEARS, MAX_COMMON_NAME_CHARS, MAX_SERVER_NAMES,
+    AUTHORITY_BACKDATE_S, Authority, AuthorityError, AuthorityPem, IssueError, IssueRequest,
+    IssueServerRequest, Issued, IssuedForRequest, MAX_AUTHORITY_YEARS, MAX_COMMON_NAME_CHARS,
+    MAX_SERVER_NAMES,
 };
 pub use peer::{
     MAX_PROGRAM_NAME_BYTES, PeerIdentity, PeerIdentityError, PeerUri, PeerUriError, fingerprint_hex,
