@@ -97,9 +97,8 @@ fn rust(workshop: &Workshop) -> anyhow::Result<Outcome> {
 /// The browser program starts the server itself, on a free port and fresh data, and stops it.
 fn browser(workshop: &Workshop) -> anyhow::Result<Outcome> {
     web::install(workshop)?;
-    if !workshop.path("web/dist/index.html").exists() {
-        web::script(workshop, "build")?;
-    }
+    // Again, though the step `web` did: run alone, this step must not show an old app.
+    web::script(workshop, "build")?;
     // The whole workspace, as in the step before: the same features, so nothing is compiled twice.
     process::run(&mut process::cargo(workshop, &["build", "--workspace", "--bins", "--locked"]))?;
     let Some(chromium) = tools::chromium(workshop) else {

@@ -7,8 +7,8 @@ use anyhow::{Context, bail};
 use crate::process;
 use crate::workshop::Workshop;
 
-/// The oldest Node.js that runs the web app's tools.
-const NODE_MAJOR_MIN: u32 = 20;
+/// The oldest Node.js that runs the web app's tools: major and minor version, as `engines` in web/package.json.
+const NODE_MIN: (u32, u32) = (20, 19);
 
 /// Names under which systems install a browser that the tests can drive.
 const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
@@ -61,18 +61,20 @@ fn components(workshop: &Workshop) -> anyhow::Result<()> {
 }
 
 fn node_version(workshop: &Workshop) -> anyhow::Result<String> {
+    let (major, minor) = NODE_MIN;
     let version = process::output(process::program(workshop, "node").arg("--version"))
-        .with_context(|| format!("Node.js {NODE_MAJOR_MIN} or later is needed"))?;
+        .with_context(|| format!("Node.js {major}.{minor} or later is needed"))?;
     let version = version.trim().to_owned();
-    match node_major(&version) {
-        Some(major) if NODE_MAJOR_MIN <= major => Ok(version),
-        _ => bail!("Node.js {NODE_MAJOR_MIN} or later is needed, and `node --version` says {version}"),
+    match major_and_minor(&version) {
+        Some(found) if NODE_MIN <= found => Ok(version),
+        _ => bail!("Node.js {major}.{minor} or later is needed, and `node --version` says {version}"),
     }
 }
 
-/// 20 of `v20.20.2`.
-fn node_major(version: &str) -> Option<u32> {
-    version.strip_prefix('v')?.split('.').next()?.parse().ok()
+/// 20 and 19 of `v20.19.2`.
+fn major_and_minor(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.strip_prefix('v')?.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 fn install_chromium(workshop: &Workshop) -> anyhow::Result<PathBuf> {
@@ -97,9 +99,9 @@ mod tests {
 
     #[test]
     fn versions_of_node_are_read() {
-        assert_eq!(node_major("v20.20.2"), Some(20));
-        assert_eq!(node_major("v8"), Some(8));
-        assert_eq!(node_major("20.1.0"), None);
-        assert_eq!(node_major("vx.1"), None);
+        assert_eq!(major_and_minor("v20.19.2"), Some((20, 19)));
+        assert_eq!(major_and_minor("v8"), None);
+        assert_eq!(major_and_minor("20.1.0"), None);
+        assert_eq!(major_and_minor("vx.1"), None);
     }
 }

@@ -21,8 +21,18 @@ struct Policy {
     allow: Vec<String>,
     /// Further licences of what only builds or tests it.
     allow_dev: Vec<String>,
+    /// Licences that one package may have.
+    #[serde(default)]
+    exceptions: Vec<Exception>,
     /// Packages that may not be used at all.
     deny: Vec<Ban>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Exception {
+    name: String,
+    allow: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -74,8 +84,6 @@ pub fn check_web(workshop: &Workshop) -> anyhow::Result<Vec<Finding>> {
 fn check(policy: &Policy, text: &str) -> anyhow::Result<Vec<Finding>> {
     let lock: Lock =
         serde_json::from_str(text).context("web/package-lock.json is not a lock file of npm 7 or later")?;
-    let shipped = Allowed::parse(&policy.allow)?;
-    let tools = Allowed::parse(policy.allow.iter().chain(&policy.allow_dev))?;
     let mut findings = Vec::new();
     // The entry with the empty name is the web app itself.
     for (folder, package) in lock.packages.iter().filter(|(folder, _)| !folder.is_empty()) {
@@ -88,8 +96,15 @@ fn check(policy: &Policy, text: &str) -> anyhow::Result<Vec<Finding>> {
         if let Some(ban) = policy.deny.iter().find(|ban| ban.name == name) {
             find(format!("it is banned: {}", ban.reason), "remove it from web/package.json");
         }
-        let allowed = if package.dev { &tools } else { &shipped };
-        if let Some(fault) = allowed.fault(package.license.as_deref()) {
+        let exception = policy.exceptions.iter().find(|exception| exception.name == name);
+        let fault = match exception {
+            Some(exception) => Allowed::parse(policy.allow.iter().chain(&exception.allow))?,
+            None => {
+                Allowed::parse(policy.allow.iter().chain(policy.allow_dev.iter().filter(|_| package.dev)))?
+            }
+        }
+        .fault(package.license.as_deref());
+        if let Some(fault) = fault {
             find(fault, &format!("`npm ls {name}` in web/ says who brings it; replace that"));
         }
         if let Some(fault) = source_fault(name, package) {
@@ -134,6 +149,7 @@ mod tests {
             r#"
             allow = ["MIT"]
             allow-dev = ["MPL-2.0"]
+            exceptions = [{ name = "font", allow = ["OFL-1.1"] }]
             deny = [{ name = "react-leaflet", reason = "its licence" }]
             "#,
         )
@@ -177,6 +193,9 @@ mod tests {
             1
         );
         assert_eq!(judged(&package("mute", HASHED)).len(), 1);
+        assert_eq!(judged(&package("font", &format!(r#""license": "OFL-1.1", {HASHED}"#))), [""; 0]);
+        // The exception holds for its package only.
+        assert_eq!(judged(&package("other", &format!(r#""license": "OFL-1.1", {HASHED}"#))).len(), 1);
     }
 
     #[test]
