@@ -15,7 +15,7 @@ pub fn run(workshop: &Workshop) -> anyhow::Result<()> {
     findings.extend(npm::check_web(workshop)?);
     match finding::report(findings) {
         0 => Ok(()),
-        errors => bail!("{errors} packages may not be used, named above"),
+        errors => bail!("{errors} faults in what we build on, named above"),
     }
 }
 
