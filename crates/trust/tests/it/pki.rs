@@ -10,6 +10,7 @@ use trust::pki::{
     PeerIdentityError, PeerUri, PeerUriError,
 };
 use uuid::Uuid;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// 2026-11-22T09:00:00Z.
 fn now() -> SystemTime {
@@ -60,6 +61,31 @@ fn a_device_certificate_reads_back() {
     assert_eq!(peer.serial_hex.len(), 32);
     assert_eq!(peer.fingerprint_hex, issued.sha256_fingerprint_hex);
     assert_eq!((peer.not_before, peer.not_after), (request.not_before, request.not_after));
+}
+
+#[test]
+fn each_certificate_serves_one_purpose() {
+    let (pem, names) = (made(), vec!["ward.hospital.example".to_owned()]);
+    let authority = loaded(&pem);
+    let (not_before, not_after) = (now(), now() + days(30));
+    let (common_name, ips) = ("server".to_owned(), vec![]);
+    let request = IssueServerRequest { common_name, dns_names: names, ips, not_before, not_after };
+    let server = authority.issue_server(&request).unwrap();
+    let client = authority.issue_client(&device_request(PeerUri::Device(Uuid::nil()))).unwrap();
+    for (pem, is_client) in [(client.certificate_pem, true), (server.certificate_pem, false)] {
+        let der = der(&pem);
+        let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+        let purposes = certificate.extended_key_usage().unwrap().unwrap().value;
+        assert_eq!((purposes.client_auth, purposes.server_auth), (is_client, !is_client));
+        assert!(!purposes.any && purposes.other.is_empty());
+        let usage = certificate.key_usage().unwrap().unwrap().value;
+        assert!(usage.digital_signature() && !usage.key_cert_sign());
+        assert!(!certificate.is_ca());
+    }
+    let der = der(&pem.certificate_pem);
+    let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+    assert_eq!(certificate.basic_constraints().unwrap().unwrap().value.path_len_constraint, Some(0));
+    assert!(certificate.key_usage().unwrap().unwrap().value.key_cert_sign());
 }
 
 #[test]
