@@ -1,0 +1,7 @@
+//! What follows from readings: alarm logic now; scores, beats and profiles later. Numbers in, numbers out.
+
+pub mod silence;
+pub mod threshold;
+pub mod trend;
+
+pub use threshold::{Limit, LimitError, ThresholdMonitor, Transition};
