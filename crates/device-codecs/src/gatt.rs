@@ -90,8 +90,10 @@ pub(crate) fn explain(number: u16, bytes: &[u8]) -> Vec<ExplainedField> {
             rows.extend(decoded.iter().map(row));
         }
         Err(fault) => {
-            let rest = bytes.get(fault.offset..).unwrap_or_default();
-            rows.push(ExplainedField::new(fault.offset, rest, "fault", format!("{fault} ({})", fault.code)));
+            // From the first byte that no row above covers.
+            let covered: usize = rows.iter().map(|row| row.length).sum();
+            let rest = bytes.get(covered..).unwrap_or_default();
+            rows.push(ExplainedField::new(covered, rest, "fault", format!("{fault} ({})", fault.code)));
         }
     }
     rows

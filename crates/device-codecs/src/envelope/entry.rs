@@ -77,6 +77,7 @@ fn panel<'a>(source: &Source<'a>, fields: &mut Fields<'a>) -> Result<Vec<Decoded
     let values = fields.need("values")?;
     let components = panel.components();
     let mut decoded: Vec<Decoded> = Vec::with_capacity(components.len());
+    let mut values_are_missing = false;
     for field in Fields::read(source, values)?.into_all() {
         let named = |measure: &&Measure| names(**measure, &field.name);
         let Some(measure) = components.iter().find(named).copied() else {
@@ -87,21 +88,34 @@ fn panel<'a>(source: &Source<'a>, fields: &mut Fields<'a>) -> Result<Vec<Decoded
                 panel.name,
                 known.join(", ")
             );
-            return Err(source.fault(field.value, fault::UNKNOWN_MEASURE, what));
+            return Err(source.fault_at_key(&field, fault::UNKNOWN_MEASURE, what));
         };
         // Two names of one component.
         if decoded.iter().any(|one| matches!(one, Decoded::Scalar(scalar) if scalar.measure == measure)) {
             let what = format!("{} stands twice under different names", measure.name);
-            return Err(source.fault(field.value, fault::DUPLICATE_FIELD, what));
+            return Err(source.fault_at_key(&field, fault::DUPLICATE_FIELD, what));
         }
-        let number = Some(field.value).filter(|raw| raw.get() != "null");
         let place = source.offset(field.value.get());
-        let value = value(source, number, measure.name, absent, place, findings)?;
+        // The reason stands once for all components that are null.
+        let value = match field.value.get() {
+            "null" => {
+                values_are_missing = true;
+                value(source, None, measure.name, absent, place, findings)?
+            }
+            _ => value(source, Some(field.value), measure.name, None, place, findings)?,
+        };
         let unit = unit.clone();
         decoded.push(Decoded::Scalar(DecodedScalar { measure, value, unit, time, sequence, findings }));
     }
     if decoded.is_empty() {
         return Err(source.fault(values, fault::MISSING_FIELD, "the panel has no values"));
+    }
+    if absent.is_some() && !values_are_missing {
+        return Err(source.fault(
+            values,
+            fault::CONFLICTING_FIELDS,
+            "\"absent\" without a component that is null",
+        ));
     }
     Ok(decoded)
 }
@@ -150,9 +164,13 @@ pub(super) fn measure<'a>(
     Ok(measure)
 }
 
+/// What a component is to its panel: within one, `systolic` needs no further name.
+const ROLES: [&str; 3] = ["systolic", "diastolic", "mean"];
+
 /// Whether a measure carries this name; a LOINC code may be shared, so this is asked of a panel's own components.
 fn names(measure: Measure, name: &str) -> bool {
     measure.name == name
+        || (ROLES.contains(&name) && measure.name.split('_').any(|word| word == name))
         || measure.loinc == Some(name)
         || measure.also_loinc.contains(&name)
         || (!measure.mdc_refid.is_empty() && measure.mdc_refid == name)

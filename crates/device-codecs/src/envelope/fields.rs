@@ -49,6 +49,25 @@ impl<'a> Source<'a> {
         fault::at(code, self.offset(raw.get()), what)
     }
 
+    /// Where a field name stands, with its quotation mark; names with escapes were copied and are not found.
+    fn key_offset(&self, name: &Cow<'a, str>) -> Option<usize> {
+        match name {
+            Cow::Borrowed(name) => self.offset(name).checked_sub(1),
+            Cow::Owned(_) => None,
+        }
+    }
+
+    /// A fault at the name of a field, or at its value where the name was copied.
+    pub(super) fn fault_at_key(
+        &self,
+        field: &Field<'a>,
+        code: &'static str,
+        what: impl Into<String>,
+    ) -> DecodeFault {
+        let place = self.key_offset(&field.name).unwrap_or_else(|| self.offset(field.value.get()));
+        fault::at(code, place, what)
+    }
+
     pub(super) fn wrong_type(&self, raw: &RawValue, name: &str, expected: &str) -> DecodeFault {
         self.fault(raw, fault::WRONG_TYPE, format!("{name} is {expected}, not {}", quote(raw.get())))
     }
@@ -59,8 +78,11 @@ impl<'a> Source<'a> {
         let parsed = self.text.get(start..).unwrap_or_default();
         let line_start: usize =
             parsed.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
-        // Columns count bytes from 1, and 0 before the first.
-        let offset = start + line_start + error.column().saturating_sub(1);
+        // Columns count bytes from 1, and 0 before the first. What ends too early is wrong at its end.
+        let offset = match error.classify() {
+            serde_json::error::Category::Eof => self.text.len(),
+            _ => start + line_start + error.column().saturating_sub(1),
+        };
         let full = error.to_string();
         let plain = full.split(" at line ").next().unwrap_or_default();
         fault::at(fault::BAD_JSON, offset.min(self.text.len()), format!("not JSON: {plain}"))
@@ -188,16 +210,16 @@ pub(super) struct Fields<'a> {
     pub(super) offset: usize,
 }
 
-enum Refusal {
-    Duplicate(String),
+enum Refusal<'a> {
+    Duplicate(Cow<'a, str>),
     TooMany,
 }
 
-struct FieldsVisitor<'o> {
-    refusal: &'o mut Option<Refusal>,
+struct FieldsVisitor<'o, 'a> {
+    refusal: &'o mut Option<Refusal<'a>>,
 }
 
-impl<'de> Visitor<'de> for FieldsVisitor<'_> {
+impl<'de> Visitor<'de> for FieldsVisitor<'_, 'de> {
     type Value = Vec<Field<'de>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -208,7 +230,7 @@ impl<'de> Visitor<'de> for FieldsVisitor<'_> {
         let mut fields: Vec<Field<'de>> = Vec::with_capacity(8);
         while let Some(Key(name)) = access.next_key()? {
             if fields.iter().any(|field| field.name == name) {
-                *self.refusal = Some(Refusal::Duplicate(name.into_owned()));
+                *self.refusal = Some(Refusal::Duplicate(name));
                 return Err(A::Error::custom("duplicate"));
             }
             if fields.len() == MAX_FIELDS {
@@ -234,7 +256,7 @@ impl<'a> Fields<'a> {
         match (fields, refusal) {
             (Ok(fields), _) => Ok(Fields { fields, offset }),
             (Err(error), Some(Refusal::Duplicate(name))) => {
-                let place = source.json_fault(offset, &error).offset;
+                let place = source.key_offset(&name).unwrap_or(source.json_fault(offset, &error).offset);
                 Err(fault::at(fault::DUPLICATE_FIELD, place, format!("{} stands twice", quote(&name))))
             }
             (Err(_), Some(Refusal::TooMany)) => {
@@ -274,7 +296,7 @@ impl<'a> Fields<'a> {
             None => Ok(()),
             Some(field) => {
                 let what = format!("{} is no field here; known are {known}", quote(&field.name));
-                Err(source.fault(field.value, fault::UNKNOWN_FIELD, what))
+                Err(source.fault_at_key(field, fault::UNKNOWN_FIELD, what))
             }
         }
     }

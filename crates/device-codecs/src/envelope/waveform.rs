@@ -108,20 +108,22 @@ fn numbers<'a>(source: &Source<'a>, raw: &'a RawValue) -> Result<Vec<i16>, Decod
     if source.first_byte(raw) != b'[' {
         return Err(source.wrong_type(raw, "samples", "a list"));
     }
-    let mut overflow = false;
-    let visitor = SamplesVisitor { overflow: &mut overflow };
+    let mut read = 0;
+    let visitor = SamplesVisitor { read: &mut read };
     let samples = serde_json::Deserializer::from_str(raw.get()).deserialize_seq(visitor);
     samples.map_err(|error| {
-        if overflow {
+        if read > MAX_SAMPLES {
             return too_many(source, raw);
         }
         let place = source.json_fault(source.offset(raw.get()), &error).offset;
-        fault::at(fault::BAD_SAMPLES, place, "a sample is a whole number from -32768 (missing) to 32767")
+        let what = format!("sample {read} (from 0) is no whole number from -32768 (missing) to 32767");
+        fault::at(fault::BAD_SAMPLES, place, what)
     })
 }
 
+/// Counts the samples as they are read, so that a fault can name the one that failed.
 struct SamplesVisitor<'o> {
-    overflow: &'o mut bool,
+    read: &'o mut usize,
 }
 
 impl<'de> Visitor<'de> for SamplesVisitor<'_> {
@@ -134,8 +136,8 @@ impl<'de> Visitor<'de> for SamplesVisitor<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Vec<i16>, A::Error> {
         let mut samples = Vec::new();
         while let Some(sample) = access.next_element()? {
-            if samples.len() == MAX_SAMPLES {
-                *self.overflow = true;
+            *self.read += 1;
+            if *self.read > MAX_SAMPLES {
                 return Err(A::Error::custom("too many samples"));
             }
             samples.push(sample);
