@@ -1,0 +1,262 @@
+//! Searches for Observations: readings by patient, device, code and time; and the latest of each code.
+
+use std::collections::BTreeSet;
+
+use clinical_model::{DeviceId, Measure, MeasureKind, PatientId, PlaceId, Subject};
+
+use super::super::observation::category_code;
+use super::super::outcome::{IssueCode, OutcomeIssue};
+use super::super::system;
+use super::date::DateFilter;
+use super::params::{Params, Token, ids_of, own_id, reference, token, unescape};
+use super::{COUNT_LIMIT, Parameter};
+
+/// What can be asked of Observations.
+pub const OBSERVATION_PARAMETERS: &[Parameter] = &[
+    ("_id", "token", "the logical id"),
+    ("_lastUpdated", "date", "when it was committed"),
+    ("patient", "reference", "the patient: Patient/id or id"),
+    ("subject", "reference", "the subject: Patient/id, Device/id, Location/id or id"),
+    ("device", "reference", "the device: Device/id or id"),
+    ("code", "token", "LOINC, MDC or our own name of the measure or panel"),
+    ("combo-code", "token", "like code, and also the code of a component: finds the panel that has it"),
+    ("category", "token", "vital-signs, laboratory, activity, procedure, survey"),
+    ("date", "date", "when it was measured; times without a zone are UTC"),
+    ("status", "token", "final or preliminary"),
+    ("_sort", "string", "date or -date"),
+    ("_count", "number", "results of a page, 1 to 1000"),
+    ("_cursor", "string", "the next page; only from a next link"),
+];
+
+const LASTN_PARAMETERS: &[Parameter] = &[
+    ("patient", "reference", "the patient: Patient/id or id"),
+    ("subject", "reference", "the subject: Patient/id, Device/id, Location/id or id"),
+    ("code", "token", "LOINC, MDC or our own name"),
+    ("combo-code", "token", "like code, and also the code of a component"),
+    ("category", "token", "vital-signs, laboratory, activity, procedure, survey"),
+    ("max", "number", "how many of each code, 1 to 100; 1 without it"),
+];
+
+/// Most observations of each code that one `$lastn` gives.
+const LASTN_LIMIT: u64 = 100;
+
+/// The statuses that our Observations can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ObservationStatus {
+    /// `final`.
+    Final,
+    /// `preliminary`.
+    Preliminary,
+}
+
+/// The order of the results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Sort {
+    /// Oldest first (`date`).
+    OldestFirst,
+    /// Newest first (`-date`), the usual order.
+    #[default]
+    NewestFirst,
+}
+
+/// A search for Observations. `None` is no condition; an empty list matches nothing.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct ObservationSearch {
+    /// Any of these ids.
+    pub ids: Option<Vec<String>>,
+    /// About any of these.
+    pub subjects: Option<Vec<Subject>>,
+    /// By any of these devices.
+    pub devices: Option<Vec<DeviceId>>,
+    /// Coded as any of these: scalars, panels, waveforms, events; never components.
+    pub measures: Option<BTreeSet<Measure>>,
+    /// Measured when; all must fit.
+    pub date: Vec<DateFilter>,
+    /// Committed when; all must fit.
+    pub last_updated: Vec<DateFilter>,
+    /// With any of these statuses.
+    pub statuses: Option<Vec<ObservationStatus>>,
+    /// In which order.
+    pub sort: Sort,
+    /// Results of a page, 1 to 1,000.
+    pub count: Option<u16>,
+    /// Where the page starts; opaque.
+    pub cursor: Option<String>,
+    /// What is worth telling with the results, as entries of mode `outcome`.
+    pub hints: Vec<OutcomeIssue>,
+}
+
+impl ObservationSearch {
+    /// The measures whose series must be read: those of the search, panels replaced by their components.
+    pub fn series_measures(&self) -> Option<BTreeSet<Measure>> {
+        self.measures.as_ref().map(series_measures)
+    }
+}
+
+fn series_measures(measures: &BTreeSet<Measure>) -> BTreeSet<Measure> {
+    let expand = |measure: &Measure| match measure.kind {
+        MeasureKind::Panel => measure.components(),
+        _ => vec![*measure],
+    };
+    measures.iter().flat_map(expand).collect()
+}
+
+/// A `$lastn` for one subject.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LastnSearch {
+    /// About whom: any of these; usually one. Empty matches nothing.
+    pub subjects: Vec<Subject>,
+    /// Coded as any of these, as in [`ObservationSearch::measures`].
+    pub measures: Option<BTreeSet<Measure>>,
+    /// How many of each code, 1 to 100.
+    pub max: u8,
+    /// What is worth telling with the results.
+    pub hints: Vec<OutcomeIssue>,
+}
+
+impl LastnSearch {
+    /// The measures whose series must be read: those of the search, panels replaced by their components.
+    pub fn series_measures(&self) -> Option<BTreeSet<Measure>> {
+        self.measures.as_ref().map(series_measures)
+    }
+}
+
+/// Reads the parameters of a search for Observations.
+///
+/// # Errors
+/// Every parameter that is unknown, malformed or not supported.
+pub fn parse_observation_search(given: &[(String, String)]) -> Result<ObservationSearch, Vec<OutcomeIssue>> {
+    let mut params = Params::new(given, OBSERVATION_PARAMETERS);
+    let ids = params.any_of(&["_id"], own_id::<String>);
+    let subjects = subjects(&mut params);
+    let devices =
+        params.any_of(&["device"], |name, value| ids_of::<DeviceId>(name, &unescape(value), "Device"));
+    let (measures, hints) = measures(&mut params);
+    let search = ObservationSearch {
+        ids,
+        subjects,
+        devices,
+        measures,
+        date: params.dates("date"),
+        last_updated: params.dates("_lastUpdated"),
+        statuses: params.any_of(&["status"], status),
+        sort: sort(&mut params),
+        count: params.count(),
+        cursor: params.cursor(),
+        hints,
+    };
+    params.finish(search)
+}
+
+/// Reads the parameters of `Observation/$lastn`.
+///
+/// # Errors
+/// As [`parse_observation_search`]; and where neither patient nor subject is given.
+pub fn parse_lastn(given: &[(String, String)]) -> Result<LastnSearch, Vec<OutcomeIssue>> {
+    let mut params = Params::new(given, LASTN_PARAMETERS);
+    let subjects = subjects(&mut params);
+    if subjects.is_none() && params.issues.is_empty() {
+        params.refuse("patient", IssueCode::Required, "$lastn needs patient or subject");
+    }
+    let (measures, hints) = measures(&mut params);
+    let max = params.whole("max", LASTN_LIMIT).and_then(|max| u8::try_from(max).ok()).unwrap_or(1);
+    params.finish(LastnSearch { subjects: subjects.unwrap_or_default(), measures, max, hints })
+}
+
+fn subjects(params: &mut Params<'_>) -> Option<Vec<Subject>> {
+    let read = |name: &str, value: &str| {
+        let value = unescape(value);
+        let types: &[&str] =
+            if name == "patient" { &["Patient"] } else { &["Patient", "Device", "Location"] };
+        let (kind, id) = reference(name, &value, types)?;
+        let wanted = |of: &str| types.contains(&of) && kind.is_none_or(|kind| kind == of);
+        let patient = id.parse::<PatientId>().ok().filter(|_| wanted("Patient")).map(Subject::Patient);
+        let device = id.parse::<DeviceId>().ok().filter(|_| wanted("Device")).map(Subject::Device);
+        let place = id.parse::<PlaceId>().ok().filter(|_| wanted("Location")).map(Subject::Place);
+        Ok([patient, device, place].into_iter().flatten().collect())
+    };
+    params.any_of(&["patient", "subject"], read)
+}
+
+/// The measures that code, combo-code and category allow, with hints where a component was asked for as a code.
+fn measures(params: &mut Params<'_>) -> (Option<BTreeSet<Measure>>, Vec<OutcomeIssue>) {
+    let mut hints = Vec::new();
+    let by_code = params.any_of(&["code"], |name, value| {
+        let found = coded(&token(name, value)?);
+        hints.extend(found.iter().filter_map(|measure| hint(*measure)));
+        Ok(found.into_iter().filter(|measure| measure.panel().is_none()).collect())
+    });
+    let by_combo = params.any_of(&["combo-code"], |name, value| {
+        let found = coded(&token(name, value)?);
+        Ok(found.into_iter().map(|measure| measure.panel().unwrap_or(measure)).collect())
+    });
+    let by_category = params.any_of(&["category"], |name, value| {
+        let wanted = token(name, value)?;
+        let fits = |measure: &Measure| {
+            wanted.system.as_deref().is_none_or(|system| system == system::OBSERVATION_CATEGORY)
+                && wanted.code.as_deref().is_none_or(|code| code == category_code(measure.category))
+        };
+        Ok(Measure::all().filter(|measure| measure.panel().is_none()).filter(fits).collect())
+    });
+    let mut allowed: Option<BTreeSet<Measure>> = None;
+    for found in [by_code, by_combo, by_category].into_iter().flatten() {
+        let found: BTreeSet<Measure> = found.into_iter().collect();
+        allowed = Some(match allowed {
+            None => found,
+            Some(before) => before.intersection(&found).copied().collect(),
+        });
+    }
+    hints.dedup();
+    (allowed, hints)
+}
+
+fn hint(measure: Measure) -> Option<OutcomeIssue> {
+    let panel = measure.panel()?;
+    let code = |measure: Measure| measure.loinc.unwrap_or(measure.name);
+    Some(OutcomeIssue::information(format!(
+        "{} ({}) is a component of {} ({}): search for that code, or with combo-code",
+        measure.display,
+        code(measure),
+        panel.display,
+        code(panel)
+    )))
+}
+
+/// The measures that carry the code, components too.
+fn coded(token: &Token) -> Vec<Measure> {
+    let carries = |measure: &Measure| {
+        let loinc =
+            measure.loinc.iter().chain(measure.also_loinc).map(|code| (system::LOINC, (*code).to_owned()));
+        let mdc = measure.mdc.iter().flat_map(|number| {
+            [(system::MDC, number.to_string()), (system::MDC, measure.mdc_refid.to_owned())]
+        });
+        loinc.chain(mdc).chain([(system::MEASURE, measure.name.to_owned())]).any(|(system, code)| {
+            token.system.as_deref().is_none_or(|wanted| wanted == system)
+                && token.code.as_deref().is_none_or(|wanted| wanted == code)
+        })
+    };
+    Measure::all().filter(carries).collect()
+}
+
+fn status(name: &str, value: &str) -> Result<Vec<ObservationStatus>, OutcomeIssue> {
+    Ok(match token(name, value)?.code.as_deref() {
+        Some("final") => vec![ObservationStatus::Final],
+        Some("preliminary") => vec![ObservationStatus::Preliminary],
+        None => vec![ObservationStatus::Final, ObservationStatus::Preliminary],
+        // The other statuses exist, but none of our Observations has one.
+        Some(_) => Vec::new(),
+    })
+}
+
+fn sort(params: &mut Params<'_>) -> Sort {
+    match params.once("_sort") {
+        None | Some("-date") => Sort::NewestFirst,
+        Some("date") => Sort::OldestFirst,
+        Some(_) => {
+            params.refuse("_sort", IssueCode::NotSupported, "only date and -date are supported");
+            Sort::default()
+        }
+    }
+}
+
+const _: () = assert!(COUNT_LIMIT == 1_000, "the text of _count names the limit");

@@ -1,0 +1,60 @@
+//! The addresses of the code systems, profiles and extensions that we write and read.
+
+/// LOINC.
+pub const LOINC: &str = "http://loinc.org";
+/// IEEE 11073-10101 nomenclature (MDC).
+pub const MDC: &str = "urn:iso:std:iso:11073:10101";
+/// The same nomenclature by its object identifier, as HL7 v2 gateways write it.
+pub const MDC_OID: &str = "urn:oid:2.16.840.1.113883.6.24";
+/// Units of measure.
+pub const UCUM: &str = "http://unitsofmeasure.org";
+/// Observation category.
+pub const OBSERVATION_CATEGORY: &str = "http://terminology.hl7.org/CodeSystem/observation-category";
+/// Why a value is absent.
+pub const DATA_ABSENT_REASON: &str = "http://terminology.hl7.org/CodeSystem/data-absent-reason";
+/// Kinds of identifiers (HL7 table 0203).
+pub const IDENTIFIER_TYPE: &str = "http://terminology.hl7.org/CodeSystem/v2-0203";
+/// Physical form of a location.
+pub const LOCATION_PHYSICAL_TYPE: &str = "http://terminology.hl7.org/CodeSystem/location-physical-type";
+/// DICOM controlled terminology.
+pub const DICOM: &str = "http://dicom.nema.org/resources/ontology/DCM";
+/// Kinds of audit events.
+pub const AUDIT_EVENT_TYPE: &str = "http://terminology.hl7.org/CodeSystem/audit-event-type";
+/// RESTful interactions.
+pub const RESTFUL_INTERACTION: &str = "http://hl7.org/fhir/restful-interaction";
+/// Kinds of audited things.
+pub const AUDIT_ENTITY_TYPE: &str = "http://terminology.hl7.org/CodeSystem/audit-entity-type";
+/// Roles of audited things.
+pub const OBJECT_ROLE: &str = "http://terminology.hl7.org/CodeSystem/object-role";
+/// Kinds of audit sources.
+pub const SECURITY_SOURCE_TYPE: &str = "http://terminology.hl7.org/CodeSystem/security-source-type";
+/// Base of the profiles that FHIR R4 itself defines.
+pub const PROFILE_BASE: &str = "http://hl7.org/fhir/StructureDefinition/";
+
+/// Names of our measures.
+pub const MEASURE: &str = "urn:auscult:measure";
+/// Record numbers of this site.
+pub const RECORD_NUMBER: &str = "urn:auscult:record-number";
+/// What people call the kinds of events in our audit log.
+pub const AUDIT_SUBTYPE: &str = "urn:auscult:audit";
+
+/// Extension (code): one finding about a value.
+pub const EXT_FINDING: &str = "urn:auscult:finding";
+/// Extension (instant): when the frame arrived.
+pub const EXT_RECEIVED_AT: &str = "urn:auscult:received-at";
+/// Extension (instant): when it was on stable storage.
+pub const EXT_COMMITTED_AT: &str = "urn:auscult:committed-at";
+/// Extension (decimal, whole): order among readings of one series at one instant, where it is not 0.
+pub const EXT_SEQUENCE: &str = "urn:auscult:sequence";
+/// Extension (instant) on a sampled component: time of its first sample.
+pub const EXT_SEGMENT_START: &str = "urn:auscult:segment-start";
+/// Extension (Ratio) on sampled data: samples a second, where the period in ms has no finite decimal form.
+pub const EXT_SAMPLING_RATE: &str = "urn:auscult:sampling-rate";
+/// Extension (Reference(Location)) on a patient: the bed or home.
+pub const EXT_PLACE: &str = "urn:auscult:place";
+/// Extension on a device: how far its clock is believed (`rule`, and `shift` in s).
+pub const EXT_CLOCK: &str = "urn:auscult:clock";
+/// Extension (Quantity, min) on a device: zone of its wall clock, east of UTC.
+pub const EXT_UTC_OFFSET: &str = "urn:auscult:utc-offset";
+/// Extension (Quantity, s) on a device: longest usual silence.
+pub const EXT_EXPECTED_INTERVAL: &str = "urn:auscult:expected-interval";
