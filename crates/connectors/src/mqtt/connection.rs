@@ -1,0 +1,389 @@
+//! One connection: its socket, its timers, and the way of its messages to intake.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use clinical_model::{DeviceId, Frame, Timestamp};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use mqtt_protocol_core::mqtt::result_code::DisconnectReasonCode;
+use pipeline::{IntakeError, Peer, PeerCertificate, Pending};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::server::TlsStream;
+use trust::pki::PeerIdentity;
+
+use super::limits::{LINGER, PACKET_TIMEOUT, READ_CHUNK_BYTES};
+use super::protocol::{Closing, FrameRequest, Protocol, Request, Step};
+use super::server::Shared;
+use super::sessions::{ClientKey, Lease, Session};
+use super::wire::{Connect, ConnectRefusal, Grant, Refusal};
+
+mod opening;
+
+/// Serves one socket to its end.
+pub(super) async fn run(socket: TcpStream, shared: &Shared) {
+    // Acknowledgements are small and awaited: do not let the kernel collect them.
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%error, "the socket keeps its delay");
+    }
+    let handshake = timeout(shared.options.handshake_timeout, shared.acceptor.accept(socket));
+    let mut stream = match handshake.await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::warn!(%error, "the TLS handshake failed"),
+        Err(_) => return tracing::info!("the TLS handshake took too long"),
+    };
+    let Some(certificate) = opening::certificate(&stream) else {
+        return tracing::warn!("the client certificate names no device or program");
+    };
+    let mut protocol = Protocol::new();
+    let mut input = BytesMut::new();
+    let opened = opening::open(&mut stream, &mut protocol, &mut input, certificate, shared).await;
+    if let Some(opened) = opened {
+        let device = opened.device();
+        let live = Connection { stream: &mut stream, protocol, input, shared, opened };
+        live.serve(device).await;
+    } else {
+        flush(&mut stream, &mut protocol, shared.options.write_timeout).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the refusal could not be written");
+        });
+    }
+    linger(stream).await;
+}
+
+/// A client that was accepted.
+struct Opened {
+    certificate: PeerCertificate,
+    not_after: Timestamp,
+    peer: Peer,
+    lease: Lease,
+    commands: Option<mpsc::Receiver<Vec<u8>>>,
+    keep_alive: Duration,
+    session_expiry_s: u32,
+    /// Whose will it is to be shown as out of reach when the connection ends without a goodbye.
+    will_of: Option<DeviceId>,
+}
+
+impl Opened {
+    fn device(&self) -> Option<DeviceId> {
+        match self.peer {
+            Peer::Device(device) => Some(device),
+            Peer::Program(_) => None,
+        }
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The client took its leave.
+    Goodbye { with_will: bool },
+    /// The client is gone without one.
+    Lost,
+    /// Nothing was heard for one and a half times the keep-alive.
+    Silent,
+    /// A packet took too long.
+    Slow,
+    /// The client does not read.
+    NotReading,
+    /// The protocol ended it.
+    Closed(Closing),
+    /// The certificate is not admitted any more.
+    NotAdmitted,
+    /// The client has connected again.
+    TakenOver,
+    /// The server stops.
+    Stopping,
+}
+
+type Commit = Pin<Box<dyn Future<Output = (u64, Result<(), Refusal>)> + Send>>;
+type Submission = Pin<Box<dyn Future<Output = (u64, Result<Pending, IntakeError>)> + Send>>;
+
+struct Connection<'a> {
+    stream: &'a mut TlsStream<TcpStream>,
+    protocol: Protocol,
+    input: BytesMut,
+    shared: &'a Shared,
+    opened: Opened,
+}
+
+/// What is under way towards the disk.
+#[derive(Default)]
+struct UnderWay {
+    /// The frame that waits for room in the queue; those after it wait for it, so that their order stays.
+    submission: Option<Submission>,
+    commits: FuturesUnordered<Commit>,
+}
+
+impl Connection<'_> {
+    async fn serve(mut self, device: Option<DeviceId>) {
+        if let Some(device) = device {
+            self.shared.intake.device_status(device, true);
+        }
+        tracing::info!(program = device.is_none(), "connected");
+        let mut under_way = UnderWay::default();
+        let end = self.exchange(&mut under_way).await;
+        let drained = timeout(self.shared.options.drain_timeout, self.drain(&mut under_way)).await.is_ok();
+        if !drained {
+            tracing::warn!(frames = self.protocol.unsettled(), "commits did not end in time; nothing is lost: they were not acknowledged");
+        }
+        self.say_why(end).await;
+        self.close(end, drained, device);
+    }
+
+    /// Reads, commits and answers until there is a reason to end.
+    async fn exchange(&mut self, under_way: &mut UnderWay) -> End {
+        let takeover = self.opened.lease.takeover();
+        let mut heard_at = Instant::now();
+        let mut packet_began_at = None;
+        loop {
+            if let Some(end) = self.handle_input(under_way) {
+                return end;
+            }
+            match flush(self.stream, &mut self.protocol, self.shared.options.write_timeout).await {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return End::NotReading,
+                Err(_) => return End::Lost,
+            }
+            if let Some(closing) = self.protocol.closing() {
+                return End::Closed(closing);
+            }
+            self.follow_subscription();
+            let may_read = under_way.submission.is_none() && self.protocol.takes_input();
+            if !self.protocol.is_amid_packet() {
+                packet_began_at = None;
+            } else if packet_began_at.is_none() {
+                packet_began_at = Some(Instant::now());
+            }
+            let silent_at = heard_at + self.opened.keep_alive;
+            let slow_at = packet_began_at.map_or(silent_at + PACKET_TIMEOUT, |began| began + PACKET_TIMEOUT);
+            tokio::select! {
+                biased;
+                () = self.shared.stopping.cancelled() => return End::Stopping,
+                () = takeover.cancelled() => return End::TakenOver,
+                Some((ticket, verdict)) = under_way.commits.next(), if !under_way.commits.is_empty() => {
+                    self.protocol.settle(ticket, verdict);
+                }
+                (ticket, submitted) = submitted(&mut under_way.submission) => {
+                    self.note_submitted(ticket, submitted, &mut under_way.commits);
+                }
+                Some(command) = next_command(&mut self.opened.commands), if self.protocol.takes_command() => {
+                    if !self.is_admitted() {
+                        return self.end_not_admitted();
+                    }
+                    self.protocol.send_command(command);
+                }
+                read = read_some(self.stream, &mut self.input), if may_read => match read {
+                    Ok(0) | Err(_) => return End::Lost,
+                    Ok(_) => heard_at = Instant::now(),
+                },
+                () = tokio::time::sleep_until(silent_at.min(slow_at)), if may_read => {
+                    return if slow_at < silent_at { End::Slow } else { End::Silent };
+                }
+            }
+            if !may_read {
+                // The client could not be heard while the socket was left alone.
+                heard_at = Instant::now();
+            }
+        }
+    }
+
+    /// Handles the packets at hand, as far as the bounds allow.
+    fn handle_input(&mut self, under_way: &mut UnderWay) -> Option<End> {
+        while under_way.submission.is_none() && self.protocol.takes_input() {
+            match self.protocol.advance(&mut self.input) {
+                Step::NeedsInput => return None,
+                Step::Handled => {}
+                Step::Asks(Request::Goodbye { with_will, session_expiry_s }) => {
+                    // A session that was to end with the connection cannot be prolonged at its end.
+                    if let Some(seconds) = session_expiry_s
+                        && self.opened.session_expiry_s > 0
+                    {
+                        self.opened.session_expiry_s =
+                            seconds.min(self.shared.options.max_session_expiry_s);
+                    }
+                    return Some(End::Goodbye { with_will });
+                }
+                Step::Asks(Request::Frame(frame)) => {
+                    if !self.is_admitted() {
+                        return Some(self.end_not_admitted());
+                    }
+                    under_way.submission = Some(self.submit(frame));
+                }
+                Step::Asks(Request::Status { device, online }) => {
+                    if !self.is_admitted() {
+                        return Some(self.end_not_admitted());
+                    }
+                    self.shared.intake.device_status(device, online);
+                }
+                // A second CONNECT is answered by the protocol and never asks.
+                Step::Asks(Request::Connect(_)) => return Some(End::Lost),
+            }
+        }
+        None
+    }
+
+    fn submit(&self, request: FrameRequest) -> Submission {
+        let FrameRequest { ticket, device, kind, delivery, bytes } = request;
+        let intake = self.shared.intake.clone();
+        let received_at = intake.now().truncated_to_millis();
+        let frame = Frame { device, kind, received_at, delivery, bytes };
+        Box::pin(async move { (ticket, intake.submit(frame).await) })
+    }
+
+    fn note_submitted(
+        &mut self,
+        ticket: u64,
+        submitted: Result<Pending, IntakeError>,
+        commits: &mut FuturesUnordered<Commit>,
+    ) {
+        match submitted {
+            Ok(pending) => commits.push(Box::pin(async move { (ticket, verdict(pending.await.map(drop))) })),
+            Err(error) => self.protocol.settle(ticket, verdict(Err(error))),
+        }
+    }
+
+    /// Lets what is under way come to its end, so that it is acknowledged, or at least noted in the session.
+    async fn drain(&mut self, under_way: &mut UnderWay) {
+        loop {
+            tokio::select! {
+                Some((ticket, verdict)) = under_way.commits.next(), if !under_way.commits.is_empty() => {
+                    self.protocol.settle(ticket, verdict);
+                }
+                (ticket, submitted) = submitted(&mut under_way.submission), if under_way.submission.is_some() => {
+                    self.note_submitted(ticket, submitted, &mut under_way.commits);
+                }
+                else => return,
+            }
+        }
+    }
+
+    /// Writes the last answers and, in version 5, the reason.
+    async fn say_why(&mut self, end: End) {
+        match end {
+            End::Goodbye { .. } | End::Lost | End::NotReading => return,
+            End::Silent => self.protocol.disconnect(DisconnectReasonCode::KeepAliveTimeout),
+            End::Slow => self.protocol.disconnect(DisconnectReasonCode::MessageRateTooHigh),
+            End::TakenOver => self.protocol.disconnect(DisconnectReasonCode::SessionTakenOver),
+            End::Stopping => self.protocol.disconnect(DisconnectReasonCode::ServerShuttingDown),
+            End::NotAdmitted | End::Closed(_) => {}
+        }
+        let patience = self.shared.options.write_timeout.min(self.shared.options.drain_timeout);
+        if let Err(error) = flush(self.stream, &mut self.protocol, patience).await {
+            tracing::debug!(%error, "the last answers could not be written");
+        }
+    }
+
+    /// Puts the session to rest and tells the screens.
+    fn close(self, end: End, drained: bool, device: Option<DeviceId>) {
+        let Opened { lease, commands, session_expiry_s, will_of, .. } = self.opened;
+        // Without a whole drain it is not known which messages were committed: such a session is not to be trusted.
+        let rest = (drained && session_expiry_s > 0 && end != End::NotAdmitted).then(|| {
+            let session = Session { kept: self.protocol.into_kept(), commands };
+            (session, Duration::from_secs(u64::from(session_expiry_s)))
+        });
+        let taken_over = lease.release(rest);
+        let goodbye = matches!(end, End::Goodbye { with_will: false });
+        if goodbye {
+            tracing::info!("disconnected");
+        } else {
+            tracing::warn!(?end, "the connection ended without a goodbye");
+        }
+        if let Some(device) = device.filter(|_| !taken_over) {
+            self.shared.intake.device_status(device, false);
+        }
+        if let Some(of) = will_of.filter(|of| !goodbye && Some(*of) != device) {
+            self.shared.intake.device_status(of, false);
+        }
+    }
+
+    /// Takes the device's queue of commands while it is subscribed, and only then: a command for a device that
+    /// does not listen must be refused to whoever sends it.
+    fn follow_subscription(&mut self) {
+        match (self.opened.device(), self.protocol.is_subscribed()) {
+            (Some(device), true) if self.opened.commands.is_none() => {
+                self.opened.commands = Some(self.shared.intake.take_commands(device));
+            }
+            (_, false) => self.opened.commands = None,
+            _ => {}
+        }
+    }
+
+    fn is_admitted(&self) -> bool {
+        self.shared.intake.still_admitted(&self.opened.certificate, &self.opened.peer)
+            && self.shared.intake.now() <= self.opened.not_after
+    }
+
+    fn end_not_admitted(&mut self) -> End {
+        tracing::warn!(serial = %self.opened.certificate.serial_hex, "the certificate is revoked, expired or its device retired");
+        self.protocol.disconnect(DisconnectReasonCode::NotAuthorized);
+        End::NotAdmitted
+    }
+}
+
+fn verdict(outcome: Result<(), IntakeError>) -> Result<(), Refusal> {
+    outcome.map_err(|error| {
+        tracing::warn!(%error, "a frame was refused");
+        match error {
+            IntakeError::TooLarge { .. } => Refusal::TooLarge,
+            IntakeError::UnknownDevice { .. } | IntakeError::Retired { .. } => Refusal::NotAuthorized,
+            IntakeError::QuarantineFull | IntakeError::StorageFull => Refusal::Full,
+            IntakeError::NotKept => Refusal::NotKept,
+            IntakeError::Stopping => Refusal::Stopping,
+        }
+    })
+}
+
+/// Resolves when the frame that waits for room has it; never, when none waits.
+async fn submitted(submission: &mut Option<Submission>) -> (u64, Result<Pending, IntakeError>) {
+    match submission {
+        Some(waiting) => {
+            let done = waiting.await;
+            *submission = None;
+            done
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_command(commands: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u8>> {
+    match commands {
+        Some(commands) => commands.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn read_some(stream: &mut TlsStream<TcpStream>, input: &mut BytesMut) -> io::Result<usize> {
+    input.reserve(READ_CHUNK_BYTES);
+    stream.read_buf(input).await
+}
+
+/// Writes what the protocol has for the client.
+async fn flush(stream: &mut TlsStream<TcpStream>, protocol: &mut Protocol, patience: Duration) -> io::Result<()> {
+    let output = std::mem::take(protocol.output());
+    if output.is_empty() {
+        return Ok(());
+    }
+    let written = timeout(patience, async {
+        stream.write_all(&output).await?;
+        stream.flush().await
+    });
+    written.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Closes, and for a moment discards what the client still sends: a socket closed with unread bytes is reset, and
+/// the reset may destroy our last packet before the client reads it.
+async fn linger(mut stream: TlsStream<TcpStream>) {
+    let deadline = Instant::now() + LINGER;
+    if !matches!(timeout_at(deadline, stream.shutdown()).await, Ok(Ok(()))) {
+        return;
+    }
+    let socket = stream.get_mut().0;
+    let mut discarded = [0_u8; 4096];
+    while let Ok(Ok(1..)) = timeout_at(deadline, socket.read(&mut discarded)).await {}
+}

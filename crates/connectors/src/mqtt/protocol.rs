@@ -1,0 +1,398 @@
+//! The state machine of one connection: bytes in, requests and bytes out; no I/O and no clock.
+//!
+//! The MQTT library checks and builds packets and tracks flow control. Three things are decided here,
+//! because a promise hangs on them:
+//!
+//! - *Order.* Answers wait in a queue in the order of their messages and leave only from its front.
+//! - *QoS 2 repeats.* The library answers a repeated packet id with PUBREC at once, though the commit of
+//!   the first copy may be pending. Its memory of ids is therefore emptied after each message, and ours
+//!   decides: pending, the repeat adds nothing, for the first copy's answer answers both; committed, it
+//!   is answered at once.
+//! - *One answer a message.* A second answer to one packet id could reach a client that has reused the id,
+//!   and acknowledge what is not on disk.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf as _, BytesMut};
+use clinical_model::Delivery;
+use mqtt_protocol_core::mqtt::common::{Cursor, HashSet};
+use mqtt_protocol_core::mqtt::connection::{ConnectionOptions, Event};
+use mqtt_protocol_core::mqtt::packet::{GenericPacketTrait as _, Packet, Qos};
+use mqtt_protocol_core::mqtt::result_code::{DisconnectReasonCode, MqttError};
+use mqtt_protocol_core::mqtt::{Connection, Version, role};
+use pipeline::Peer;
+
+use super::limits::{
+    MAX_IN_FLIGHT_BYTES, MAX_PACKET_BYTES, MAX_UNRELEASED, MAX_USER_PROPERTIES, RECEIVE_MAXIMUM,
+};
+use super::topic::{Channel, Topic, TopicError};
+use super::wire::{self, ConnectRefusal, Grant, Incoming, Level, Publish, Refusal};
+
+mod commands;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use words::Reply;
+pub(super) use words::{Closing, Command, FrameRequest, Kept, Request, Step};
+
+/// One connection's protocol.
+pub(super) struct Protocol {
+    link: Connection<role::Server>,
+    level: Level,
+    peer: Option<Peer>,
+    explain: bool,
+    at_packet_start: bool,
+    connected: bool,
+    replies: VecDeque<Reply>,
+    in_flight_bytes: usize,
+    next_ticket: u64,
+    kept: Kept,
+    output: Vec<u8>,
+    closing: Option<Closing>,
+}
+
+impl Protocol {
+    pub(super) fn new() -> Self {
+        let limit = u32::try_from(MAX_PACKET_BYTES).unwrap_or(u32::MAX);
+        let options = ConnectionOptions::new().maximum_packet_size_recv(limit);
+        Self {
+            link: Connection::with_options(Version::Undetermined, options),
+            level: Level::V3,
+            peer: None,
+            explain: false,
+            at_packet_start: true,
+            connected: false,
+            replies: VecDeque::new(),
+            in_flight_bytes: 0,
+            next_ticket: 0,
+            kept: Kept::default(),
+            output: Vec::new(),
+            closing: None,
+        }
+    }
+
+    /// Bytes for the client; the driver writes and empties them.
+    pub(super) fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// Why the connection is to be ended, once the output is written.
+    pub(super) fn closing(&self) -> Option<Closing> {
+        self.closing
+    }
+
+    /// Whether a packet has begun and not ended.
+    pub(super) fn is_amid_packet(&self) -> bool {
+        !self.at_packet_start
+    }
+
+    /// Whether more input may be handled now; otherwise the socket is left alone until commits resolve.
+    pub(super) fn takes_input(&self) -> bool {
+        self.closing.is_none()
+            && self.replies.len() < usize::from(RECEIVE_MAXIMUM)
+            && self.in_flight_bytes < MAX_IN_FLIGHT_BYTES
+    }
+
+    /// Handles at most one packet from `input`, and removes from it what was read.
+    pub(super) fn advance(&mut self, input: &mut BytesMut) -> Step {
+        let Some(first) = input.first() else { return Step::NeedsInput };
+        if self.at_packet_start && !has_valid_flags(*first) {
+            self.violate(MqttError::MalformedPacket);
+            return Step::Handled;
+        }
+        let mut cursor = Cursor::new(&input[..]);
+        let events = self.link.recv(&mut cursor);
+        let read = usize::try_from(cursor.position()).unwrap_or(input.len()).min(input.len());
+        input.advance(read);
+        self.at_packet_start = !events.is_empty() || !input.is_empty();
+        if events.is_empty() && input.is_empty() {
+            return Step::NeedsInput;
+        }
+        let (packet, error) = self.take(events);
+        if let Some(error) = error {
+            self.violate(error);
+        }
+        match packet.map(wire::incoming) {
+            Some(incoming) if self.closing.is_none() => self.handle(incoming),
+            _ => Step::Handled,
+        }
+    }
+
+    /// Accepts the client that asked to connect.
+    pub(super) fn accept(&mut self, peer: Peer, grant: &Grant, kept: Kept) {
+        self.peer = Some(peer);
+        self.kept = kept;
+        for command in &mut self.kept.commands {
+            command.sent = false;
+            command.repeated = true;
+            // Fails only for an id that is taken, and none is before the first packet.
+            let _ = self.link.register_packet_id(command.packet_id);
+        }
+        self.connected = true;
+        self.send(wire::connack(self.level, grant));
+        self.send_waiting_commands();
+    }
+
+    /// Refuses the client that asked to connect.
+    pub(super) fn refuse(&mut self, refusal: ConnectRefusal) {
+        self.closing = Some(Closing::ConnectRefused(refusal));
+        self.send(wire::connack_refused(self.level, refusal));
+    }
+
+    /// Notes what became of a frame, and sends the answers that are due.
+    pub(super) fn settle(&mut self, ticket: u64, verdict: Result<(), Refusal>) {
+        if let Some(reply) = self.replies.iter_mut().find(|reply| reply.ticket == ticket) {
+            reply.verdict = Some(verdict);
+        }
+        self.send_due_replies();
+    }
+
+    /// Frames whose verdict is awaited.
+    pub(super) fn unsettled(&self) -> usize {
+        self.replies.iter().filter(|reply| reply.verdict.is_none()).count()
+    }
+
+    /// Ends the connection; version 5 clients are told why.
+    pub(super) fn disconnect(&mut self, reason: DisconnectReasonCode) {
+        if self.closing.is_none() {
+            self.closing = Some(Closing::Asked(reason));
+            self.say_goodbye(reason);
+        }
+    }
+
+    /// What outlives the connection.
+    pub(super) fn into_kept(self) -> Kept {
+        self.kept
+    }
+
+    fn handle(&mut self, incoming: Incoming) -> Step {
+        if !self.connected && !matches!(incoming, Incoming::Connect(_)) {
+            self.violate(MqttError::ProtocolError);
+            return Step::Handled;
+        }
+        match incoming {
+            Incoming::Connect(connect) => {
+                self.level = connect.level;
+                self.explain = connect.problem_information;
+                return Step::Asks(Request::Connect(connect));
+            }
+            Incoming::Publish(publish) => return self.publish(publish),
+            Incoming::Released(packet_id) => self.release(packet_id),
+            Incoming::Acknowledged(packet_id) => {
+                self.kept.commands.retain(|command| command.packet_id != packet_id);
+                self.send_waiting_commands();
+            }
+            Incoming::Subscribe { packet_id, filters } => self.subscribe(packet_id, &filters),
+            Incoming::Unsubscribe { packet_id, filters } => self.unsubscribe(packet_id, &filters),
+            Incoming::Ping => self.send(Ok(wire::pingresp(self.level))),
+            Incoming::Disconnect { with_will, session_expiry_s } => {
+                self.closing = Some(Closing::Goodbye);
+                return Step::Asks(Request::Goodbye { with_will, session_expiry_s });
+            }
+            Incoming::Unexpected => self.violate(MqttError::ProtocolError),
+        }
+        Step::Handled
+    }
+
+    fn publish(&mut self, publish: Publish) -> Step {
+        if publish.qos == Qos::ExactlyOnce {
+            self.link.restore_qos2_publish_handled(HashSet::default());
+        }
+        if !self.is_new(&publish) {
+            return Step::Handled;
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let asks = self.judge(&publish);
+        let bytes = publish.payload.len();
+        let verdict = match &asks {
+            Ok(Topic { channel: Channel::Status, .. }) => Some(Ok(())),
+            Ok(_) => None,
+            Err(refusal) => Some(Err(*refusal)),
+        };
+        let Publish { packet_id, qos, payload, .. } = publish;
+        self.in_flight_bytes += bytes;
+        self.replies.push_back(Reply { ticket, qos, packet_id, bytes, verdict });
+        self.send_due_replies();
+        match asks {
+            Ok(Topic { device, channel: Channel::Frame(kind) }) => {
+                let delivery =
+                    if qos == Qos::AtMostOnce { Delivery::AtMostOnce } else { Delivery::AtLeastOnce };
+                Step::Asks(Request::Frame(FrameRequest { ticket, device, kind, delivery, bytes: payload }))
+            }
+            Ok(Topic { device, .. }) => Step::Asks(Request::Status { device, online: payload == b"online" }),
+            Err(refusal) => {
+                tracing::warn!(%refusal, "a message was refused");
+                Step::Handled
+            }
+        }
+    }
+
+    /// Whether a message is to be handled, and not a repeat or against the protocol.
+    fn is_new(&mut self, publish: &Publish) -> bool {
+        let Some(packet_id) = publish.packet_id else {
+            // [MQTT-3.3.1-2]: what is sent once is never repeated.
+            if publish.repeated {
+                self.violate(MqttError::MalformedPacket);
+            }
+            return !publish.repeated;
+        };
+        if packet_id == 0 {
+            self.violate(MqttError::ProtocolError);
+            return false;
+        }
+        if let Some(pending) = self.replies.iter().find(|reply| reply.packet_id == Some(packet_id)) {
+            // Only a repeat of the same message may bear the id of one that is not answered yet.
+            if !publish.repeated || pending.qos != publish.qos {
+                self.violate(MqttError::ProtocolError);
+            }
+            return false;
+        }
+        if publish.qos == Qos::ExactlyOnce {
+            if self.kept.unreleased.contains(&packet_id) {
+                self.send(wire::answer(self.level, Qos::ExactlyOnce, packet_id, None, false));
+                return false;
+            }
+            if self.kept.unreleased.len() >= MAX_UNRELEASED {
+                self.violate(MqttError::ReceiveMaximumExceeded);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What a message is for, if this peer may send it.
+    fn judge(&self, publish: &Publish) -> Result<Topic, Refusal> {
+        if publish.user_properties > MAX_USER_PROPERTIES {
+            return Err(Refusal::TooManyProperties);
+        }
+        let peer = self.peer.as_ref().ok_or(Refusal::NotAuthorized)?;
+        let topic = Topic::for_publisher(&publish.topic, peer).map_err(|error| match error {
+            TopicError::Invalid => Refusal::TopicInvalid,
+            TopicError::NotYours => {
+                let shown: String = publish.topic.chars().take(80).collect();
+                tracing::warn!(topic = ?shown, "a topic that this certificate may not publish to");
+                Refusal::NotAuthorized
+            }
+        })?;
+        let known_status = matches!(publish.payload.as_slice(), b"online" | b"offline");
+        if topic.channel == Channel::Status && !known_status {
+            return Err(Refusal::PayloadInvalid);
+        }
+        Ok(topic)
+    }
+
+    fn send_due_replies(&mut self) {
+        while let Some(verdict) = self.replies.front().and_then(|reply| reply.verdict) {
+            let Some(reply) = self.replies.pop_front() else { return };
+            self.in_flight_bytes -= reply.bytes;
+            let Some(packet_id) = reply.packet_id else {
+                if let Err(refusal) = verdict {
+                    self.end_for(refusal);
+                }
+                continue;
+            };
+            match verdict {
+                Ok(()) => {
+                    if reply.qos == Qos::ExactlyOnce {
+                        self.kept.unreleased.insert(packet_id);
+                    }
+                    self.send(wire::answer(self.level, reply.qos, packet_id, None, false));
+                }
+                Err(refusal) if self.level == Level::V3 || refusal.is_passing() => self.end_for(refusal),
+                Err(refusal) => {
+                    let packet = wire::answer(self.level, reply.qos, packet_id, Some(refusal), self.explain);
+                    self.send(packet);
+                }
+            }
+        }
+    }
+
+    fn end_for(&mut self, refusal: Refusal) {
+        if self.closing.is_none() {
+            self.closing = Some(Closing::Refused(refusal));
+            self.say_goodbye(refusal.disconnect_reason());
+        }
+    }
+
+    fn release(&mut self, packet_id: u16) {
+        if self.replies.iter().any(|reply| reply.packet_id == Some(packet_id)) {
+            // It was not answered yet, so there is nothing that could be released.
+            self.violate(MqttError::ProtocolError);
+            return;
+        }
+        let known = self.kept.unreleased.remove(&packet_id);
+        self.send(wire::pubcomp(self.level, packet_id, known));
+    }
+
+    fn send(&mut self, packet: Result<Packet, MqttError>) {
+        let error = match packet {
+            Ok(packet) => {
+                let events = self.link.send(packet);
+                self.take(events).1
+            }
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error
+            && self.closing.is_none()
+        {
+            self.violate(error);
+        }
+    }
+
+    /// Collects the output and finds the packet and the error among the library's events.
+    fn take(&mut self, events: Vec<Event>) -> (Option<Packet>, Option<MqttError>) {
+        let mut received = None;
+        let mut failed = None;
+        let mut close = false;
+        for event in events {
+            match event {
+                Event::NotifyPacketReceived(packet) => received = Some(packet),
+                Event::RequestSendPacket { packet, .. } => {
+                    self.output.extend_from_slice(&packet.to_continuous_buffer());
+                }
+                Event::NotifyError(error) => failed = Some(error),
+                Event::RequestClose => close = true,
+                // Keep-alive is the driver's, for it knows when the socket is left alone on purpose.
+                Event::NotifyPacketIdReleased(_)
+                | Event::RequestTimerReset { .. }
+                | Event::RequestTimerCancel(_) => {}
+            }
+        }
+        if close && self.closing.is_none() {
+            // The library has said goodbye itself.
+            self.closing = Some(Closing::Violation(failed.unwrap_or(MqttError::ProtocolError)));
+        }
+        (received, failed)
+    }
+
+    fn violate(&mut self, error: MqttError) {
+        if self.closing.is_some() {
+            return;
+        }
+        self.closing = Some(Closing::Violation(error));
+        if error == MqttError::UnsupportedProtocolVersion {
+            // CONNACK "unacceptable protocol version", which every version understands [MQTT-3.1.2-2].
+            self.output.extend_from_slice(&[0x20, 0x02, 0x00, 0x01]);
+        } else {
+            self.say_goodbye(error.into());
+        }
+    }
+
+    fn say_goodbye(&mut self, reason: DisconnectReasonCode) {
+        if self.level == Level::V5 && self.connected {
+            self.send(wire::disconnect(reason));
+        }
+    }
+}
+
+/// Whether the low half of a packet's first byte is as its type demands (MQTT 5.0, section 2.1.3).
+fn has_valid_flags(first: u8) -> bool {
+    let flags = first & 0x0f;
+    match first >> 4 {
+        3 => flags & 0b0110 != 0b0110,
+        6 | 8 | 10 => flags == 0b0010,
+        _ => flags == 0,
+    }
+}
