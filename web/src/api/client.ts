@@ -1,0 +1,97 @@
+//! One way to call the API: JSON in and out, problem documents as typed errors, the end of a session noticed everywhere.
+
+/** Longest wait for an answer before the call is given up, in milliseconds: longer than any page should ever take. */
+export const REQUEST_TIMEOUT_MS = 20_000;
+
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    /** Stable word, e.g. `already-answered`; `unreachable` where no answer came. */
+    readonly code: string,
+    readonly title: string,
+    readonly detail: string,
+    readonly retryAfterS: number | null = null,
+  ) {
+    super(detail || title);
+    this.name = "ApiError";
+  }
+}
+
+type Ended = () => void;
+const sessionListeners = new Set<Ended>();
+
+/** Calls `listener` when any answer says that the session is over. Returns the way to stop. */
+export function onSessionEnded(listener: Ended): () => void {
+  sessionListeners.add(listener);
+  return () => sessionListeners.delete(listener);
+}
+
+async function problem(response: Response): Promise<ApiError> {
+  let body: Record<string, unknown> = {};
+  try {
+    body = (await response.json()) as Record<string, unknown>;
+  } catch {
+    // A proxy's HTML page: the status is all there is.
+  }
+  const word = (key: string, otherwise: string) => (typeof body[key] === "string" ? (body[key] as string) : otherwise);
+  const retry = typeof body["retry_after_s"] === "number" ? (body["retry_after_s"] as number) : null;
+  return new ApiError(
+    response.status,
+    word("code", `http-${response.status}`),
+    word("title", `The server answered ${response.status}`),
+    word("detail", ""),
+    retry,
+  );
+}
+
+async function call<T>(method: string, path: string, body: unknown, signal?: AbortSignal): Promise<T> {
+  const timeout = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
+  const headers: Record<string, string> = { accept: "application/json" };
+  if (method !== "GET") {
+    headers["content-type"] = "application/json";
+    headers["x-auscult"] = "1";
+  }
+  let response: Response;
+  try {
+    response = await fetch(`/api/v1${path}`, {
+      method,
+      headers,
+      body: body === undefined ? null : JSON.stringify(body),
+      credentials: "same-origin",
+      cache: "no-store",
+      signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
+    });
+  } catch (cause) {
+    if (signal?.aborted) throw cause;
+    throw new ApiError(0, "unreachable", "The server cannot be reached", "Check the network; nothing was changed that is not shown.");
+  }
+  if (!response.ok) {
+    const error = await problem(response);
+    if (error.status === 401 && error.code !== "bad-credentials") sessionListeners.forEach((tell) => tell());
+    throw error;
+  }
+  return (await response.json()) as T;
+}
+
+export const get = <T>(path: string, signal?: AbortSignal) => call<T>("GET", path, undefined, signal);
+export const post = <T>(path: string, body: unknown = {}) => call<T>("POST", path, body);
+export const put = <T>(path: string, body: unknown) => call<T>("PUT", path, body);
+
+/** A query string; entries that are null or empty are left out. */
+export function query(entries: Record<string, string | number | null | undefined>): string {
+  const search = new URLSearchParams();
+  for (const [key, value] of Object.entries(entries)) {
+    if (value !== null && value !== undefined && value !== "") search.set(key, String(value));
+  }
+  const text = search.toString();
+  return text ? `?${text}` : "";
+}
+
+/** What to tell a person about a failure. */
+export function explain(error: unknown): string {
+  if (error instanceof ApiError) {
+    const wait = error.retryAfterS === null ? "" : ` Try again in ${Math.ceil(error.retryAfterS)} s.`;
+    return `${error.title}${error.detail && error.detail !== error.title ? `. ${error.detail}` : ""}${wait}`;
+  }
+  return error instanceof Error ? error.message : "Something failed.";
+}

@@ -1,0 +1,1 @@
+export function DevicePage(_: { deviceId: string | null }) { return null; }

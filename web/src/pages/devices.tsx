@@ -1,0 +1,1 @@
+export function DevicesPage(_: {  }) { return null; }

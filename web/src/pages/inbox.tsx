@@ -1,0 +1,1 @@
+export function InboxPage(_: {  }) { return null; }

@@ -1,0 +1,1 @@
+export function PatientPage(_: { patientId: string | null }) { return null; }

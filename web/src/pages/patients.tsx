@@ -1,0 +1,1 @@
+export function PatientsPage(_: {  }) { return null; }

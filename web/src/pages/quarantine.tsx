@@ -1,0 +1,1 @@
+export function QuarantinePage(_: { itemId: string | null }) { return null; }

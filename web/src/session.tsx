@@ -1,0 +1,93 @@
+//! Who is signed in. The end of a session empties everything that was read under it, in every tab.
+
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { createContext, type ReactNode, useCallback, useContext, useEffect, useRef, useState } from "react";
+
+import { get, onSessionEnded, post } from "./api/client.ts";
+import type { Role, Session, User } from "./api/types.ts";
+
+/** Why the sign-in page is shown. */
+export type EndReason = "expired" | "signed-out-here" | "signed-out-elsewhere";
+
+interface SessionValue {
+  session: Session;
+  ended: EndReason | null;
+  /** Takes over what a sign-in or the set-up answered. */
+  adopt: (session: Session) => void;
+  signOut: () => Promise<void>;
+  /** The session is over: said by an answer, an event, or another tab. */
+  end: (reason: EndReason) => void;
+}
+
+const SessionContext = createContext<SessionValue | null>(null);
+const CHANNEL = "auscult.session";
+
+export function useSession(): SessionValue {
+  const value = useContext(SessionContext);
+  if (value === null) throw new Error("no session around this component");
+  return value;
+}
+
+export function useUser(): User {
+  const { session } = useSession();
+  if (session.user === null) throw new Error("nobody is signed in");
+  return session.user;
+}
+
+export function useRole(): Role {
+  return useUser().role;
+}
+
+interface ProviderProps {
+  children: ReactNode;
+  waiting: ReactNode;
+  failed: (error: unknown, retry: () => void) => ReactNode;
+}
+
+export function SessionProvider({ children, waiting, failed }: ProviderProps) {
+  const client = useQueryClient();
+  const [ended, setEnded] = useState<EndReason | null>(null);
+  const tabs = useRef<BroadcastChannel | null>(null);
+  const session = useQuery({ queryKey: ["session"], queryFn: ({ signal }) => get<Session>("/session", signal), staleTime: Infinity, retry: 2 });
+
+  const adopt = useCallback(
+    (next: Session) => {
+      client.setQueryData(["session"], next);
+      if (next.state === "signed-in") setEnded(null);
+    },
+    [client],
+  );
+
+  const end = useCallback(
+    (reason: EndReason) => {
+      const known = client.getQueryData<Session>(["session"]);
+      if (known?.state !== "signed-in") return;
+      setEnded(reason);
+      // First the page changes, then what was read is forgotten: nothing of a patient stays on screen or in memory.
+      client.setQueryData(["session"], { ...known, state: "signed-out", user: null, expires_at: null });
+      void client.cancelQueries({ predicate: (query) => query.queryKey[0] !== "session" });
+      client.removeQueries({ predicate: (query) => query.queryKey[0] !== "session" });
+    },
+    [client],
+  );
+
+  const signOut = useCallback(async () => {
+    await post("/sign-out");
+    end("signed-out-here");
+    tabs.current?.postMessage("signed-out");
+  }, [end]);
+
+  useEffect(() => onSessionEnded(() => end("expired")), [end]);
+  useEffect(() => {
+    const channel = new BroadcastChannel(CHANNEL);
+    tabs.current = channel;
+    channel.onmessage = ({ data }) => {
+      if (data === "signed-out") end("signed-out-elsewhere");
+    };
+    return () => channel.close();
+  }, [end]);
+
+  if (session.isPending) return waiting;
+  if (session.isError) return failed(session.error, () => void session.refetch());
+  return <SessionContext value={{ session: session.data, ended, adopt, signOut, end }}>{children}</SessionContext>;
+}

@@ -1,0 +1,39 @@
+//! What each role finds in the rail. The server decides what is allowed; this only leaves out what would be refused.
+
+import type { Role } from "../api/types.ts";
+import type { IconName } from "./icons.tsx";
+
+export interface Entry {
+  to: string;
+  label: string;
+  icon: IconName;
+  roles: readonly Role[] | "all";
+}
+
+const CARE = ["administrator", "physician", "nurse"] as const;
+
+export const ENTRIES: readonly Entry[] = [
+  { to: "/wards", label: "Wards", icon: "ward", roles: CARE },
+  { to: "/alerts", label: "Alerts", icon: "inbox", roles: [...CARE, "biomedical-engineer"] },
+  { to: "/patients", label: "Patients", icon: "patients", roles: CARE },
+  { to: "/devices", label: "Devices", icon: "devices", roles: [...CARE, "biomedical-engineer"] },
+  { to: "/quarantine", label: "Quarantine", icon: "quarantine", roles: ["administrator", "biomedical-engineer"] },
+  { to: "/audit", label: "Audit", icon: "audit", roles: ["administrator", "auditor"] },
+  { to: "/users", label: "Users", icon: "users", roles: ["administrator"] },
+];
+
+export const HOME: Record<Role, string> = {
+  administrator: "/wards",
+  physician: "/wards",
+  nurse: "/wards",
+  "biomedical-engineer": "/devices",
+  auditor: "/audit",
+};
+
+export function entriesFor(role: Role): Entry[] {
+  return ENTRIES.filter((entry) => entry.roles === "all" || entry.roles.includes(role));
+}
+
+export const maySeePatients = (role: Role) => (CARE as readonly Role[]).includes(role);
+export const mayAnswerAlerts = (role: Role) => maySeePatients(role) || role === "biomedical-engineer";
+export const mayManageDevices = (role: Role) => role === "administrator" || role === "biomedical-engineer" || role === "nurse";

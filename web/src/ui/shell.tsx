@@ -1,0 +1,254 @@
+//! What stands around every page: the rail, the top bar, the state of the link, search and shortcuts.
+
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { type ReactNode, useEffect, useRef, useState } from "react";
+
+import { get } from "../api/client.ts";
+import type { Alert, WardLine } from "../api/types.ts";
+import { spokenAlert } from "../format/alerts.ts";
+import { agoText, clockText, dateText, zoneText } from "../format/time.ts";
+import { LinkProvider, useLinkStatus, useLiveEvent, useNow } from "../live/context.tsx";
+import { LiveLink } from "../live/link.ts";
+import { Link, useLocation } from "../router.tsx";
+import { useRole, useSession, useUser } from "../session.tsx";
+import { Icon } from "./icons.tsx";
+import { entriesFor, maySeePatients } from "./roles.ts";
+import { SearchDialog } from "./search.tsx";
+import { ShortcutSheet, useShortcuts } from "./shortcuts.tsx";
+import { prefer, usePreferences } from "./theme.ts";
+
+/** Least time between two counts of the open alerts, in ms: a storm of alerts must not become a storm of questions. */
+const COUNT_EVERY_MS = 2_000;
+/** The counts are asked for again after so long even when nothing happened, in ms. */
+const COUNT_AT_LEAST_EVERY_MS = 60_000;
+
+export function Shell({ scope, children }: { scope: string; children: ReactNode }) {
+  const [link, setLink] = useState<LiveLink | null>(null);
+  const { end } = useSession();
+  useEffect(() => {
+    const opened = new LiveLink();
+    const stop = opened.onEvent((event) => {
+      if (event.type === "signed-out") end("expired");
+    });
+    setLink(opened);
+    return () => {
+      stop();
+      opened.close();
+    };
+  }, [end]);
+  useEffect(() => link?.setScope(scope), [link, scope]);
+  if (link === null) return null;
+  return (
+    <LinkProvider link={link}>
+      <Frame>{children}</Frame>
+    </LinkProvider>
+  );
+}
+
+function Frame({ children }: { children: ReactNode }) {
+  const [open, setOpen] = useState<"search" | "shortcuts" | null>(null);
+  const status = useLinkStatus();
+  const role = useRole();
+  useShortcuts(role, setOpen);
+  return (
+    <div className="shell" data-link={status.state}>
+      <a className="skip" href="#content">
+        Skip to the page
+      </a>
+      <Rail />
+      <TopBar onSearch={() => setOpen("search")} onHelp={() => setOpen("shortcuts")} />
+      <LostBanner />
+      <Announcer />
+      <main id="content" tabIndex={-1}>
+        {children}
+      </main>
+      {open === "search" && <SearchDialog onClose={() => setOpen(null)} />}
+      {open === "shortcuts" && <ShortcutSheet onClose={() => setOpen(null)} />}
+    </div>
+  );
+}
+
+function useAlertCount(enabled: boolean): { open: number; high: number } | null {
+  const client = useQueryClient();
+  const wards = useQuery({
+    queryKey: ["wards"],
+    queryFn: ({ signal }) => get<{ wards: WardLine[] }>("/wards", signal),
+    enabled,
+    refetchInterval: COUNT_AT_LEAST_EVERY_MS,
+  });
+  const timer = useRef<ReturnType<typeof setTimeout> | null>(null);
+  useLiveEvent((event) => {
+    if (event.type !== "alert" && event.type !== "reset") return;
+    timer.current ??= setTimeout(() => {
+      timer.current = null;
+      void client.invalidateQueries({ queryKey: ["wards"] });
+    }, COUNT_EVERY_MS);
+  });
+  useEffect(() => () => clearTimeout(timer.current ?? undefined), []);
+  if (wards.data === undefined) return null;
+  const sum = (pick: (ward: WardLine) => number) => wards.data.wards.reduce((total, ward) => total + pick(ward), 0);
+  return { open: sum(({ alerts }) => alerts.high + alerts.medium + alerts.low), high: sum(({ alerts }) => alerts.high) };
+}
+
+function Rail() {
+  const { pathname } = useLocation();
+  const role = useRole();
+  const count = useAlertCount(maySeePatients(role));
+  return (
+    <nav className="rail" aria-label="Main">
+      {entriesFor(role).map((entry) => {
+        const here = pathname === entry.to || pathname.startsWith(`${entry.to}/`);
+        const alerts = entry.to === "/alerts" && count !== null && count.open > 0 ? count : null;
+        return (
+          <Link key={entry.to} to={entry.to} aria-current={here ? "page" : undefined}>
+            <span className="rail-icon">
+              <Icon name={entry.icon} size={22} />
+              {alerts && <span className={alerts.high > 0 ? "count count-high" : "count"}>{alerts.open > 99 ? "99+" : alerts.open}</span>}
+            </span>
+            <span className="rail-label">{entry.label}</span>
+            {alerts && <span className="sr-only">{alerts.open} open</span>}
+          </Link>
+        );
+      })}
+    </nav>
+  );
+}
+
+function TopBar({ onSearch, onHelp }: { onSearch: () => void; onHelp: () => void }) {
+  const { session, signOut } = useSession();
+  const user = useUser();
+  const [failed, setFailed] = useState(false);
+  return (
+    <header className="topbar">
+      <span className="brand">Auscult</span>
+      <span className="topbar-site">{session.site.name}</span>
+      {session.site.demo && <span className="tag">Demo</span>}
+      <span className="spring" />
+      {maySeePatients(user.role) && (
+        <button type="button" className="search-button" onClick={onSearch} aria-keyshortcuts="/">
+          <Icon name="search" />
+          <span>Find a patient</span>
+          <kbd>/</kbd>
+        </button>
+      )}
+      <LinkPill />
+      <Clock />
+      <ThemeButton />
+      <button type="button" className="quiet square" onClick={onHelp} aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)">
+        <Icon name="help" />
+      </button>
+      <span className="whoami" title={user.name}>
+        {user.display}
+      </span>
+      <button
+        type="button"
+        className="quiet square"
+        onClick={() => signOut().catch(() => setFailed(true))}
+        aria-label="Sign out"
+        title={failed ? "Signing out failed: the server cannot be reached" : "Sign out"}
+      >
+        <Icon name="out" />
+      </button>
+      {failed && (
+        <span role="alert" className="sr-only">
+          Signing out failed: the server cannot be reached.
+        </span>
+      )}
+    </header>
+  );
+}
+
+function LinkPill() {
+  const { state } = useLinkStatus();
+  const text = { connecting: "Connecting", live: "Live", lost: "Link lost" }[state];
+  return (
+    <span className={`pill pill-${state}`} role="status">
+      <Icon name={state === "lost" ? "nolink" : "link"} size={16} />
+      {text}
+    </span>
+  );
+}
+
+function Clock() {
+  const at = new Date(useNow());
+  return (
+    <span className="clock" title={`${dateText(at)}, ${zoneText(at)}`}>
+      <span className="clock-date">{dateText(at)}</span> {clockText(at)}
+    </span>
+  );
+}
+
+function ThemeButton() {
+  const { theme } = usePreferences();
+  const next = theme === "system" ? "dark" : theme === "dark" ? "light" : "system";
+  const icon = theme === "system" ? "auto" : theme === "dark" ? "moon" : "sun";
+  return (
+    <button
+      type="button"
+      className="quiet square"
+      onClick={() => prefer({ theme: next })}
+      aria-label={`Theme: ${theme}. Change to ${next}`}
+      title={`Theme: ${theme}`}
+    >
+      <Icon name={icon} />
+    </button>
+  );
+}
+
+/** Nothing on screen is current while this stands. */
+function LostBanner() {
+  const { state, lastEventAt } = useLinkStatus();
+  const now = useNow();
+  if (state !== "lost") return null;
+  const last = lastEventAt === null ? null : new Date(lastEventAt);
+  return (
+    <div className="lost" role="alert">
+      <Icon name="nolink" size={40} />
+      <div>
+        <strong>LINK LOST: nothing on this screen is current</strong>
+        <p>
+          {last === null
+            ? "No word from the server since this page opened."
+            : `Last word from the server at ${clockText(last)}.`}{" "}
+          Look at the bedside monitors. This page is trying to reconnect.
+        </p>
+      </div>
+      {last !== null && <LostAge sinceMs={last.getTime()} nowMs={now} />}
+    </div>
+  );
+}
+
+/** Counts on for the eye; hidden from screen readers, which would read every second aloud. */
+function LostAge({ sinceMs }: { sinceMs: number; nowMs: number }) {
+  return (
+    <span className="lost-age" aria-hidden="true">
+      {agoText((Date.now() - sinceMs) / 1000)}
+    </span>
+  );
+}
+
+/** Speaks new alerts to screen readers, once each. */
+function Announcer() {
+  const [urgent, setUrgent] = useState("");
+  const [other, setOther] = useState("");
+  const said = useRef(new Set<string>());
+  useLiveEvent((event) => {
+    if (event.type !== "alert") return;
+    const alert = event.data as Alert;
+    if (alert.state !== "raised" || alert.latched || said.current.has(alert.id)) return;
+    said.current.add(alert.id);
+    const text = `${alert.place?.name ?? alert.device.name}. ${spokenAlert(alert)}`;
+    if (alert.priority === "high") setUrgent(text);
+    else setOther(text);
+  });
+  return (
+    <>
+      <div className="sr-only" role="alert">
+        {urgent}
+      </div>
+      <div className="sr-only" role="status">
+        {other}
+      </div>
+    </>
+  );
+}
