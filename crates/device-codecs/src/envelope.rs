@@ -1,9 +1,33 @@
 //! The JSON envelope: one reading, panel, waveform block or event, or a batch of them.
 //!
 //! A frame is UTF-8 text holding one entry object, an array of entries, or an object with the array under
-//! `readings` and optionally a `message_id`. What the fields of an entry mean stands at the functions of
-//! `entry`. Each entry stands for itself: a bad one becomes a fault with its place and its neighbours are kept.
-//! Digits are kept as sent, and nothing is built but the result: the text is scanned in place.
+//! `readings` and optionally a `message_id`. Each entry stands for itself: a bad one becomes a fault with its
+//! place, and its neighbours are kept. Digits are kept as sent, and no tree is built: the text is taken apart in
+//! place. A field that is not in this table, or stands twice, is a fault; `null` is the same as leaving it out.
+//!
+//! | Field | In | Is |
+//! |---|---|---|
+//! | `measure` | scalar | what was measured: name, LOINC code, MDC number or MDC reference id |
+//! | `panel` | panel | the same, of a panel |
+//! | `waveform` | waveform | the same, of a curve |
+//! | `event` | event | the same, of an event |
+//! | `value` | scalar | a number, or `null` with `absent` |
+//! | `values` | panel | an object from component to number; a component is named like a measure, or `systolic`, `diastolic`, `mean` |
+//! | `absent` | scalar, panel | why there is no number: `not-a-number`, `positive-infinity`, `negative-infinity`, `error`, `unavailable` |
+//! | `unit` | all | UCUM; left out, it is the unit of the series (an `amount` must have one) |
+//! | `time` | all | RFC 3339 with an offset |
+//! | `local_time` | all | the same without an offset: the device's own clock, placed by its configured offset |
+//! | `sequence` | scalar, panel, event | order among readings of one instant, from 0 |
+//! | `flags` | scalar, panel, waveform | what the device reports of the measurement: names of [`DEVICE_FLAGS`] |
+//! | `rate` | waveform | samples a second: a number, or `{"numerator": …, "denominator": …}` |
+//! | `gain`, `offset` | waveform | a sample is `count · gain + offset`; `offset` is 0 if left out |
+//! | `samples` | waveform | 16-bit counts; -32768 marks a missing one |
+//! | `samples_base64` | waveform | the same, little-endian, in base64 |
+//! | `amount` | event | how much, in `unit` |
+//! | `text` | event | free text, cut after [`MAX_TEXT_CHARS`] characters |
+//!
+//! A number whose entry is flagged `invalid` is not kept as a number: it becomes an absence (`error`) that
+//! carries the flag, as for a Bluetooth oximeter that says the same.
 
 mod encode;
 mod entry;
@@ -69,41 +93,50 @@ fn read(bytes: &[u8]) -> Result<Vec<DecodedEntry>, DecodeFault> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| fault::at(fault::BAD_UTF8, error.valid_up_to(), "the envelope is not UTF-8 text"))?;
     let source = Source::new(text);
-    let whole: &RawValue = serde_json::from_str(text).map_err(|error| source.json_fault(0, &error))?;
-    let entries = match source.first_byte(whole) {
-        b'[' => list(&source, whole)?,
-        b'{' => match batch(&source, whole)? {
-            Some(entries) => entries,
-            None => vec![whole],
-        },
+    let piece = text.trim_matches([' ', '\t', '\n', '\r']);
+    match piece.bytes().next() {
+        Some(b'[') => entries(&source, piece),
+        Some(b'{') => object(&source, piece),
         _ => {
-            let what = "an envelope is an object or an array of objects";
-            return Err(fault::at(fault::WRONG_TYPE, source.span(whole).start, what));
+            let any: Result<serde::de::IgnoredAny, _> = serde_json::from_str(text);
+            any.map_err(|error| source.json_fault(0, &error))?;
+            let what = "an envelope is an object or a list of objects";
+            Err(fault::at(fault::WRONG_TYPE, source.offset(piece), what))
         }
-    };
-    if entries.is_empty() {
-        return Err(fault::at(fault::NO_ENTRIES, source.span(whole).start, "the batch has no entries"));
     }
-    let decoded = |raw: &RawValue| DecodedEntry { span: source.span(raw), result: entry::read(&source, raw) };
-    Ok(entries.into_iter().map(decoded).collect())
 }
 
-/// The entries of `{"readings": […]}`; `None` where the object is an entry itself.
-fn batch<'a>(source: &Source<'a>, whole: &'a RawValue) -> Result<Option<Vec<&'a RawValue>>, DecodeFault> {
-    // An object that is no batch is read again as an entry, and there its faults are its own.
-    let Ok(mut fields) = Fields::read(source, whole) else {
-        return Ok(None);
+/// An object: a batch if it has `readings`, else an entry.
+fn object<'a>(source: &Source<'a>, piece: &'a str) -> Result<Vec<DecodedEntry>, DecodeFault> {
+    let result = match Fields::read(source, piece) {
+        Ok(fields) if fields.has("readings") => return batch(source, fields),
+        Ok(fields) => entry::read(source, fields),
+        // Broken text is the frame's fault; everything else is the entry's.
+        Err(fault) if fault.code == fault::BAD_JSON => return Err(fault),
+        Err(fault) => Err(fault),
     };
-    let Some(readings) = fields.take("readings") else {
-        return Ok(None);
-    };
+    Ok(vec![DecodedEntry { span: source.span(piece), result }])
+}
+
+fn batch<'a>(source: &Source<'a>, mut fields: Fields<'a>) -> Result<Vec<DecodedEntry>, DecodeFault> {
+    let readings = fields.need("readings")?;
     if let Some(id) = fields.take("message_id") {
         source.word(id, "message_id")?;
     }
     fields.finish(source, "readings and message_id")?;
-    list(source, readings).map(Some)
+    entries(source, readings.get())
 }
 
-fn list<'a>(source: &Source<'a>, raw: &'a RawValue) -> Result<Vec<&'a RawValue>, DecodeFault> {
-    source.list(raw, List { name: "readings", limit: MAX_ENTRIES, too_many: fault::TOO_MANY_ENTRIES })
+/// Each item of a list, read for itself.
+fn entries<'a>(source: &Source<'a>, piece: &'a str) -> Result<Vec<DecodedEntry>, DecodeFault> {
+    let list = List { name: "readings", limit: MAX_ENTRIES, too_many: fault::TOO_MANY_ENTRIES };
+    let items = source.list(piece, list)?;
+    if items.is_empty() {
+        return Err(fault::at(fault::NO_ENTRIES, source.offset(piece), "the batch has no entries"));
+    }
+    let decoded = |item: &'a RawValue| {
+        let result = Fields::read(source, item.get()).and_then(|fields| entry::read(source, fields));
+        DecodedEntry { span: source.span(item.get()), result }
+    };
+    Ok(items.into_iter().map(decoded).collect())
 }

@@ -28,7 +28,7 @@ pub use blood_pressure::{
     PressureUnit,
 };
 pub use date_time::DateTime;
-pub use heart_rate::{HeartRateMeasurement, SensorContact};
+pub use heart_rate::{HeartRateMeasurement, MAX_RR_INTERVALS, SensorContact};
 pub use medfloat::{Float, Sfloat};
 pub use pulse_oximeter::{MeasurementStatus, PlxContinuous, PlxPair, PlxSpotCheck, SensorStatus};
 pub use thermometer::{TemperatureMeasurement, TemperatureUnit};

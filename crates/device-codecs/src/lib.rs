@@ -1,7 +1,7 @@
 //! What devices say: GATT characteristics and the JSON envelope, bytes to measurements and back.
 //!
 //! Everything here is a pure function of its bytes: no I/O, no clock, no random number. [`decode`] is the one
-//! entry point; [`explain`] shows a person which bytes mean what; the typed structs of [`gatt`] and the
+//! entry point; [`explain()`] shows a person which bytes mean what; the typed structs of [`gatt`] and the
 //! `encode_*` functions of [`envelope`] go the other way, for the simulator and for tests.
 //!
 //! A device may send anything. What cannot be read becomes a [`DecodeFault`](clinical_model::decoded::DecodeFault)

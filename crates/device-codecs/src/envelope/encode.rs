@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clinical_model::decoded::{DecodedEvent, DecodedScalar, DecodedWaveform};
-use clinical_model::{DecodedValue, DeviceTime, Findings, Measure, MeasureKind};
+use clinical_model::{DecodedValue, DeviceTime, Findings, Measure};
 
 use super::DEVICE_FLAGS;
 use super::entry::ABSENT_NAMES;
@@ -122,7 +122,6 @@ pub fn encode_scalar(scalar: &DecodedScalar) -> String {
 /// # Errors
 /// Where the scalars are not components of one panel, or differ in what a panel says once for all of them.
 pub fn encode_panel(panel: Measure, scalars: &[DecodedScalar]) -> Result<String, EncodePanelError> {
-    debug_assert_eq!(panel.kind, MeasureKind::Panel);
     let first = scalars.first().ok_or(EncodePanelError::Empty)?;
     let is_absent = |value: &DecodedValue| matches!(value, DecodedValue::Absent(_));
     let reason = scalars.iter().map(|scalar| scalar.value).find(is_absent);

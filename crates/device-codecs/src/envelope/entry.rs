@@ -19,8 +19,7 @@ pub(super) const ABSENT_NAMES: [(&str, Absent); 5] = [
 ];
 
 /// Reads one entry: the field that names its shape comes first, the rest by the shape, and nothing may be left.
-pub(super) fn read<'a>(source: &Source<'a>, raw: &'a RawValue) -> Result<Vec<Decoded>, DecodeFault> {
-    let mut fields = Fields::read(source, raw)?;
+pub(super) fn read<'a>(source: &Source<'a>, mut fields: Fields<'a>) -> Result<Vec<Decoded>, DecodeFault> {
     let shapes = ["measure", "panel", "waveform", "event"];
     let mut named = shapes.iter().copied().filter(|shape| fields.has(shape));
     let (first, second) = (named.next(), named.next());
@@ -78,7 +77,7 @@ fn panel<'a>(source: &Source<'a>, fields: &mut Fields<'a>) -> Result<Vec<Decoded
     let components = panel.components();
     let mut decoded: Vec<Decoded> = Vec::with_capacity(components.len());
     let mut values_are_missing = false;
-    for field in Fields::read(source, values)?.into_all() {
+    for field in Fields::read(source, values.get())?.into_all() {
         let named = |measure: &&Measure| names(**measure, &field.name);
         let Some(measure) = components.iter().find(named).copied() else {
             let known: Vec<&str> = components.iter().map(|measure| measure.name).collect();
@@ -296,7 +295,7 @@ pub(super) fn flags<'a>(source: &Source<'a>, fields: &mut Fields<'a>) -> Result<
     };
     let list = List { name: "flags", limit: MAX_FLAGS, too_many: fault::UNKNOWN_FLAG };
     let mut findings = Findings::empty();
-    for item in source.list(raw, list)? {
+    for item in source.list(raw.get(), list)? {
         let name = source.word(item, "a flag")?;
         let known = DEVICE_FLAGS.described();
         let bit = DEVICE_FLAGS.iter().zip(&known).find(|(_, (known, _))| *known == name);

@@ -8,6 +8,7 @@ use clinical_model::Decimal;
 use clinical_model::decoded::DecodeFault;
 use serde::Deserializer as _;
 use serde::de::{Deserialize, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::de::StrRead;
 use serde_json::value::RawValue;
 
 use super::{MAX_FIELDS, MAX_WORD_BYTES};
@@ -36,9 +37,9 @@ impl<'a> Source<'a> {
         if offset <= self.text.len() { offset } else { 0 }
     }
 
-    pub(super) fn span(&self, raw: &RawValue) -> Range<usize> {
-        let start = self.offset(raw.get());
-        start..start + raw.get().len()
+    pub(super) fn span(&self, piece: &str) -> Range<usize> {
+        let start = self.offset(piece);
+        start..start + piece.len()
     }
 
     pub(super) fn first_byte(&self, raw: &RawValue) -> u8 {
@@ -50,11 +51,9 @@ impl<'a> Source<'a> {
     }
 
     /// Where a field name stands, with its quotation mark; names with escapes were copied and are not found.
-    fn key_offset(&self, name: &Cow<'a, str>) -> Option<usize> {
-        match name {
-            Cow::Borrowed(name) => self.offset(name).checked_sub(1),
-            Cow::Owned(_) => None,
-        }
+    fn key_offset(&self, name: &str) -> Option<usize> {
+        // `offset` places what was copied at 0, where only an opening brace can stand.
+        self.offset(name).checked_sub(1)
     }
 
     /// A fault at the name of a field, or at its value where the name was copied.
@@ -89,17 +88,18 @@ impl<'a> Source<'a> {
     }
 
     /// The items of a JSON array.
-    pub(super) fn list(&self, raw: &'a RawValue, list: List) -> Result<Vec<&'a RawValue>, DecodeFault> {
-        if self.first_byte(raw) != b'[' {
-            return Err(self.wrong_type(raw, list.name, "a list"));
+    pub(super) fn list(&self, piece: &'a str, list: List) -> Result<Vec<&'a RawValue>, DecodeFault> {
+        let start = self.offset(piece);
+        if !piece.starts_with('[') {
+            let what = format!("{} is a list, not {}", list.name, quote(piece));
+            return Err(fault::at(fault::WRONG_TYPE, start, what));
         }
-        let start = self.offset(raw.get());
         let mut overflow = false;
         let visitor = ListVisitor { limit: list.limit, overflow: &mut overflow };
-        let items = serde_json::Deserializer::from_str(raw.get()).deserialize_seq(visitor);
-        items.map_err(|error| match overflow {
+        whole(piece, |json| json.deserialize_seq(visitor)).map_err(|error| match overflow {
             true => {
-                self.fault(raw, list.too_many, format!("{} has more than {} items", list.name, list.limit))
+                let what = format!("{} has more than {} items", list.name, list.limit);
+                fault::at(list.too_many, start, what)
             }
             false => self.json_fault(start, &error),
         })
@@ -145,6 +145,17 @@ impl<'a> Source<'a> {
     pub(super) fn count(&self, raw: &RawValue, name: &str) -> Result<u32, DecodeFault> {
         raw.get().parse().map_err(|_| self.wrong_type(raw, name, "a whole number from 0 to 4294967295"))
     }
+}
+
+/// Parses a piece of text and makes sure that nothing stands behind it.
+pub(super) fn whole<'a, T>(
+    piece: &'a str,
+    parse: impl FnOnce(&mut serde_json::Deserializer<StrRead<'a>>) -> serde_json::Result<T>,
+) -> serde_json::Result<T> {
+    let mut json = serde_json::Deserializer::from_str(piece);
+    let value = parse(&mut json)?;
+    json.end()?;
+    Ok(value)
 }
 
 struct ListVisitor<'o> {
@@ -245,14 +256,15 @@ impl<'de> Visitor<'de> for FieldsVisitor<'_, 'de> {
 
 impl<'a> Fields<'a> {
     /// Every field of an object; a name that stands twice is refused, because nobody can know which one counts.
-    pub(super) fn read(source: &Source<'a>, raw: &'a RawValue) -> Result<Self, DecodeFault> {
-        let offset = source.offset(raw.get());
-        if source.first_byte(raw) != b'{' {
-            return Err(source.wrong_type(raw, "an entry", "an object"));
+    pub(super) fn read(source: &Source<'a>, piece: &'a str) -> Result<Self, DecodeFault> {
+        let offset = source.offset(piece);
+        if !piece.starts_with('{') {
+            let what = format!("expected an object, not {}", quote(piece));
+            return Err(fault::at(fault::WRONG_TYPE, offset, what));
         }
         let mut refusal = None;
         let visitor = FieldsVisitor { refusal: &mut refusal };
-        let fields = serde_json::Deserializer::from_str(raw.get()).deserialize_map(visitor);
+        let fields = whole(piece, |json| json.deserialize_map(visitor));
         match (fields, refusal) {
             (Ok(fields), _) => Ok(Fields { fields, offset }),
             (Err(error), Some(Refusal::Duplicate(name))) => {

@@ -1,15 +1,16 @@
 //! The waveform shape: rate, scale and the samples, as numbers or as base64 of little-endian 16-bit counts.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clinical_model::decoded::{DecodeFault, DecodedWaveform};
-use clinical_model::{Decimal, MeasureKind};
+use clinical_model::{Decimal, Measure, MeasureKind};
 use serde::Deserializer as _;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use std::fmt;
 
-use super::fields::{Fields, Source};
+use super::fields::{Fields, Source, whole};
 use super::{MAX_SAMPLES, entry};
 use crate::fault;
 
@@ -17,7 +18,7 @@ use crate::fault;
 const MAX_BASE64_BYTES: usize = (MAX_SAMPLES * 2).div_ceil(3) * 4;
 
 pub(super) fn read<'a>(source: &Source<'a>, fields: &mut Fields<'a>) -> Result<DecodedWaveform, DecodeFault> {
-    let is_waveform = |measure: clinical_model::Measure| measure.kind == MeasureKind::Waveform;
+    let is_waveform = |measure: Measure| measure.kind == MeasureKind::Waveform;
     let measure = entry::measure(source, fields, "waveform", "a waveform", is_waveform)?;
     let findings = entry::flags(source, fields)?;
     let time = entry::time(source, fields)?;
@@ -55,7 +56,7 @@ pub(super) fn read<'a>(source: &Source<'a>, fields: &mut Fields<'a>) -> Result<D
 /// terms in the first case and as sent in the second.
 fn rate<'a>(source: &Source<'a>, raw: &'a RawValue) -> Result<(u32, u32), DecodeFault> {
     if source.first_byte(raw) == b'{' {
-        let mut fields = Fields::read(source, raw)?;
+        let mut fields = Fields::read(source, raw.get())?;
         let numerator = source.count(fields.need("numerator")?, "numerator")?;
         let denominator = source.count(fields.need("denominator")?, "denominator")?;
         fields.finish(source, "numerator and denominator")?;
@@ -110,7 +111,7 @@ fn numbers<'a>(source: &Source<'a>, raw: &'a RawValue) -> Result<Vec<i16>, Decod
     }
     let mut read = 0;
     let visitor = SamplesVisitor { read: &mut read };
-    let samples = serde_json::Deserializer::from_str(raw.get()).deserialize_seq(visitor);
+    let samples = whole(raw.get(), |json| json.deserialize_seq(visitor));
     samples.map_err(|error| {
         if read > MAX_SAMPLES {
             return too_many(source, raw);

@@ -167,7 +167,7 @@ fn every_flags_byte_is_understood() {
     // With enough bytes for every optional field, each flags byte is either taken or has bytes left over.
     for (number, name) in SUPPORTED.into_iter().filter(|(number, _)| *number != BatteryLevel::NUMBER) {
         for flags in 0..=u8::MAX {
-            let mut bytes = vec![0u8; 40];
+            let mut bytes = [0u8; 40];
             bytes[0] = flags;
             let lengths: Vec<usize> = (1..=40)
                 .filter(|length| decode(FrameKind::Gatt(number), &bytes[..*length]).entries[0].result.is_ok())
