@@ -15,6 +15,7 @@
 //! | [`pki`], [`tls`] | Which device or program is at the other end of the wire? |
 //! | [`audit`] | What is committed to the log without showing it? |
 
+pub mod digest;
 pub mod audit;
 pub mod blind;
 pub mod envelope;

@@ -1,0 +1,117 @@
+//! Admission: which device or program a client certificate stands for, and whether it may still send.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, RwLock};
+
+use clinical_model::DeviceId;
+
+use crate::registry::Registry;
+
+/// Prefix of the URI in a device's certificate; the device's UUID follows.
+pub const DEVICE_URI_PREFIX: &str = "urn:auscult:device:";
+/// Prefix of the URI in a program's certificate; the program's name follows.
+pub const PROGRAM_URI_PREFIX: &str = "urn:auscult:program:";
+
+/// What is used of a client certificate that the TLS handshake has verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// The URI subject alternative name.
+    pub uri: String,
+    /// Serial number in lower-case hexadecimal.
+    pub serial_hex: String,
+    /// Subject common name, for messages to people.
+    pub common_name: String,
+}
+
+/// Who is at the other end, proven by certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// A device; may send as itself only.
+    Device(DeviceId),
+    /// A program; may send for any device.
+    Program(String),
+}
+
+/// Why a certificate is not admitted although its chain is sound.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AdmissionRefused {
+    /// The device is not registered here.
+    #[error("device {device} is not registered here; register it and connect again")]
+    UnknownDevice {
+        /// The id in the certificate.
+        device: DeviceId,
+    },
+    /// The device was taken out of service.
+    #[error("device {device} is retired")]
+    Retired {
+        /// The id in the certificate.
+        device: DeviceId,
+    },
+    /// The certificate was revoked.
+    #[error("certificate {serial_hex} is revoked")]
+    Revoked {
+        /// Its serial number.
+        serial_hex: String,
+    },
+    /// The certificate names neither a device nor a program of ours.
+    #[error("the certificate's URI \"{uri}\" names neither a device ({DEVICE_URI_PREFIX}…) nor a program")]
+    NotForUs {
+        /// What it names, cut to 200 characters.
+        uri: String,
+    },
+}
+
+/// Decides who may send.
+#[derive(Clone)]
+pub struct Admission {
+    registry: Arc<Registry>,
+    revoked: Arc<RwLock<BTreeSet<String>>>,
+}
+
+impl Admission {
+    /// Over the registry of devices; nothing is revoked yet.
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Admission { registry, revoked: Arc::default() }
+    }
+
+    /// Replaces the set of revoked serial numbers (lower-case hexadecimal). Live connections notice at their next
+    /// publish.
+    pub fn set_revoked(&self, serials: impl IntoIterator<Item = String>) {
+        *self.revoked.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            serials.into_iter().collect();
+    }
+
+    /// Whom the certificate stands for.
+    ///
+    /// # Errors
+    /// [`AdmissionRefused`].
+    pub fn admit(&self, certificate: &PeerCertificate) -> Result<Peer, AdmissionRefused> {
+        if self.is_revoked(&certificate.serial_hex) {
+            return Err(AdmissionRefused::Revoked { serial_hex: certificate.serial_hex.clone() });
+        }
+        if let Some(name) = certificate.uri.strip_prefix(PROGRAM_URI_PREFIX) {
+            return Ok(Peer::Program(name.to_owned()));
+        }
+        let not_for_us = || AdmissionRefused::NotForUs { uri: certificate.uri.chars().take(200).collect() };
+        let id = certificate.uri.strip_prefix(DEVICE_URI_PREFIX).ok_or_else(not_for_us)?;
+        let device: DeviceId = id.parse().map_err(|_| not_for_us())?;
+        match self.registry.device(device) {
+            None => Err(AdmissionRefused::UnknownDevice { device }),
+            Some(known) if known.retired => Err(AdmissionRefused::Retired { device }),
+            Some(_) => Ok(Peer::Device(device)),
+        }
+    }
+
+    /// Whether a certificate that was admitted would be admitted now: cheap, asked before each publish.
+    pub fn still_admitted(&self, certificate: &PeerCertificate, peer: &Peer) -> bool {
+        !self.is_revoked(&certificate.serial_hex)
+            && match peer {
+                Peer::Device(device) => self.registry.device(*device).is_some_and(|known| !known.retired),
+                Peer::Program(_) => true,
+            }
+    }
+
+    fn is_revoked(&self, serial_hex: &str) -> bool {
+        self.revoked.read().unwrap_or_else(std::sync::PoisonError::into_inner).contains(serial_hex)
+    }
+}

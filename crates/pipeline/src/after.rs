@@ -1,0 +1,264 @@
+//! After the commit, in commit order: alarms, then live screens. Each is idempotent and has its own durable cursor.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use clinical_model::measure::BATTERY_LEVEL;
+use clinical_model::{
+    Alert, Committed, Delivery, DeviceId, Fact, PatientId, Reading, SeriesKey, Subject, Timestamp,
+};
+use store::{Actor, AuditAction, AuditOutcome, AuditRecord, Store, TransactError, Transaction};
+
+use crate::alarms::{self, Alarms};
+use crate::clock::Clock;
+use crate::commit::{AfterQueue, CommittedGroup};
+use crate::live::{Happening, Live};
+use crate::registry::Registry;
+
+/// The cursor of the alarms.
+pub const ALARMS_CURSOR: &str = "alarms";
+/// How often silence is checked when nothing arrives.
+const TICK: Duration = Duration::from_millis(500);
+/// Groups after which the cursor is moved although no alert changed: bounds what is looked at again after a crash,
+/// and what cannot be folded yet.
+const CURSOR_EVERY_GROUPS: u64 = 200;
+/// Groups read at once when catching up.
+const CATCH_UP_PAGE: usize = 64;
+
+/// What the stage needs.
+pub(crate) struct After {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub registry: Arc<Registry>,
+    pub alarms: Arc<Mutex<Alarms>>,
+    pub live: Live,
+    pub started_at: Timestamp,
+}
+
+impl After {
+    /// Runs on its own thread until the commit is gone.
+    pub(crate) fn run(&self, queue: &AfterQueue, mut done: u64) {
+        let mut moved = done;
+        let mut quarantined = self.store.quarantine_count().items;
+        loop {
+            match queue.recv_timeout(TICK) {
+                Ok(group) => {
+                    // Groups that were caught up with from the journal come once more through the queue.
+                    if done < group.appended.group {
+                        moved = self.take(&group, moved);
+                        done = group.appended.group;
+                    }
+                }
+                // Idle: nothing holds the cursor back.
+                Err(RecvTimeoutError::Timeout) if moved < done => {
+                    moved = self.keep(Vec::new(), done).map_or(moved, |()| done);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if done.saturating_sub(moved) >= CURSOR_EVERY_GROUPS {
+                moved = self.keep(Vec::new(), done).map_or(moved, |()| done);
+            }
+            self.check_silence();
+            let waiting = self.store.quarantine_count().items;
+            if waiting != quarantined {
+                quarantined = waiting;
+                self.live.happened(Happening::Quarantine { items: waiting });
+            }
+        }
+    }
+
+    /// Takes the groups that were committed but not looked at when the server stopped. Returns the last one.
+    pub(crate) fn catch_up(&self) -> Result<u64, store::StoreError> {
+        let mut done = self.store.cursor(ALARMS_CURSOR)?;
+        loop {
+            let page = self.store.groups_after(done, CATCH_UP_PAGE)?;
+            let Some(last) = page.last().map(|group| group.group) else { return Ok(done) };
+            for group in page {
+                let appended = store::Appended { group: group.group, committed_at: group.committed_at };
+                self.take(&CommittedGroup { appended, frames: Arc::new(group.frames) }, done);
+            }
+            if self.keep(Vec::new(), last).is_err() {
+                return Ok(last);
+            }
+            done = last;
+        }
+    }
+
+    /// One committed group. Returns how far the cursor has been moved.
+    fn take(&self, group: &CommittedGroup, moved: u64) -> u64 {
+        let now = self.clock.now();
+        let mut changed: Vec<Alert> = Vec::new();
+        let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest: HashMap<SeriesKey, Committed<Reading>> = HashMap::new();
+        for record in group.frames.iter() {
+            let ended = alarms.heard(record.frame.device, now);
+            adopt(&mut alarms, &mut changed, ended);
+            self.heard(record.frame.device, record.frame.received_at, record.frame.delivery, &record.facts);
+            for fact in &record.facts {
+                let fact = group.appended.committed(fact.clone());
+                let alerts = alarms.observe(&fact, &self.registry, now);
+                adopt(&mut alarms, &mut changed, alerts);
+                self.show(&fact, group, &mut newest);
+            }
+        }
+        self.show_vitals(newest);
+        if changed.is_empty() {
+            return moved;
+        }
+        let kept = self.keep(changed, group.appended.group);
+        drop(alarms);
+        kept.map_or(moved, |()| group.appended.group)
+    }
+
+    fn heard(&self, device: DeviceId, at: Timestamp, delivery: Delivery, facts: &[Fact]) {
+        let battery = facts.iter().rev().find_map(|fact| match fact {
+            Fact::Reading(reading) if reading.series().measure == BATTERY_LEVEL => reading.value().number(),
+            _ => None,
+        });
+        self.live.update_heard(device, |heard| {
+            let tell = heard.silent
+                || heard.last_heard_at.is_none()
+                || battery.is_some_and(|level| heard.battery != Some(level));
+            heard.last_heard_at = heard.last_heard_at.max(Some(at));
+            heard.at_most_once = delivery == Delivery::AtMostOnce;
+            heard.battery = battery.or(heard.battery);
+            heard.silent = false;
+            tell
+        });
+    }
+
+    fn show(
+        &self,
+        fact: &Committed<Fact>,
+        group: &CommittedGroup,
+        newest: &mut HashMap<SeriesKey, Committed<Reading>>,
+    ) {
+        match fact.get() {
+            Fact::Reading(reading) => {
+                let reading = group.appended.committed(*reading);
+                let kept = newest.entry(reading.series()).or_insert(reading);
+                if (kept.measured_at(), kept.sequence()) < (reading.measured_at(), reading.sequence()) {
+                    *kept = reading;
+                }
+            }
+            Fact::Waveform(waveform) => {
+                if let Some(patient) = waveform.series.subject.patient()
+                    && self.live.is_watched(patient)
+                {
+                    self.live.show_waveform(patient, Arc::new(waveform.clone()));
+                }
+            }
+            Fact::Event(_) => {}
+        }
+    }
+
+    fn show_vitals(&self, newest: HashMap<SeriesKey, Committed<Reading>>) {
+        let mut by_patient: HashMap<PatientId, Vec<Committed<Reading>>> = HashMap::new();
+        for (series, reading) in newest {
+            if let Some(patient) = series.subject.patient() {
+                by_patient.entry(patient).or_default().push(reading);
+            }
+        }
+        for (patient, mut readings) in by_patient {
+            readings.sort_by_key(|reading| reading.series());
+            self.live.happened(Happening::Vitals { patient, readings });
+        }
+    }
+
+    /// Every assigned device that should be heard, against the clock.
+    fn check_silence(&self) {
+        let now = self.clock.now();
+        let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = Vec::new();
+        for device in self.registry.devices() {
+            if device.retired || device.expected_interval_s.is_none() {
+                continue;
+            }
+            let Some(assignment) = self.registry.assignment_at(device.id, now) else { continue };
+            let heard = self.live.heard(device.id);
+            let since = heard.last_heard_at.max(Some(assignment.interval.start)).max(Some(self.started_at));
+            let since = since.unwrap_or(self.started_at);
+            let alerts = alarms.check_silence(&device, assignment.subject, since, heard.last_heard_at, now);
+            if !alerts.is_empty() {
+                self.live.update_heard(device.id, |heard| !std::mem::replace(&mut heard.silent, true));
+            }
+            adopt(&mut alarms, &mut changed, alerts);
+        }
+        if !changed.is_empty() {
+            // The cursor stays where it is: silence is about time, not about a group.
+            let _ = self.keep_with(changed, None);
+        }
+    }
+
+    fn keep(&self, changed: Vec<Alert>, group: u64) -> Result<(), TransactError> {
+        self.keep_with(changed, Some((ALARMS_CURSOR, group)))
+    }
+
+    /// Alerts, their audit rows and the cursor in one transaction; screens learn of them only afterwards.
+    fn keep_with(
+        &self,
+        changed: Vec<Alert>,
+        cursor: Option<(&'static str, u64)>,
+    ) -> Result<(), TransactError> {
+        let at = self.clock.now();
+        let mut latest: HashMap<clinical_model::AlertId, Alert> = HashMap::new();
+        let mut order = Vec::new();
+        for alert in changed {
+            if latest.insert(alert.id, alert.clone()).is_none() {
+                order.push(alert.id);
+            }
+        }
+        let changed: Vec<Alert> = order.into_iter().filter_map(|id| latest.remove(&id)).collect();
+        let transaction = Transaction {
+            at,
+            writes: changed.iter().map(alarms::alert_write).collect(),
+            audit: changed.iter().map(|alert| audit_of(alert, at)).collect(),
+            cursor,
+            ..Transaction::default()
+        };
+        let kept = self.store.transact(&transaction);
+        if let Err(error) = &kept {
+            tracing::error!(
+                error = error as &dyn std::error::Error,
+                alerts = changed.len(),
+                "alerts were not kept"
+            );
+        }
+        for alert in changed {
+            self.live.happened(Happening::Alert(Box::new(alert)));
+        }
+        kept
+    }
+}
+
+fn adopt(alarms: &mut Alarms, changed: &mut Vec<Alert>, alerts: Vec<Alert>) {
+    for alert in alerts {
+        alarms.keep(alert.clone());
+        changed.push(alert);
+    }
+}
+
+fn audit_of(alert: &Alert, at: Timestamp) -> AuditRecord {
+    AuditRecord {
+        at,
+        actor: Actor::System,
+        action: if alert.steps.len() == 1 { AuditAction::Create } else { AuditAction::Update },
+        outcome: AuditOutcome::Success,
+        patient: match alert.subject {
+            Subject::Patient(patient) => Some(patient),
+            _ => None,
+        },
+        device: Some(alert.device),
+        alert: Some(alert.id),
+        object: "Alert".to_owned(),
+        detail: alarms::describe(alert),
+    }
+}
+
+/// The devices of a group, once each.
+pub fn devices_of(group: &CommittedGroup) -> BTreeSet<DeviceId> {
+    group.frames.iter().map(|record| record.frame.device).collect()
+}

@@ -1,0 +1,353 @@
+//! Reading the chart: latest values, readings, trends, waveforms, provenance, alerts. Reached only through the audit
+//! wrapper ([`Site::read`](crate::Site::read)).
+
+use std::sync::PoisonError;
+
+use clinical_analytics::trend::{Bucket, bucketed};
+use clinical_model::{
+    Alert, AlertId, Committed, Measure, MeasureKind, PatientId, QuarantineId, QuarantineItem, Reading,
+    SeriesKey, Subject, Timestamp, Waveform,
+};
+use store::{
+    AuditQuery, AuditRow, DocumentQuery, GroupSummary, KeptFrame, Kind, Order, RangeQuery, SeriesFilter,
+    Store, StoreError,
+};
+
+use crate::audited::ReadError;
+use crate::records;
+use crate::registry::Registry;
+use crate::site::Site;
+
+/// Most readings of one series that one trend looks at: a month at a reading every two seconds.
+pub const TREND_LIMIT_READINGS: usize = 1_300_000;
+/// Most waveform blocks of one answer.
+pub const WAVEFORM_LIMIT_BLOCKS: usize = 2_000;
+
+/// One observation: a reading, or the components of a panel at one instant.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The measure or the panel.
+    pub measure: Measure,
+    /// One reading, or the components in the order of the table.
+    pub readings: Vec<Committed<Reading>>,
+}
+
+impl Observed {
+    /// The series by which it is addressed: that of the reading, or that of the panel.
+    pub fn series(&self) -> Option<SeriesKey> {
+        let series = self.readings.first()?.series();
+        Some(SeriesKey { measure: self.measure, ..series })
+    }
+
+    /// When it was measured.
+    pub fn measured_at(&self) -> Option<Timestamp> {
+        self.readings.first().map(|reading| reading.measured_at())
+    }
+}
+
+/// One trend: the buckets of one series that have values.
+#[derive(Clone, Debug)]
+pub struct Trend {
+    /// The series.
+    pub series: SeriesKey,
+    /// The buckets, oldest first; empty ones are left out.
+    pub buckets: Vec<Bucket>,
+    /// For each bucket with exactly one reading, that reading.
+    pub single: Vec<Option<Committed<Reading>>>,
+}
+
+/// Everything behind one value.
+#[derive(Clone, Debug)]
+pub struct Provenance {
+    /// The observation.
+    pub observed: Observed,
+    /// The frames it came in: the exact bytes.
+    pub frames: Vec<KeptFrame>,
+}
+
+/// The chart, open for one audited act.
+pub struct Chart<'a> {
+    site: &'a Site,
+}
+
+impl<'a> Chart<'a> {
+    pub(crate) fn new(site: &'a Site) -> Self {
+        Chart { site }
+    }
+
+    pub(crate) fn store(&self) -> &dyn Store {
+        self.site.store()
+    }
+
+    /// Devices, places, patients and assignments.
+    pub fn registry(&self) -> &Registry {
+        self.site.registry()
+    }
+
+    /// The sealed identifier of an observation.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn identifier(&self, series: &SeriesKey, at: Timestamp, sequence: u32) -> Result<String, StoreError> {
+        self.store().identifier(series, at, sequence)
+    }
+
+    /// The latest observation of every measure of a subject: one a measure and device, panels put together.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn latest(&self, subject: Subject) -> Result<Vec<Observed>, ReadError> {
+        Ok(together(self.store().latest(subject)?))
+    }
+
+    /// The series of a subject, panels beside their components.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn series(&self, filter: &SeriesFilter) -> Result<Vec<SeriesKey>, ReadError> {
+        Ok(self.store().series(filter)?)
+    }
+
+    /// Observations of one measure (or panel) of one subject in a range of measured time.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn observations(&self, series: &SeriesKey, range: &RangeQuery) -> Result<Vec<Observed>, ReadError> {
+        if series.measure.kind != MeasureKind::Panel {
+            let readings = self.store().readings(series, range)?;
+            let one = |reading| Observed { measure: series.measure, readings: vec![reading] };
+            return Ok(readings.into_iter().map(one).collect());
+        }
+        let mut readings = Vec::new();
+        for component in series.measure.components() {
+            readings.extend(self.store().readings(&SeriesKey { measure: component, ..*series }, range)?);
+        }
+        readings.sort_by_key(|reading| (reading.measured_at(), reading.sequence()));
+        let mut observed = together(readings);
+        if range.order == Order::Descending {
+            observed.reverse();
+        }
+        observed.truncate(range.limit);
+        Ok(observed)
+    }
+
+    /// Minimum, mean and maximum a bucket for every series of a measure of a patient.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn trend(
+        &self,
+        patient: PatientId,
+        measure: Measure,
+        from: Timestamp,
+        to: Timestamp,
+        buckets: usize,
+    ) -> Result<Vec<Trend>, ReadError> {
+        let filter =
+            SeriesFilter { subject: Some(Subject::Patient(patient)), measures: vec![measure], device: None };
+        let range = RangeQuery { from, to, order: Order::Ascending, limit: TREND_LIMIT_READINGS };
+        let mut trends = Vec::new();
+        for series in self.store().series(&filter)? {
+            let readings = self.store().readings(&series, &range)?;
+            let numbers = readings.iter().filter_map(|reading| {
+                reading.value().number().map(|number| (reading.measured_at(), number.to_f64()))
+            });
+            let filled = bucketed(from, to, buckets, numbers);
+            let single =
+                filled.iter().map(|bucket| single_of(bucket, &readings, from, to, buckets)).collect();
+            trends.push(Trend { series, buckets: filled, single });
+        }
+        Ok(trends)
+    }
+
+    /// Waveform blocks of every series of a measure of a patient that touch a range.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn waveforms(
+        &self,
+        patient: PatientId,
+        measure: Measure,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Committed<Waveform>>, ReadError> {
+        let filter =
+            SeriesFilter { subject: Some(Subject::Patient(patient)), measures: vec![measure], device: None };
+        let range = RangeQuery { from, to, order: Order::Ascending, limit: WAVEFORM_LIMIT_BLOCKS };
+        let mut blocks = Vec::new();
+        for series in self.store().series(&filter)? {
+            blocks.extend(self.store().waveforms(&series, &range)?);
+        }
+        blocks.sort_by_key(|block| block.start);
+        Ok(blocks)
+    }
+
+    /// The observation behind an identifier; `None` for anything that is not in the chart.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn observation(&self, identifier: &str) -> Result<Option<Observed>, ReadError> {
+        let Some((series, at, sequence)) = self.store().open_identifier(identifier)? else { return Ok(None) };
+        let range = RangeQuery { from: at, to: at.plus_micros(1), order: Order::Ascending, limit: 1_000 };
+        let mut found = self.observations(&series, &range)?;
+        // Versions of one identity: the last committed is the current one.
+        found.retain(|one| one.readings.first().is_some_and(|reading| reading.sequence() == sequence));
+        Ok(found.pop())
+    }
+
+    /// An observation with the bytes that it came in.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn provenance(&self, identifier: &str) -> Result<Option<Provenance>, ReadError> {
+        let Some(observed) = self.observation(identifier)? else { return Ok(None) };
+        let mut frames: Vec<KeptFrame> = Vec::new();
+        for reading in &observed.readings {
+            for kept in self.store().frames(reading.series().device, reading.received_at())? {
+                if !frames.contains(&kept) {
+                    frames.push(kept);
+                }
+            }
+        }
+        Ok(Some(Provenance { observed, frames }))
+    }
+
+    /// Alerts that are not over, newest first.
+    pub fn open_alerts(&self) -> Vec<Alert> {
+        let alarms = self.site.alarms().lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open: Vec<Alert> = alarms.open().cloned().collect();
+        open.sort_by(|a, b| b.raised_at.cmp(&a.raised_at).then(b.id.cmp(&a.id)));
+        open
+    }
+
+    /// One alert, open or over.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn alert(&self, id: AlertId) -> Result<Option<Alert>, ReadError> {
+        use clinical_model::RecordId;
+        let document = self.store().document(Kind::Alert, id.to_bytes())?;
+        document.map(|document| alert_from(&document.body)).transpose()
+    }
+
+    /// Alerts of one patient, or of all, open and over, newest first.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn alerts(&self, patient: Option<PatientId>, limit: usize) -> Result<Vec<Alert>, ReadError> {
+        use clinical_model::RecordId;
+        let query = |index, prefix: Vec<u8>| DocumentQuery {
+            kind: Kind::Alert,
+            index,
+            prefix,
+            after: None,
+            order: Order::Descending,
+            limit,
+        };
+        let queries = match patient {
+            Some(patient) => vec![query(records::ALERTS_BY_PATIENT, patient.to_bytes().to_vec())],
+            None => vec![query(records::ALERTS_BY_STATE, vec![0]), query(records::ALERTS_BY_STATE, vec![1])],
+        };
+        let mut alerts = Vec::new();
+        for query in queries {
+            for document in self.store().documents(&query)? {
+                alerts.push(alert_from(&document.body)?);
+            }
+        }
+        alerts.sort_by(|a, b| b.raised_at.cmp(&a.raised_at).then(b.id.cmp(&a.id)));
+        alerts.truncate(limit);
+        Ok(alerts)
+    }
+
+    /// Quarantined items, newest first.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn quarantine(&self, waiting_only: bool, limit: usize) -> Result<Vec<QuarantineItem>, ReadError> {
+        Ok(self.store().quarantine(waiting_only, None, limit)?)
+    }
+
+    /// One quarantined item.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn quarantined(&self, id: QuarantineId) -> Result<Option<QuarantineItem>, ReadError> {
+        Ok(self.store().quarantined(id)?)
+    }
+
+    /// The audit log, newest first.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn audit_rows(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, ReadError> {
+        Ok(self.store().audit_rows(query)?)
+    }
+
+    /// The audit records of committed groups, newest first.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn group_summaries(&self, before: Option<u64>, limit: usize) -> Result<Vec<GroupSummary>, ReadError> {
+        Ok(self.store().group_summaries(before, limit)?)
+    }
+}
+
+fn alert_from(body: &[u8]) -> Result<Alert, ReadError> {
+    records::json_from(body).map_err(|error| {
+        ReadError::Store(StoreError::Damaged {
+            what: "document of an alert".to_owned(),
+            how: error.to_string(),
+        })
+    })
+}
+
+/// Puts components of one panel at one instant together; everything else stays by itself. Keeps the order in which
+/// the first of each group comes.
+pub fn together(readings: Vec<Committed<Reading>>) -> Vec<Observed> {
+    let mut observed: Vec<Observed> = Vec::new();
+    let mut places: std::collections::HashMap<(SeriesKey, Timestamp, u32), usize> =
+        std::collections::HashMap::new();
+    for reading in readings {
+        let series = reading.series();
+        let Some(panel) = series.measure.panel() else {
+            observed.push(Observed { measure: series.measure, readings: vec![reading] });
+            continue;
+        };
+        let key = (SeriesKey { measure: panel, ..series }, reading.measured_at(), reading.sequence());
+        match places.get(&key) {
+            Some(at) => {
+                let components = &mut observed[*at].readings;
+                // A later version of a component replaces the earlier.
+                components.retain(|kept| kept.series() != series);
+                components.push(reading);
+                components.sort_by_key(|component| component.series().measure);
+            }
+            None => {
+                places.insert(key, observed.len());
+                observed.push(Observed { measure: panel, readings: vec![reading] });
+            }
+        }
+    }
+    observed
+}
+
+fn single_of(
+    bucket: &Bucket,
+    readings: &[Committed<Reading>],
+    from: Timestamp,
+    to: Timestamp,
+    buckets: usize,
+) -> Option<Committed<Reading>> {
+    if bucket.count != 1 {
+        return None;
+    }
+    let span = i128::from(to.micros_since(from));
+    let start = from.plus_micros((bucket.index as i128 * span / buckets as i128) as i64);
+    let end = from.plus_micros(((bucket.index as i128 + 1) * span / buckets as i128 + 1) as i64);
+    let first = readings.partition_point(|reading| reading.measured_at() < start);
+    readings[first..]
+        .iter()
+        .take_while(|reading| reading.measured_at() <= end)
+        .find(|reading| reading.value().number().is_some_and(|number| number.to_f64() == bucket.mean))
+        .copied()
+}

@@ -1,0 +1,379 @@
+//! The desk: what people do — register, assign, set limits, answer alerts, mend quarantine. Each act is one
+//! transaction with its audit row.
+
+use std::sync::PoisonError;
+
+use clinical_analytics::{Limit, LimitError};
+use clinical_model::alert::AlertTransitionError;
+use clinical_model::assignment::AssignmentOverlap;
+use clinical_model::quarantine::QuarantineState;
+use clinical_model::{
+    Alert, AlertId, Assignment, AssignmentId, Delivery, Device, DeviceId, Frame, Interval, Patient,
+    PatientId, Place, QuarantineId, QuarantineItem, Subject, Timestamp, UserId,
+};
+use store::{
+    Actor, AuditAction, AuditOutcome, DocumentWrite, Expected, StoreError, TransactError, Transaction,
+};
+
+use crate::alarms;
+use crate::audited::Act;
+use crate::intake::{EntryOutcome, IntakeError, Receipt};
+use crate::live::Happening;
+use crate::records::{self, PatientLimits};
+use crate::site::Site;
+
+/// Why an act was not done. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeskError {
+    /// It is not there.
+    #[error("there is no {what} {id}")]
+    NotFound {
+        /// What kind of thing.
+        what: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// Somebody else changed it, or it exists already.
+    #[error("{what} was changed by somebody else, or exists already; look at it again ({detail})")]
+    Conflict {
+        /// What kind of thing.
+        what: &'static str,
+        /// Which expectation.
+        detail: String,
+    },
+    /// The assignment overlaps another.
+    #[error("the device is assigned during that time already; end that assignment first")]
+    Overlap(#[source] AssignmentOverlap),
+    /// A time makes no sense.
+    #[error("the time makes no sense: {what}")]
+    Time {
+        /// In what way.
+        what: String,
+    },
+    /// A limit makes no sense.
+    #[error("a limit cannot be used")]
+    Limit(#[source] LimitError),
+    /// The alert stands elsewhere.
+    #[error("the alert was answered already")]
+    Alert(#[source] AlertTransitionError),
+    /// The item was dealt with already.
+    #[error("the quarantined item was dealt with already")]
+    DealtWith,
+    /// Intake refused it.
+    #[error("it could not be run again")]
+    Intake(#[source] IntakeError),
+    /// The store failed.
+    #[error("it could not be kept")]
+    Store(#[source] StoreError),
+}
+
+fn kept(what: &'static str, result: Result<(), TransactError>) -> Result<(), DeskError> {
+    result.map_err(|error| match error {
+        TransactError::Conflict { detail, .. } => DeskError::Conflict { what, detail },
+        TransactError::Store(error) => DeskError::Store(error),
+    })
+}
+
+/// What came of running an item again.
+#[derive(Clone, Debug)]
+pub enum Rerun {
+    /// All of it is in the chart now.
+    Committed(Receipt),
+    /// It is still in quarantine, for the reason given.
+    StillQuarantined {
+        /// A sentence for a person.
+        what: String,
+    },
+}
+
+impl Site {
+    fn desk_lock(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn act_on(&self, act: Act, writes: Vec<DocumentWrite>) -> Result<(), TransactError> {
+        let at = self.clock().now();
+        let audit = vec![act.record(at, AuditOutcome::Success)];
+        self.store().transact(&Transaction { at, writes, audit, ..Transaction::default() })
+    }
+
+    /// Adds a place.
+    ///
+    /// # Errors
+    /// [`DeskError`].
+    pub fn add_place(&self, actor: Actor, place: Place) -> Result<Place, DeskError> {
+        let _desk = self.desk_lock();
+        let act = Act::new(actor, AuditAction::Create, "Place").detail(place.name.clone());
+        kept("the place", self.act_on(act, vec![records::place_write(&place, Expected::Absent)]))?;
+        self.registry().put_place(place.clone());
+        Ok(place)
+    }
+
+    /// Admits a patient. The patient's own key is made first.
+    ///
+    /// # Errors
+    /// [`DeskError::Conflict`] where the record number is taken.
+    pub fn add_patient(&self, actor: Actor, patient: Patient) -> Result<Patient, DeskError> {
+        let _desk = self.desk_lock();
+        self.store().ensure_patient_key(patient.id).map_err(DeskError::Store)?;
+        let act = Act::new(actor, AuditAction::Create, "Patient").patient(patient.id);
+        let write = records::patient_write(self.store(), &patient, Expected::Absent);
+        kept("the patient", self.act_on(act, vec![write]))?;
+        self.registry().put_patient(patient.clone(), 1);
+        self.live().happened(Happening::Assignment { subject: Subject::Patient(patient.id) });
+        Ok(patient)
+    }
+
+    /// Registers a device.
+    ///
+    /// # Errors
+    /// [`DeskError::Conflict`] where maker, model and serial number are taken.
+    pub fn add_device(&self, actor: Actor, device: Device) -> Result<Device, DeskError> {
+        let _desk = self.desk_lock();
+        let act = Act::new(actor, AuditAction::Create, "Device").device(device.id);
+        let write = records::device_write(self.store(), &device, Expected::Absent);
+        kept("the device", self.act_on(act, vec![write]))?;
+        self.registry().put_device(device.clone(), 1);
+        Ok(device)
+    }
+
+    /// Changes a device: its name, clock rule, zone, expected interval, or whether it is in service.
+    ///
+    /// # Errors
+    /// [`DeskError::Conflict`] where `version` is no longer the current one.
+    pub fn update_device(&self, actor: Actor, device: Device, version: u64) -> Result<u64, DeskError> {
+        let _desk = self.desk_lock();
+        let act = Act::new(actor, AuditAction::Update, "Device").device(device.id).detail(format!(
+            "clock {:?}, zone {} min, retired {}",
+            device.clock, device.utc_offset_min, device.retired
+        ));
+        let write = records::device_write(self.store(), &device, Expected::Version(version));
+        kept("the device", self.act_on(act, vec![write]))?;
+        let id = device.id;
+        self.registry().put_device(device, version + 1);
+        self.live().happened(Happening::Device(id));
+        Ok(version + 1)
+    }
+
+    /// Assigns a device to a patient or a place from `interval.start` on.
+    ///
+    /// # Errors
+    /// [`DeskError::Overlap`] where it is assigned then already, [`DeskError::NotFound`] for an unknown device or
+    /// subject.
+    pub fn assign(&self, actor: Actor, assignment: Assignment) -> Result<Assignment, DeskError> {
+        let _desk = self.desk_lock();
+        let Interval { start, end } = assignment.interval;
+        if end.is_some_and(|end| end <= start) {
+            return Err(DeskError::Time { what: format!("the end is not after the start {start}") });
+        }
+        self.known_device(assignment.device)?;
+        self.known_subject(assignment.subject)?;
+        let mut history = self.registry().assignment_history(assignment.device);
+        history.put(assignment).map_err(DeskError::Overlap)?;
+        let act = self.assignment_act(actor, &assignment, format!("from {start}"));
+        kept(
+            "the assignment",
+            self.act_on(act, vec![records::assignment_write(&assignment, Expected::Absent)]),
+        )?;
+        self.put_assignment(assignment);
+        Ok(assignment)
+    }
+
+    /// Ends an assignment at `end`.
+    ///
+    /// # Errors
+    /// [`DeskError`].
+    pub fn end_assignment(
+        &self,
+        actor: Actor,
+        id: AssignmentId,
+        end: Timestamp,
+    ) -> Result<Assignment, DeskError> {
+        let _desk = self.desk_lock();
+        let mut assignment = self
+            .registry()
+            .assignment(id)
+            .ok_or_else(|| DeskError::NotFound { what: "assignment", id: id.to_string() })?;
+        if end <= assignment.interval.start {
+            return Err(DeskError::Time { what: format!("the end {end} is not after the start") });
+        }
+        if let Some(earlier) = assignment.interval.end {
+            return Err(DeskError::Time { what: format!("the assignment ended at {earlier} already") });
+        }
+        assignment.interval.end = Some(end);
+        let act = self.assignment_act(actor, &assignment, format!("until {end}"));
+        kept(
+            "the assignment",
+            self.act_on(act, vec![records::assignment_write(&assignment, Expected::Any)]),
+        )?;
+        self.put_assignment(assignment);
+        Ok(assignment)
+    }
+
+    fn assignment_act(&self, actor: Actor, assignment: &Assignment, detail: String) -> Act {
+        let act = Act::new(actor, AuditAction::Assign, "Assignment").device(assignment.device).detail(detail);
+        match assignment.subject {
+            Subject::Patient(patient) => act.patient(patient),
+            Subject::Device(_) | Subject::Place(_) => act,
+        }
+    }
+
+    fn put_assignment(&self, assignment: Assignment) {
+        self.registry().put_assignment(assignment);
+        self.live().happened(Happening::Assignment { subject: assignment.subject });
+        self.live().happened(Happening::Device(assignment.device));
+    }
+
+    fn known_device(&self, device: DeviceId) -> Result<(), DeskError> {
+        let found = self.registry().device(device).map(|_| ());
+        found.ok_or_else(|| DeskError::NotFound { what: "device", id: device.to_string() })
+    }
+
+    fn known_subject(&self, subject: Subject) -> Result<(), DeskError> {
+        let (what, id, found) = match subject {
+            Subject::Patient(id) => ("patient", id.to_string(), self.registry().patient(id).is_some()),
+            Subject::Place(id) => ("place", id.to_string(), self.registry().place(id).is_some()),
+            Subject::Device(id) => ("device", id.to_string(), self.registry().device(id).is_some()),
+        };
+        if found { Ok(()) } else { Err(DeskError::NotFound { what, id }) }
+    }
+
+    /// Sets the alert limits of a patient.
+    ///
+    /// # Errors
+    /// [`DeskError::Limit`] where one makes no sense.
+    pub fn set_limits(&self, actor: Actor, patient: PatientId, limits: Vec<Limit>) -> Result<(), DeskError> {
+        let _desk = self.desk_lock();
+        self.known_subject(Subject::Patient(patient))?;
+        for limit in &limits {
+            limit.check().map_err(DeskError::Limit)?;
+        }
+        let act = Act::new(actor, AuditAction::Update, "Alert limits").patient(patient);
+        let write = records::limits_write(&PatientLimits { patient, limits: limits.clone() });
+        kept("the alert limits", self.act_on(act, vec![write]))?;
+        self.registry().put_limits(patient, limits);
+        Ok(())
+    }
+
+    /// A person takes an alert.
+    ///
+    /// # Errors
+    /// [`DeskError::Alert`] where it does not stand raised.
+    pub fn acknowledge(&self, by: UserId, id: AlertId, note: Option<String>) -> Result<Alert, DeskError> {
+        self.answer(by, id, "acknowledged", |alert, at| alert.acknowledge(by, at, note))
+    }
+
+    /// A person closes an alert.
+    ///
+    /// # Errors
+    /// [`DeskError::Alert`] where it is resolved already.
+    pub fn resolve(&self, by: UserId, id: AlertId, note: Option<String>) -> Result<Alert, DeskError> {
+        self.answer(by, id, "resolved", |alert, at| alert.resolve(by, at, note))
+    }
+
+    fn answer(
+        &self,
+        by: UserId,
+        id: AlertId,
+        word: &'static str,
+        change: impl FnOnce(&mut Alert, Timestamp) -> Result<(), AlertTransitionError>,
+    ) -> Result<Alert, DeskError> {
+        // The lock that the alarms' own changes are made under: an answer and a condition that ends never cross.
+        let mut open = self.alarms().lock().unwrap_or_else(PoisonError::into_inner);
+        let at = self.clock().now();
+        let Some(mut alert) = open.get(id).cloned() else {
+            return Err(self.not_open(id));
+        };
+        change(&mut alert, at).map_err(DeskError::Alert)?;
+        let mut record = Act::new(Actor::User(by), AuditAction::Answer, "Alert")
+            .device(alert.device)
+            .detail(format!("{word}: {}", alarms::describe(&alert)))
+            .record(at, AuditOutcome::Success);
+        record.alert = Some(id);
+        record.patient = alert.subject.patient();
+        let transaction = Transaction {
+            at,
+            writes: vec![alarms::alert_write(&alert)],
+            audit: vec![record],
+            ..Transaction::default()
+        };
+        kept("the alert", self.store().transact(&transaction))?;
+        open.keep(alert.clone());
+        drop(open);
+        self.live().happened(Happening::Alert(Box::new(alert.clone())));
+        Ok(alert)
+    }
+
+    fn not_open(&self, id: AlertId) -> DeskError {
+        match self.chart().alert(id) {
+            Ok(Some(alert)) => DeskError::Alert(AlertTransitionError {
+                from: alert.state,
+                to: clinical_model::AlertState::Acknowledged,
+            }),
+            _ => DeskError::NotFound { what: "alert", id: id.to_string() },
+        }
+    }
+
+    fn waiting_item(&self, id: QuarantineId) -> Result<QuarantineItem, DeskError> {
+        let item = self.store().quarantined(id).map_err(DeskError::Store)?;
+        let item =
+            item.ok_or_else(|| DeskError::NotFound { what: "quarantined item", id: id.to_string() })?;
+        if item.state == QuarantineState::Waiting { Ok(item) } else { Err(DeskError::DealtWith) }
+    }
+
+    /// Runs a quarantined item again, as it came and with its original times. What is believed now is committed and
+    /// the item released in the same commit.
+    ///
+    /// # Errors
+    /// [`DeskError`]; an item that is still not believed is no error.
+    pub async fn rerun(&self, by: UserId, id: QuarantineId) -> Result<Rerun, DeskError> {
+        let item = self.waiting_item(id)?;
+        let frame = Frame {
+            device: item.device,
+            kind: item.kind,
+            received_at: item.received_at,
+            delivery: if item.at_most_once { Delivery::AtMostOnce } else { Delivery::AtLeastOnce },
+            bytes: item.bytes.clone(),
+        };
+        let act = Act::new(Actor::User(by), AuditAction::Quarantine, "Quarantine")
+            .device(item.device)
+            .detail(format!("run again: {id}"));
+        let at = self.clock().now();
+        kept("the audit log", self.record(act, AuditOutcome::Success))?;
+        let intake = self.intake().ok_or(DeskError::Intake(IntakeError::Stopping))?;
+        let pending = intake.submit_released(frame, Some((id, by))).await.map_err(DeskError::Intake)?;
+        let receipt = pending.await.map_err(DeskError::Intake)?;
+        let refused = receipt.entries.iter().find_map(|entry| match entry {
+            EntryOutcome::Quarantined { reason, what, .. } => Some((*reason, what.clone())),
+            EntryOutcome::Committed { .. } => None,
+        });
+        let Some((reason, what)) = refused else { return Ok(Rerun::Committed(receipt)) };
+        let still = QuarantineItem { reason, what: what.clone(), ..item };
+        let transaction = Transaction { at, quarantine: vec![still], ..Transaction::default() };
+        kept("the quarantined item", self.store().transact(&transaction))?;
+        Ok(Rerun::StillQuarantined { what })
+    }
+
+    /// Sets a quarantined item aside for good; its bytes stay.
+    ///
+    /// # Errors
+    /// [`DeskError`].
+    pub fn discard(&self, by: UserId, id: QuarantineId, reason: &str) -> Result<QuarantineItem, DeskError> {
+        let _desk = self.desk_lock();
+        let item = self.waiting_item(id)?;
+        let at = self.clock().now();
+        let item = QuarantineItem { state: QuarantineState::Discarded { at, by }, ..item };
+        let act = Act::new(Actor::User(by), AuditAction::Quarantine, "Quarantine")
+            .device(item.device)
+            .detail(format!("discarded {id}: {reason}"));
+        let transaction = Transaction {
+            at,
+            quarantine: vec![item.clone()],
+            audit: vec![act.record(at, AuditOutcome::Success)],
+            ..Transaction::default()
+        };
+        kept("the quarantined item", self.store().transact(&transaction))?;
+        self.live().happened(Happening::Quarantine { items: self.store().quarantine_count().items });
+        Ok(item)
+    }
+}

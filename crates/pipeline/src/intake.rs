@@ -1,0 +1,383 @@
+//! Intake: the way of one frame from the wire to the disk — decode, identify, validate, commit, acknowledge.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context as TaskContext, Poll};
+
+use clinical_model::decoded::DecodedEntry;
+use clinical_model::quarantine::QuarantineState;
+use clinical_model::validation::{Context, Rejection, validate};
+use clinical_model::{
+    Decimal, Decoded, Delivery, Device, DeviceId, Fact, Frame, FrameKind, QuarantineId, QuarantineItem,
+    QuarantineReason, SeriesKey, Subject, Timestamp, UserId,
+};
+use store::{FrameRecord, Store};
+use tokio::sync::oneshot;
+
+use crate::admission::{Admission, AdmissionRefused, Peer, PeerCertificate};
+use crate::clock::Clock;
+use crate::commit::CommitQueue;
+use crate::live::Live;
+use crate::registry::{PreviousValues, Registry};
+
+/// Largest frame in bytes: a minute of twelve leads at 500 Hz in the JSON envelope stays below it.
+pub const FRAME_LIMIT_BYTES: usize = 1 << 20;
+
+/// Most items that may wait in quarantine. A site that has so many must look at them before it takes more.
+pub const QUARANTINE_LIMIT_ITEMS: u64 = 100_000;
+/// Most bytes that may wait in quarantine.
+pub const QUARANTINE_LIMIT_BYTES: u64 = 1 << 30;
+
+/// Why a frame was not taken. Nothing of it was kept, and the sender must keep it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IntakeError {
+    /// The frame is too large.
+    #[error("the frame has {size_bytes} bytes; at most {FRAME_LIMIT_BYTES} are taken, send it in parts")]
+    TooLarge {
+        /// Its size.
+        size_bytes: usize,
+    },
+    /// The device is not registered here.
+    #[error("device {device} is not registered here; register it and send again")]
+    UnknownDevice {
+        /// Which.
+        device: DeviceId,
+    },
+    /// The device was taken out of service.
+    #[error("device {device} is retired")]
+    Retired {
+        /// Which.
+        device: DeviceId,
+    },
+    /// The frame would have to be quarantined, and quarantine is full.
+    #[error("the quarantine is full; somebody must look through it first, then send again")]
+    QuarantineFull,
+    /// The disk is full.
+    #[error("the disk is full; send again later")]
+    StorageFull,
+    /// The store refused it for another reason.
+    #[error("the store could not keep it; send again later")]
+    NotKept,
+    /// The server is stopping.
+    #[error("the server is stopping; send again later")]
+    Stopping,
+}
+
+/// Where a fact is found: its identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FactAddress {
+    /// Its series.
+    pub series: SeriesKey,
+    /// Its instant.
+    pub at: Timestamp,
+    /// Its sequence.
+    pub sequence: u32,
+}
+
+/// What became of one entry of a frame.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EntryOutcome {
+    /// Committed to the chart.
+    Committed {
+        /// The facts of the entry, in order.
+        facts: Vec<FactAddress>,
+    },
+    /// Committed to quarantine.
+    Quarantined {
+        /// Under which id.
+        id: QuarantineId,
+        /// Why.
+        reason: QuarantineReason,
+        /// A sentence for a person.
+        what: String,
+    },
+}
+
+/// What is known when a frame is on stable storage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Receipt {
+    /// Number of the group that carried it.
+    pub group: u64,
+    /// When it was committed.
+    pub committed_at: Timestamp,
+    /// When it was received.
+    pub received_at: Timestamp,
+    /// One outcome an entry, in the frame's order.
+    pub entries: Vec<EntryOutcome>,
+}
+
+/// A frame on its way to the disk: resolves when it is there.
+#[derive(Debug)]
+pub struct Pending(oneshot::Receiver<Result<Receipt, IntakeError>>);
+
+impl Future for Pending {
+    type Output = Result<Receipt, IntakeError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(IntakeError::Stopping)))
+    }
+}
+
+/// The one way in for measurements, whatever the protocol.
+#[derive(Clone)]
+pub struct Intake {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) admission: Admission,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) queue: CommitQueue,
+    pub(crate) previous: Arc<Mutex<PreviousValues>>,
+    pub(crate) live: Live,
+}
+
+impl Intake {
+    /// Now, by the injected clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Whom a verified certificate stands for.
+    ///
+    /// # Errors
+    /// [`AdmissionRefused`].
+    pub fn admit(&self, certificate: &PeerCertificate) -> Result<Peer, AdmissionRefused> {
+        self.admission.admit(certificate)
+    }
+
+    /// Whether a certificate that was admitted would be admitted now.
+    pub fn still_admitted(&self, certificate: &PeerCertificate, peer: &Peer) -> bool {
+        self.admission.still_admitted(certificate, peer)
+    }
+
+    /// Tells the live screens that a device's connection came up or was lost.
+    pub fn device_status(&self, device: DeviceId, online: bool) {
+        self.live.device_link(device, online, self.now());
+    }
+
+    /// The commands for a device, for the one connection that it has; a later call ends the earlier receiver.
+    pub fn take_commands(&self, device: DeviceId) -> tokio::sync::mpsc::Receiver<Vec<u8>> {
+        self.live.take_commands(device)
+    }
+
+    /// Decodes, identifies, validates and hands a frame to the commit, waiting for room in the queue. The answer
+    /// resolves when it is on stable storage.
+    ///
+    /// # Errors
+    /// [`IntakeError`] where it is refused before the commit.
+    pub async fn submit(&self, frame: Frame) -> Result<Pending, IntakeError> {
+        self.submit_released(frame, None).await
+    }
+
+    /// As [`Intake::submit`], for an item that a person runs again from quarantine.
+    pub(crate) async fn submit_released(
+        &self,
+        frame: Frame,
+        released: Option<(QuarantineId, UserId)>,
+    ) -> Result<Pending, IntakeError> {
+        let (record, receipt) = self.read(frame, released)?;
+        remember(&self.previous, &record.facts);
+        self.queue.submit(record, receipt).await.map(Pending)
+    }
+
+    /// What would become of each entry of a frame if it were submitted now; nothing is kept. For what is taken
+    /// whole or not at all.
+    ///
+    /// # Errors
+    /// [`IntakeError`] where it would be refused before the commit.
+    pub fn preview(&self, frame: Frame) -> Result<Vec<EntryOutcome>, IntakeError> {
+        self.read(frame, None).map(|(_, receipt)| receipt.entries)
+    }
+
+    /// What a frame would become, without committing anything.
+    fn read(
+        &self,
+        frame: Frame,
+        released: Option<(QuarantineId, UserId)>,
+    ) -> Result<(FrameRecord, Receipt), IntakeError> {
+        if frame.bytes.len() > FRAME_LIMIT_BYTES {
+            return Err(IntakeError::TooLarge { size_bytes: frame.bytes.len() });
+        }
+        let device =
+            self.registry.device(frame.device).ok_or(IntakeError::UnknownDevice { device: frame.device })?;
+        if device.retired {
+            return Err(IntakeError::Retired { device: frame.device });
+        }
+        let moment =
+            Moment { registry: &self.registry, previous: &self.previous, device: &device, frame: &frame };
+        let mut facts = Vec::new();
+        let mut quarantined = Vec::new();
+        let mut entries = Vec::new();
+        for (entry, named) in decode(frame.kind, &frame.bytes) {
+            let bytes = frame.bytes.get(entry.span.clone()).unwrap_or(&frame.bytes);
+            match believe(entry, &moment).and_then(|facts| about(named.as_deref(), facts)) {
+                Ok(believed) => {
+                    entries.push(EntryOutcome::Committed { facts: believed.iter().map(address).collect() });
+                    facts.extend(believed);
+                }
+                Err(refused) => {
+                    let item = quarantine_item(&frame, bytes, refused);
+                    entries.push(EntryOutcome::Quarantined {
+                        id: item.id,
+                        reason: item.reason,
+                        what: item.what.clone(),
+                    });
+                    quarantined.push(item);
+                }
+            }
+        }
+        if !quarantined.is_empty() {
+            let count = self.store.quarantine_count();
+            if count.items >= QUARANTINE_LIMIT_ITEMS || count.bytes >= QUARANTINE_LIMIT_BYTES {
+                return Err(IntakeError::QuarantineFull);
+            }
+        }
+        // An item is released only when all of it went to the chart.
+        let released = released.filter(|_| quarantined.is_empty()).into_iter().collect();
+        let receipt =
+            Receipt { group: 0, committed_at: frame.received_at, received_at: frame.received_at, entries };
+        Ok((FrameRecord { frame, facts, quarantined, released }, receipt))
+    }
+}
+
+/// Bytes to measurements, by the codec of their language; and whom an entry names as its subject, where it does.
+fn decode(kind: FrameKind, bytes: &[u8]) -> Vec<(DecodedEntry, Option<String>)> {
+    match kind {
+        FrameKind::Gatt(_) | FrameKind::Envelope => {
+            device_codecs::decode(kind, bytes).entries.into_iter().map(|entry| (entry, None)).collect()
+        }
+        FrameKind::Fhir => {
+            let entries = health_codecs::fhir::read_frame(bytes).entries.into_iter().map(|entry| {
+                let named = entry.result.as_ref().ok().and_then(|observation| observation.subject.clone());
+                let result = entry.result.map(|observation| observation.decoded);
+                (DecodedEntry { span: entry.span, result }, named)
+            });
+            entries.collect()
+        }
+    }
+}
+
+/// Lets facts pass that are about whom the sender named. What a device says about itself is about the device, whoever
+/// is named; anything else must not be charted to another than was meant.
+fn about(named: Option<&str>, facts: Vec<Fact>) -> Result<Vec<Fact>, Refused> {
+    let Some(named) = named else { return Ok(facts) };
+    let other = facts.iter().map(|fact| fact.series().subject).find(|subject| {
+        let reference = match subject {
+            Subject::Device(_) => return false,
+            Subject::Patient(id) => format!("Patient/{id}"),
+            Subject::Place(id) => format!("Location/{id}"),
+        };
+        !named.eq_ignore_ascii_case(&reference)
+    });
+    match other {
+        None => Ok(facts),
+        Some(_) => Err(Refused {
+            reason: QuarantineReason::WrongSubject,
+            what: "the sender names another subject than the device was assigned to then; mend the assignment and run \
+                   it again, or discard it"
+                .to_owned(),
+            offset: 0,
+        }),
+    }
+}
+
+/// The fields of a frame with their meaning, for a person who looks at raw bytes.
+pub fn explain(kind: FrameKind, bytes: &[u8]) -> Vec<device_codecs::ExplainedField> {
+    device_codecs::explain(kind, bytes)
+}
+
+/// Why an entry goes to quarantine.
+struct Refused {
+    reason: QuarantineReason,
+    what: String,
+    offset: usize,
+}
+
+/// All of an entry, or nothing: an entry is never half taken.
+fn believe(entry: DecodedEntry, moment: &Moment<'_>) -> Result<Vec<Fact>, Refused> {
+    let start = entry.span.start;
+    let decoded: Vec<Decoded> = entry.result.map_err(|fault| Refused {
+        reason: QuarantineReason::Undecodable,
+        what: fault.to_string(),
+        offset: fault.offset.saturating_sub(start),
+    })?;
+    let refuse = |rejection: Rejection| Refused {
+        reason: rejection.reason(),
+        what: match std::error::Error::source(&rejection) {
+            Some(cause) => format!("{rejection}: {cause}"),
+            None => rejection.to_string(),
+        },
+        offset: 0,
+    };
+    decoded.into_iter().map(|one| validate(one, moment).map_err(refuse)).collect()
+}
+
+/// The id comes from sender and bytes, so that a repeat of the same trouble is the same item.
+fn quarantine_item(frame: &Frame, bytes: &[u8], refused: Refused) -> QuarantineItem {
+    let kind = frame.kind.to_string();
+    let digest = trust::digest::sha256(&[frame.device.as_uuid().as_bytes(), kind.as_bytes(), bytes]);
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    QuarantineItem {
+        id: QuarantineId::from_bytes(id),
+        device: frame.device,
+        kind: frame.kind,
+        received_at: frame.received_at,
+        at_most_once: frame.delivery == Delivery::AtMostOnce,
+        reason: refused.reason,
+        what: refused.what,
+        offset: refused.offset,
+        state: QuarantineState::Waiting,
+        bytes: bytes.to_vec(),
+    }
+}
+
+fn address(fact: &Fact) -> FactAddress {
+    let (at, sequence) = match fact {
+        Fact::Reading(reading) => (reading.measured_at(), reading.sequence()),
+        Fact::Waveform(waveform) => (waveform.start, 0),
+        Fact::Event(event) => (event.at, event.sequence),
+    };
+    FactAddress { series: fact.series(), at, sequence }
+}
+
+fn remember(previous: &Mutex<PreviousValues>, facts: &[Fact]) {
+    let mut previous = previous.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for fact in facts {
+        if let Fact::Reading(reading) = fact
+            && let Some(value) = reading.value().number()
+        {
+            previous.put(reading.series(), reading.measured_at(), value);
+        }
+    }
+}
+
+/// What validation asks about the moment of one frame.
+struct Moment<'a> {
+    registry: &'a Registry,
+    previous: &'a Mutex<PreviousValues>,
+    device: &'a Device,
+    frame: &'a Frame,
+}
+
+impl Context for Moment<'_> {
+    fn device(&self) -> &Device {
+        self.device
+    }
+
+    fn received_at(&self) -> Timestamp {
+        self.frame.received_at
+    }
+
+    fn delivery(&self) -> Delivery {
+        self.frame.delivery
+    }
+
+    fn subject_at(&self, at: Timestamp) -> Option<Subject> {
+        self.registry.subject_at(self.device.id, at)
+    }
+
+    fn previous(&self, series: &SeriesKey) -> Option<(Timestamp, Decimal)> {
+        self.previous.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(series)
+    }
+}

@@ -1,0 +1,26 @@
+//! What happens to a reading: decode, identify, validate, commit, acknowledge; then chart, alert and show.
+//!
+//! Read in this order: [`intake`] is the way of one frame from the wire to the disk; [`commit`] groups frames of
+//! all connections into one commit; [`after`] carries committed facts to alerts and live screens; [`registry`]
+//! knows devices, places, patients and assignments; [`desk`] holds the acts of people; [`chart`] reads back.
+
+pub mod admission;
+pub mod after;
+pub mod alarms;
+pub mod audited;
+pub mod chart;
+pub mod clock;
+pub mod commit;
+pub mod desk;
+pub mod intake;
+pub mod live;
+pub mod records;
+pub mod registry;
+pub mod search;
+pub mod site;
+
+pub use admission::{Admission, AdmissionRefused, Peer, PeerCertificate};
+pub use clock::{Clock, SystemClock};
+pub use intake::{EntryOutcome, FactAddress, Intake, IntakeError, Pending, Receipt};
+pub use registry::Registry;
+pub use site::{Site, SiteOptions};

@@ -1,0 +1,256 @@
+//! The registry: devices, places, patients, assignments and alert limits, held in memory and kept as documents.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use clinical_analytics::Limit;
+use clinical_model::assignment::AssignmentHistory;
+use clinical_model::{
+    Assignment, Decimal, Device, DeviceId, Patient, PatientId, Place, PlaceId, SeriesKey, Subject, Timestamp,
+};
+use store::{Kind, Store, StoreError};
+
+use crate::records::{self, RecordError};
+
+/// Series whose last value is remembered for the check of fast change: more than a large site has. Beyond it new
+/// series go unchecked rather than memory unbounded.
+const PREVIOUS_LIMIT_SERIES: usize = 200_000;
+
+/// The last number of each series, for the check of fast change.
+#[derive(Debug, Default)]
+pub struct PreviousValues(HashMap<SeriesKey, (Timestamp, Decimal)>);
+
+impl PreviousValues {
+    /// The last number of a series.
+    pub fn get(&self, series: &SeriesKey) -> Option<(Timestamp, Decimal)> {
+        self.0.get(series).copied()
+    }
+
+    /// Remembers a number unless a later one is known.
+    pub fn put(&mut self, series: SeriesKey, at: Timestamp, value: Decimal) {
+        if self.0.len() >= PREVIOUS_LIMIT_SERIES && !self.0.contains_key(&series) {
+            return;
+        }
+        let kept = self.0.entry(series).or_insert((at, value));
+        if kept.0 <= at {
+            *kept = (at, value);
+        }
+    }
+}
+
+/// Why the registry could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The store failed.
+    #[error("reading the {what} failed")]
+    Store {
+        /// Which documents.
+        what: &'static str,
+        /// How.
+        #[source]
+        source: StoreError,
+    },
+    /// A document does not say what it should.
+    #[error("one of the {what} cannot be read")]
+    Record {
+        /// Which documents.
+        what: &'static str,
+        /// How.
+        #[source]
+        source: RecordError,
+    },
+}
+
+#[derive(Default)]
+struct Known {
+    devices: HashMap<DeviceId, (Arc<Device>, u64)>,
+    assignments: HashMap<DeviceId, AssignmentHistory>,
+    patients: HashMap<PatientId, (Arc<Patient>, u64)>,
+    places: HashMap<PlaceId, Arc<Place>>,
+    limits: HashMap<PatientId, Arc<Vec<Limit>>>,
+}
+
+/// What the site knows of its devices, places, patients and who is assigned to whom.
+#[derive(Default)]
+pub struct Registry {
+    known: RwLock<Known>,
+}
+
+impl Registry {
+    /// Everything that the store keeps.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn load(store: &dyn Store) -> Result<Self, LoadError> {
+        let mut known = Known::default();
+        each(store, Kind::Place, "places", |_, body| {
+            let place = records::place_from(body)?;
+            known.places.insert(place.id, Arc::new(place));
+            Ok(())
+        })?;
+        each(store, Kind::Patient, "patients", |version, body| {
+            let patient = records::patient_from(body)?;
+            known.patients.insert(patient.id, (Arc::new(patient), version));
+            Ok(())
+        })?;
+        each(store, Kind::Device, "devices", |version, body| {
+            let device = records::device_from(body)?;
+            known.devices.insert(device.id, (Arc::new(device), version));
+            Ok(())
+        })?;
+        each(store, Kind::Assignment, "assignments", |_, body| {
+            let assignment: Assignment = records::json_from(body)?;
+            let history = known.assignments.entry(assignment.device).or_default();
+            history.put(assignment).map_err(|overlap| RecordError::Meaning { what: overlap.to_string() })
+        })?;
+        each(store, Kind::AlertLimits, "alert limits", |_, body| {
+            let limits: records::PatientLimits = records::json_from(body)?;
+            known.limits.insert(limits.patient, Arc::new(limits.limits));
+            Ok(())
+        })?;
+        Ok(Registry { known: RwLock::new(known) })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Known> {
+        self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A device.
+    pub fn device(&self, id: DeviceId) -> Option<Arc<Device>> {
+        self.read().devices.get(&id).map(|(device, _)| Arc::clone(device))
+    }
+
+    /// A device with the version of its document.
+    pub fn device_versioned(&self, id: DeviceId) -> Option<(Arc<Device>, u64)> {
+        self.read().devices.get(&id).cloned()
+    }
+
+    /// All devices, by name.
+    pub fn devices(&self) -> Vec<Arc<Device>> {
+        let mut all: Vec<_> = self.read().devices.values().map(|(device, _)| Arc::clone(device)).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name).then(a.id.cmp(&b.id)));
+        all
+    }
+
+    /// A patient.
+    pub fn patient(&self, id: PatientId) -> Option<Arc<Patient>> {
+        self.read().patients.get(&id).map(|(patient, _)| Arc::clone(patient))
+    }
+
+    /// All patients in care, in no order.
+    pub fn patients(&self) -> Vec<Arc<Patient>> {
+        self.read().patients.values().map(|(patient, _)| Arc::clone(patient)).filter(|p| p.active).collect()
+    }
+
+    /// A place.
+    pub fn place(&self, id: PlaceId) -> Option<Arc<Place>> {
+        self.read().places.get(&id).cloned()
+    }
+
+    /// All places, by name.
+    pub fn places(&self) -> Vec<Arc<Place>> {
+        let mut all: Vec<_> = self.read().places.values().cloned().collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name).then(a.id.cmp(&b.id)));
+        all
+    }
+
+    /// The ward that a patient lies in or is cared for by.
+    pub fn ward_of(&self, patient: &Patient) -> Option<PlaceId> {
+        let place = self.place(patient.place?)?;
+        place.ward.or(Some(place.id))
+    }
+
+    /// To whom a device was assigned at an instant.
+    pub fn subject_at(&self, device: DeviceId, at: Timestamp) -> Option<Subject> {
+        self.assignment_at(device, at).map(|assignment| assignment.subject)
+    }
+
+    /// Which assignment a device had at an instant.
+    pub fn assignment_at(&self, device: DeviceId, at: Timestamp) -> Option<Assignment> {
+        self.read().assignments.get(&device)?.at(at).copied()
+    }
+
+    /// All assignments of a device, oldest first.
+    pub fn assignments(&self, device: DeviceId) -> Vec<Assignment> {
+        self.read().assignments.get(&device).map(|history| history.all().to_vec()).unwrap_or_default()
+    }
+
+    /// The assignment history of a device, to try a change on.
+    pub fn assignment_history(&self, device: DeviceId) -> AssignmentHistory {
+        self.read().assignments.get(&device).cloned().unwrap_or_default()
+    }
+
+    /// One assignment by its id.
+    pub fn assignment(&self, id: clinical_model::AssignmentId) -> Option<Assignment> {
+        let known = self.read();
+        known.assignments.values().flat_map(AssignmentHistory::all).find(|one| one.id == id).copied()
+    }
+
+    /// The devices assigned to a subject at an instant, by name.
+    pub fn devices_of(&self, subject: Subject, at: Timestamp) -> Vec<Arc<Device>> {
+        let known = self.read();
+        let mut devices: Vec<_> = known
+            .assignments
+            .iter()
+            .filter(|(_, history)| history.at(at).is_some_and(|one| one.subject == subject))
+            .filter_map(|(device, _)| known.devices.get(device))
+            .map(|(device, _)| Arc::clone(device))
+            .collect();
+        devices.sort_by(|a, b| a.name.cmp(&b.name).then(a.id.cmp(&b.id)));
+        devices
+    }
+
+    /// The alert limits of a patient: their own, or those of the site.
+    pub fn limits(&self, patient: PatientId) -> Arc<Vec<Limit>> {
+        self.read().limits.get(&patient).cloned().unwrap_or_else(|| Arc::new(Limit::adult_defaults()))
+    }
+
+    pub(crate) fn put_device(&self, device: Device, version: u64) {
+        self.write().devices.insert(device.id, (Arc::new(device), version));
+    }
+
+    pub(crate) fn put_patient(&self, patient: Patient, version: u64) {
+        self.write().patients.insert(patient.id, (Arc::new(patient), version));
+    }
+
+    pub(crate) fn put_place(&self, place: Place) {
+        self.write().places.insert(place.id, Arc::new(place));
+    }
+
+    pub(crate) fn put_limits(&self, patient: PatientId, limits: Vec<Limit>) {
+        self.write().limits.insert(patient, Arc::new(limits));
+    }
+
+    /// Puts an assignment that was committed; an overlap cannot occur, since the desk tried it under its lock.
+    pub(crate) fn put_assignment(&self, assignment: Assignment) {
+        let _ = self.write().assignments.entry(assignment.device).or_default().put(assignment);
+    }
+}
+
+/// How many documents one page of loading takes.
+const LOAD_PAGE: usize = 500;
+
+fn each(
+    store: &dyn Store,
+    kind: Kind,
+    what: &'static str,
+    mut take: impl FnMut(u64, &[u8]) -> Result<(), RecordError>,
+) -> Result<(), LoadError> {
+    let mut after = None;
+    loop {
+        let page = store
+            .documents(&records::all_of(kind, after.clone(), LOAD_PAGE))
+            .map_err(|source| LoadError::Store { what, source })?;
+        for document in &page {
+            take(document.version, &document.body).map_err(|source| LoadError::Record { what, source })?;
+        }
+        match page.last() {
+            Some(last) if page.len() == LOAD_PAGE => after = Some((last.index_value.clone(), last.id)),
+            _ => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The site: everything of the loop put together over one store, and its threads.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use clinical_model::{Subject, Timestamp};
+use store::{Store, StoreError};
+
+use crate::admission::Admission;
+use crate::after::After;
+use crate::alarms::{Alarms, LoadAlertsError};
+use crate::chart::Chart;
+use crate::clock::Clock;
+use crate::commit::{self, AFTER_LIMIT_GROUPS, CommitQueue, OnDurabilityFailure};
+use crate::intake::Intake;
+use crate::live::Live;
+use crate::registry::{LoadError, Registry};
+
+/// Groups folded in one transaction: short enough that a commit does not wait long behind it.
+const FOLD_LIMIT_GROUPS: usize = 512;
+
+/// How a site runs.
+pub struct SiteOptions {
+    /// How often the journal is folded into blocks.
+    pub fold_every: Duration,
+    /// What to do when stable storage fails under a commit.
+    pub on_durability_failure: OnDurabilityFailure,
+}
+
+/// Why a site could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Devices, places, patients or assignments cannot be read.
+    #[error("the registry cannot be loaded")]
+    Registry(#[source] LoadError),
+    /// Open alerts cannot be read.
+    #[error("the open alerts cannot be loaded")]
+    Alerts(#[source] LoadAlertsError),
+    /// The store failed.
+    #[error("reading the store failed")]
+    Store(#[source] StoreError),
+    /// A thread could not be started.
+    #[error("the thread \"{name}\" cannot be started")]
+    Thread {
+        /// Which.
+        name: &'static str,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+#[derive(Default)]
+struct Stop {
+    stopping: AtomicBool,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+/// A running site.
+pub struct Site {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    registry: Arc<Registry>,
+    alarms: Arc<Mutex<Alarms>>,
+    live: Live,
+    admission: Admission,
+    intake: Mutex<Option<Intake>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    stop: Arc<Stop>,
+    pub(crate) desk: Mutex<()>,
+}
+
+impl Site {
+    /// Loads what the store keeps, catches up with what was committed but not yet looked at, and starts the threads.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        options: SiteOptions,
+    ) -> Result<Arc<Self>, StartError> {
+        let registry = Arc::new(Registry::load(store.as_ref()).map_err(StartError::Registry)?);
+        let alarms = Arc::new(Mutex::new(Alarms::load(store.as_ref()).map_err(StartError::Alerts)?));
+        let epoch = trust::uuid_v7(u64::try_from(clock.now().as_millis()).unwrap_or(0)).simple().to_string();
+        let live = Live::new(epoch);
+        let admission = Admission::new(Arc::clone(&registry));
+        let (queue, submissions) = CommitQueue::new();
+        let intake = Intake {
+            registry: Arc::clone(&registry),
+            admission: admission.clone(),
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            queue,
+            previous: Arc::default(),
+            live: live.clone(),
+        };
+        recall_heard(store.as_ref(), &registry, &live).map_err(StartError::Store)?;
+        let site = Arc::new(Site {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            registry: Arc::clone(&registry),
+            alarms: Arc::clone(&alarms),
+            live: live.clone(),
+            admission,
+            intake: Mutex::new(Some(intake)),
+            threads: Mutex::default(),
+            stop: Arc::default(),
+            desk: Mutex::default(),
+        });
+        let after = After {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            registry,
+            alarms,
+            live,
+            started_at: clock.now(),
+        };
+        let done = after.catch_up().map_err(StartError::Store)?;
+        let (to_after, from_commit) = mpsc::sync_channel(AFTER_LIMIT_GROUPS);
+        let on_failure = options.on_durability_failure;
+        let commit_store = Arc::clone(&store);
+        site.spawn("commit", move || {
+            commit::run(submissions, commit_store.as_ref(), clock.as_ref(), &to_after, &on_failure);
+        })?;
+        site.spawn("after-commit", move || after.run(&from_commit, done))?;
+        let folder = Folder { store, clock: Arc::clone(&site.clock), stop: Arc::clone(&site.stop) };
+        site.spawn("fold", move || folder.run(options.fold_every))?;
+        Ok(site)
+    }
+
+    fn spawn(&self, name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        let thread = thread.map_err(|source| StartError::Thread { name, source })?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
+    }
+
+    /// The one way in for measurements; `None` once the site is stopping.
+    pub fn intake(&self) -> Option<Intake> {
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is kept. Only for what shows no patient's data; the chart is reached through [`Site::read`].
+    pub fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    /// The store, shared.
+    pub fn shared_store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
+    /// Time.
+    pub fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
+    /// Devices, places, patients and assignments.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// What is happening now.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// Who may send.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    pub(crate) fn alarms(&self) -> &Mutex<Alarms> {
+        &self.alarms
+    }
+
+    pub(crate) fn chart(&self) -> Chart<'_> {
+        Chart::new(self)
+    }
+
+    /// Folds all that can be folded now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn fold_now(&self) -> Result<store::Folded, StoreError> {
+        let mut total = store::Folded::default();
+        loop {
+            let folded = self.store.fold(FOLD_LIMIT_GROUPS, self.clock.now())?;
+            if folded.groups == 0 {
+                return Ok(total);
+            }
+            total.groups += folded.groups;
+            total.readings += folded.readings;
+            total.repeats += folded.repeats;
+            total.blocks += folded.blocks;
+        }
+    }
+
+    /// Takes nothing more, commits what is queued, and ends the threads. Clones of the intake must be gone, or the
+    /// commit waits for them.
+    pub fn stop(&self) {
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.stop.stopping.store(true, Ordering::Release);
+        drop(self.stop.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        self.stop.wake.notify_all();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the site had panicked");
+            }
+        }
+    }
+}
+
+/// When each assigned device was last heard, from the latest values that are kept.
+fn recall_heard(store: &dyn Store, registry: &Registry, live: &Live) -> Result<(), StoreError> {
+    for patient in registry.patients() {
+        for reading in store.latest(Subject::Patient(patient.id))? {
+            live.update_heard(reading.series().device, |heard| {
+                heard.last_heard_at = heard.last_heard_at.max(Some(reading.received_at()));
+                false
+            });
+        }
+    }
+    for device in registry.devices() {
+        for reading in store.latest(Subject::Device(device.id))? {
+            live.update_heard(device.id, |heard| {
+                heard.last_heard_at = heard.last_heard_at.max(Some(reading.received_at()));
+                heard.battery = reading.value().number();
+                false
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Folds the journal into blocks from time to time.
+struct Folder {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    stop: Arc<Stop>,
+}
+
+impl Folder {
+    fn run(&self, every: Duration) {
+        while !self.wait(every) {
+            loop {
+                if self.stop.stopping.load(Ordering::Acquire) {
+                    return;
+                }
+                match self.store.fold(FOLD_LIMIT_GROUPS, self.clock.now()) {
+                    Ok(folded) if folded.groups > 0 => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::error!(
+                            error = &error as &dyn std::error::Error,
+                            "folding failed; the journal is kept"
+                        );
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// True when the site is stopping.
+    fn wait(&self, every: Duration) -> bool {
+        let guard = self.stop.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let stopping = |_: &mut ()| !self.stop.stopping.load(Ordering::Acquire);
+        drop(
+            self.stop.wake.wait_timeout_while(guard, every, stopping).unwrap_or_else(PoisonError::into_inner),
+        );
+        self.stop.stopping.load(Ordering::Acquire)
+    }
+}
+
+/// The present instant of a site, cut to milliseconds: the resolution of times of receipt.
+pub fn received_now(clock: &dyn Clock) -> Timestamp {
+    clock.now().truncated_to_millis()
+}
