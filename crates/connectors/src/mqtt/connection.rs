@@ -33,7 +33,11 @@ pub(super) async fn run(socket: TcpStream, shared: &Shared) {
         tracing::debug!(%error, "the socket keeps its delay");
     }
     let handshake = timeout(shared.options.handshake_timeout, shared.acceptor.accept(socket));
-    let mut stream = match handshake.await {
+    let shaken = tokio::select! {
+        () = shared.stopping.cancelled() => return,
+        shaken = handshake => shaken,
+    };
+    let mut stream = match shaken {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::warn!(%error, "the TLS handshake failed"),
         Err(_) => return tracing::info!("the TLS handshake took too long"),
@@ -130,7 +134,10 @@ impl Connection<'_> {
         let end = self.exchange(&mut under_way).await;
         let drained = timeout(self.shared.options.drain_timeout, self.drain(&mut under_way)).await.is_ok();
         if !drained {
-            tracing::warn!(frames = self.protocol.unsettled(), "commits did not end in time; nothing is lost: they were not acknowledged");
+            tracing::warn!(
+                frames = self.protocol.unsettled(),
+                "commits did not end in time; nothing is lost: they were not acknowledged"
+            );
         }
         self.say_why(end).await;
         self.close(end, drained, device);
@@ -204,8 +211,7 @@ impl Connection<'_> {
                     if let Some(seconds) = session_expiry_s
                         && self.opened.session_expiry_s > 0
                     {
-                        self.opened.session_expiry_s =
-                            seconds.min(self.shared.options.max_session_expiry_s);
+                        self.opened.session_expiry_s = seconds.min(self.shared.options.max_session_expiry_s);
                     }
                     return Some(End::Goodbye { with_will });
                 }
@@ -364,7 +370,11 @@ async fn read_some(stream: &mut TlsStream<TcpStream>, input: &mut BytesMut) -> i
 }
 
 /// Writes what the protocol has for the client.
-async fn flush(stream: &mut TlsStream<TcpStream>, protocol: &mut Protocol, patience: Duration) -> io::Result<()> {
+async fn flush(
+    stream: &mut TlsStream<TcpStream>,
+    protocol: &mut Protocol,
+    patience: Duration,
+) -> io::Result<()> {
     let output = std::mem::take(protocol.output());
     if output.is_empty() {
         return Ok(());

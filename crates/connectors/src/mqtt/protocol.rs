@@ -361,8 +361,10 @@ impl Protocol {
             }
         }
         if close && self.closing.is_none() {
-            // The library has said goodbye itself.
-            self.closing = Some(Closing::Violation(failed.unwrap_or(MqttError::ProtocolError)));
+            let error = failed.unwrap_or(MqttError::ProtocolError);
+            self.closing = Some(Closing::Violation(error));
+            // The library says goodbye in most cases; where it has, this second one is not sent.
+            self.say_goodbye(error.into());
         }
         (received, failed)
     }

@@ -86,9 +86,7 @@ impl Sessions {
     /// Forgets sessions whose time is over.
     pub(super) fn forget_expired(&self) {
         let now = Instant::now();
-        self.lock()
-            .by_client
-            .retain(|_, slot| !matches!(slot, Slot::AtRest { until, .. } if *until <= now));
+        self.lock().by_client.retain(|_, slot| !matches!(slot, Slot::AtRest { until, .. } if *until <= now));
     }
 
     fn take_or_wait(
@@ -166,9 +164,7 @@ impl Lease {
         if let Some((session, rest)) = rest {
             slots.make_room(self.sessions.most_at_rest);
             let since = Instant::now();
-            slots
-                .by_client
-                .insert(self.client.clone(), Slot::AtRest { session, since, until: since + rest });
+            slots.by_client.insert(self.client.clone(), Slot::AtRest { session, since, until: since + rest });
         }
         taken_over
     }

@@ -32,7 +32,9 @@ pub struct Topic {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
     /// Not a topic that exists here, or no topic at all.
-    #[error("there is no such topic; there are auscult/v1/<device id>/envelope, /fhir, /gatt/XXXX and /status")]
+    #[error(
+        "there is no such topic; there are auscult/v1/<device id>/envelope, /fhir, /gatt/XXXX and /status"
+    )]
     Invalid,
     /// A topic that this peer may not publish to.
     #[error("a device may publish only below auscult/v1/<its own id>/, with the id as in its certificate")]

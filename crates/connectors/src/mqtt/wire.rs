@@ -26,10 +26,19 @@ pub(super) enum Incoming {
     Publish(Publish),
     Released(u16),
     Acknowledged(u16),
-    Subscribe { packet_id: u16, filters: Vec<(String, Qos)> },
-    Unsubscribe { packet_id: u16, filters: Vec<String> },
+    Subscribe {
+        packet_id: u16,
+        filters: Vec<(String, Qos)>,
+    },
+    Unsubscribe {
+        packet_id: u16,
+        filters: Vec<String>,
+    },
     Ping,
-    Disconnect { with_will: bool, session_expiry_s: Option<u32> },
+    Disconnect {
+        with_will: bool,
+        session_expiry_s: Option<u32>,
+    },
     /// Of no use here: an acknowledgement of something that we never send, or an AUTH.
     Unexpected,
 }
@@ -234,7 +243,9 @@ fn connect_v5(p: &v5_0::Connect) -> Connect {
         session_expiry_s: session_expiry_s(p.props()).unwrap_or(0),
         will_topic: p.will_topic().map(str::to_owned),
         authentication_method: has(|prop| matches!(prop, Property::AuthenticationMethod(_))),
-        problem_information: !has(|prop| matches!(prop, Property::RequestProblemInformation(v) if v.val() == 0)),
+        problem_information: !has(
+            |prop| matches!(prop, Property::RequestProblemInformation(v) if v.val() == 0),
+        ),
         user_properties: user_properties(p.props()) + user_properties(p.will_props()),
     }
 }
@@ -411,14 +422,16 @@ pub(super) fn command(
     let qos = if packet_id.is_some() { Qos::AtLeastOnce } else { Qos::AtMostOnce };
     Ok(match level {
         Level::V3 => {
-            let builder = v3_1_1::Publish::builder().topic_name(topic)?.qos(qos).dup(repeated).payload(bytes.to_vec());
+            let builder =
+                v3_1_1::Publish::builder().topic_name(topic)?.qos(qos).dup(repeated).payload(bytes.to_vec());
             match packet_id {
                 Some(id) => builder.packet_id(id).build()?.into(),
                 None => builder.build()?.into(),
             }
         }
         Level::V5 => {
-            let builder = v5_0::Publish::builder().topic_name(topic)?.qos(qos).dup(repeated).payload(bytes.to_vec());
+            let builder =
+                v5_0::Publish::builder().topic_name(topic)?.qos(qos).dup(repeated).payload(bytes.to_vec());
             match packet_id {
                 Some(id) => builder.packet_id(id).build()?.into(),
                 None => builder.build()?.into(),

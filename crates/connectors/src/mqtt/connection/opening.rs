@@ -4,9 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::*;
 use crate::mqtt::limits::{MAX_CLIENT_ID_BYTES, MAX_USER_PROPERTIES};
+use crate::mqtt::server::MqttOptions;
 use crate::mqtt::topic::{Channel, Topic};
 use crate::mqtt::wire::Level;
-use crate::mqtt::server::MqttOptions;
 
 /// What the TLS handshake proved.
 pub(super) struct Proven {
@@ -97,7 +97,10 @@ async fn accept(
     })?;
     tracing::Span::current().record("device", tracing::field::display(name(&peer)));
     let terms = terms(connect, &peer, &shared.options)?;
-    let leased = shared.sessions.lease(&terms.client).await;
+    let leased = tokio::select! {
+        () = shared.stopping.cancelled() => return Err(ConnectRefusal::Busy),
+        leased = shared.sessions.lease(&terms.client) => leased,
+    };
     let (lease, session) = leased.map_err(|_| ConnectRefusal::Busy)?;
     let session = session.filter(|_| !connect.clean);
     let grant = Grant { session_present: session.is_some(), ..terms.grant };
@@ -158,8 +161,7 @@ fn terms(connect: &Connect, peer: &Peer, options: &MqttOptions) -> Result<Terms,
     let session_expiry_s = connect.session_expiry_s.min(options.max_session_expiry_s);
     if is_v5 {
         grant.keep_alive_s = (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s);
-        grant.session_expiry_s =
-            (session_expiry_s != connect.session_expiry_s).then_some(session_expiry_s);
+        grant.session_expiry_s = (session_expiry_s != connect.session_expiry_s).then_some(session_expiry_s);
     }
     Ok(Terms { client, keep_alive_s, session_expiry_s, will_of, grant })
 }

@@ -74,8 +74,7 @@ impl Protocol {
             let Some(command) = self.kept.commands.iter_mut().find(|command| !command.sent) else { return };
             command.sent = true;
             let packet_id = command.packet_id;
-            let packet =
-                wire::command(self.level, &topic, Some(packet_id), command.repeated, &command.bytes);
+            let packet = wire::command(self.level, &topic, Some(packet_id), command.repeated, &command.bytes);
             if !self.send_publish(packet) {
                 self.kept.commands.retain(|command| command.packet_id != packet_id);
                 self.link.release_packet_id(packet_id);

@@ -1,0 +1,7 @@
+//! The MQTT endpoint over real TLS, in front of a real site on a real store.
+
+mod abuse;
+mod client;
+mod delivery;
+mod house;
+mod lifetime;
