@@ -21,6 +21,9 @@ pub fn parse(bytes: &[u8]) -> Result<Value, OutcomeIssue> {
     Ok(value)
 }
 
+/// The name under which the JSON reader hands over a number with its digits.
+const NUMBER_NAME: &str = "$serde_json::private::Number";
+
 /// Walks a document and keeps nothing.
 struct UniqueNames;
 
@@ -71,6 +74,10 @@ impl<'de> Visitor<'de> for UniqueNames {
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
         let mut seen = std::collections::HashSet::new();
         while let Some(name) = fields.next_key::<String>()? {
+            // The JSON reader gives numbers as a map with a name of its own; no other such name may come from outside.
+            if name.starts_with('$') && name != NUMBER_NAME {
+                return Err(de::Error::custom(format!("\"{}\" is no name in FHIR", cut(&name))));
+            }
             if seen.contains(&name) {
                 return Err(de::Error::custom(format!("\"{}\" occurs twice in one object", cut(&name))));
             }
@@ -88,11 +95,18 @@ mod tests {
     #[test]
     fn digits_are_kept_and_duplicates_refused() {
         assert_eq!(
-            parse(b"{\"a\":72.50,\"b\":[{\"c\":1e2}]}").unwrap().to_string(),
-            "{\"a\":72.50,\"b\":[{\"c\":1e2}]}"
+            parse(b"{\"a\":72.50,\"b\":[{\"c\":1e-2}]}").unwrap().to_string(),
+            "{\"a\":72.50,\"b\":[{\"c\":1e-2}]}"
         );
-        for bad in [&b"{"[..], b"", b"{\"a\":1,\"a\":2}", b"[{\"a\":{\"b\":1.5,\"b\":1.5}}]", b"1 2", b"\xff"]
-        {
+        for bad in [
+            &b"{"[..],
+            b"",
+            b"{\"a\":1,\"a\":2}",
+            b"[{\"a\":{\"b\":1.5,\"b\":1.5}}]",
+            b"1 2",
+            b"\xff",
+            b"{\"$serde_json::private::RawValue\":\"{}\"}",
+        ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
         assert!(parse("[".repeat(100_000).as_bytes()).is_err());

@@ -163,10 +163,9 @@ fn period_ms(rate_numerator: u32, rate_denominator: u32) -> (Value, bool) {
     let (numerator, denominator) = (u128::from(rate_numerator.max(1)), u128::from(rate_denominator));
     for places in 0..=PERIOD_DECIMALS {
         let scaled = 1_000 * denominator * 10_u128.pow(places);
-        if scaled % numerator == 0 {
-            if let Some(exact) = decimal(scaled / numerator, places) {
-                return (number(exact), true);
-            }
+        let exact = scaled.is_multiple_of(numerator).then(|| decimal(scaled / numerator, places)).flatten();
+        if let Some(exact) = exact {
+            return (number(exact), true);
         }
     }
     // Rounded to as many places as 18 digits can hold.

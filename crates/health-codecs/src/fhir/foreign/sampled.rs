@@ -149,7 +149,7 @@ fn gcd(a: u128, b: u128) -> u128 {
 /// The fraction with the smallest denominator between two fractions, by their continued fractions.
 fn simplest(low: (u128, u128), high: (u128, u128)) -> (u128, u128) {
     let whole = low.0 / low.1;
-    if low.0 % low.1 == 0 {
+    if low.0.is_multiple_of(low.1) {
         return (whole, 1);
     }
     if (whole + 1) * high.1 <= high.0 {

@@ -8,13 +8,17 @@ use crate::fhir::outcome::IssueCode;
 
 type Fields = Map<String, Value>;
 
-const CHOICE_OF_VALUE: &str = "value";
+const VALUE: &str = "value";
 
 fn has(fields: &Fields, name: &str) -> bool {
     fields.contains_key(name)
 }
 
-/// Whether a `name[x]` is given; `except` names elements that only look like it.
+fn has_none(fields: &Fields, names: &[&str]) -> bool {
+    !names.iter().any(|name| has(fields, name))
+}
+
+/// Whether a `name[x]` is given.
 fn has_choice(fields: &Fields, name: &str) -> bool {
     fields.keys().any(|key| {
         let bare = key.strip_prefix('_').unwrap_or(key);
@@ -26,54 +30,87 @@ fn broken(report: &mut Report, key: &str, what: &str) {
     report.note(IssueCode::Invariant, format!("{what} ({key})"));
 }
 
+/// A rule that looks at the elements of one object only.
+struct Rule {
+    /// The data type, resource or part that it is about.
+    of: &'static str,
+    /// Its key in the specification.
+    key: &'static str,
+    /// What it demands.
+    sentence: &'static str,
+    /// Whether an object breaks it.
+    is_broken: fn(&Fields) -> bool,
+}
+
+const fn rule(
+    of: &'static str,
+    key: &'static str,
+    sentence: &'static str,
+    is_broken: fn(&Fields) -> bool,
+) -> Rule {
+    Rule { of, key, sentence, is_broken }
+}
+
+static RULES: &[Rule] = &[
+    rule("Extension", "ext-1", "an extension has either a value or extensions of its own", |fields| {
+        has(fields, "extension") == has_choice(fields, VALUE)
+    }),
+    rule("Quantity", "qty-3", "a coded unit needs the system of its code", lacks_system),
+    rule("SimpleQuantity", "qty-3", "a coded unit needs the system of its code", lacks_system),
+    rule("Ratio", "rat-1", "a ratio has both a numerator and a denominator", |fields| {
+        let parts = (has(fields, "numerator"), has(fields, "denominator"));
+        parts.0 != parts.1 || (!parts.0 && !has(fields, "extension"))
+    }),
+    rule("Attachment", "att-1", "attached data needs a contentType", |fields| {
+        has(fields, "data") && !has(fields, "contentType")
+    }),
+    rule("ContactPoint", "cpt-2", "a contact value needs its system", |fields| {
+        has(fields, "value") && !has(fields, "system")
+    }),
+    rule("Observation", "obs-6", "dataAbsentReason is given only where there is no value", valued_and_absent),
+    rule(
+        "Observation.component",
+        "obs-6",
+        "dataAbsentReason is given only where there is no value",
+        valued_and_absent,
+    ),
+    rule("Observation.referenceRange", "obs-3", "a reference range has a low, a high or a text", |fields| {
+        has_none(fields, &["low", "high", "text"])
+    }),
+    rule("Patient.contact", "pat-1", "a contact has a name, telecom, address or organization", |fields| {
+        has_none(fields, &["name", "telecom", "address", "organization"])
+    }),
+    rule("AuditEvent.entity", "sev-1", "an entity has a name or a query, not both", |fields| {
+        has(fields, "name") && has(fields, "query")
+    }),
+    rule("Timing.repeat", "tim-2", "a period needs its unit", |fields| {
+        has(fields, "period") && !has(fields, "periodUnit")
+    }),
+    rule("Timing.repeat", "tim-1", "a duration needs its unit", |fields| {
+        has(fields, "duration") && !has(fields, "durationUnit")
+    }),
+];
+
+fn lacks_system(fields: &Fields) -> bool {
+    has(fields, "code") && !has(fields, "system")
+}
+
+fn valued_and_absent(fields: &Fields) -> bool {
+    has_choice(fields, VALUE) && has(fields, "dataAbsentReason")
+}
+
 /// Rules of a data type or a part of a resource.
 pub(super) fn complex(report: &mut Report, name: &str, fields: &Fields) {
+    for rule in RULES.iter().filter(|rule| rule.of == name) {
+        if (rule.is_broken)(fields) {
+            broken(report, rule.key, rule.sentence);
+        }
+    }
     match name {
-        "Extension" => {
-            if has(fields, "extension") == has_choice(fields, CHOICE_OF_VALUE) {
-                broken(report, "ext-1", "an extension has either a value or extensions of its own");
-            }
-        }
-        "Quantity" | "SimpleQuantity" => {
-            if has(fields, "code") && !has(fields, "system") {
-                broken(report, "qty-3", "a coded unit needs the system of its code");
-            }
-        }
         "Period" => period(report, fields),
         "Range" => range(report, fields),
-        "Ratio" => {
-            let parts = (has(fields, "numerator"), has(fields, "denominator"));
-            if parts.0 != parts.1 || (!parts.0 && !has(fields, "extension")) {
-                broken(report, "rat-1", "a ratio has both a numerator and a denominator");
-            }
-        }
         "SampledData" => sampled_data(report, fields),
-        "Attachment" => {
-            if has(fields, "data") && !has(fields, "contentType") {
-                broken(report, "att-1", "attached data needs a contentType");
-            }
-        }
-        "ContactPoint" => {
-            if has(fields, "value") && !has(fields, "system") {
-                broken(report, "cpt-2", "a contact value needs its system");
-            }
-        }
         "Observation" => observation(report, fields),
-        "Observation.referenceRange" => {
-            if !has(fields, "low") && !has(fields, "high") && !has(fields, "text") {
-                broken(report, "obs-3", "a reference range has a low, a high or a text");
-            }
-        }
-        "Patient.contact" => {
-            if !["name", "telecom", "address", "organization"].iter().any(|name| has(fields, name)) {
-                broken(report, "pat-1", "a contact has a name, telecom, address or organization");
-            }
-        }
-        "AuditEvent.entity" => {
-            if has(fields, "name") && has(fields, "query") {
-                broken(report, "sev-1", "an entity has a name or a query, not both");
-            }
-        }
         "Bundle" => bundle(report, fields),
         _ => {}
     }
@@ -92,10 +129,9 @@ fn period(report: &mut Report, fields: &Fields) {
 fn range(report: &mut Report, fields: &Fields) {
     let bound =
         |name: &str| fields.get(name).and_then(|quantity| quantity.get("value")).and_then(Value::as_f64);
-    if let (Some(low), Some(high)) = (bound("low"), bound("high")) {
-        if low > high {
-            broken(report, "rng-2", "low lies above high");
-        }
+    let (low, high) = (bound("low"), bound("high"));
+    if low.zip(high).is_some_and(|(low, high)| low > high) {
+        broken(report, "rng-2", "low lies above high");
     }
 }
 
@@ -114,7 +150,7 @@ fn sampled_data(report: &mut Report, fields: &Fields) {
         count += 1;
     }
     let dimensions = fields.get("dimensions").and_then(Value::as_u64).unwrap_or(1).max(1);
-    if count as u64 % dimensions != 0 {
+    if !(count as u64).is_multiple_of(dimensions) {
         let what = format!("{count} samples do not divide into {dimensions} dimensions");
         report.note_at("data", IssueCode::Value, what);
     }
@@ -132,20 +168,13 @@ fn is_decimal(text: &str) -> bool {
 }
 
 fn observation(report: &mut Report, fields: &Fields) {
-    let has_value = has_choice(fields, CHOICE_OF_VALUE);
-    if has_value && has(fields, "dataAbsentReason") {
-        broken(report, "obs-6", "dataAbsentReason is given only where there is no value");
+    if !has_choice(fields, VALUE) {
+        return;
     }
+    let own = fields.get("code").map(codings).unwrap_or_default();
     let components = fields.get("component").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    for component in components.iter().filter_map(Value::as_object) {
-        if has_choice(component, CHOICE_OF_VALUE) && has(component, "dataAbsentReason") {
-            broken(report, "obs-6", "dataAbsentReason of a component is given only where it has no value");
-        }
-        let same = |code: &Value| {
-            let own = fields.get("code").map(codings).unwrap_or_default();
-            codings(code).iter().any(|coding| own.contains(coding))
-        };
-        if has_value && component.get("code").is_some_and(same) {
+    for component in components {
+        if codings(&component["code"]).iter().any(|coding| own.contains(coding)) {
             broken(
                 report,
                 "obs-7",
@@ -155,13 +184,12 @@ fn observation(report: &mut Report, fields: &Fields) {
     }
 }
 
+/// System and code of every coding that has a code.
 fn codings(concept: &Value) -> Vec<(&str, &str)> {
-    let part = |coding: &'_ Value, name: &str| coding.get(name).and_then(Value::as_str).map(str::len);
     let codings = concept.get("coding").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     codings
         .iter()
-        .filter(|coding| part(coding, "code").is_some())
-        .map(|coding| (coding["system"].as_str().unwrap_or(""), coding["code"].as_str().unwrap_or("")))
+        .filter_map(|coding| Some((coding["system"].as_str().unwrap_or(""), coding["code"].as_str()?)))
         .collect()
 }
 

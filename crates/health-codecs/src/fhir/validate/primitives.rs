@@ -153,7 +153,7 @@ fn is_base64(text: &str) -> bool {
     let packed: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let padding = packed.iter().rev().take_while(|byte| **byte == b'=').count();
     let (body, _) = packed.split_at(packed.len() - padding);
-    packed.len() % 4 == 0
+    packed.len().is_multiple_of(4)
         && padding <= 2
         && !body.is_empty()
         && body.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
