@@ -5,7 +5,12 @@
 //! (how a device speaks), then [`play`], [`replay`] and [`load`], which set it all in motion.
 
 pub mod client;
+pub mod hospital;
+pub mod load;
+pub mod play;
 pub mod random;
 pub mod recordings;
+pub mod replay;
 pub mod stay;
+pub mod strip;
 pub mod wfdb;

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -64,7 +63,10 @@ enum Command {
     Disconnect(oneshot::Sender<()>),
 }
 
-/// A connected device. Dropping it breaks the connection without a farewell, so that the will is published.
+/// A connected device.
+///
+/// Sessions are clean, so that a message of QoS 2 whose exchange was cut off is sent again as a whole: the
+/// server's identities, not the packet ids, keep it from counting twice. Dropping it breaks the connection without a farewell, so that the will is published.
 #[derive(Debug)]
 pub struct Publisher {
     commands: mpsc::Sender<Command>,
@@ -93,7 +95,7 @@ impl Publisher {
         let (count, connections) = watch::channel(1);
         let stop = CancellationToken::new();
         let session = Session {
-            options,
+            options: Arc::new(options),
             queue,
             deliver,
             count,
@@ -172,7 +174,7 @@ impl Publisher {
 
 /// What outlives one connection.
 struct Session {
-    options: ConnectOptions,
+    options: Arc<ConnectOptions>,
     queue: mpsc::Receiver<Command>,
     deliver: mpsc::Sender<Message>,
     count: watch::Sender<u32>,
@@ -227,14 +229,13 @@ impl Session {
             if let Err(error) = self.pump(link).await {
                 return End::Broken(error);
             }
-            // With a full window nothing new is taken, so that the queue pushes back.
-            let room = self.waiting.len() < GATHER_LIMIT;
             tokio::select! {
                 notices = link.next() => match notices {
                     Ok(notices) => notices.into_iter().for_each(|notice| self.notice(notice)),
                     Err(error) => return End::Broken(error),
                 },
-                command = self.queue.recv(), if room => match command {
+                // The window bounds what is taken from here and not yet answered.
+                command = self.queue.recv() => match command {
                     None => return End::Orphaned,
                     Some(Command::Disconnect(done)) => return End::Wanted(done),
                     Some(Command::Publish(outgoing)) => {
@@ -278,12 +279,9 @@ impl Session {
                 break;
             }
             let packet_id = link.publish(&first.message, first.sent_before)?;
-            let Some(mut outgoing) = self.waiting.pop_front() else { break };
+            let Some(outgoing) = self.waiting.pop_front() else { break };
             match packet_id {
-                Some(packet_id) => {
-                    outgoing.sent_before |= self.in_flight.contains_key(&packet_id);
-                    self.in_flight.insert(packet_id, outgoing);
-                }
+                Some(packet_id) => drop(self.in_flight.insert(packet_id, outgoing)),
                 None => written.push(outgoing),
             }
         }
@@ -321,14 +319,34 @@ impl Session {
         }
     }
 
-    async fn reopen(&self) -> Option<Link> {
+    /// Connects again; `None` when it gives up or nobody wants it any more.
+    async fn reopen(&mut self) -> Option<Link> {
         let Reconnect::BackOff { first, longest, attempts } = self.options.reconnect else { return None };
         let mut random = Random::for_part(self.next_order, &self.options.client_id);
         let mut wait = first;
         for attempt in 1..=attempts {
-            let spread = Duration::from_secs_f64(wait.as_secs_f64() * random.between(0.0, 0.25));
-            tokio::time::sleep(wait + spread).await;
-            match Link::open(&self.options).await {
+            let pause = wait + wait.mul_f64(random.between(0.0, 0.25));
+            let options = Arc::clone(&self.options);
+            let opening = async move {
+                tokio::time::sleep(pause).await;
+                Link::open(&options).await
+            };
+            tokio::pin!(opening);
+            let opened = loop {
+                tokio::select! {
+                    opened = &mut opening => break opened,
+                    command = self.queue.recv() => match command {
+                        None => return None,
+                        Some(Command::Publish(outgoing)) => self.enqueue(outgoing),
+                        Some(Command::Disconnect(done)) => {
+                            // The asker may have stopped waiting.
+                            let _ = done.send(());
+                            return None;
+                        }
+                    },
+                }
+            };
+            match opened {
                 Ok(link) => return Some(link),
                 Err(error) => {
                     tracing::debug!(client = %self.options.client_id, attempt, %error, "reconnecting failed");

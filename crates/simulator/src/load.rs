@@ -1,0 +1,324 @@
+//! Load with a ledger: unique readings from many connections, each acknowledged one written down outside the server.
+//!
+//! After a crash of the server, every line of the ledger must be found in the chart: the server said it was safe.
+
+mod figures;
+mod ledger;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clinical_model::decoded::DecodedScalar;
+use clinical_model::measure::HEART_RATE;
+use clinical_model::{Decimal, DecodedValue, DeviceId, DeviceTime, Findings, FrameKind, Timestamp};
+use device_codecs::envelope::{encode_batch, encode_scalar};
+use rustls_pki_types::ServerName;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+pub use figures::{Figures, Latency};
+pub use ledger::{LedgerError, LedgerLine, read_ledger};
+
+use crate::client::{ConnectError, ConnectOptions, MqttVersion, Publisher, Qos, Reconnect};
+use crate::play::Credentials;
+use figures::Recorder;
+use ledger::Ledger;
+
+/// Most readings of one message: what the envelope takes.
+pub const MAX_BATCH: usize = 10_000;
+/// Acknowledgements that wait for the ledger; beyond it the connections wait, so that nothing is lost or piles up.
+const LEDGER_QUEUE: usize = 4_096;
+
+/// What load to make.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// The devices that send, one connection each.
+    pub devices: Vec<DeviceId>,
+    /// Readings of each message, 1 to [`MAX_BATCH`].
+    pub batch: usize,
+    /// What is asked of delivery.
+    pub qos: Qos,
+    /// Version of MQTT.
+    pub version: MqttVersion,
+    /// Messages a second of all connections together; `None` for as fast as the server answers.
+    pub rate_per_s: Option<f64>,
+    /// Messages of one connection that wait for their acknowledgement.
+    pub window: u16,
+    /// How long; `None` until `shutdown`.
+    pub duration: Option<Duration>,
+    /// File that gets a line for each acknowledged reading; appended to.
+    pub ledger: Option<PathBuf>,
+    /// Whether connections that break are made again, and what was not acknowledged is sent again.
+    pub reconnect: Reconnect,
+}
+
+impl Load {
+    /// `devices`, one reading a message, QoS 1 over MQTT 5, unlimited, window 64, ten seconds, no ledger.
+    pub fn new(devices: Vec<DeviceId>) -> Self {
+        Load {
+            devices,
+            batch: 1,
+            qos: Qos::AtLeastOnce,
+            version: MqttVersion::V5,
+            rate_per_s: None,
+            window: 64,
+            duration: Some(Duration::from_secs(10)),
+            ledger: None,
+            reconnect: Reconnect::PATIENT,
+        }
+    }
+}
+
+/// Why a load could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A device has no certificate.
+    #[error("device {device} has no certificate to connect with")]
+    NoCredentials {
+        /// Its id.
+        device: DeviceId,
+    },
+    /// A device could not connect at the start.
+    #[error("device {device} cannot connect")]
+    Connect {
+        /// Its id.
+        device: DeviceId,
+        /// Why.
+        #[source]
+        source: ConnectError,
+    },
+    /// The ledger cannot be written.
+    #[error("the ledger cannot be written; what was acknowledged is not known for sure")]
+    Ledger(#[from] LedgerError),
+}
+
+/// Makes the load and returns what was measured.
+///
+/// Readings are heart rates whose time (whole microseconds, one apart or more) is unique within its device, also
+/// across runs, because it starts at the wall clock; the value depends on the sequence, so that a mix-up shows.
+///
+/// # Errors
+/// [`LoadError`].
+pub async fn run(
+    load: &Load,
+    mqtt: &str,
+    server_name: ServerName<'static>,
+    credentials: Credentials,
+    shutdown: CancellationToken,
+) -> Result<Figures, LoadError> {
+    let mut publishers = Vec::with_capacity(load.devices.len());
+    for device in &load.devices {
+        let tls = credentials(*device).ok_or(LoadError::NoCredentials { device: *device })?;
+        let mut options = ConnectOptions::new(mqtt, server_name.clone(), tls, device.to_string());
+        options.version = load.version;
+        options.window = load.window;
+        options.reconnect = load.reconnect;
+        let publisher = Publisher::connect(options)
+            .await
+            .map_err(|source| LoadError::Connect { device: *device, source })?;
+        publishers.push((*device, publisher));
+    }
+
+    let (acks, queue) = mpsc::channel(LEDGER_QUEUE);
+    let ledger = match &load.ledger {
+        Some(path) => Some(Ledger::open(path).await?),
+        None => None,
+    };
+    let stop = shutdown.child_token();
+    let writer = tokio::spawn(record(queue, ledger, stop.clone()));
+    let began = Instant::now();
+    let pace = load
+        .rate_per_s
+        .filter(|rate| rate.is_finite() && *rate > 0.0)
+        .map(|rate| Duration::from_secs_f64(load.devices.len() as f64 / rate));
+    let mut tasks = JoinSet::new();
+    for (number, (device, publisher)) in publishers.into_iter().enumerate() {
+        let sender = Sender {
+            device,
+            publisher,
+            batch: load.batch.clamp(1, MAX_BATCH),
+            qos: load.qos,
+            pace,
+            // Connections take turns within one pace.
+            offset: pace
+                .map_or(Duration::ZERO, |pace| pace.mul_f64(number as f64 / load.devices.len() as f64)),
+            began,
+            until: load.duration.map(|duration| began + duration),
+            acks: acks.clone(),
+            stop: stop.clone(),
+        };
+        tasks.spawn(sender.run());
+    }
+    drop(acks);
+    while tasks.join_next().await.is_some() {}
+    let elapsed = began.elapsed();
+    match writer.await {
+        Ok(recorder) => Ok(recorder?.figures(load.batch.clamp(1, MAX_BATCH) as u64, elapsed)),
+        // The writer never panics on its own; if it did, its panic is the answer.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// One message and its fate.
+pub(crate) struct Outcome {
+    device: DeviceId,
+    readings: Vec<(Timestamp, u32, i32)>,
+    latency: Duration,
+    fate: Fate,
+}
+
+/// How a message ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Acked { resent: bool },
+    Refused,
+    Lost,
+}
+
+/// Writes acknowledgements down in their order of arrival; on a failure the load stops.
+async fn record(
+    mut queue: mpsc::Receiver<Outcome>,
+    mut ledger: Option<Ledger>,
+    stop: CancellationToken,
+) -> Result<Recorder, LedgerError> {
+    let mut recorder = Recorder::new();
+    let mut failure = None;
+    while let Some(outcome) = queue.recv().await {
+        recorder.note(outcome.fate, outcome.latency);
+        if let (Fate::Acked { .. }, Some(ledger), None) = (outcome.fate, &mut ledger, &failure)
+            && let Err(error) = ledger.append(outcome.device, &outcome.readings, queue.is_empty()).await
+        {
+            stop.cancel();
+            failure = Some(error);
+        }
+    }
+    if let (Some(ledger), None) = (&mut ledger, &failure) {
+        ledger.flush().await?;
+    }
+    failure.map_or(Ok(recorder), Err)
+}
+
+struct Sender {
+    device: DeviceId,
+    publisher: Publisher,
+    batch: usize,
+    qos: Qos,
+    pace: Option<Duration>,
+    offset: Duration,
+    began: Instant,
+    until: Option<Instant>,
+    acks: mpsc::Sender<Outcome>,
+    stop: CancellationToken,
+}
+
+impl Sender {
+    async fn run(self) {
+        let topic = format!("auscult/v1/{}/{}", self.device, FrameKind::Envelope);
+        let mut open = JoinSet::new();
+        let mut sequence = 0u32;
+        let mut message = 0u32;
+        let mut last = Timestamp::MIN;
+        while !self.stop.is_cancelled() && self.until.is_none_or(|until| Instant::now() < until) {
+            if let Some(pace) = self.pace {
+                let due = self.began + self.offset + pace * message;
+                tokio::select! {
+                    () = sleep_until(due) => {}
+                    () = self.stop.cancelled() => break,
+                }
+            }
+            message = message.wrapping_add(1);
+            let readings = self.readings(&mut last, &mut sequence);
+            let frame = envelope(&readings);
+            let sent = Instant::now();
+            // A server that is down must not keep the load from ending.
+            let published = tokio::select! {
+                published = self.publisher.publish(topic.clone(), frame.into_bytes(), self.qos) => published,
+                () = self.stop.cancelled() => break,
+            };
+            let Ok(pending) = published else { break };
+            let (acks, device) = (self.acks.clone(), self.device);
+            // The publisher's window bounds how many of these are open.
+            open.spawn(async move {
+                let fate = match pending.await {
+                    Ok(acked) if acked.is_refused() => Fate::Refused,
+                    Ok(acked) => Fate::Acked { resent: acked.resent },
+                    Err(_) => Fate::Lost,
+                };
+                let latency = sent.elapsed();
+                // The writer outlives all senders.
+                let _ = acks.send(Outcome { device, readings, latency, fate }).await;
+            });
+            while open.try_join_next().is_some() {}
+        }
+        let finished = async { while open.join_next().await.is_some() {} };
+        tokio::select! {
+            () = finished => {}
+            () = self.stop.cancelled() => {}
+        }
+        self.publisher.disconnect().await;
+        // What is still open ends as lost, and is counted so.
+        while open.join_next().await.is_some() {}
+    }
+
+    fn readings(&self, last: &mut Timestamp, sequence: &mut u32) -> Vec<(Timestamp, u32, i32)> {
+        (0..self.batch)
+            .map(|_| {
+                let now = Timestamp::from_micros(micros_now());
+                *last = if now > *last { now } else { last.plus_micros(1) };
+                let reading = (*last, *sequence, 60 + (*sequence % 60) as i32);
+                *sequence = sequence.wrapping_add(1);
+                reading
+            })
+            .collect()
+    }
+}
+
+fn micros_now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn envelope(readings: &[(Timestamp, u32, i32)]) -> String {
+    let entries: Vec<String> = readings
+        .iter()
+        .map(|(at, sequence, value)| {
+            encode_scalar(&DecodedScalar {
+                measure: HEART_RATE,
+                value: DecodedValue::Number(Decimal::from_integer(*value)),
+                unit: HEART_RATE.unit.to_owned(),
+                time: DeviceTime::Utc(*at),
+                sequence: *sequence,
+                findings: Findings::empty(),
+            })
+        })
+        .collect();
+    match entries.as_slice() {
+        [one] => one.clone(),
+        many => encode_batch(many, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use device_codecs::decode;
+
+    #[test]
+    fn what_is_sent_is_what_the_ledger_will_say() {
+        let readings = vec![
+            (Timestamp::from_micros(1_790_000_000_000_001), 0, 60),
+            (Timestamp::from_micros(1_790_000_000_000_002), 1, 61),
+        ];
+        let frame = decode(FrameKind::Envelope, envelope(&readings).as_bytes());
+        assert_eq!(frame.entries.len(), 2);
+        for (entry, (at, sequence, value)) in frame.entries.into_iter().zip(readings) {
+            let decoded = entry.result.unwrap();
+            let clinical_model::Decoded::Scalar(scalar) = &decoded[0] else { panic!("{decoded:?}") };
+            assert_eq!(scalar.time, DeviceTime::Utc(at));
+            assert_eq!(scalar.sequence, sequence);
+            assert_eq!(scalar.value, DecodedValue::Number(Decimal::from_integer(value)));
+        }
+    }
+}

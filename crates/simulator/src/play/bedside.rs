@@ -1,0 +1,203 @@
+//! A bedside monitor: the vital signs of a recorded stay, faster than they were taken, and nothing that was not taken.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clinical_model::decoded::DecodedScalar;
+use clinical_model::measure::{BATTERY_LEVEL, HEART_RATE, Measure, OXYGEN_SATURATION};
+use clinical_model::{Decimal, DecodedValue, DeviceTime, Findings, FrameKind, Timestamp};
+use device_codecs::envelope::{encode_batch, encode_panel, encode_scalar};
+use rustls::ClientConfig;
+use tokio::time::{Instant, sleep_until};
+
+use super::uplink::Uplink;
+use super::{PlayError, Stage, now};
+use crate::hospital::PlannedDevice;
+use crate::recordings;
+use crate::stay::{Stay, StayRow};
+
+/// How often the monitor reports.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// How often a value of the oxygen saturation is due; the recording has one a minute.
+const SATURATION_EVERY: Duration = Duration::from_secs(10);
+/// How often the battery is reported.
+const BATTERY_EVERY: Duration = Duration::from_secs(60);
+
+/// Oxygen saturations of the one-minute numerics in their order, without the minutes that have none.
+pub(super) fn saturation_values() -> Result<Vec<f64>, PlayError> {
+    let record = recordings::record("icu/3975656n")?;
+    let signal = record.signals.iter().find(|signal| signal.header.description == "SpO2");
+    Ok(signal.map_or_else(Vec::new, |signal| {
+        (0..signal.samples.len()).filter_map(|at| signal.physical(at)).filter(|value| *value > 0.0).collect()
+    }))
+}
+
+pub(super) async fn perform(
+    stage: &Stage,
+    planned: &PlannedDevice,
+    tls: Arc<ClientConfig>,
+    stay: &Stay,
+    saturation_from_row: u32,
+) {
+    let (began, began_at) = (Instant::now(), now());
+    let uplink = Uplink::open(stage, planned, &tls).await;
+    let mut report = 0u32;
+    loop {
+        report += 1;
+        sleep_until(began + REPORT_EVERY * report).await;
+        let window = (REPORT_EVERY * (report - 1), REPORT_EVERY * report);
+        let mut entries = entries(&due(stay, stage.speed, window), began_at);
+        entries.extend(saturation(&stage.saturation, saturation_from_row, window, began_at));
+        entries.extend(battery(window, began_at));
+        if entries.is_empty() {
+            continue;
+        }
+        let frame = encode_batch(&entries, None);
+        if !uplink.send(&stage.progress, FrameKind::Envelope, frame.into_bytes()).await {
+            return;
+        }
+    }
+}
+
+/// The rows whose moment lies in the window `[from, until)` of the play, each with its moment.
+///
+/// The heart rate is left out: the transmitter of the bed counts it from the curve that is on the screen.
+fn due(stay: &Stay, speed: f64, window: (Duration, Duration)) -> Vec<(Duration, StayRow)> {
+    let first = stay.rows.first().map_or(0, |row| row.minute);
+    // After the last row the stay begins again, an hour later.
+    let round = Duration::from_secs_f64(f64::from(stay.last_minute() - first + 60) * 60.0 / speed);
+    let rounds = (window.0.as_nanos() / round.as_nanos().max(1)) as u32;
+    let moment = |row: &StayRow, round_number: u32| {
+        round * round_number + Duration::from_secs_f64(f64::from(row.minute - first) * 60.0 / speed)
+    };
+    // A window may hold the end of one round and the beginning of the next.
+    (rounds..=rounds + 1)
+        .flat_map(|number| stay.rows.iter().map(move |row| (moment(row, number), *row)))
+        .filter(|(at, row)| *at >= window.0 && *at < window.1 && row.measure != HEART_RATE)
+        .collect()
+}
+
+/// Panels where components share a moment, scalars for the rest.
+fn entries(rows: &[(Duration, StayRow)], began_at: Timestamp) -> Vec<String> {
+    let mut entries = Vec::new();
+    let mut panels: Vec<(Duration, Measure, Vec<DecodedScalar>)> = Vec::new();
+    for (after, row) in rows {
+        let scalar = scalar(row.measure, row.value, began_at.plus(*after));
+        match row.measure.panel() {
+            None => entries.push(encode_scalar(&scalar)),
+            Some(panel) => match panels.iter_mut().find(|(at, of, _)| at == after && *of == panel) {
+                Some((_, _, parts)) => parts.push(scalar),
+                None => panels.push((*after, panel, vec![scalar])),
+            },
+        }
+    }
+    entries.extend(panels.into_iter().filter_map(|(_, panel, mut parts)| {
+        // A component that was written down twice for one minute is sent once, the later one.
+        parts.reverse();
+        parts.sort_by_key(|part| part.measure);
+        parts.dedup_by_key(|part| part.measure);
+        encode_panel(panel, &parts).ok()
+    }));
+    entries
+}
+
+fn saturation(
+    values: &[f64],
+    from_row: u32,
+    window: (Duration, Duration),
+    began_at: Timestamp,
+) -> Option<String> {
+    let number = due_count(window, SATURATION_EVERY)?;
+    let value = *values.get((from_row as usize + number as usize) % values.len().max(1))?;
+    let at = began_at.plus(SATURATION_EVERY * number);
+    Some(encode_scalar(&scalar(OXYGEN_SATURATION, Decimal::from_f64(value, 1)?, at)))
+}
+
+fn battery(window: (Duration, Duration), began_at: Timestamp) -> Option<String> {
+    let number = due_count(window, BATTERY_EVERY)?;
+    // A percent in ten minutes, from 98 to 40, and charged again.
+    let percent = 98 - (number / 10 % 59) as i32;
+    let at = began_at.plus(BATTERY_EVERY * number);
+    Some(encode_scalar(&scalar(BATTERY_LEVEL, Decimal::from_integer(percent), at)))
+}
+
+/// Number of the multiple of `every` that lies in the window, if one does.
+fn due_count(window: (Duration, Duration), every: Duration) -> Option<u32> {
+    let number = window.0.as_nanos().div_ceil(every.as_nanos()) as u32;
+    (every * number < window.1).then_some(number)
+}
+
+fn scalar(measure: Measure, value: Decimal, at: Timestamp) -> DecodedScalar {
+    DecodedScalar {
+        measure,
+        value: DecodedValue::Number(value),
+        unit: measure.unit.to_owned(),
+        time: DeviceTime::Utc(at.truncated_to_millis()),
+        sequence: 0,
+        findings: Findings::empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use device_codecs::decode;
+
+    use super::*;
+
+    fn windows(until_s: u64) -> impl Iterator<Item = (Duration, Duration)> {
+        (0..until_s / 5).map(|n| (REPORT_EVERY * n as u32, REPORT_EVERY * (n as u32 + 1)))
+    }
+
+    #[test]
+    fn every_row_is_sent_once_a_round_and_nothing_else() {
+        for name in recordings::stay_names() {
+            let stay = recordings::stay(&name).unwrap();
+            let first = stay.rows[0].minute;
+            let round_s = u64::from(stay.last_minute() - first + 60);
+            let mut sent: HashMap<(u32, u16), usize> = HashMap::new();
+            for window in windows(round_s) {
+                for (_, row) in due(&stay, 60.0, window) {
+                    *sent.entry((row.minute, row.measure.number)).or_default() += 1;
+                }
+            }
+            let mut expected: HashMap<(u32, u16), usize> = HashMap::new();
+            for row in stay.rows.iter().filter(|row| row.measure != HEART_RATE) {
+                *expected.entry((row.minute, row.measure.number)).or_default() += 1;
+            }
+            // The last window may reach into the next round.
+            for (key, count) in expected {
+                assert!(sent.get(&key).is_some_and(|sent| *sent >= count), "{name} {key:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn frames_of_a_whole_stay_are_readable() {
+        let began_at = Timestamp::from_seconds(1_790_000_000);
+        let stay = recordings::stay(&recordings::stay_names()[0]).unwrap();
+        let mut readings = 0;
+        for window in windows(1_200) {
+            let entries = entries(&due(&stay, 60.0, window), began_at);
+            if entries.is_empty() {
+                continue;
+            }
+            let frame = encode_batch(&entries, None);
+            for entry in decode(FrameKind::Envelope, frame.as_bytes()).entries {
+                readings += entry.result.unwrap_or_else(|fault| panic!("{fault}: {frame}")).len();
+            }
+        }
+        assert!(readings > 50, "{readings}");
+    }
+
+    #[test]
+    fn saturation_and_battery_come_at_their_times() {
+        let values = saturation_values().unwrap();
+        assert_eq!(values.len(), 1_573);
+        assert!(values.iter().all(|value| *value > 50.0 && *value <= 100.0));
+        let at = Timestamp::from_seconds(0);
+        assert_eq!(windows(60).filter_map(|window| saturation(&values, 1_570, window, at)).count(), 6);
+        assert_eq!(windows(180).filter_map(|window| battery(window, at)).count(), 3);
+    }
+}
