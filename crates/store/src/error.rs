@@ -1,0 +1,157 @@
+//! What can go wrong with keeping and reading back.
+
+use std::path::PathBuf;
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory or a file in it cannot be used.
+    #[error("cannot use {path}: {what}")]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// In what way.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: Option<std::io::Error>,
+    },
+    /// Another process has it open.
+    #[error("{path} is in use by another process; stop it first")]
+    InUse {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// The key-encryption key is not the one this store was made with.
+    #[error("the key-encryption key (fingerprint {given}) does not open this store (made with {expected})")]
+    WrongKey {
+        /// Fingerprint of the key that was given.
+        given: String,
+        /// Fingerprint that the key store names.
+        expected: String,
+    },
+    /// A file is damaged.
+    #[error("{path} is damaged: {what}; restore it from a backup")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// The store was written by a later release.
+    #[error("the store has format {found}, this release knows up to {known}; run the later release")]
+    TooNew {
+        /// Format of the store.
+        found: u32,
+        /// Latest format known here.
+        known: u32,
+    },
+    /// The SQLite library is one with a known corruption bug.
+    #[error(
+        "the SQLite library is {found}; 3.51.3 or later is needed (earlier ones can corrupt a write-ahead log)"
+    )]
+    OldSqlite {
+        /// Its version.
+        found: String,
+    },
+    /// The database said no.
+    #[error("opening the store failed while {doing}")]
+    Database {
+        /// What was being done.
+        doing: &'static str,
+        /// What the database said.
+        #[source]
+        source: rusqlite::Error,
+    },
+}
+
+/// What can go wrong with keeping and reading back.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Stable storage failed under a commit. What is on disk is not known: the process must end and start again.
+    #[error("stable storage failed while {doing}; ending, so that nothing is acknowledged that may be lost")]
+    Durability {
+        /// What was being done.
+        doing: &'static str,
+        /// What the database said.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// There is no room on the disk. Nothing was kept.
+    #[error("the disk is full (while {doing}); make room, nothing was acknowledged")]
+    Full {
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// The database said no.
+    #[error("the database failed while {doing}")]
+    Database {
+        /// What was being done.
+        doing: &'static str,
+        /// What the database said.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A sealed row does not open: it was changed, moved or damaged, or its key is gone.
+    #[error("the sealed {what} cannot be opened")]
+    Sealed {
+        /// Which row.
+        what: String,
+        /// How it failed.
+        #[source]
+        source: trust::envelope::OpenError,
+    },
+    /// The patient's key was destroyed: the record is erased.
+    #[error("the key of {whose} is gone; the record is erased")]
+    KeyGone {
+        /// Whose.
+        whose: String,
+    },
+    /// A row opens but does not say what it should.
+    #[error("the {what} is damaged: {how}")]
+    Damaged {
+        /// Which row.
+        what: String,
+        /// In what way.
+        how: String,
+    },
+    /// An identity that cannot be packed.
+    #[error("no identifier can be made: {how}")]
+    Identity {
+        /// Why.
+        how: String,
+    },
+    /// A file beside the database failed.
+    #[error("{doing} {path} failed")]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Why a transaction was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum TransactError {
+    /// An expectation does not hold: somebody else was faster, or it exists already.
+    #[error("the {kind} was changed by somebody else, or exists already ({detail})")]
+    Conflict {
+        /// Which kind of document.
+        kind: &'static str,
+        /// Which expectation or unique index.
+        detail: String,
+    },
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] StoreError),
+}
+
+impl From<StoreError> for TransactError {
+    fn from(error: StoreError) -> Self {
+        TransactError::Store(error)
+    }
+}

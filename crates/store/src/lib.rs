@@ -1,0 +1,194 @@
+//! What is kept: the [`Store`] trait, its words, and the embedded SQLite implementation.
+//!
+//! The trait is narrow and speaks in batches. FHIR search, rules and rendering stay above it. One call is
+//! one transaction. Everything that says anything about a person is sealed before it reaches a file.
+
+mod error;
+pub mod sqlite;
+mod words;
+
+use std::path::Path;
+
+use clinical_model::{
+    Committed, DeviceId, Event, PatientId, QuarantineId, QuarantineItem, Reading, SeriesKey, Subject,
+    Timestamp, Waveform,
+};
+
+pub use error::{OpenError, StoreError, TransactError};
+pub use words::{
+    Actor, Appended, AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow, CommittedFact, Document,
+    DocumentQuery, DocumentWrite, Expected, Folded, FrameRecord, GroupSummary, IndexEntry, KeptFrame,
+    KeyDomain, Kind, Order, QuarantineCount, RangeQuery, RestoreReport, SeriesFilter, StoredGroup,
+    Transaction, VerifyFinding, VerifyReport, series_of,
+};
+
+/// What is kept, whatever keeps it. All methods block; call them off the async threads.
+pub trait Store: Send + Sync + 'static {
+    // --- Ingest -------------------------------------------------------------------------------------------
+
+    /// Commits one group of frames with everything that must be true at the same instant: the journal row, the
+    /// quarantined items, the latest values and the group's audit record. When it returns, all of it is on
+    /// stable storage. Called by one thread.
+    ///
+    /// # Errors
+    /// [`StoreError::Durability`] when stable storage failed: the process must end. [`StoreError::Full`] when
+    /// there is no room: nothing was kept.
+    fn append(&self, frames: &[FrameRecord], committed_at: Timestamp) -> Result<Appended, StoreError>;
+
+    /// Committed groups with a number above `after`, oldest first, at most `limit_groups`.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading or opening a sealed row.
+    fn groups_after(&self, after: u64, limit_groups: usize) -> Result<Vec<StoredGroup>, StoreError>;
+
+    /// The last committed group; 0 when there is none.
+    fn last_group(&self) -> u64;
+
+    /// How far a consumer has come; 0 when it has not begun. A journal row is folded only after every consumer
+    /// that ever advanced has passed it.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading.
+    fn cursor(&self, consumer: &str) -> Result<u64, StoreError>;
+
+    /// Folds journal rows into blocks: a set union on (series, measured time, sequence), in one transaction.
+    /// At most `limit_groups`; folding twice changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is changed then.
+    fn fold(&self, limit_groups: usize, now: Timestamp) -> Result<Folded, StoreError>;
+
+    // --- Reading back -------------------------------------------------------------------------------------
+
+    /// The series that match.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading.
+    fn series(&self, filter: &SeriesFilter) -> Result<Vec<SeriesKey>, StoreError>;
+
+    /// Readings of one series in `[from, to)` by measured time, blocks and recent tail joined, repeats removed.
+    /// Two different values under one identity both come, oldest commit first, the later with a finding.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading or opening a sealed block.
+    fn readings(&self, series: &SeriesKey, range: &RangeQuery)
+    -> Result<Vec<Committed<Reading>>, StoreError>;
+
+    /// Waveform blocks of one series that touch `[from, to)`, oldest first, repeats removed. `limit` counts blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading or opening a sealed block.
+    fn waveforms(
+        &self,
+        series: &SeriesKey,
+        range: &RangeQuery,
+    ) -> Result<Vec<Committed<Waveform>>, StoreError>;
+
+    /// Events of one series in `[from, to)`, repeats removed.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading or opening a sealed row.
+    fn events(&self, series: &SeriesKey, range: &RangeQuery) -> Result<Vec<Committed<Event>>, StoreError>;
+
+    /// The latest reading of every scalar series of a subject, from the table kept in the commit.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading or opening a sealed row.
+    fn latest(&self, subject: Subject) -> Result<Vec<Committed<Reading>>, StoreError>;
+
+    /// The frames of a device that were received at exactly `received_at` (milliseconds): the raw bytes behind a value.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading or opening a sealed block.
+    fn frames(&self, device: DeviceId, received_at: Timestamp) -> Result<Vec<KeptFrame>, StoreError>;
+
+    // --- Identifiers --------------------------------------------------------------------------------------
+
+    /// The sealed identifier of a reading, panel, waveform or event: its identity, unreadable to an outsider.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the series is not known or the identity does not fit.
+    fn identifier(&self, series: &SeriesKey, at: Timestamp, sequence: u32) -> Result<String, StoreError>;
+
+    /// The inverse of [`Store::identifier`]; `None` for anything that we did not make.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading.
+    fn open_identifier(&self, text: &str) -> Result<Option<(SeriesKey, Timestamp, u32)>, StoreError>;
+
+    /// The keyed blind index of a value: equal values give equal bytes, and nothing else can be learned.
+    fn blind(&self, field: &str, value: &str) -> [u8; 16];
+
+    // --- Documents, audit, quarantine -----------------------------------------------------------------------
+
+    /// Writes documents with their index rows, audit rows and a consumer's progress, all or nothing.
+    ///
+    /// # Errors
+    /// [`TransactError::Conflict`] where an expectation does not hold, [`TransactError::Store`] otherwise.
+    fn transact(&self, transaction: &Transaction) -> Result<(), TransactError>;
+
+    /// One document.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading or opening it.
+    fn document(&self, kind: Kind, id: [u8; 16]) -> Result<Option<Document>, StoreError>;
+
+    /// Documents of a kind in the order of an index, from a position on.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading or opening one.
+    fn documents(&self, query: &DocumentQuery) -> Result<Vec<Document>, StoreError>;
+
+    /// Audit rows, newest first, from a position on.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading or opening one.
+    fn audit_rows(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError>;
+
+    /// Audit records of committed groups, newest first, numbers below `before`.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading or opening one.
+    fn group_summaries(&self, before: Option<u64>, limit: usize) -> Result<Vec<GroupSummary>, StoreError>;
+
+    /// One quarantined item.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading or opening it.
+    fn quarantined(&self, id: QuarantineId) -> Result<Option<QuarantineItem>, StoreError>;
+
+    /// Quarantined items, newest first; `waiting_only` leaves out what a person has dealt with.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading or opening one.
+    fn quarantine(
+        &self,
+        waiting_only: bool,
+        before: Option<(Timestamp, QuarantineId)>,
+        limit: usize,
+    ) -> Result<Vec<QuarantineItem>, StoreError>;
+
+    /// How much is waiting in quarantine.
+    fn quarantine_count(&self) -> QuarantineCount;
+
+    // --- Care of the whole ----------------------------------------------------------------------------------
+
+    /// Copies the running store, consistent at one instant, into an empty directory, with a manifest of counts
+    /// and hashes. `progress` gets pages done and pages in all.
+    ///
+    /// # Errors
+    /// [`StoreError`]; an unfinished copy is removed.
+    fn backup(&self, target: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<RestoreReport, StoreError>;
+
+    /// Reads everything once: file integrity, every seal, every block's counts.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it could not even be read; damage that was found is in the report.
+    fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, StoreError>;
+
+    /// Makes sure that a patient has a key of their own.
+    ///
+    /// # Errors
+    /// [`StoreError`] on writing the key store.
+    fn ensure_patient_key(&self, patient: PatientId) -> Result<(), StoreError>;
+}

@@ -1,0 +1,330 @@
+//! Audit rows: a place in the log without gaps, plain columns that name nobody, the rest sealed, and a leaf for the log.
+
+use clinical_model::{AlertId, DeviceId, PatientId, RecordId, Timestamp, UserId};
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, params, params_from_iter};
+use serde::{Deserialize, Serialize};
+use trust::Aad;
+
+use super::SqliteStore;
+use super::connection::read;
+use super::keys::{Domain, Purpose};
+use crate::StoreError;
+use crate::words::{Actor, AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow};
+
+const DOING: &str = "writing audit rows";
+/// Longest detail that is kept, in bytes: a query or a reason, not a document.
+const DETAIL_LIMIT_BYTES: usize = 4_096;
+/// Longest name of a program, or name that somebody claimed, in bytes.
+const NAME_LIMIT_BYTES: usize = 256;
+/// Stands in for what can no longer be read after a patient's key was destroyed.
+const ERASED: &str = "(erased)";
+
+const USER: u8 = 1;
+const DEVICE: u8 = 2;
+const PROGRAM: u8 = 3;
+const SYSTEM: u8 = 4;
+const UNPROVEN: u8 = 5;
+
+/// What is sealed of an audit row. Keys are part of the storage format.
+#[derive(Serialize, Deserialize)]
+struct Payload {
+    /// Name of a program, or name that somebody claimed.
+    name: Option<String>,
+    patient: Option<PatientId>,
+    device: Option<DeviceId>,
+    alert: Option<AlertId>,
+    object: String,
+    detail: String,
+}
+
+/// The plain columns of a row.
+pub(super) struct Plain {
+    pub(super) sequence: u64,
+    pub(super) at: i64,
+    pub(super) action: u8,
+    pub(super) outcome: u8,
+    pub(super) patient: Option<[u8; 16]>,
+    pub(super) actor: Vec<u8>,
+    pub(super) sealed: Vec<u8>,
+    pub(super) leaf: [u8; 32],
+}
+
+pub(super) const COLUMNS: &str = "sequence, at, action, outcome, patient, actor, sealed, leaf";
+
+impl Plain {
+    /// From [`COLUMNS`].
+    pub(super) fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Plain {
+            sequence: row.get::<_, i64>(0)?.unsigned_abs(),
+            at: row.get(1)?,
+            action: row.get(2)?,
+            outcome: row.get(3)?,
+            patient: row.get(4)?,
+            actor: row.get(5)?,
+            sealed: row.get(6)?,
+            leaf: row.get(7)?,
+        })
+    }
+
+    /// What the leaf commits to openly; it names nobody.
+    fn header(&self) -> Vec<u8> {
+        let mut header = self.sequence.to_be_bytes().to_vec();
+        header.extend_from_slice(&self.at.to_be_bytes());
+        header.push(self.action);
+        header.push(self.outcome);
+        header.extend_from_slice(&self.actor);
+        header
+    }
+}
+
+fn place(sequence: &[u8; 8]) -> Aad<'_> {
+    Aad { table: "audit", row: sequence, column: "record" }
+}
+
+impl SqliteStore {
+    /// Appends rows to the log, inside the caller's transaction.
+    pub(super) fn write_audit(
+        &self,
+        connection: &Connection,
+        records: &[AuditRecord],
+    ) -> Result<(), StoreError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let last: i64 = connection
+            .prepare_cached("SELECT coalesce(max(sequence), 0) FROM audit")
+            .and_then(|mut select| select.query_row([], |row| row.get(0)))
+            .map_err(read(DOING))?;
+        let mut insert = connection
+            .prepare_cached(
+                "INSERT INTO audit(sequence, at, action, outcome, patient, actor, sealed, leaf)
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )
+            .map_err(self.wrote(DOING))?;
+        for (sequence, record) in (last.unsigned_abs() + 1..).zip(records) {
+            let row = self.seal_audit(sequence, record)?;
+            insert
+                .execute(params![
+                    row.sequence as i64,
+                    row.at,
+                    row.action,
+                    row.outcome,
+                    row.patient,
+                    row.actor,
+                    row.sealed,
+                    row.leaf
+                ])
+                .map_err(self.wrote(DOING))?;
+        }
+        Ok(())
+    }
+
+    fn seal_audit(&self, sequence: u64, record: &AuditRecord) -> Result<Plain, StoreError> {
+        let name = match &record.actor {
+            Actor::Program(name) | Actor::Unproven(name) => Some(cut(name, NAME_LIMIT_BYTES)),
+            Actor::User(_) | Actor::Device(_) | Actor::System => None,
+        };
+        let payload = Payload {
+            name,
+            patient: record.patient,
+            device: record.device,
+            alert: record.alert,
+            object: cut(&record.object, NAME_LIMIT_BYTES),
+            detail: cut(&record.detail, DETAIL_LIMIT_BYTES),
+        };
+        let json = serde_json::to_vec(&payload).map_err(|error| StoreError::Damaged {
+            what: format!("audit row {sequence}"),
+            how: error.to_string(),
+        })?;
+        let blinding = trust::audit::new_blinding();
+        let mut plain = blinding.to_vec();
+        plain.extend_from_slice(&json);
+        // Under the patient's key where there is one; a question about somebody unknown must not make keys.
+        let key = match record.patient {
+            Some(patient) => self.keys.existing(Domain::Patient(patient))?,
+            None => None,
+        };
+        let key = match key {
+            Some(key) => key,
+            None => self.keys.sealing(Domain::System(Purpose::Audit), record.at)?,
+        };
+        let mut row = Plain {
+            sequence,
+            at: record.at.as_micros(),
+            action: record.action as u8,
+            outcome: record.outcome as u8,
+            patient: record.patient.map(RecordId::to_bytes),
+            actor: self.actor_bytes(&record.actor),
+            sealed: key.seal(place(&sequence.to_be_bytes()), &plain),
+            leaf: [0; 32],
+        };
+        row.leaf = trust::audit::leaf(&row.header(), &blinding, &json);
+        Ok(row)
+    }
+
+    /// A kind, and an id or the blind index of a name.
+    fn actor_bytes(&self, actor: &Actor) -> Vec<u8> {
+        let (kind, id) = match actor {
+            Actor::User(user) => (USER, user.to_bytes()),
+            Actor::Device(device) => (DEVICE, device.to_bytes()),
+            Actor::Program(name) => (PROGRAM, self.blind.index("audit actor", &cut(name, NAME_LIMIT_BYTES))),
+            Actor::System => (SYSTEM, [0; 16]),
+            Actor::Unproven(name) => {
+                (UNPROVEN, self.blind.index("audit actor", &cut(name, NAME_LIMIT_BYTES)))
+            }
+        };
+        let mut bytes = vec![kind];
+        bytes.extend_from_slice(&id);
+        bytes
+    }
+
+    pub(super) fn page_audit(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError> {
+        let doing = "listing the audit log";
+        let mut sql = format!("SELECT {COLUMNS} FROM audit WHERE 1 = 1");
+        let mut values: Vec<Sql> = Vec::new();
+        let mut add = |condition: &str, value: Option<Sql>| {
+            if let Some(value) = value {
+                values.push(value);
+                sql.push_str(&format!(" AND {condition} ?{}", values.len()));
+            }
+        };
+        add("patient =", query.patient.map(|patient| Sql::from(patient.to_bytes().to_vec())));
+        add("actor =", query.actor.as_ref().map(|actor| Sql::from(self.actor_bytes(actor))));
+        add("at >=", query.from.map(|at| Sql::from(at.as_micros())));
+        add("at <", query.to.map(|at| Sql::from(at.as_micros())));
+        add("sequence <", query.before.map(|before| Sql::from(before.min(i64::MAX as u64) as i64)));
+        values.push(Sql::from(query.limit.min(i64::MAX as usize) as i64));
+        sql.push_str(&format!(" ORDER BY sequence DESC LIMIT ?{}", values.len()));
+        let connection = self.readers.get();
+        let mut select = connection.prepare_cached(&sql).map_err(read(doing))?;
+        let rows = select.query_map(params_from_iter(values), Plain::from_row).map_err(read(doing))?;
+        rows.map(|row| {
+            let row = row.map_err(read(doing))?;
+            match self.open_audit(&row) {
+                Err(StoreError::KeyGone { .. }) => erased(&row),
+                other => other,
+            }
+        })
+        .collect()
+    }
+
+    /// Opens a row and proves that its leaf and its plain columns are those that were written.
+    pub(super) fn open_audit(&self, row: &Plain) -> Result<AuditRow, StoreError> {
+        let what = || format!("audit row {}", row.sequence);
+        let damaged = |how: &str| StoreError::Damaged { what: what(), how: how.to_owned() };
+        let plain = self.keys.open_sealed(place(&row.sequence.to_be_bytes()), &row.sealed, &what)?;
+        let Some((blinding, json)) = plain.split_first_chunk::<32>() else {
+            return Err(damaged("it ends too early"));
+        };
+        if trust::audit::leaf(&row.header(), blinding, json) != row.leaf {
+            return Err(damaged("its leaf does not match its content"));
+        }
+        let payload: Payload = serde_json::from_slice(json).map_err(|error| damaged(&error.to_string()))?;
+        if payload.patient.map(RecordId::to_bytes) != row.patient {
+            return Err(damaged("the patient beside it is another"));
+        }
+        let actor = actor(&row.actor, payload.name).ok_or_else(|| damaged("its actor is not readable"))?;
+        let record = AuditRecord {
+            at: Timestamp::from_micros(row.at),
+            actor,
+            action: action(row.action).ok_or_else(|| damaged("its action is unknown to this release"))?,
+            outcome: outcome(row.outcome).ok_or_else(|| damaged("its outcome is unknown to this release"))?,
+            patient: payload.patient,
+            device: payload.device,
+            alert: payload.alert,
+            object: payload.object,
+            detail: payload.detail,
+        };
+        Ok(AuditRow { sequence: row.sequence, record, leaf: row.leaf })
+    }
+}
+
+/// The open part of a row whose patient was erased: the log stays whole.
+fn erased(row: &Plain) -> Result<AuditRow, StoreError> {
+    let damaged = || StoreError::Damaged {
+        what: format!("audit row {}", row.sequence),
+        how: "its plain columns are not readable".to_owned(),
+    };
+    let record = AuditRecord {
+        at: Timestamp::from_micros(row.at),
+        actor: actor(&row.actor, Some(ERASED.to_owned())).ok_or_else(damaged)?,
+        action: action(row.action).ok_or_else(damaged)?,
+        outcome: outcome(row.outcome).ok_or_else(damaged)?,
+        patient: row.patient.map(PatientId::from_bytes),
+        device: None,
+        alert: None,
+        object: ERASED.to_owned(),
+        detail: String::new(),
+    };
+    Ok(AuditRow { sequence: row.sequence, record, leaf: row.leaf })
+}
+
+fn actor(bytes: &[u8], name: Option<String>) -> Option<Actor> {
+    let (kind, id) = bytes.split_first()?;
+    let id: [u8; 16] = id.try_into().ok()?;
+    match *kind {
+        USER => Some(Actor::User(UserId::from_bytes(id))),
+        DEVICE => Some(Actor::Device(DeviceId::from_bytes(id))),
+        PROGRAM => name.map(Actor::Program),
+        SYSTEM => Some(Actor::System),
+        UNPROVEN => name.map(Actor::Unproven),
+        _ => None,
+    }
+}
+
+fn action(number: u8) -> Option<AuditAction> {
+    const ACTIONS: [AuditAction; 12] = [
+        AuditAction::Create,
+        AuditAction::Read,
+        AuditAction::Update,
+        AuditAction::Delete,
+        AuditAction::Search,
+        AuditAction::Stream,
+        AuditAction::SignIn,
+        AuditAction::SignOut,
+        AuditAction::Assign,
+        AuditAction::Answer,
+        AuditAction::Quarantine,
+        AuditAction::Administer,
+    ];
+    ACTIONS.into_iter().find(|action| *action as u8 == number)
+}
+
+fn outcome(number: u8) -> Option<AuditOutcome> {
+    [AuditOutcome::Success, AuditOutcome::Refused, AuditOutcome::Failed]
+        .into_iter()
+        .find(|outcome| *outcome as u8 == number)
+}
+
+/// At most so many bytes, ending at a character.
+fn cut(text: &str, limit: usize) -> String {
+    let mut end = text.len().min(limit);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_details_are_cut_between_characters() {
+        assert_eq!(cut("abc", 2), "ab");
+        assert_eq!(cut("aé", 2), "a");
+        assert_eq!(cut("aé", 3), "aé");
+        assert_eq!(cut("", 5), "");
+    }
+
+    #[test]
+    fn every_number_means_at_most_one_action_and_outcome() {
+        for number in 0..=u8::MAX {
+            assert!(action(number).is_none_or(|action| action as u8 == number));
+            assert!(outcome(number).is_none_or(|outcome| outcome as u8 == number));
+        }
+        assert_eq!(action(12), Some(AuditAction::Administer));
+        assert_eq!(outcome(8), Some(AuditOutcome::Failed));
+    }
+}

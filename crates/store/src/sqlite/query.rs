@@ -1,0 +1,366 @@
+//! Reading back: blocks and tail joined, repeats dropped by identity, only the blocks that a range touches.
+
+use clinical_model::{
+    Committed, DeviceId, Event, Findings, Reading, RecordId, SeriesKey, Subject, Timestamp, Waveform,
+};
+use rusqlite::{Connection, params};
+use trust::identity::PackedIdentity;
+
+use super::connection::{read, readable};
+use super::fold_parts::{BlockRef, Overlap, WaveRef, overlap};
+use super::row::{Row, unite};
+use super::{SqliteStore, append, blocks};
+use crate::StoreError;
+use crate::words::{KeptFrame, Order, RangeQuery, SeriesFilter};
+
+/// Kind in sealed identifiers. Panels, readings, curves and events are told apart by the measure of their series.
+const IDENTITY_KIND: u8 = 1;
+
+const READINGS: &str = "reading a series";
+
+impl SqliteStore {
+    pub(super) fn query_readings(
+        &self,
+        series: &SeriesKey,
+        range: &RangeQuery,
+    ) -> Result<Vec<Committed<Reading>>, StoreError> {
+        let Some(number) = self.series_number(series) else { return Ok(Vec::new()) };
+        if range.limit == 0 || range.from >= range.to {
+            return Ok(Vec::new());
+        }
+        // The tail first: what a fold moves in between is then seen twice, never missed.
+        let recent = readable(&self.tail).rows(number, range);
+        let mut rows: Vec<Row> = Vec::new();
+        let inside =
+            |row: &Row| range.from.as_micros() <= row.measured_us && row.measured_us < range.to.as_micros();
+        let connection = self.readers.get();
+        self.each_block(&connection, number, range, &mut |block| {
+            rows.extend(self.open_block(&block)?.into_iter().filter(&inside));
+            // Blocks do not overlap, so later ones cannot come before what is here already.
+            Ok(rows.len() < range.limit)
+        })?;
+        drop(connection);
+        // One identity never spans two blocks, so each identity's rows stand in the order of their commits.
+        rows.extend(recent);
+        unite(&mut rows);
+        if range.order == Order::Descending {
+            rows.reverse();
+        }
+        rows.truncate(range.limit);
+        Ok(rows.iter().map(|row| row.committed(*series)).collect())
+    }
+
+    /// Calls back with the blocks of a series that touch a range, in its order, until told to stop.
+    fn each_block(
+        &self,
+        connection: &Connection,
+        series: u32,
+        range: &RangeQuery,
+        each: &mut dyn FnMut(BlockRef) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        let doing = READINGS;
+        // One snapshot for both statements: a fold in between must not split a block under our hands.
+        let snapshot = connection.unchecked_transaction().map_err(read(doing))?;
+        // Blocks are disjoint and sorted: of those that begin before the range only the last can reach into it.
+        let begin: i64 = snapshot
+            .prepare_cached(
+                "SELECT coalesce(max(first_at), ?2) FROM block WHERE series = ?1 AND first_at < ?2",
+            )
+            .and_then(|mut select| {
+                select.query_row(params![series, range.from.as_micros()], |row| row.get(0))
+            })
+            .map_err(read(doing))?;
+        let sql = match range.order {
+            Order::Ascending => {
+                "SELECT number, series, first_at, first_sequence, last_at, count, sealed FROM block
+                 WHERE series = ?1 AND first_at >= ?2 AND first_at < ?3 ORDER BY first_at, first_sequence"
+            }
+            Order::Descending => {
+                "SELECT number, series, first_at, first_sequence, last_at, count, sealed FROM block
+                 WHERE series = ?1 AND first_at >= ?2 AND first_at < ?3 ORDER BY first_at DESC, first_sequence DESC"
+            }
+        };
+        let mut select = snapshot.prepare_cached(sql).map_err(read(doing))?;
+        let mut rows = select.query(params![series, begin, range.to.as_micros()]).map_err(read(doing))?;
+        while let Some(row) = rows.next().map_err(read(doing))? {
+            let block = BlockRef::from_row(row).map_err(read(doing))?;
+            if block.last_at >= range.from.as_micros() && !each(block)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens and decodes a block of readings and compares it with the plain columns beside it.
+    pub(super) fn open_block(&self, block: &BlockRef) -> Result<Vec<Row>, StoreError> {
+        let what = || format!("block {} of series {}", block.number, block.series);
+        let plain = self.keys.open_sealed(block.place(&block.row_key()), &block.sealed, &what)?;
+        let rows = blocks::decode_rows(&plain).map_err(|malformed| malformed.of(what()))?;
+        let matches = rows.len() as u64 == block.count
+            && rows.first().is_some_and(|row| row.key() == (block.first_at, block.first_sequence))
+            && rows.last().is_some_and(|row| row.measured_us == block.last_at);
+        if !matches {
+            let how = "its rows do not match the columns beside it".to_owned();
+            return Err(StoreError::Damaged { what: what(), how });
+        }
+        Ok(rows)
+    }
+
+    pub(super) fn query_waveforms(
+        &self,
+        series: &SeriesKey,
+        range: &RangeQuery,
+    ) -> Result<Vec<Committed<Waveform>>, StoreError> {
+        let Some(number) = self.series_number(series) else { return Ok(Vec::new()) };
+        if range.limit == 0 || range.from >= range.to {
+            return Ok(Vec::new());
+        }
+        let recent = readable(&self.tail).waveforms(number, range);
+        let connection = self.readers.get();
+        let (from, to) = (range.from.as_micros(), range.to.as_micros());
+        let mut curves = Vec::new();
+        for wave in self.wave_blocks(&connection, number, from, to, range.order, range.limit)? {
+            curves.push(self.open_wave(&wave, *series)?);
+        }
+        drop(connection);
+        curves.sort_by_key(|curve| curve.start);
+        for chunk in recent {
+            add_curve(&mut curves, &chunk);
+        }
+        curves.sort_by_key(|curve| curve.start);
+        if range.order == Order::Descending {
+            curves.reverse();
+        }
+        curves.truncate(range.limit);
+        Ok(curves)
+    }
+
+    /// Blocks of a curve that touch `[from, to)`.
+    pub(super) fn wave_blocks(
+        &self,
+        connection: &Connection,
+        series: u32,
+        from_us: i64,
+        to_us: i64,
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<WaveRef>, StoreError> {
+        let doing = "reading a curve";
+        let longest: i64 = connection
+            .prepare_cached("SELECT coalesce(max(duration_us), 0) FROM wave_block WHERE series = ?1")
+            .and_then(|mut select| select.query_row([series], |row| row.get(0)))
+            .map_err(read(doing))?;
+        let sql = match order {
+            Order::Ascending => {
+                "SELECT number, series, start_at, duration_us, sealed FROM wave_block
+                 WHERE series = ?1 AND start_at >= ?2 AND start_at < ?4 AND start_at + duration_us > ?3
+                 ORDER BY start_at, number LIMIT ?5"
+            }
+            Order::Descending => {
+                "SELECT number, series, start_at, duration_us, sealed FROM wave_block
+                 WHERE series = ?1 AND start_at >= ?2 AND start_at < ?4 AND start_at + duration_us > ?3
+                 ORDER BY start_at DESC, number DESC LIMIT ?5"
+            }
+        };
+        let mut select = connection.prepare_cached(sql).map_err(read(doing))?;
+        let earliest = from_us.saturating_sub(longest);
+        let limit = limit.min(i64::MAX as usize) as i64;
+        let rows = select
+            .query_map(params![series, earliest, from_us, to_us, limit], WaveRef::from_row)
+            .map_err(read(doing))?;
+        rows.map(|row| row.map_err(read(doing))).collect()
+    }
+
+    pub(super) fn open_wave(
+        &self,
+        wave: &WaveRef,
+        series: SeriesKey,
+    ) -> Result<Committed<Waveform>, StoreError> {
+        let what = || format!("curve block {} of series {}", wave.number, wave.series);
+        let plain = self.keys.open_sealed(wave.place(&wave.row_key()), &wave.sealed, &what)?;
+        let curve = blocks::decode_curve(&plain, series).map_err(|malformed| malformed.of(what()))?;
+        if curve.start.as_micros() != wave.start_at
+            || curve.end().micros_since(curve.start) != wave.duration_us
+        {
+            let how = "its samples do not match the columns beside it".to_owned();
+            return Err(StoreError::Damaged { what: what(), how });
+        }
+        Ok(curve)
+    }
+
+    pub(super) fn query_events(
+        &self,
+        series: &SeriesKey,
+        range: &RangeQuery,
+    ) -> Result<Vec<Committed<Event>>, StoreError> {
+        let doing = "reading events";
+        let Some(number) = self.series_number(series) else { return Ok(Vec::new()) };
+        if range.limit == 0 || range.from >= range.to {
+            return Ok(Vec::new());
+        }
+        let recent = readable(&self.tail).events(number, range);
+        let connection = self.readers.get();
+        let sql = match range.order {
+            Order::Ascending => {
+                "SELECT at, sequence, version, sealed FROM event WHERE series = ?1 AND at >= ?2 AND at < ?3
+                 ORDER BY at, sequence, version LIMIT ?4"
+            }
+            Order::Descending => {
+                "SELECT at, sequence, version, sealed FROM event WHERE series = ?1 AND at >= ?2 AND at < ?3
+                 ORDER BY at DESC, sequence DESC, version DESC LIMIT ?4"
+            }
+        };
+        let mut select = connection.prepare_cached(sql).map_err(read(doing))?;
+        let limit = range.limit.min(i64::MAX as usize) as i64;
+        let bounds = params![number, range.from.as_micros(), range.to.as_micros(), limit];
+        let rows = select
+            .query_map(bounds, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, Vec<u8>>(3)?)))
+            .map_err(read(doing))?;
+        let mut events = Vec::new();
+        for row in rows {
+            let (at, sequence, version, sealed) = row.map_err(read(doing))?;
+            let place = super::fold_parts::EventPlace { series: number, at, sequence, version };
+            events.push(self.open_event(&place, *series, &sealed)?);
+        }
+        if range.order == Order::Descending {
+            events.reverse();
+        }
+        for event in recent {
+            add_event(&mut events, &event);
+        }
+        if range.order == Order::Descending {
+            events.reverse();
+        }
+        events.truncate(range.limit);
+        Ok(events)
+    }
+
+    pub(super) fn query_latest(&self, subject: Subject) -> Result<Vec<Committed<Reading>>, StoreError> {
+        let doing = "reading the latest values";
+        let keys = readable(&self.series)
+            .matching(&SeriesFilter { subject: Some(subject), ..SeriesFilter::default() });
+        let connection = self.readers.get();
+        let mut select =
+            connection.prepare_cached("SELECT sealed FROM latest WHERE series = ?1").map_err(read(doing))?;
+        let mut latest = Vec::new();
+        for key in keys.iter().filter(|key| key.measure.is_scalar()) {
+            let Some(number) = self.series_number(key) else { continue };
+            let mut rows = select.query([number]).map_err(read(doing))?;
+            let Some(row) = rows.next().map_err(read(doing))? else { continue };
+            let sealed: Vec<u8> = row.get(0).map_err(read(doing))?;
+            latest.push(self.open_latest(number, &sealed)?.committed(*key));
+        }
+        Ok(latest)
+    }
+
+    pub(super) fn open_latest(&self, series: u32, sealed: &[u8]) -> Result<Row, StoreError> {
+        let what = || format!("latest value of series {series}");
+        let plain = self.keys.open_sealed(append::latest_place(&series.to_be_bytes()), sealed, &what)?;
+        Row::decode(&plain).map_err(|malformed| malformed.of(what()))
+    }
+
+    pub(super) fn query_frames(
+        &self,
+        device: DeviceId,
+        received_at: Timestamp,
+    ) -> Result<Vec<KeptFrame>, StoreError> {
+        let doing = "reading raw frames";
+        let received_ms = received_at.as_millis();
+        let groups = readable(&self.tail).groups_with_frame(device, received_ms);
+        let connection = self.readers.get();
+        let asked = |frame: &clinical_model::Frame| {
+            frame.device == device && frame.received_at.as_millis() == received_ms
+        };
+        let mut recent: Vec<KeptFrame> = Vec::new();
+        for number in groups {
+            let found = self.decode_groups(&connection, number - 1, number, 1, true)?;
+            // A group that is gone was folded a moment ago: the blocks have it.
+            for group in found {
+                let frames = group.frames.into_iter().map(|row| row.frame).filter(&asked);
+                recent.extend(frames.map(|frame| KeptFrame { frame, committed_at: group.committed_at }));
+            }
+        }
+        let mut kept: Vec<KeptFrame> = Vec::new();
+        let mut select = connection
+            .prepare_cached(
+                "SELECT number, sealed FROM frame_block
+                 WHERE device = ?1 AND first_received <= ?2 AND last_received >= ?2 ORDER BY number",
+            )
+            .map_err(read(doing))?;
+        let rows = select
+            .query_map(params![device.to_bytes(), received_ms], |row| Ok((row.get(0)?, row.get(1)?)))
+            .map_err(read(doing))?;
+        for row in rows {
+            let (number, sealed): (i64, Vec<u8>) = row.map_err(read(doing))?;
+            kept.extend(
+                self.open_frames(number, device, &sealed)?.into_iter().filter(|kept| asked(&kept.frame)),
+            );
+        }
+        // A fold between the two looks shows a frame twice.
+        recent.retain(|frame| !kept.contains(frame));
+        kept.append(&mut recent);
+        kept.sort_by_key(|kept| kept.committed_at);
+        Ok(kept)
+    }
+
+    pub(super) fn seal_identifier(
+        &self,
+        series: &SeriesKey,
+        at: Timestamp,
+        sequence: u32,
+    ) -> Result<String, StoreError> {
+        let number = self
+            .series_number(series)
+            .ok_or_else(|| StoreError::Identity { how: "the series is not known here".to_owned() })?;
+        let identity =
+            PackedIdentity { kind: IDENTITY_KIND, series: number, measured_us: at.as_micros(), sequence };
+        self.identity.seal(&identity).map_err(|error| StoreError::Identity { how: error.to_string() })
+    }
+
+    pub(super) fn unseal_identifier(&self, text: &str) -> Option<(SeriesKey, Timestamp, u32)> {
+        let identity = self.identity.open(text).ok().filter(|identity| identity.kind == IDENTITY_KIND)?;
+        let at = Timestamp::from_micros(identity.measured_us);
+        let key = self.series_key(identity.series)?;
+        // An instant outside our range was clamped: we made no such identifier.
+        (at.as_micros() == identity.measured_us).then_some((key, at, identity.sequence))
+    }
+
+    pub(super) fn read_cursor(&self, consumer: &str) -> Result<u64, StoreError> {
+        let doing = "reading a cursor";
+        let connection = self.readers.get();
+        let mut select = connection
+            .prepare_cached("SELECT position FROM cursor WHERE consumer = ?1")
+            .map_err(read(doing))?;
+        let mut rows = select.query([consumer]).map_err(read(doing))?;
+        match rows.next().map_err(read(doing))? {
+            Some(row) => Ok(row.get::<_, i64>(0).map_err(read(doing))? as u64),
+            None => Ok(0),
+        }
+    }
+}
+
+/// Adds a chunk of the tail to curves sorted by start: a repeat vanishes, another content is marked.
+fn add_curve(curves: &mut Vec<Committed<Waveform>>, chunk: &Committed<Waveform>) {
+    match curves.iter().map(|curve| overlap(curve, chunk)).max() {
+        Some(Overlap::Repeat) => {}
+        Some(Overlap::Differs) => {
+            let mut waveform = chunk.get().clone();
+            waveform.findings |= Findings::CONFLICT;
+            curves.push(Committed::restored(waveform, chunk.committed_at(), chunk.group()));
+        }
+        Some(Overlap::None) | None => curves.push(chunk.clone()),
+    }
+}
+
+/// Adds an event of the tail to events sorted by identity: a repeat vanishes, another content is marked.
+fn add_event(events: &mut Vec<Committed<Event>>, event: &Committed<Event>) {
+    let key = (event.at, event.sequence);
+    let end = events.partition_point(|kept| (kept.at, kept.sequence) <= key);
+    let run = events[..end].iter().rev().take_while(|kept| (kept.at, kept.sequence) == key);
+    if run.clone().any(|kept| (&kept.amount, &kept.text) == (&event.amount, &event.text)) {
+        return;
+    }
+    let mut added = event.get().clone();
+    added.findings.set(Findings::CONFLICT, added.findings.contains(Findings::CONFLICT) || run.count() > 0);
+    events.insert(end, Committed::restored(added, event.committed_at(), event.group()));
+}

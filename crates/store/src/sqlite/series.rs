@@ -1,0 +1,158 @@
+//! The series numbers, all of them in memory: every commit and every query asks for them.
+
+use std::collections::HashMap;
+
+use clinical_model::{DeviceId, Measure, MeasureKind, SeriesKey, Subject};
+use rusqlite::{Connection, params};
+
+use crate::{SeriesFilter, StoreError};
+
+/// Most series of one store: about 160 bytes each in memory, so this is 640 MB; larger sites use several nodes.
+const SERIES_LIMIT: usize = 4_000_000;
+
+/// Numbers and keys of all series.
+#[derive(Default)]
+pub(super) struct SeriesTable {
+    by_key: HashMap<SeriesKey, u32>,
+    /// The key of number n stands at n - 1.
+    keys: Vec<SeriesKey>,
+    by_subject: HashMap<Subject, Vec<u32>>,
+    by_device: HashMap<DeviceId, Vec<u32>>,
+}
+
+impl SeriesTable {
+    /// Reads the table.
+    pub(super) fn load(connection: &Connection) -> Result<Self, LoadError> {
+        let mut table = SeriesTable::default();
+        let mut statement = connection
+            .prepare("SELECT number, subject_kind, subject, measure, device FROM series ORDER BY number")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let number: u32 = row.get(0)?;
+            let subject = Subject::from_parts(row.get(1)?, row.get(2)?);
+            let measure = Measure::by_number(row.get(3)?);
+            let (Some(subject), Some(measure)) = (subject, measure) else {
+                return Err(LoadError::Unknown { number });
+            };
+            if number as usize != table.keys.len() + 1 {
+                return Err(LoadError::Gap { number });
+            }
+            table.insert(SeriesKey { subject, measure, device: DeviceId::from_bytes(row.get(4)?) });
+        }
+        Ok(table)
+    }
+
+    pub(super) fn number(&self, key: &SeriesKey) -> Option<u32> {
+        self.by_key.get(key).copied()
+    }
+
+    pub(super) fn key(&self, number: u32) -> Option<SeriesKey> {
+        self.keys.get((number as usize).checked_sub(1)?).copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The series that match, without panels: they have no values of their own.
+    pub(super) fn matching(&self, filter: &SeriesFilter) -> Vec<SeriesKey> {
+        let fits = |key: &SeriesKey| {
+            !is_panel(key.measure)
+                && filter.subject.is_none_or(|subject| key.subject == subject)
+                && filter.device.is_none_or(|device| key.device == device)
+                && (filter.measures.is_empty() || filter.measures.contains(&key.measure))
+        };
+        let numbers = match (filter.subject, filter.device) {
+            (Some(subject), _) => self.by_subject.get(&subject),
+            (None, Some(device)) => self.by_device.get(&device),
+            (None, None) => return self.keys.iter().copied().filter(fits).collect(),
+        };
+        numbers.into_iter().flatten().filter_map(|number| self.key(*number)).filter(fits).collect()
+    }
+
+    /// Takes the next number. Called after the row is committed, in the order of the numbers.
+    pub(super) fn insert(&mut self, key: SeriesKey) {
+        self.keys.push(key);
+        let number = self.keys.len() as u32;
+        self.by_key.insert(key, number);
+        self.by_subject.entry(key.subject).or_default().push(number);
+        self.by_device.entry(key.device).or_default().push(number);
+    }
+}
+
+/// Series that a transaction is about to add: kept apart until it is committed.
+pub(super) struct NewSeries<'a> {
+    known: &'a SeriesTable,
+    added: HashMap<SeriesKey, u32>,
+    order: Vec<SeriesKey>,
+}
+
+impl<'a> NewSeries<'a> {
+    pub(super) fn beside(known: &'a SeriesTable) -> Self {
+        NewSeries { known, added: HashMap::new(), order: Vec::new() }
+    }
+
+    /// The number of a series, taking a new one where needed. A component brings its panel along, so that the
+    /// panel's identifier can be made.
+    pub(super) fn number(&mut self, key: &SeriesKey) -> Result<u32, StoreError> {
+        if let Some(number) = self.known.number(key).or_else(|| self.added.get(key).copied()) {
+            return Ok(number);
+        }
+        if let Some(panel) = key.measure.panel() {
+            self.number(&SeriesKey { measure: panel, ..*key })?;
+        }
+        let taken = self.known.len() + self.order.len();
+        if taken >= SERIES_LIMIT {
+            return Err(StoreError::Identity { how: format!("there are {taken} series already, the most") });
+        }
+        let number = taken as u32 + 1;
+        self.added.insert(*key, number);
+        self.order.push(*key);
+        Ok(number)
+    }
+
+    /// Writes the rows of the added series.
+    pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
+        if self.order.is_empty() {
+            return Ok(());
+        }
+        let mut insert = connection.prepare_cached(
+            "INSERT INTO series(number, subject_kind, subject, measure, device) VALUES(?1, ?2, ?3, ?4, ?5)",
+        )?;
+        for key in &self.order {
+            insert.execute(params![
+                self.added[key],
+                key.subject.kind_number(),
+                key.subject.id_bytes(),
+                key.measure.number,
+                clinical_model::RecordId::to_bytes(key.device),
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// What was added, in the order of the numbers.
+    pub(super) fn into_added(self) -> Vec<SeriesKey> {
+        self.order
+    }
+}
+
+pub(super) fn is_panel(measure: Measure) -> bool {
+    matches!(measure.kind, MeasureKind::Panel)
+}
+
+/// Why the series could not be read.
+pub(super) enum LoadError {
+    /// A row names a measure or a kind of subject that this release does not have.
+    Unknown { number: u32 },
+    /// A number is missing before this one.
+    Gap { number: u32 },
+    /// The database said no.
+    Database(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for LoadError {
+    fn from(error: rusqlite::Error) -> Self {
+        LoadError::Database(error)
+    }
+}

@@ -1,0 +1,117 @@
+//! The recent tail: what is committed and not folded yet, in memory; rebuilt from the journal when the store opens.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use clinical_model::{Committed, DeviceId, Event, Fact, Waveform};
+
+use super::row::Row;
+use crate::RangeQuery;
+
+/// From here on a log line says that folding lags behind: about 64 bytes each, so 640 MB.
+pub(super) const READINGS_REMARKED: u64 = 10_000_000;
+
+/// What is committed and not folded yet.
+#[derive(Default)]
+pub(super) struct Tail {
+    /// By series; sorted by identity, commits of one identity in order, equal values once.
+    readings: HashMap<u32, Vec<Row>>,
+    waveforms: HashMap<u32, Vec<Arc<Committed<Waveform>>>>,
+    events: HashMap<u32, Vec<Arc<Committed<Event>>>>,
+    /// Where a device's raw frames stand in the journal: (received ms, group).
+    frames: HashMap<DeviceId, Vec<(i64, u64)>>,
+    count: u64,
+}
+
+impl Tail {
+    /// Readings that it holds.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Adds a committed fact. Groups arrive in order.
+    pub(super) fn add(&mut self, series: u32, fact: &Fact, at: clinical_model::Timestamp, group: u64) {
+        match fact {
+            Fact::Reading(reading) => self.add_row(series, Row::new(reading, at, group)),
+            Fact::Waveform(waveform) => {
+                let mut waveform = waveform.clone();
+                waveform.received_at = waveform.received_at.truncated_to_millis();
+                let committed = Arc::new(Committed::restored(waveform, at, group));
+                self.waveforms.entry(series).or_default().push(committed);
+            }
+            Fact::Event(event) => {
+                let mut event = event.clone();
+                event.received_at = event.received_at.truncated_to_millis();
+                self.events.entry(series).or_default().push(Arc::new(Committed::restored(event, at, group)));
+            }
+        }
+    }
+
+    fn add_row(&mut self, series: u32, row: Row) {
+        let rows = self.readings.entry(series).or_default();
+        let end = rows.partition_point(|kept| kept.key() <= row.key());
+        let run = rows[..end].iter().rev().take_while(|kept| kept.key() == row.key());
+        if run.clone().all(|kept| kept.value != row.value) {
+            rows.insert(end, row);
+            self.count += 1;
+        }
+    }
+
+    /// Notes where a raw frame stands.
+    pub(super) fn add_frame(&mut self, device: DeviceId, received_ms: i64, group: u64) {
+        self.frames.entry(device).or_default().push((received_ms, group));
+    }
+
+    /// Forgets what has been folded.
+    pub(super) fn forget_up_to(&mut self, group: u64) {
+        let mut left = 0;
+        self.readings.retain(|_, rows| {
+            rows.retain(|row| row.group > group);
+            left += rows.len() as u64;
+            !rows.is_empty()
+        });
+        self.count = left;
+        self.waveforms.retain(|_, waveforms| {
+            waveforms.retain(|waveform| waveform.group() > group);
+            !waveforms.is_empty()
+        });
+        self.events.retain(|_, events| {
+            events.retain(|event| event.group() > group);
+            !events.is_empty()
+        });
+        self.frames.retain(|_, places| {
+            places.retain(|(_, at)| *at > group);
+            !places.is_empty()
+        });
+    }
+
+    /// Readings of a series in a range, by identity.
+    pub(super) fn rows(&self, series: u32, range: &RangeQuery) -> Vec<Row> {
+        let Some(rows) = self.readings.get(&series) else { return Vec::new() };
+        let from = rows.partition_point(|row| row.measured_us < range.from.as_micros());
+        let to = rows.partition_point(|row| row.measured_us < range.to.as_micros());
+        rows.get(from..to).map(<[Row]>::to_vec).unwrap_or_default()
+    }
+
+    /// Curves of a series that touch a range, in the order of their commits.
+    pub(super) fn waveforms(&self, series: u32, range: &RangeQuery) -> Vec<Arc<Committed<Waveform>>> {
+        let touches =
+            |waveform: &&Arc<Committed<Waveform>>| waveform.start < range.to && waveform.end() > range.from;
+        self.waveforms.get(&series).into_iter().flatten().filter(touches).cloned().collect()
+    }
+
+    /// Events of a series in a range, in the order of their commits.
+    pub(super) fn events(&self, series: u32, range: &RangeQuery) -> Vec<Arc<Committed<Event>>> {
+        let inside = |event: &&Arc<Committed<Event>>| range.from <= event.at && event.at < range.to;
+        self.events.get(&series).into_iter().flatten().filter(inside).cloned().collect()
+    }
+
+    /// Groups that hold frames of a device received at an instant.
+    pub(super) fn groups_with_frame(&self, device: DeviceId, received_ms: i64) -> Vec<u64> {
+        let places = self.frames.get(&device).into_iter().flatten();
+        let mut groups: Vec<u64> =
+            places.filter(|(at, _)| *at == received_ms).map(|(_, group)| *group).collect();
+        groups.dedup();
+        groups
+    }
+}

@@ -1,0 +1,314 @@
+//! Verification: every page, every seal, every block and every count is looked at once; damage is named by table and row.
+
+use clinical_model::{DeviceId, QuarantineId};
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
+
+use super::append::journal_place;
+use super::audit::{COLUMNS, Plain};
+use super::connection::read;
+use super::documents::kind_from_number;
+use super::fold_parts::{BlockRef, EventPlace, WaveRef};
+use super::{DATA_FILE, SqliteStore, journal, keys};
+use crate::StoreError;
+use crate::words::{VerifyFinding, VerifyReport};
+
+const DOING: &str = "verifying the store";
+/// Most findings of the page check of one file; after so many the file is to be restored, not read on.
+const PAGE_FINDINGS_LIMIT: u32 = 100;
+
+/// The tables with sealed rows.
+pub(super) const SEALED_TABLES: [&str; 11] = [
+    "journal",
+    "group_summary",
+    "latest",
+    "block",
+    "wave_block",
+    "event",
+    "frame_block",
+    "quarantine",
+    "document",
+    "document_history",
+    "audit",
+];
+
+/// `PRAGMA integrity_check`; empty when all is well.
+pub(super) fn integrity(connection: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut statement =
+        connection.prepare(&format!("PRAGMA integrity_check({PAGE_FINDINGS_LIMIT})")).map_err(read(DOING))?;
+    let rows = statement.query_map([], |row| row.get::<_, String>(0)).map_err(read(DOING))?;
+    let mut faults = Vec::new();
+    for row in rows {
+        let line = row.map_err(read(DOING))?;
+        if line != "ok" {
+            faults.push(line);
+        }
+    }
+    Ok(faults)
+}
+
+/// A report in the making.
+struct Work<'a> {
+    report: VerifyReport,
+    done: u64,
+    all: u64,
+    progress: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Work<'_> {
+    fn find(&mut self, place: String, what: String) {
+        self.report.findings.push(VerifyFinding { place, what });
+    }
+
+    /// Counts one row, or notes what is wrong with it. `Ok` carries the readings inside.
+    fn row(&mut self, place: String, outcome: Result<u64, StoreError>) {
+        self.done += 1;
+        match outcome {
+            Ok(readings) => {
+                self.report.opened += 1;
+                self.report.readings += readings;
+            }
+            Err(error) => self.find(place, super::describe(&error)),
+        }
+        (self.progress)(self.done, self.all);
+    }
+}
+
+impl SqliteStore {
+    pub(super) fn verify_all(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, StoreError> {
+        let connection = self.readers.get();
+        // One snapshot, so that counts and rows belong together.
+        let snapshot = connection.unchecked_transaction().map_err(read(DOING))?;
+        let all = count_rows(&snapshot)?;
+        let mut work = Work { report: VerifyReport::default(), done: 0, all, progress };
+        (work.progress)(0, all);
+        let files = [(DATA_FILE, integrity(&snapshot)), (keys::FILE, self.keys.integrity())];
+        for (file, faults) in files {
+            // A file that cannot even be walked is damage, not a failure of the verification.
+            let faults = faults.unwrap_or_else(|error| vec![super::describe(&error)]);
+            faults.into_iter().for_each(|fault| work.find(file.to_owned(), fault));
+        }
+        self.keys.verify(&mut |place, fault| match fault {
+            Some(fault) => work.find(place, fault),
+            None => work.report.opened += 1,
+        })?;
+        for table in SEALED_TABLES {
+            if let Err(error) = self.verify_table(&snapshot, table, &mut work) {
+                work.find(format!("{DATA_FILE}, table {table}"), super::describe(&error));
+            }
+        }
+        for (table, column) in [("audit", "sequence"), ("group_summary", "number")] {
+            verify_no_gaps(&snapshot, table, column, &mut work)?;
+        }
+        verify_blocks_apart(&snapshot, &mut work)?;
+        verify_index(&snapshot, &mut work)?;
+        Ok(work.report)
+    }
+
+    fn verify_table(
+        &self,
+        connection: &Connection,
+        table: &str,
+        work: &mut Work<'_>,
+    ) -> Result<(), StoreError> {
+        let columns = match table {
+            "journal" | "group_summary" => "number, sealed",
+            "latest" => "series, measured_at, sequence, sealed",
+            "block" => "number, series, first_at, first_sequence, last_at, count, sealed",
+            "wave_block" => "number, series, start_at, duration_us, sealed",
+            "event" => "series, at, sequence, version, sealed",
+            "frame_block" => "number, device, count, sealed",
+            "quarantine" => "id, frame_bytes, sealed",
+            "document" | "document_history" => "kind, id, version, sealed",
+            _ => COLUMNS,
+        };
+        let mut statement =
+            connection.prepare(&format!("SELECT {columns} FROM {table}")).map_err(read(DOING))?;
+        let mut rows = statement.query([]).map_err(read(DOING))?;
+        while let Some(row) = rows.next().map_err(read(DOING))? {
+            let (name, outcome) = self.verify_row(table, row);
+            work.row(format!("{DATA_FILE}, table {table}, {name}"), outcome);
+        }
+        Ok(())
+    }
+
+    /// Opens one row. Returns how to find it and how many readings it holds.
+    fn verify_row(&self, table: &str, row: &SqlRow<'_>) -> (String, Result<u64, StoreError>) {
+        let first = row.get_ref(0).map(name_of).unwrap_or_default();
+        let outcome = match table {
+            "journal" => self.verify_journal(row),
+            "group_summary" => columns(|| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))
+                .and_then(|(number, sealed)| self.open_summary(number.unsigned_abs(), &sealed).map(|_| 0)),
+            "latest" => self.verify_latest(row),
+            "block" => columns(|| BlockRef::from_row(row))
+                .and_then(|block| self.open_block(&block).map(|rows| rows.len() as u64)),
+            "wave_block" => columns(|| WaveRef::from_row(row)).and_then(|wave| {
+                let key = self.series_key(wave.series).ok_or_else(|| no_series(wave.series))?;
+                self.open_wave(&wave, key).map(|_| 0)
+            }),
+            "event" => columns(|| {
+                let (series, at) = (row.get(0)?, row.get(1)?);
+                let place = EventPlace { series, at, sequence: row.get(2)?, version: row.get(3)? };
+                Ok((place, row.get::<_, Vec<u8>>(4)?))
+            })
+            .and_then(|(place, sealed)| {
+                let key = self.series_key(place.series).ok_or_else(|| no_series(place.series))?;
+                self.open_event(&place, key, &sealed).map(|_| 0)
+            }),
+            "frame_block" => {
+                columns(|| Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?, row.get::<_, Vec<u8>>(3)?)))
+                    .and_then(|(number, device, count, sealed)| {
+                        let frames = self.open_frames(number, DeviceId::from_bytes(device), &sealed)?;
+                        same_count("frames", frames.len() as u64, count).map(|()| 0)
+                    })
+            }
+            "quarantine" => columns(|| Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?)))
+                .and_then(|(id, bytes, sealed)| {
+                    let item = self.open_item(QuarantineId::from_bytes(id), &sealed)?;
+                    same_count("bytes", item.bytes.len() as u64, bytes).map(|()| 0)
+                }),
+            "document" | "document_history" => self.verify_document(row),
+            _ => columns(|| Plain::from_row(row)).and_then(|plain| match self.open_audit(&plain) {
+                // The patient was erased on purpose; the leaf still stands in the log.
+                Ok(_) | Err(StoreError::KeyGone { .. }) => Ok(0),
+                Err(error) => Err(error),
+            }),
+        };
+        (first, outcome)
+    }
+
+    fn verify_journal(&self, row: &SqlRow<'_>) -> Result<u64, StoreError> {
+        let (number, sealed) =
+            columns(|| Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, Vec<u8>>(1)?)))?;
+        let what = || format!("journal row {number}");
+        let plain = self.keys.open_sealed(journal_place(&number.to_be_bytes()), &sealed, &what)?;
+        let frames = journal::decode(&plain, false, &|series| self.series_key(series))
+            .map_err(|malformed| malformed.of(what()))?;
+        let facts = frames.iter().flat_map(|frame| &frame.facts);
+        Ok(facts.filter(|(_, fact)| matches!(fact, clinical_model::Fact::Reading(_))).count() as u64)
+    }
+
+    fn verify_latest(&self, row: &SqlRow<'_>) -> Result<u64, StoreError> {
+        let (series, measured_at, sequence, sealed) = columns(|| {
+            Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get::<_, u32>(2)?, row.get::<_, Vec<u8>>(3)?))
+        })?;
+        let kept = self.open_latest(series, &sealed)?;
+        if kept.key() == (measured_at, sequence) {
+            return Ok(0);
+        }
+        let how = "its time or sequence does not match the columns beside it".to_owned();
+        Err(StoreError::Damaged { what: format!("latest value of series {series}"), how })
+    }
+
+    fn verify_document(&self, row: &SqlRow<'_>) -> Result<u64, StoreError> {
+        let (number, id, version, sealed) = columns(|| {
+            Ok((row.get::<_, u8>(0)?, row.get(1)?, row.get::<_, i64>(2)?, row.get::<_, Vec<u8>>(3)?))
+        })?;
+        let kind = kind_from_number(number).ok_or_else(|| StoreError::Damaged {
+            what: format!("document of kind {number}"),
+            how: "this release does not know the kind".to_owned(),
+        })?;
+        self.open_document(kind, id, version.unsigned_abs(), &sealed).map(|_| 0)
+    }
+}
+
+fn columns<T>(get: impl FnOnce() -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    get().map_err(read(DOING))
+}
+
+fn no_series(series: u32) -> StoreError {
+    StoreError::Damaged { what: format!("series {series}"), how: "it has no row".to_owned() }
+}
+
+fn same_count(of: &str, found: u64, stated: i64) -> Result<(), StoreError> {
+    if i64::try_from(found) == Ok(stated) {
+        return Ok(());
+    }
+    let how = format!("it holds {found} {of}, the column beside it says {stated}");
+    Err(StoreError::Damaged { what: "row".to_owned(), how })
+}
+
+/// A number as it is, bytes as hexadecimal digits.
+fn name_of(value: rusqlite::types::ValueRef<'_>) -> String {
+    use rusqlite::types::ValueRef;
+    match value {
+        ValueRef::Integer(number) => format!("row {number}"),
+        ValueRef::Blob(bytes) => {
+            let digits: String = bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+            format!("row {digits}")
+        }
+        _ => "a row without a number".to_owned(),
+    }
+}
+
+/// Rows with something sealed in them.
+pub(super) fn count_rows(connection: &Connection) -> Result<u64, StoreError> {
+    let mut all = 0;
+    for table in SEALED_TABLES {
+        all += count_table(connection, table)?;
+    }
+    Ok(all)
+}
+
+pub(super) fn count_table(connection: &Connection, table: &str) -> Result<u64, StoreError> {
+    connection
+        .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0))
+        .map(i64::unsigned_abs)
+        .map_err(read(DOING))
+}
+
+/// A log that begins at 1 and ends at its count has no gap.
+fn verify_no_gaps(
+    connection: &Connection,
+    table: &str,
+    column: &str,
+    work: &mut Work<'_>,
+) -> Result<(), StoreError> {
+    let (first, last, count): (i64, i64, i64) = connection
+        .query_row(
+            &format!("SELECT coalesce(min({column}), 1), coalesce(max({column}), 0), count(*) FROM {table}"),
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .map_err(read(DOING))?;
+    if first != 1 || last != count {
+        let what = format!("{count} rows from {first} to {last}: some were removed");
+        work.find(format!("{DATA_FILE}, table {table}"), what);
+    }
+    Ok(())
+}
+
+/// Blocks of one series must not overlap: queries rely on it.
+fn verify_blocks_apart(connection: &Connection, work: &mut Work<'_>) -> Result<(), StoreError> {
+    let overlapping: Option<i64> = connection
+        .query_row(
+            "SELECT number FROM (SELECT number, first_at,
+                 lag(last_at) OVER (PARTITION BY series ORDER BY first_at, first_sequence) AS before FROM block)
+             WHERE before > first_at LIMIT 1",
+            [],
+            |row| row.get(0),
+        )
+        .optional()
+        .map_err(read(DOING))?;
+    if let Some(number) = overlapping {
+        let place = format!("{DATA_FILE}, table block, row {number}");
+        work.find(place, "it begins before the block in front of it ends".to_owned());
+    }
+    Ok(())
+}
+
+/// Every index row must point to a document.
+fn verify_index(connection: &Connection, work: &mut Work<'_>) -> Result<(), StoreError> {
+    let orphans: i64 = connection
+        .query_row(
+            "SELECT count(*) FROM document_index i
+             WHERE NOT EXISTS(SELECT 1 FROM document d WHERE d.kind = i.kind AND d.id = i.id)",
+            [],
+            |row| row.get(0),
+        )
+        .map_err(read(DOING))?;
+    if orphans > 0 {
+        let what = format!("{orphans} rows point to documents that do not exist");
+        work.find(format!("{DATA_FILE}, table document_index"), what);
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! The suite that every store must pass, run against each implementation, and what only files can get wrong.
+
+mod documents;
+mod files;
+mod ingest;
+mod law;
+mod support;
+
+use support::SqliteFactory;
+
+/// Runs every test of the suite against the stores that a factory opens.
+macro_rules! store_suite {
+    ($name:ident: $factory:expr) => {
+        mod $name {
+            use super::*;
+
+            store_suite!(@tests $factory;
+                law: any_history_reads_as_its_union, curves_keep_every_sample_once;
+                ingest: a_committed_group_is_read_back, latest_is_the_newest_by_time_and_sequence,
+                    cursors_hold_folding_back, repeats_and_conflicts_of_events_and_curves,
+                    frames_are_found_before_and_after_folding, quarantine_counts_releases_and_pages,
+                    identifiers_round_trip, summaries_count_and_hash, series_are_listed_by_subject_device_and_measure,
+                    limits_and_orders_agree_with_the_whole;
+                documents: versions_and_expectations, unique_values, pages_in_both_directions,
+                    audit_has_no_gaps_and_filters, a_failed_transaction_leaves_nothing,
+                    removed_documents_go_on_counting;
+            );
+        }
+    };
+    (@tests $factory:expr; $($module:ident: $($test:ident),+;)+) => {
+        $($(
+            #[test]
+            fn $test() {
+                let factory = $factory;
+                crate::$module::$test(&factory);
+            }
+        )+)+
+    };
+}
+
+store_suite!(sqlite: SqliteFactory::new());
