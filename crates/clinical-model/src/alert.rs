@@ -30,8 +30,11 @@ pub enum Side {
 }
 
 /// What was noticed.
+///
+/// Tagged from outside: an inner tag would make serde buffer the numbers, which loses them where the digits of JSON
+/// numbers are kept as text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "kind")]
+#[serde(rename_all = "kebab-case")]
 pub enum AlertKind {
     /// A value stayed outside its limit: a physiological alarm.
     Threshold {

@@ -6,7 +6,7 @@ use crate::id::DeviceId;
 
 /// How far a device's clock is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "rule")]
+#[serde(try_from = "ClockRuleForm", into = "ClockRuleForm")]
 pub enum ClockRule {
     /// Taken as sent; what is impossible is quarantined.
     Trust,
@@ -17,6 +17,41 @@ pub enum ClockRule {
         /// Seconds to add; negative where the clock runs ahead.
         seconds: i64,
     },
+}
+
+/// `{"rule": "trust" | "use-received" | "shift", "seconds": n}`: flat, so that a form can send it.
+#[derive(Clone, Serialize, Deserialize)]
+struct ClockRuleForm {
+    rule: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<i64>,
+}
+
+impl From<ClockRule> for ClockRuleForm {
+    fn from(rule: ClockRule) -> Self {
+        let (rule, seconds) = match rule {
+            ClockRule::Trust => ("trust", None),
+            ClockRule::UseReceived => ("use-received", None),
+            ClockRule::Shift { seconds } => ("shift", Some(seconds)),
+        };
+        ClockRuleForm { rule: rule.to_owned(), seconds }
+    }
+}
+
+impl TryFrom<ClockRuleForm> for ClockRule {
+    type Error = String;
+
+    fn try_from(form: ClockRuleForm) -> Result<Self, Self::Error> {
+        match (form.rule.as_str(), form.seconds) {
+            ("trust", None) => Ok(ClockRule::Trust),
+            ("use-received", None) => Ok(ClockRule::UseReceived),
+            ("shift", Some(seconds)) => Ok(ClockRule::Shift { seconds }),
+            ("shift", None) => Err("the clock rule \"shift\" needs \"seconds\"".to_owned()),
+            (rule, _) => Err(format!(
+                "\"{rule}\" is no clock rule; known are trust, use-received and shift (with seconds)"
+            )),
+        }
+    }
 }
 
 /// A device that measures.
