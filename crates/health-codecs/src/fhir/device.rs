@@ -1,9 +1,9 @@
 //! A device as a FHIR R4 Device, out and in, with our extensions for its clock and its usual silence.
 
-use clinical_model::{ClockRule, Decimal, Device, DeviceId, Subject};
+use clinical_model::{ClockRule, Device, DeviceId, Subject};
 use serde_json::{Value, json};
 
-use super::element::{extension, items, quantity, reference, text};
+use super::element::{extension, items, reference, text};
 use super::outcome::{IssueCode, OutcomeIssue};
 use super::system;
 
@@ -42,9 +42,9 @@ pub fn render_assigned(device: &Device, assigned: Option<Subject>) -> Value {
     rendered
 }
 
-/// A whole number as a decimal; `None` beyond 18 digits.
-fn whole(value: i64) -> Option<Decimal> {
-    Decimal::new(value, 0)
+/// A whole number of units.
+fn whole(value: i64, unit: &str) -> Value {
+    json!({ "value": value, "unit": unit, "system": system::UCUM, "code": unit })
 }
 
 fn extensions(device: &Device) -> Vec<Value> {
@@ -53,24 +53,22 @@ fn extensions(device: &Device) -> Vec<Value> {
         ClockRule::Trust => vec![rule("trust")],
         ClockRule::UseReceived => vec![rule("use-received")],
         ClockRule::Shift { seconds } => {
-            // No clock is off by more than 18 digits of seconds.
-            let shift = whole(seconds).unwrap_or(Decimal::from_integer(0));
-            vec![rule("shift"), json!({ "url": "shift", "valueQuantity": quantity(shift, "s", "s") })]
+            vec![rule("shift"), json!({ "url": "shift", "valueQuantity": whole(seconds, "s") })]
         }
     };
-    let offset = Decimal::from_integer(i32::from(device.utc_offset_min));
+    let offset = whole(i64::from(device.utc_offset_min), "min");
     let mut extensions = vec![
         json!({ "url": system::EXT_CLOCK, "extension": clock }),
-        json!({ "url": system::EXT_UTC_OFFSET, "valueQuantity": quantity(offset, "min", "min") }),
+        json!({ "url": system::EXT_UTC_OFFSET, "valueQuantity": offset }),
     ];
-    if let Some(interval) = device.expected_interval_s.and_then(|seconds| whole(i64::from(seconds))) {
-        let interval = quantity(interval, "s", "s");
+    if let Some(seconds) = device.expected_interval_s {
+        let interval = whole(i64::from(seconds), "s");
         extensions.push(json!({ "url": system::EXT_EXPECTED_INTERVAL, "valueQuantity": interval }));
     }
     extensions
 }
 
-/// Reads a Device. It needs our id (the caller of a create draws one and puts it in first) and a name.
+/// Reads a Device. It needs our id (the caller of a create draws one and puts it in first).
 /// Without our extensions the clock is trusted, runs in UTC, and no interval is expected.
 ///
 /// # Errors
@@ -157,8 +155,7 @@ fn clock(resource: &Value) -> Result<ClockRule, OutcomeIssue> {
         Some("trust") => Ok(ClockRule::Trust),
         Some("use-received") => Ok(ClockRule::UseReceived),
         Some("shift") => {
-            let most = Decimal::MANTISSA_LIMIT;
-            let shift = amount(found, "shift", "s", -most, most)?;
+            let shift = amount(found, "shift", "s", i64::MIN, i64::MAX)?;
             let missing = || bad_extension(system::EXT_CLOCK, "the rule shift needs the extension shift");
             shift.map(|seconds| ClockRule::Shift { seconds }).ok_or_else(missing)
         }

@@ -92,7 +92,8 @@ pub fn render(input: &ObservationInput<'_>) -> Json {
     Json::Object(fields)
 }
 
-/// Renders an event: its amount as a Quantity, its text as a string; both, as a Quantity with a note.
+/// Renders an event: its amount as a Quantity, its text as a string; both, as a Quantity with the text as a note for
+/// people and as extension [`system::EXT_EVENT_TEXT`] for programs.
 pub fn render_event(input: &EventInput<'_>) -> Json {
     let event = input.event.get();
     let head = Head {
@@ -112,7 +113,11 @@ pub fn render_event(input: &EventInput<'_>) -> Json {
     match (&event.amount, said) {
         (Some((value, unit)), said) => {
             fields.insert("valueQuantity".into(), amount(*value, unit));
-            notes.extend(said.map(|text| json!({ "text": text })));
+            if let Some(text) = said {
+                notes.push(json!({ "text": text }));
+                let extension = json!({ "url": system::EXT_EVENT_TEXT, "valueString": text });
+                fields["extension"].as_array_mut().into_iter().for_each(|all| all.push(extension.clone()));
+            }
         }
         (None, Some(text)) => {
             fields.insert("valueString".into(), json!(text));

@@ -46,6 +46,8 @@ pub const EXT_RECEIVED_AT: &str = "urn:auscult:received-at";
 pub const EXT_COMMITTED_AT: &str = "urn:auscult:committed-at";
 /// Extension (decimal, whole): order among readings of one series at one instant, where it is not 0.
 pub const EXT_SEQUENCE: &str = "urn:auscult:sequence";
+/// Extension (string) on an event that has an amount: the text of the device.
+pub const EXT_EVENT_TEXT: &str = "urn:auscult:event-text";
 /// Extension (instant) on a sampled component: time of its first sample.
 pub const EXT_SEGMENT_START: &str = "urn:auscult:segment-start";
 /// Extension (Ratio) on sampled data: samples a second, where the period in ms has no finite decimal form.

@@ -38,8 +38,13 @@ fn an_observation_becomes_a_decoded_scalar() {
 }
 
 /// What changes, and what the refusal says: kind, place, a word of the sentence.
-#[test]
-fn what_is_not_understood_is_refused() {
+type Refused = (Vec<(&'static str, Value)>, &'static str, &'static str, &'static str);
+
+fn coded(system: &str, code: &str) -> Value {
+    json!({ "coding": [{ "system": system, "code": code }] })
+}
+
+fn refused_values() -> Vec<Refused> {
     let quantity = |changes: Value| {
         let mut quantity =
             json!({ "value": 72, "unit": "bpm", "system": "http://unitsofmeasure.org", "code": "/min" });
@@ -51,8 +56,7 @@ fn what_is_not_understood_is_refused() {
         }
         quantity
     };
-    let coded = |system: &str, code: &str| json!({ "coding": [{ "system": system, "code": code }] });
-    let cases: Vec<(Vec<(&str, Value)>, &str, &str, &str)> = vec![
+    vec![
         (vec![("code", coded("http://loinc.org", "1234-5"))], "not-supported", "Observation.code", "1234-5"),
         (
             vec![("code", coded("http://snomed.info/sct", "364075005"))],
@@ -100,6 +104,11 @@ fn what_is_not_understood_is_refused() {
             "Observation.valueString",
             "valueQuantity",
         ),
+    ]
+}
+
+fn refused_structures() -> Vec<Refused> {
+    vec![
         (
             vec![("status", json!("entered-in-error"))],
             "not-supported",
@@ -122,8 +131,12 @@ fn what_is_not_understood_is_refused() {
             "coding",
         ),
         (vec![("resourceType", json!("Patient"))], "structure", "resourceType", "Observation"),
-    ];
-    for (changes, code, place, word) in cases {
+    ]
+}
+
+#[test]
+fn what_is_not_understood_is_refused() {
+    for (changes, code, place, word) in refused_values().into_iter().chain(refused_structures()) {
         let issues = observation::parse(&heart_rate(&changes)).expect_err(place);
         let named = issues.iter().any(|issue| {
             issue.code.code() == code && issue.expression == [place] && issue.diagnostics.contains(word)

@@ -172,6 +172,13 @@ const REFUSED: &[Mutation] = &[
         "Observation.value[x]",
     ),
     ("bp", "/component/0", "-", "required", "Observation.component"),
+    (
+        "bp",
+        "/component/-",
+        "{\"code\": {\"coding\": [{\"system\": \"http://loinc.org\", \"code\": \"8480-6\"}]}, \"dataAbsentReason\": {\"text\": \"x\"}}",
+        "structure",
+        "Observation.component[2]",
+    ),
     ("bp", "/component", "-", "required", "Observation.component"),
     (
         "bp",

@@ -1,13 +1,13 @@
 //! What we render, we read back: digits, unit, time, reason of absence, samples; for every measure.
 
-use clinical_model::decoded::DecodedValue;
+use clinical_model::decoded::{DecodedEvent, DecodedValue};
 use clinical_model::patient::Gender;
 use clinical_model::reading::MISSING_SAMPLE;
 use clinical_model::{
-    Absent, ClockRule, Committed, Decimal, Decoded, Device, DeviceId, DeviceTime, Findings, Measure,
+    Absent, ClockRule, Committed, Decimal, Decoded, Device, DeviceId, DeviceTime, Event, Findings, Measure,
     MeasureKind, Patient, PatientId, PlaceId, Private, Timestamp, Value, Waveform,
 };
-use health_codecs::fhir::observation::ObservationInput;
+use health_codecs::fhir::observation::{EventInput, ObservationInput};
 use health_codecs::fhir::sampled::SampledInput;
 use health_codecs::fhir::{device, observation, patient, sampled, validate};
 use proptest::prelude::*;
@@ -211,7 +211,7 @@ proptest! {
         clock in prop_oneof![
             Just(ClockRule::Trust),
             Just(ClockRule::UseReceived),
-            (-999_999_999_999_i64..999_999_999_999).prop_map(|seconds| ClockRule::Shift { seconds }),
+            any::<i64>().prop_map(|seconds| ClockRule::Shift { seconds }),
         ],
         utc_offset_min in -14_i16 * 60..=14 * 60,
         expected_interval_s in any::<Option<u32>>(),
@@ -262,6 +262,62 @@ proptest! {
     }
 
     #[test]
+    fn an_event_comes_back(
+        measure in prop::sample::select(
+            Measure::all().filter(|measure| measure.kind == MeasureKind::Event).collect::<Vec<_>>()
+        ),
+        amount in prop::option::of((0_i64..1_000_000, -3_i8..=0)),
+        said in prop::option::of("[a-zäö%<>&\"]{1,200}"),
+        sequence in any::<u32>(),
+        measured_at in any_time(),
+        findings in any_findings(),
+    ) {
+        let amount = amount.map(|(m, e)| (Decimal::new(m, e).expect("small"), "[iU]".to_owned()));
+        let event = Event {
+            series: series(measure),
+            at: measured_at,
+            received_at: measured_at,
+            sequence,
+            amount: amount.clone(),
+            text: said.clone(),
+            findings,
+        };
+        let kept = Committed::restored(event, measured_at, 0);
+        let resource =
+            observation::render_event(&EventInput { id: "e".into(), event: &kept, device_display: None });
+        let foreign = observation::parse(&resource).map_err(|e| TestCaseError::fail(format!("{:#?}", lines(&e))))?;
+        let time = DeviceTime::Utc(measured_at);
+        let expected = DecodedEvent { measure, time, sequence, amount, text: said };
+        prop_assert_eq!(&foreign.decoded[..], &[Decoded::Event(expected)][..]);
+    }
+
+    #[test]
+    fn a_sound_resource_with_any_part_replaced_makes_no_reader_panic(
+        base in prop::sample::select(vec![
+            "00-valid-hr", "01-valid-sampleddata", "20-valid-transaction", "22-valid-auditevent",
+        ]),
+        at in any::<prop::sample::Index>(),
+        content in prop::sample::select(vec![
+            "null", "true", "0", "-1.50", "1e400", "99999999999999999999", "\"\"", "\"x\"", "[]", "{}", "[null]",
+            "{\"\":{}}", "[[1]]", "\"2026-11-22T10:15:30Z\"", "\"Patient/1\"", "{\"reference\":\"#\"}",
+        ]),
+    ) {
+        let mut resource = crate::support::case(base);
+        let parts = count(&resource);
+        let mut left = at.index(parts);
+        replace(&mut resource, &mut left, &serde_json::from_str(content).expect("JSON"));
+        let text = resource.to_string();
+        validate::resource(&resource);
+        let frame = health_codecs::fhir::read_frame(text.as_bytes());
+        for entry in &frame.entries {
+            prop_assert!(entry.span.end <= text.len());
+        }
+        let _ = health_codecs::fhir::bundle::parse_request(&resource);
+        let _ = patient::parse(&resource);
+        let _ = device::parse(&resource);
+    }
+
+    #[test]
     fn nothing_that_is_sent_makes_the_readers_panic(text in "\\PC{0,200}", bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         health_codecs::fhir::decode_frame(text.as_bytes());
         health_codecs::fhir::decode_frame(&bytes);
@@ -287,5 +343,30 @@ fn every_measure_is_sound_with_every_kind_of_value() {
                 observation::parse(&resource).unwrap_or_else(|issues| panic!("{:?}", lines(&issues)));
             assert_eq!(foreign.decoded.len(), 1, "{measure:?}");
         }
+    }
+}
+
+/// Parts of a document: every object, array and leaf.
+fn count(value: &serde_json::Value) -> usize {
+    use serde_json::Value::{Array, Object};
+    1 + match value {
+        Array(items) => items.iter().map(count).sum(),
+        Object(fields) => fields.values().map(count).sum(),
+        _ => 0,
+    }
+}
+
+/// Replaces the part of that number.
+fn replace(value: &mut serde_json::Value, left: &mut usize, content: &serde_json::Value) -> bool {
+    use serde_json::Value::{Array, Object};
+    if *left == 0 {
+        *value = content.clone();
+        return true;
+    }
+    *left -= 1;
+    match value {
+        Array(items) => items.iter_mut().any(|item| replace(item, left, content)),
+        Object(fields) => fields.values_mut().any(|item| replace(item, left, content)),
+        _ => false,
     }
 }

@@ -67,7 +67,7 @@ pub fn parse(resource: &Value) -> Result<ForeignObservation, Vec<OutcomeIssue>> 
     reader.observation(resource);
     let Reader { mut issues, decoded } = reader;
     if issues.is_empty() && decoded.is_empty() {
-        let what = "it has no value, no dataAbsentReason and no components";
+        let what = "nothing in it can be charted: it has no value and no components with a value or dataAbsentReason";
         issues.push(OutcomeIssue::error(IssueCode::Required, what, "Observation"));
     }
     if !issues.is_empty() {
@@ -301,7 +301,9 @@ impl Reader {
             Some("valueQuantity") => {
                 let place = format!("{place}.valueQuantity");
                 let Some(amount) = self.quantity(&element["valueQuantity"], &place) else { return };
-                (Some(amount), None)
+                let said =
+                    extension(element, system::EXT_EVENT_TEXT).and_then(|said| text(said, "valueString"));
+                (Some(amount), said)
             }
             Some("valueString") => (None, text(element, "valueString")),
             Some("valueCodeableConcept") => (None, concept_text(&element["valueCodeableConcept"])),

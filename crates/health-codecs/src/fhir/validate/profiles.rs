@@ -172,11 +172,16 @@ fn check_components(report: &mut Report, observation: &Value, profile: &Profile)
         }
     }
     for (code, unit) in profile.components {
-        let found = components.iter().enumerate().find(|(_, component)| has_loinc(&component["code"], code));
-        let Some((index, component)) = found else {
+        let mut coded = components.iter().enumerate().filter(|(_, part)| has_loinc(&part["code"], code));
+        let Some((index, component)) = coded.next() else {
             missing(report, profile, "component", &format!("a component with the LOINC code {code}"));
             continue;
         };
+        if let Some((again, _)) = coded.next() {
+            let what =
+                format!("the {} profile allows one component with the LOINC code {code}", profile.name);
+            report.note_at(&format!("component[{again}]"), IssueCode::Structure, what);
+        }
         let place = format!("component[{index}].valueQuantity");
         match value_name(component) {
             None => {}
