@@ -148,6 +148,7 @@ impl Connection<'_> {
         let takeover = self.opened.lease.takeover();
         let mut heard_at = Instant::now();
         let mut packet_began_at = None;
+        let mut recheck = tokio::time::interval(self.shared.options.recheck_admission);
         loop {
             if let Some(end) = self.handle_input(under_way) {
                 return end;
@@ -162,7 +163,7 @@ impl Connection<'_> {
             }
             self.follow_subscription();
             let may_read = under_way.submission.is_none() && self.protocol.takes_input();
-            if !self.protocol.is_amid_packet() {
+            if !may_read || !self.protocol.is_amid_packet() {
                 packet_began_at = None;
             } else if packet_began_at.is_none() {
                 packet_began_at = Some(Instant::now());
@@ -173,6 +174,9 @@ impl Connection<'_> {
                 biased;
                 () = self.shared.stopping.cancelled() => return End::Stopping,
                 () = takeover.cancelled() => return End::TakenOver,
+                _ = recheck.tick() => if !self.is_admitted() {
+                    return self.end_not_admitted();
+                },
                 Some((ticket, verdict)) = under_way.commits.next(), if !under_way.commits.is_empty() => {
                     self.protocol.settle(ticket, verdict);
                 }
@@ -273,8 +277,7 @@ impl Connection<'_> {
     async fn say_why(&mut self, end: End) {
         match end {
             End::Goodbye { .. } | End::Lost | End::NotReading => return,
-            End::Silent => self.protocol.disconnect(DisconnectReasonCode::KeepAliveTimeout),
-            End::Slow => self.protocol.disconnect(DisconnectReasonCode::MessageRateTooHigh),
+            End::Silent | End::Slow => self.protocol.disconnect(DisconnectReasonCode::KeepAliveTimeout),
             End::TakenOver => self.protocol.disconnect(DisconnectReasonCode::SessionTakenOver),
             End::Stopping => self.protocol.disconnect(DisconnectReasonCode::ServerShuttingDown),
             End::NotAdmitted | End::Closed(_) => {}
@@ -334,7 +337,7 @@ impl Connection<'_> {
 
 fn verdict(outcome: Result<(), IntakeError>) -> Result<(), Refusal> {
     outcome.map_err(|error| {
-        tracing::warn!(%error, "a frame was refused");
+        tracing::debug!(%error, "intake refused a frame");
         match error {
             IntakeError::TooLarge { .. } => Refusal::TooLarge,
             IntakeError::UnknownDevice { .. } | IntakeError::Retired { .. } => Refusal::NotAuthorized,

@@ -88,3 +88,10 @@ pub const MAX_COMMANDS_IN_FLIGHT: usize = 16;
 
 /// Longest client id of a program, in bytes: its name, a hyphen and a suffix.
 pub const MAX_CLIENT_ID_BYTES: usize = 128;
+
+/// Longest part of a refused topic that is logged, in characters: enough to see the mistake.
+pub const MAX_LOGGED_TOPIC_CHARS: usize = 80;
+
+/// How often a quiet connection's certificate is looked at again (a busy one's before each message): a revoked
+/// device must be gone within seconds, and thousands of looks a second cost nothing.
+pub const RECHECK_ADMISSION: Duration = Duration::from_secs(5);

@@ -23,7 +23,8 @@ use mqtt_protocol_core::mqtt::{Connection, Version, role};
 use pipeline::Peer;
 
 use super::limits::{
-    MAX_IN_FLIGHT_BYTES, MAX_PACKET_BYTES, MAX_UNRELEASED, MAX_USER_PROPERTIES, RECEIVE_MAXIMUM,
+    MAX_IN_FLIGHT_BYTES, MAX_LOGGED_TOPIC_CHARS, MAX_PACKET_BYTES, MAX_UNRELEASED, MAX_USER_PROPERTIES,
+    RECEIVE_MAXIMUM,
 };
 use super::topic::{Channel, Topic, TopicError};
 use super::wire::{self, ConnectRefusal, Grant, Incoming, Level, Publish, Refusal};
@@ -47,6 +48,7 @@ pub(super) struct Protocol {
     replies: VecDeque<Reply>,
     in_flight_bytes: usize,
     next_ticket: u64,
+    refusals: u64,
     kept: Kept,
     output: Vec<u8>,
     closing: Option<Closing>,
@@ -66,6 +68,7 @@ impl Protocol {
             replies: VecDeque::new(),
             in_flight_bytes: 0,
             next_ticket: 0,
+            refusals: 0,
             kept: Kept::default(),
             output: Vec::new(),
             closing: None,
@@ -142,6 +145,9 @@ impl Protocol {
 
     /// Notes what became of a frame, and sends the answers that are due.
     pub(super) fn settle(&mut self, ticket: u64, verdict: Result<(), Refusal>) {
+        if let Err(refusal) = verdict {
+            self.note_refusal(refusal, None);
+        }
         if let Some(reply) = self.replies.iter_mut().find(|reply| reply.ticket == ticket) {
             reply.verdict = Some(verdict);
         }
@@ -211,6 +217,9 @@ impl Protocol {
             Ok(_) => None,
             Err(refusal) => Some(Err(*refusal)),
         };
+        if let Err(refusal) = asks {
+            self.note_refusal(refusal, Some(&publish.topic));
+        }
         let Publish { packet_id, qos, payload, .. } = publish;
         self.in_flight_bytes += bytes;
         self.replies.push_back(Reply { ticket, qos, packet_id, bytes, verdict });
@@ -222,10 +231,7 @@ impl Protocol {
                 Step::Asks(Request::Frame(FrameRequest { ticket, device, kind, delivery, bytes: payload }))
             }
             Ok(Topic { device, .. }) => Step::Asks(Request::Status { device, online: payload == b"online" }),
-            Err(refusal) => {
-                tracing::warn!(%refusal, "a message was refused");
-                Step::Handled
-            }
+            Err(_) => Step::Handled,
         }
     }
 
@@ -270,17 +276,22 @@ impl Protocol {
         let peer = self.peer.as_ref().ok_or(Refusal::NotAuthorized)?;
         let topic = Topic::for_publisher(&publish.topic, peer).map_err(|error| match error {
             TopicError::Invalid => Refusal::TopicInvalid,
-            TopicError::NotYours => {
-                let shown: String = publish.topic.chars().take(80).collect();
-                tracing::warn!(topic = ?shown, "a topic that this certificate may not publish to");
-                Refusal::NotAuthorized
-            }
+            TopicError::NotYours => Refusal::NotAuthorized,
         })?;
         let known_status = matches!(publish.payload.as_slice(), b"online" | b"offline");
         if topic.channel == Channel::Status && !known_status {
             return Err(Refusal::PayloadInvalid);
         }
         Ok(topic)
+    }
+
+    /// Logs the 1st, 2nd, 4th, 8th … refusal of a connection: whoever floods us must not flood the log too.
+    fn note_refusal(&mut self, refusal: Refusal, topic: Option<&str>) {
+        self.refusals += 1;
+        if self.refusals.is_power_of_two() {
+            let topic: String = topic.unwrap_or_default().chars().take(MAX_LOGGED_TOPIC_CHARS).collect();
+            tracing::warn!(%refusal, ?topic, so_far = self.refusals, "a message was refused");
+        }
     }
 
     fn send_due_replies(&mut self) {

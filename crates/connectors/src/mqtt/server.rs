@@ -18,7 +18,7 @@ use tracing::Instrument as _;
 use super::connection;
 use super::limits::{
     ACCEPT_RETRY, CONNECT_TIMEOUT, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_CONNECTIONS, MAX_KEEP_ALIVE_S,
-    MAX_SESSION_EXPIRY_S, MAX_SESSIONS, TAKEOVER_TIMEOUT, WRITE_TIMEOUT,
+    MAX_SESSION_EXPIRY_S, MAX_SESSIONS, RECHECK_ADMISSION, TAKEOVER_TIMEOUT, WRITE_TIMEOUT,
 };
 use super::sessions::Sessions;
 
@@ -38,6 +38,8 @@ pub struct MqttOptions {
     pub write_timeout: Duration,
     /// Time that commits under way have when a connection ends or the server stops.
     pub drain_timeout: Duration,
+    /// How often a quiet connection's certificate is looked at again.
+    pub recheck_admission: Duration,
     /// Keep-alive for clients that ask for none, and the most that MQTT 5 clients are granted, in seconds.
     pub max_keep_alive_s: u16,
     /// Longest that a session outlives its connection, in seconds.
@@ -52,6 +54,7 @@ impl Default for MqttOptions {
             connect_timeout: CONNECT_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
             drain_timeout: DRAIN_TIMEOUT,
+            recheck_admission: RECHECK_ADMISSION,
             max_keep_alive_s: MAX_KEEP_ALIVE_S,
             max_session_expiry_s: MAX_SESSION_EXPIRY_S,
         }

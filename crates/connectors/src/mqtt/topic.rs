@@ -148,7 +148,7 @@ mod tests {
             format!("auscult/v1/{OWN}/gatt/2A35"),
             format!("auscult/v1/{OWN}/gatt/+2a3"),
             format!("auscult/v1/{OWN}/#"),
-            format!("auscult/v1/+/envelope"),
+            "auscult/v1/+/envelope".to_owned(),
             format!("auscult/v1/{OWN}/envelope\0"),
             format!("auscult/v1/{OWN}/\u{7f}"),
             format!("auscult/v1/{upper}/envelope"),

@@ -213,7 +213,7 @@ pub(super) fn incoming(packet: Packet) -> Incoming {
         }
         GenericPacket::V5_0Disconnect(p) => Incoming::Disconnect {
             with_will: p.reason_code().is_some_and(|code| code != DisconnectReasonCode::NormalDisconnection),
-            session_expiry_s: p.props().as_deref().and_then(|props| session_expiry_s(props)),
+            session_expiry_s: p.props().as_deref().and_then(session_expiry_s),
         },
         _ => Incoming::Unexpected,
     }

@@ -1,5 +1,8 @@
 //! Abuse: what hostile, broken and mistaken clients get, over the wire.
 
+use std::time::Duration;
+
+use connectors::mqtt::MqttOptions;
 use mqtt_protocol_core::mqtt::Version;
 use mqtt_protocol_core::mqtt::packet::{GenericPacketTrait as _, Qos, v3_1_1, v5_0};
 use trust::pki::PeerUri;
@@ -92,6 +95,29 @@ async fn a_revoked_certificate_ends_a_live_connection_and_opens_none() {
         line.send(&Wish::of(version).bytes(&device.id.to_string())).await;
         assert_ne!(line.receive_to_end().await[0].1[1], 0, "{version:?}");
     }
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_certificate_ends_a_quiet_connection_too() {
+    let options = MqttOptions { recheck_admission: Duration::from_millis(50), ..MqttOptions::default() };
+    let mut house = House::open_with(options).await;
+    let device = house.device();
+    let (mut client, _) = Client::open(&house, &device, &Wish::of(Version::V5_0)).await;
+    house.site.admission().set_revoked([device.certificate.serial_hex.clone()]);
+    assert_eq!(farewell(&client.line.receive_to_end().await), Some(0x87));
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_its_answers_is_cut() {
+    let options = MqttOptions { write_timeout: Duration::from_millis(300), ..MqttOptions::default() };
+    let mut house = House::open_with(options).await;
+    let device = house.device();
+    let (mut client, _) = Client::open(&house, &device, &Wish::of(Version::V3_1_1)).await;
+    let pings = [0xc0, 0x00].repeat(8_192);
+    while client.line.try_send(&pings).await.is_ok() {}
+    until("the link is shown as lost", || house.site.live().heard(device.id).connected == Some(false)).await;
     house.stop().await;
 }
 

@@ -114,6 +114,11 @@ impl House {
         issue(&self.authority, uri)
     }
 
+    /// The certificate that clients of the endpoint must trust.
+    pub fn authority_pem(&self) -> &str {
+        self.authority.certificate_pem()
+    }
+
     /// A client of the endpoint that shows `certificate`.
     pub fn client_tls(&self, certificate: Option<&Issued>) -> ClientConfig {
         let identity = certificate.map(|issued| (issued.certificate_pem.as_str(), issued.key_pem.expose()));

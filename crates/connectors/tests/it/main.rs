@@ -5,3 +5,4 @@ mod client;
 mod delivery;
 mod house;
 mod lifetime;
+mod real_clients;

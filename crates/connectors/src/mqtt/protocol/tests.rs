@@ -553,7 +553,7 @@ fn a_device_subscribes_to_its_own_commands_and_to_nothing_else() {
         assert!(line.protocol.is_subscribed());
         let many = vec![own.as_str(); MAX_FILTERS + 1];
         line.feed(&subscribe(level, &many));
-        assert!(line.answers()[0].1.ends_with(&vec![refused; MAX_FILTERS + 1]));
+        assert!(line.answers()[0].1.ends_with(&[refused; MAX_FILTERS + 1]));
     }
 }
 
