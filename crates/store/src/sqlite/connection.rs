@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::schema;
 use crate::{OpenError, StoreError};
 
 /// Connections that read beside the one that writes. More than the cores of a usual machine gain nothing.
@@ -54,9 +55,21 @@ pub(super) fn open_file(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
+/// The library takes a file cut to almost nothing for a new database: refuses one that must hold something.
+pub(super) fn refuse_empty(connection: &Connection, path: &Path, may_be_new: bool) -> Result<(), OpenError> {
+    let version =
+        schema::version(connection).map_err(|error| open_failure(path, "reading the file", error))?;
+    if version == 0 && !may_be_new {
+        let what = "it is missing or empty, but the file that belongs to it is not".to_owned();
+        return Err(OpenError::Damaged { path: PathBuf::from(path), what });
+    }
+    Ok(())
+}
+
 /// The one connection that writes `data.db`.
-pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
+pub(super) fn open_writer(path: &Path, may_be_new: bool) -> Result<Connection, OpenError> {
     let connection = open_file(path)?;
+    refuse_empty(&connection, path, may_be_new)?;
     let failed = |error| open_failure(path, "preparing the file", error);
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;

@@ -11,7 +11,7 @@ use trust::envelope::{self, Aad};
 use trust::keyring::{MAX_SEALS_PER_KEY, UnwrapError};
 use trust::{Kek, Key, KeyId};
 
-use super::connection::{lock, open_failure, open_file, read, readable, writable};
+use super::connection::{lock, open_failure, open_file, read, readable, refuse_empty, writable};
 use super::schema;
 use crate::{KeyDomain, OpenError, StoreError};
 
@@ -110,10 +110,17 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// Opens or creates the key store in a directory and proves that the key-encryption key fits.
-    pub(super) fn open(directory: &Path, kek: Kek, journal_key_life: Duration) -> Result<Self, OpenError> {
+    /// Opens the key store in a directory, or creates it where `may_be_new`, and proves that the key-encryption
+    /// key fits.
+    pub(super) fn open(
+        directory: &Path,
+        kek: Kek,
+        journal_key_life: Duration,
+        may_be_new: bool,
+    ) -> Result<Self, OpenError> {
         let path = directory.join(FILE);
         let mut connection = open_file(&path)?;
+        refuse_empty(&connection, &path, may_be_new)?;
         let pragma = |name: &str, value: &str| {
             connection
                 .pragma_update(None, name, value)
@@ -145,14 +152,21 @@ impl Keys {
                 expected: String::from_utf8_lossy(&expected).chars().take(64).collect(),
             }),
             None => {
-                let any: bool = lock(&self.connection)
+                let connection = lock(&self.connection);
+                let any: bool = connection
                     .query_row("SELECT EXISTS(SELECT 1 FROM data_key)", [], |row| row.get(0))
                     .map_err(failed)?;
                 if any {
                     let what = "it holds keys but does not say by which key they are wrapped".to_owned();
                     return Err(OpenError::Damaged { path: path.to_owned(), what });
                 }
-                self.set_meta("kek", given.as_bytes()).map_err(failed)
+                connection
+                    .execute(
+                        "INSERT INTO meta(name, value) VALUES('kek', ?1), ('store', ?2)",
+                        params![given.as_bytes(), trust::random_bytes::<16>()],
+                    )
+                    .map(drop)
+                    .map_err(failed)
             }
         }
     }

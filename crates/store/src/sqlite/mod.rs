@@ -57,8 +57,10 @@ const DATA_FILE: &str = "data.db";
 const LOCK_FILE: &str = "lock";
 /// Earliest SQLite whose write-ahead log is free of the reset bug (3.7.0 to 3.51.2 can lose commits).
 const SQLITE_AT_LEAST: (i32, &str) = (3_051_003, "3.51.3");
-/// In the key store: the data file was completely made once, so an empty one is a loss and not a beginning.
+/// In both files: the store's own random id.
 const META_STORE_ID: &str = "store";
+/// In the key store: the data file was made once, so an empty one is a loss and not a beginning.
+const META_COMPLETE: &str = "complete";
 
 /// How a store behaves. The defaults suit; tests use smaller blocks.
 #[derive(Clone, Debug)]
@@ -127,23 +129,15 @@ impl SqliteStore {
         let held = take_lock(directory)?;
         let data_path = directory.join(DATA_FILE);
         let keys_path = directory.join(keys::FILE);
-        if has_content(&data_path) && !has_content(&keys_path) {
-            let what = format!("it is missing or empty, but {DATA_FILE} exists");
-            return Err(OpenError::Damaged { path: keys_path, what });
-        }
-        let keys = Keys::open(directory, kek, options.journal_key_life)?;
-        let expected =
-            keys.meta(META_STORE_ID).map_err(|e| open_failure(&keys_path, "reading the key store", e))?;
-        if expected.is_some() && !has_content(&data_path) {
-            let what = format!("it is missing or empty, but {} was made with it", keys::FILE);
-            return Err(OpenError::Damaged { path: data_path, what });
-        }
-        let mut writer = connection::open_writer(&data_path)?;
+        let keys = Keys::open(directory, kek, options.journal_key_life, !has_content(&data_path))?;
+        let complete =
+            keys.meta(META_COMPLETE).map_err(|e| open_failure(&keys_path, "reading the key store", e))?;
+        let mut writer = connection::open_writer(&data_path, complete.is_none())?;
         schema::migrate(&mut writer, schema::DATA).map_err(|error| match error {
             schema::MigrateError::TooNew { found, known } => OpenError::TooNew { found, known },
             schema::MigrateError::Database(e) => open_failure(&data_path, "migrating the data file", e),
         })?;
-        match_files(&writer, &keys, expected, &data_path)?;
+        match_files(&writer, &keys, complete.is_some(), &data_path)?;
         Self::load(directory, options, keys, writer, held)
     }
 
@@ -274,34 +268,28 @@ fn has_content(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|file| file.len() > 0)
 }
 
-/// Proves that both files belong together; marks them when they are new.
-fn match_files(
-    writer: &Connection,
-    keys: &Keys,
-    expected: Option<Vec<u8>>,
-    path: &Path,
-) -> Result<(), OpenError> {
+/// Proves that both files belong together; marks them when they are new. The key store is marked first, and
+/// again when the data file is: a process that ends in between leaves nothing that looks like damage.
+fn match_files(writer: &Connection, keys: &Keys, complete: bool, path: &Path) -> Result<(), OpenError> {
     let failed = |error| open_failure(path, "reading the data file", error);
+    let expected = keys.meta(META_STORE_ID).map_err(failed)?;
     let found: Option<Vec<u8>> = writer
         .query_row("SELECT value FROM meta WHERE name = ?1", [META_STORE_ID], |row| row.get(0))
         .optional()
         .map_err(failed)?;
-    match (found, expected) {
-        (Some(found), Some(expected)) if found == expected => Ok(()),
-        // The process ended between the two marks.
-        (Some(found), None) => keys.set_meta(META_STORE_ID, &found).map_err(failed),
-        (None, None) => {
-            let id = trust::random_bytes::<16>();
+    match &found {
+        None if !complete => {
             writer
-                .execute("INSERT INTO meta(name, value) VALUES(?1, ?2)", params![META_STORE_ID, id])
+                .execute("INSERT INTO meta(name, value) VALUES(?1, ?2)", params![META_STORE_ID, expected])
                 .map_err(failed)?;
-            keys.set_meta(META_STORE_ID, &id).map_err(failed)
         }
+        Some(_) if found == expected => {}
         _ => {
             let what = format!("it does not belong to {} beside it", keys::FILE);
-            Err(OpenError::Damaged { path: path.to_owned(), what })
+            return Err(OpenError::Damaged { path: path.to_owned(), what });
         }
     }
+    if complete { Ok(()) } else { keys.set_meta(META_COMPLETE, b"1").map_err(failed) }
 }
 
 impl Store for SqliteStore {

@@ -203,22 +203,26 @@ impl SqliteStore {
         let sql = match range.order {
             Order::Ascending => {
                 "SELECT at, sequence, version, sealed FROM event WHERE series = ?1 AND at >= ?2 AND at < ?3
-                 ORDER BY at, sequence, version LIMIT ?4"
+                 ORDER BY at, sequence, version"
             }
             Order::Descending => {
                 "SELECT at, sequence, version, sealed FROM event WHERE series = ?1 AND at >= ?2 AND at < ?3
-                 ORDER BY at DESC, sequence DESC, version DESC LIMIT ?4"
+                 ORDER BY at DESC, sequence DESC, version DESC"
             }
         };
         let mut select = connection.prepare_cached(sql).map_err(read(doing))?;
-        let limit = range.limit.min(i64::MAX as usize) as i64;
-        let bounds = params![number, range.from.as_micros(), range.to.as_micros(), limit];
+        let bounds = params![number, range.from.as_micros(), range.to.as_micros()];
         let rows = select
             .query_map(bounds, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, Vec<u8>>(3)?)))
             .map_err(read(doing))?;
-        let mut events = Vec::new();
+        let mut events: Vec<Committed<Event>> = Vec::new();
         for row in rows {
             let (at, sequence, version, sealed) = row.map_err(read(doing))?;
+            // Enough, but all versions of an identity are needed, so that a repeat in the tail is known as one.
+            let last = events.last().map(|event| (event.at.as_micros(), event.sequence));
+            if events.len() >= range.limit && last != Some((at, sequence)) {
+                break;
+            }
             let place = super::fold_parts::EventPlace { series: number, at, sequence, version };
             events.push(self.open_event(&place, *series, &sealed)?);
         }
