@@ -207,6 +207,8 @@ const REFUSED: &[Mutation] = &[
     ("ecg", "/valueSampledData/dimensions", "3", "value", "Observation.valueSampledData.data"),
     ("ecg", "/valueSampledData/data", "\"1  2\"", "value", "Observation.valueSampledData.data"),
     ("ecg", "/valueSampledData/data", "\"1,2\"", "value", "Observation.valueSampledData.data"),
+    ("ecg", "/valueSampledData/data", "\"1 2. 3\"", "value", "Observation.valueSampledData.data"),
+    ("ecg", "/valueSampledData/data", "\"1 - 3\"", "value", "Observation.valueSampledData.data"),
     ("ecg", "/valueSampledData/data", "\"1 e 2\"", "value", "Observation.valueSampledData.data"),
     ("ecg", "/valueSampledData/data", "\"1 2 \"", "value", "Observation.valueSampledData.data"),
     ("ecg", "/valueSampledData/data", "[1, 2]", "value", "Observation.valueSampledData.data"),
@@ -343,6 +345,7 @@ const TAKEN: &[(&str, &str, &str)] = &[
     ),
     ("bp", "/component/1/valueQuantity/value", "80.0"),
     ("ecg", "/valueSampledData/dimensions", "2"),
+    ("ecg", "/valueSampledData/data", "\"-.5 1.25 E\""),
     ("patient", "/birthDate", "\"1950\""),
     ("tx", "/entry/0/fullUrl", "-"),
 ];

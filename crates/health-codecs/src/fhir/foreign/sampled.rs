@@ -75,7 +75,9 @@ fn counts(data: &str) -> Result<(Vec<i16>, u8), Refusal> {
     for word in words {
         let value = match word {
             "E" | "U" | "L" => None,
-            _ => Some(word.parse().map_err(|_| refuse(format!("\"{}\" is not a sample", cut(word))))?),
+            _ => Some(
+                with_whole(word).parse().map_err(|_| refuse(format!("\"{}\" is not a sample", cut(word))))?,
+            ),
         };
         values.push(value);
     }
@@ -92,6 +94,15 @@ fn counts(data: &str) -> Result<(Vec<i16>, u8), Refusal> {
         })
     });
     Ok((counts.collect::<Result<_, _>>()?, decimals))
+}
+
+/// `.5` as `0.5`: sampled data may leave the zero out, other decimals may not.
+fn with_whole(word: &str) -> std::borrow::Cow<'_, str> {
+    match (word.strip_prefix("-."), word.strip_prefix('.')) {
+        (Some(fraction), _) => format!("-0.{fraction}").into(),
+        (_, Some(fraction)) => format!("0.{fraction}").into(),
+        _ => word.into(),
+    }
 }
 
 /// Samples a second: from our extension, else from the period.
@@ -188,6 +199,7 @@ mod tests {
             counts("1 -2 E U L 3").unwrap(),
             (vec![1, -2, MISSING_SAMPLE, MISSING_SAMPLE, MISSING_SAMPLE, 3], 0)
         );
+        assert_eq!(counts("-.5 .5 1").unwrap(), (vec![-5, 5, 10], 1));
         assert_eq!(counts("1.5 -2 0.25").unwrap(), (vec![150, -200, 25], 2));
         assert!(counts("40000").is_err());
         assert!(counts("-32768").is_err());

@@ -160,11 +160,12 @@ fn sampled_data(report: &mut Report, fields: &Fields) {
     }
 }
 
+/// `-1`, `2.5`, and also `.5`, which the specification's pattern for sampled data allows.
 fn is_decimal(text: &str) -> bool {
     let unsigned = text.strip_prefix('-').unwrap_or(text);
-    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    digits(whole) && digits(fraction)
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or(("", unsigned));
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    !fraction.is_empty() && digits(whole) && digits(fraction)
 }
 
 fn observation(report: &mut Report, fields: &Fields) {
