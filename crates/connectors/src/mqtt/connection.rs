@@ -14,7 +14,7 @@ use pipeline::{IntakeError, Peer, PeerCertificate, Pending};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 use trust::pki::PeerIdentity;
 
@@ -149,6 +149,7 @@ impl Connection<'_> {
         let mut heard_at = Instant::now();
         let mut packet_began_at = None;
         let mut recheck = tokio::time::interval(self.shared.options.recheck_admission);
+        recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if let Some(end) = self.handle_input(under_way) {
                 return end;
