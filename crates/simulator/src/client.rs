@@ -14,6 +14,8 @@ pub use https::{HttpsDevice, HttpsError, Posted};
 pub use link::ConnectError;
 pub use publisher::{Acked, Closed, Pending, Publisher};
 
+/// Most times that one message is sent; a server that closes the connection at it every time never takes it.
+pub const MAX_SENDS: u32 = 100;
 /// Most messages of one device that wait for their acknowledgement, where nothing else is asked for.
 pub const DEFAULT_WINDOW: u16 = 64;
 /// Messages from the server that wait to be looked at; the oldest ones stay, later ones are dropped and counted.
@@ -90,6 +92,13 @@ impl Reconnect {
     pub const PATIENT: Reconnect = Reconnect::BackOff {
         first: Duration::from_millis(250),
         longest: Duration::from_secs(10),
+        attempts: 1_000,
+    };
+
+    /// For tests that kill the server and start it again: from 50 ms to half a second, for about eight minutes.
+    pub const EAGER: Reconnect = Reconnect::BackOff {
+        first: Duration::from_millis(50),
+        longest: Duration::from_millis(500),
         attempts: 1_000,
     };
 }

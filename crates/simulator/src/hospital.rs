@@ -115,6 +115,9 @@ pub enum Role {
 /// After this the scenes of a story begin again.
 pub const STORY_LENGTH: Duration = Duration::from_secs(20 * 60);
 
+/// How much of its stay, in time of the play, a bedside monitor has stored when the play begins.
+pub const HISTORY: Duration = Duration::from_secs(12 * 60);
+
 /// What is wrong with a device, on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -141,11 +144,11 @@ impl Trouble {
         match self {
             Trouble::Fahrenheit => "measures in °F; the chart shows °C",
             Trouble::Kilopascal => "measures in kPa; the chart shows mmHg",
-            Trouble::ClockAYearAhead => "its clock runs a year ahead; quarantined as \"clock\"",
+            Trouble::ClockAYearAhead => "has a clock a year ahead; quarantined as \"clock\"",
             Trouble::RepeatsEveryFrame => "sends every frame twice; charted once",
-            Trouble::AssignedToNobody => "assigned to nobody; quarantined as \"unassigned\"",
-            Trouble::TruncatesFrames => "its frames break off; quarantined as \"undecodable\"",
-            Trouble::DemonstrationMode => "in demonstration mode; quarantined as \"demonstration\"",
+            Trouble::AssignedToNobody => "is assigned to nobody; quarantined as \"unassigned\"",
+            Trouble::TruncatesFrames => "sends frames that break off; quarantined as \"undecodable\"",
+            Trouble::DemonstrationMode => "is in demonstration mode; quarantined as \"demonstration\"",
         }
     }
 }
@@ -198,8 +201,13 @@ impl Plan {
         self.devices.iter().find(|planned| planned.device.id == id)
     }
 
-    /// The assignments, open from `since` on; their ids come from the seed.
-    pub fn assignments(&self, since: Timestamp) -> Vec<Assignment> {
+    /// The assignments for a play that begins at `begin`; their ids come from the seed.
+    ///
+    /// They are open from [`HISTORY`] before, because that far back go the readings that the bedside
+    /// monitors have stored and send first.
+    pub fn assignments(&self, begin: Timestamp) -> Vec<Assignment> {
+        // A minute more, so that no difference of two clocks leaves a reading unassigned.
+        let since = begin.minus(HISTORY + Duration::from_secs(60));
         let mut random = Random::for_part(self.seed, "assignments");
         self.devices
             .iter()
@@ -210,6 +218,30 @@ impl Plan {
                 Some(Assignment { id, device: planned.device.id, subject, interval: Interval::since(since) })
             })
             .collect()
+    }
+
+    /// What there is to be seen, a line each, without any patient's name: for the console of a demonstration.
+    pub fn storyline(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for planned in &self.devices {
+            let place = self.places.iter().find(|place| place.id == planned.place);
+            let place = place.map_or("?", |place| place.name.as_str());
+            let name = &planned.device.name;
+            if let Role::Telemetry { scenes, silence, .. } = &planned.role {
+                lines.extend(scenes.iter().map(|scene| {
+                    let (from, until) = (scene.from_s / 60, scene.until_s / 60);
+                    format!("{place}: {} in minutes {from} to {until}", scene.shows)
+                }));
+                lines.extend(silence.map(|silence| {
+                    format!(
+                        "{place}: {name} falls silent for {} s after every {} s",
+                        silence.for_s, silence.after_s
+                    )
+                }));
+            }
+            lines.extend(planned.trouble.map(|trouble| format!("{place}: {name} {}", trouble.description())));
+        }
+        lines
     }
 
     /// The devices with planted trouble.
@@ -262,6 +294,13 @@ mod tests {
         assert_eq!(troubles.iter().collect::<HashSet<_>>().len(), 7);
         let since = Timestamp::from_seconds(1_700_000_000);
         assert_eq!(plan.assignments(since).len(), plan.devices.len() - 1);
+        assert!(plan.assignments(since).iter().all(|a| a.interval.contains(since.minus(HISTORY))));
+        let storyline = plan.storyline();
+        assert!(storyline.len() > 7 + 7, "{storyline:?}");
+        for patient in &plan.patients {
+            let family = patient.family.expose();
+            assert!(!storyline.iter().any(|line| line.contains(family.as_str())));
+        }
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub struct Progress {
 /// One look at [`Progress`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
-    /// Devices that hold an MQTT connection now.
+    /// Devices that speak MQTT and are switched on now, those that are just reconnecting among them.
     pub connected: u64,
     /// Frames sent.
     pub sent: u64,

@@ -194,3 +194,64 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, RecordError> {
     }
     std::fs::read(path).map_err(failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HEADER: &str = "r 2 100 4\nr.dat 80 1/mV 8 0 0 0 0 a\nr.dat 80 1/mV 8 0 0 0 0 b\n";
+
+    fn refused(header: &str) -> String {
+        match Record::from_bytes("r", header, &[], None).unwrap_err() {
+            RecordError::Header { source, .. } => source.to_string(),
+            other => other.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_is_not_read_is_named() {
+        assert!(refused("").contains("no record line"));
+        assert!(refused("r/3 2 100 4").contains("segments"));
+        assert!(refused("r 1 100 4\nr.dat 311 200 10\n").contains("format 311"));
+        assert!(refused("r 1 100 4\n../r.dat 16 200 10\n").contains("file name"));
+        assert!(refused("r 2 100 4\nr.dat 16\n").contains("announces 2"));
+        assert!(refused("r 2 100 4\nr.dat 16\ns.dat 16\n").contains("s.dat"));
+        assert!(refused("r 1 fast 4\nr.dat 16\n").contains("sampling frequency"));
+        assert!(refused("r 1 100 4\nr.dat 16 200\n").contains("do not fit"));
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_format() {
+        let header = Header::parse("r 1\nr.dat 16\n# a comment\n").unwrap();
+        assert_eq!((header.frame_rate_hz, header.frames), (250.0, 0));
+        let signal = &header.signals[0];
+        assert_eq!((signal.gain, signal.baseline, signal.unit.as_str()), (200.0, 0, "mV"));
+        assert_eq!(header.comments, vec!["a comment"]);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Record::open(Path::new("/nowhere/100")).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/100.hea"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_headers_never_panic(text in "\\PC{0,300}") {
+            let _ = Header::parse(&text);
+        }
+
+        #[test]
+        fn damaged_headers_and_signals_never_panic(
+            at in 0..HEADER.len(),
+            with in "[ -~]{0,4}",
+            bytes in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let mut header = HEADER.to_owned();
+            header.replace_range(at..=at, &with);
+            let _ = Record::from_bytes("r", &header, &bytes, Some(&bytes));
+        }
+    }
+}

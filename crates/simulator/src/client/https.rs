@@ -24,6 +24,11 @@ impl Posted {
     pub const fn is_accepted(&self) -> bool {
         self.status >= 200 && self.status < 300
     }
+
+    /// Whether the same post may be accepted a little later: the server is busy, restarting or out of room.
+    pub const fn is_passing(&self) -> bool {
+        matches!(self.status, 408 | 429 | 500..=599)
+    }
 }
 
 /// Why a frame could not be posted.

@@ -104,6 +104,19 @@ pub(super) enum Notice {
     Message(Message),
 }
 
+/// What became of a message that was handed over.
+pub(super) enum Handed {
+    /// Nothing more will be heard of it: QoS 0.
+    ForGood,
+    /// It waits for its acknowledgement under this packet id.
+    Awaits(u16),
+    /// The server said that it takes no packet of this size; it was not sent.
+    TooLarge,
+}
+
+/// Reason code "packet too large" of MQTT 5.
+pub(super) const PACKET_TOO_LARGE: u8 = 0x95;
+
 /// One connection.
 pub(super) struct Link {
     protocol: mqtt::Connection<Client>,
@@ -180,8 +193,8 @@ impl Link {
         self.protocol.get_receive_maximum_vacancy_for_send().unwrap_or(u16::MAX)
     }
 
-    /// Puts a message into the outbox; its packet id where it will be acknowledged.
-    pub(super) fn publish(&mut self, message: &Message, again: bool) -> Result<Option<u16>, ConnectError> {
+    /// Puts a message into the outbox.
+    pub(super) fn publish(&mut self, message: &Message, again: bool) -> Result<Handed, ConnectError> {
         let broken = |error| protocol(&self.address, error);
         let packet_id = match message.qos {
             Qos::AtMostOnce => None,
@@ -190,8 +203,14 @@ impl Link {
         let packet = publish_packet(self.version, message, packet_id, again)
             .map_err(|error| protocol(&self.address, error))?;
         let events = self.protocol.send(packet);
+        let too_large = |event: &Event| matches!(event, Event::NotifyError(MqttError::PacketTooLarge));
+        if events.iter().any(too_large) {
+            // Nothing was sent, and the id can be used again.
+            let released = packet_id.map(|id| self.protocol.release_packet_id(id));
+            return self.take(released.unwrap_or_default()).map(|_| Handed::TooLarge);
+        }
         self.take(events)?;
-        Ok(packet_id)
+        Ok(packet_id.map_or(Handed::ForGood, Handed::Awaits))
     }
 
     /// Puts a DISCONNECT into the outbox.

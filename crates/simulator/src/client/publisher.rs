@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::link::{ConnectError, Link, Notice};
-use super::{ConnectOptions, INCOMING_LIMIT, Message, Qos, Reconnect};
+use super::link::{ConnectError, Handed, Link, Notice, PACKET_TOO_LARGE};
+use super::{ConnectOptions, INCOMING_LIMIT, MAX_SENDS, Message, Qos, Reconnect};
 use crate::random::Random;
 
 /// Messages taken from the queue before they are written: bounds one write to a few hundred kilobytes.
@@ -55,7 +55,7 @@ struct Outgoing {
     /// Returned to the window when this is dropped.
     _place: OwnedSemaphorePermit,
     order: u64,
-    sent_before: bool,
+    sends: u32,
 }
 
 enum Command {
@@ -142,7 +142,7 @@ impl Publisher {
             () = self.commands.closed() => return Err(Closed),
         };
         let (answer, pending) = oneshot::channel();
-        let outgoing = Outgoing { message, answer, _place: place, order: 0, sent_before: false };
+        let outgoing = Outgoing { message, answer, _place: place, order: 0, sends: 0 };
         self.commands.send(Command::Publish(outgoing)).await.map_err(|_| Closed)?;
         Ok(Pending(pending))
     }
@@ -273,22 +273,24 @@ impl Session {
 
     /// Sends as much as the server takes.
     async fn pump(&mut self, link: &mut Link) -> Result<(), ConnectError> {
-        let mut written = Vec::new();
+        let mut settled = Vec::new();
         while let Some(first) = self.waiting.front() {
             if first.message.qos != Qos::AtMostOnce && link.vacancy() == 0 {
                 break;
             }
-            let packet_id = link.publish(&first.message, first.sent_before)?;
-            let Some(outgoing) = self.waiting.pop_front() else { break };
-            match packet_id {
-                Some(packet_id) => drop(self.in_flight.insert(packet_id, outgoing)),
-                None => written.push(outgoing),
+            let handed = link.publish(&first.message, first.sends > 0)?;
+            let Some(mut outgoing) = self.waiting.pop_front() else { break };
+            outgoing.sends += 1;
+            match handed {
+                Handed::Awaits(packet_id) => drop(self.in_flight.insert(packet_id, outgoing)),
+                Handed::ForGood => settled.push((outgoing, 0)),
+                Handed::TooLarge => settled.push((outgoing, PACKET_TOO_LARGE)),
             }
         }
         link.flush().await?;
-        for outgoing in written {
+        for (outgoing, reason) in settled {
             // Nobody may be waiting for the end of a message without acknowledgement.
-            let _ = outgoing.answer.send(Acked { reason: 0, resent: false });
+            let _ = outgoing.answer.send(Acked { reason, resent: outgoing.sends > 1 });
         }
         Ok(())
     }
@@ -298,7 +300,7 @@ impl Session {
             Notice::Answered { packet_id, reason } => {
                 // The announcement is acknowledged too, and nobody waits for it.
                 if let Some(outgoing) = self.in_flight.remove(&packet_id) {
-                    let _ = outgoing.answer.send(Acked { reason, resent: outgoing.sent_before });
+                    let _ = outgoing.answer.send(Acked { reason, resent: outgoing.sends > 1 });
                 }
             }
             Notice::Message(message) => {
@@ -313,9 +315,12 @@ impl Session {
     fn requeue(&mut self) {
         let mut again: Vec<Outgoing> = self.in_flight.drain().map(|(_, outgoing)| outgoing).collect();
         again.sort_by_key(|outgoing| std::cmp::Reverse(outgoing.order));
-        for mut outgoing in again {
-            outgoing.sent_before = true;
-            self.waiting.push_front(outgoing);
+        for outgoing in again {
+            if outgoing.sends < MAX_SENDS {
+                self.waiting.push_front(outgoing);
+            } else {
+                tracing::warn!(client = %self.options.client_id, sends = outgoing.sends, "a message is given up");
+            }
         }
     }
 

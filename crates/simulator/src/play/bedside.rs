@@ -12,12 +12,17 @@ use tokio::time::{Instant, sleep_until};
 
 use super::uplink::Uplink;
 use super::{PlayError, Stage, now};
-use crate::hospital::PlannedDevice;
+use crate::hospital::{HISTORY, PlannedDevice};
 use crate::recordings;
 use crate::stay::{Stay, StayRow};
 
+/// From and until when, counted from the beginning of the stay's play; `until` no longer belongs to it.
+type Window = (Duration, Duration);
+
 /// How often the monitor reports.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// Most entries of one envelope: some twenty kilobytes, which every server takes.
+const ENTRIES_A_FRAME: usize = 200;
 /// How often a value of the oxygen saturation is due; the recording has one a minute.
 const SATURATION_EVERY: Duration = Duration::from_secs(10);
 /// How often the battery is reported.
@@ -39,30 +44,30 @@ pub(super) async fn perform(
     stay: &Stay,
     saturation_from_row: u32,
 ) {
-    let (began, began_at) = (Instant::now(), now());
+    // The play of the stay began a while ago: what the monitor stored since then is sent first, at once.
+    let zero_at = now().minus(HISTORY);
+    let began = Instant::now();
     let uplink = Uplink::open(stage, planned, &tls).await;
-    let mut report = 0u32;
+    let mut window = (Duration::ZERO, HISTORY + began.elapsed());
     loop {
-        report += 1;
-        sleep_until(began + REPORT_EVERY * report).await;
-        let window = (REPORT_EVERY * (report - 1), REPORT_EVERY * report);
-        let mut entries = entries(&due(stay, stage.speed, window), began_at);
-        entries.extend(saturation(&stage.saturation, saturation_from_row, window, began_at));
-        entries.extend(battery(window, began_at));
-        if entries.is_empty() {
-            continue;
+        let mut entries = entries(&due(stay, stage.speed, window), zero_at);
+        entries.extend(saturation(&stage.saturation, saturation_from_row, window, zero_at));
+        entries.extend(battery(window, zero_at));
+        for entries in entries.chunks(ENTRIES_A_FRAME) {
+            let frame = encode_batch(entries, None).into_bytes();
+            if !uplink.send(&stage.progress, FrameKind::Envelope, frame).await {
+                return;
+            }
         }
-        let frame = encode_batch(&entries, None);
-        if !uplink.send(&stage.progress, FrameKind::Envelope, frame.into_bytes()).await {
-            return;
-        }
+        window = (window.1, window.1 + REPORT_EVERY);
+        sleep_until(began + (window.1 - HISTORY)).await;
     }
 }
 
 /// The rows whose moment lies in the window `[from, until)` of the play, each with its moment.
 ///
 /// The heart rate is left out: the transmitter of the bed counts it from the curve that is on the screen.
-fn due(stay: &Stay, speed: f64, window: (Duration, Duration)) -> Vec<(Duration, StayRow)> {
+fn due(stay: &Stay, speed: f64, window: Window) -> Vec<(Duration, StayRow)> {
     let first = stay.rows.first().map_or(0, |row| row.minute);
     // After the last row the stay begins again, an hour later.
     let round = Duration::from_secs_f64(f64::from(stay.last_minute() - first + 60) * 60.0 / speed);
@@ -70,19 +75,20 @@ fn due(stay: &Stay, speed: f64, window: (Duration, Duration)) -> Vec<(Duration, 
     let moment = |row: &StayRow, round_number: u32| {
         round * round_number + Duration::from_secs_f64(f64::from(row.minute - first) * 60.0 / speed)
     };
-    // A window may hold the end of one round and the beginning of the next.
-    (rounds..=rounds + 1)
+    // A window may reach over the end of a round, and the first one over several.
+    let last = (window.1.as_nanos() / round.as_nanos().max(1)) as u32;
+    (rounds..=last)
         .flat_map(|number| stay.rows.iter().map(move |row| (moment(row, number), *row)))
         .filter(|(at, row)| *at >= window.0 && *at < window.1 && row.measure != HEART_RATE)
         .collect()
 }
 
 /// Panels where components share a moment, scalars for the rest.
-fn entries(rows: &[(Duration, StayRow)], began_at: Timestamp) -> Vec<String> {
+fn entries(rows: &[(Duration, StayRow)], zero_at: Timestamp) -> Vec<String> {
     let mut entries = Vec::new();
     let mut panels: Vec<(Duration, Measure, Vec<DecodedScalar>)> = Vec::new();
     for (after, row) in rows {
-        let scalar = scalar(row.measure, row.value, began_at.plus(*after));
+        let scalar = scalar(row.measure, row.value, zero_at.plus(*after));
         match row.measure.panel() {
             None => entries.push(encode_scalar(&scalar)),
             Some(panel) => match panels.iter_mut().find(|(at, of, _)| at == after && *of == panel) {
@@ -101,30 +107,31 @@ fn entries(rows: &[(Duration, StayRow)], began_at: Timestamp) -> Vec<String> {
     entries
 }
 
-fn saturation(
-    values: &[f64],
-    from_row: u32,
-    window: (Duration, Duration),
-    began_at: Timestamp,
-) -> Option<String> {
-    let number = due_count(window, SATURATION_EVERY)?;
-    let value = *values.get((from_row as usize + number as usize) % values.len().max(1))?;
-    let at = began_at.plus(SATURATION_EVERY * number);
-    Some(encode_scalar(&scalar(OXYGEN_SATURATION, Decimal::from_f64(value, 1)?, at)))
+fn saturation(values: &[f64], from_row: u32, window: Window, zero_at: Timestamp) -> Vec<String> {
+    let value = |number: u32| values.get((from_row as usize + number as usize) % values.len().max(1));
+    multiples(window, SATURATION_EVERY)
+        .filter_map(|number| {
+            let percent = Decimal::from_f64(*value(number)?, 1)?;
+            let at = zero_at.plus(SATURATION_EVERY * number);
+            Some(encode_scalar(&scalar(OXYGEN_SATURATION, percent, at)))
+        })
+        .collect()
 }
 
-fn battery(window: (Duration, Duration), began_at: Timestamp) -> Option<String> {
-    let number = due_count(window, BATTERY_EVERY)?;
-    // A percent in ten minutes, from 98 to 40, and charged again.
-    let percent = 98 - (number / 10 % 59) as i32;
-    let at = began_at.plus(BATTERY_EVERY * number);
-    Some(encode_scalar(&scalar(BATTERY_LEVEL, Decimal::from_integer(percent), at)))
+fn battery(window: Window, zero_at: Timestamp) -> Vec<String> {
+    multiples(window, BATTERY_EVERY)
+        .map(|number| {
+            // A percent in ten minutes, from 98 to 40, and charged again.
+            let percent = Decimal::from_integer(98 - (number / 10 % 59) as i32);
+            encode_scalar(&scalar(BATTERY_LEVEL, percent, zero_at.plus(BATTERY_EVERY * number)))
+        })
+        .collect()
 }
 
-/// Number of the multiple of `every` that lies in the window, if one does.
-fn due_count(window: (Duration, Duration), every: Duration) -> Option<u32> {
-    let number = window.0.as_nanos().div_ceil(every.as_nanos()) as u32;
-    (every * number < window.1).then_some(number)
+/// The multiples of `every` that lie in the window.
+fn multiples(window: Window, every: Duration) -> std::ops::Range<u32> {
+    let first_from = |at: Duration| at.as_nanos().div_ceil(every.as_nanos()) as u32;
+    first_from(window.0)..first_from(window.1)
 }
 
 fn scalar(measure: Measure, value: Decimal, at: Timestamp) -> DecodedScalar {
@@ -142,6 +149,7 @@ fn scalar(measure: Measure, value: Decimal, at: Timestamp) -> DecodedScalar {
 mod tests {
     use std::collections::HashMap;
 
+    use clinical_model::measure::{BODY_TEMPERATURE, RESPIRATORY_RATE};
     use device_codecs::decode;
 
     use super::*;
@@ -175,11 +183,11 @@ mod tests {
 
     #[test]
     fn frames_of_a_whole_stay_are_readable() {
-        let began_at = Timestamp::from_seconds(1_790_000_000);
+        let zero_at = Timestamp::from_seconds(1_790_000_000);
         let stay = recordings::stay(&recordings::stay_names()[0]).unwrap();
         let mut readings = 0;
         for window in windows(1_200) {
-            let entries = entries(&due(&stay, 60.0, window), began_at);
+            let entries = entries(&due(&stay, 60.0, window), zero_at);
             if entries.is_empty() {
                 continue;
             }
@@ -192,12 +200,27 @@ mod tests {
     }
 
     #[test]
+    fn the_stored_part_holds_a_value_of_every_kind() {
+        let first = (Duration::ZERO, HISTORY);
+        for name in recordings::stay_names() {
+            let stay = recordings::stay(&name).unwrap();
+            let rows = due(&stay, super::super::DEFAULT_SPEED, first);
+            for measure in [RESPIRATORY_RATE, BODY_TEMPERATURE] {
+                assert!(rows.iter().any(|(_, row)| row.measure == measure), "{name} {measure:?}");
+            }
+        }
+        let values = saturation_values().unwrap();
+        assert_eq!(saturation(&values, 0, first, Timestamp::default()).len(), 72);
+        assert_eq!(battery(first, Timestamp::default()).len(), 12);
+    }
+
+    #[test]
     fn saturation_and_battery_come_at_their_times() {
         let values = saturation_values().unwrap();
         assert_eq!(values.len(), 1_573);
         assert!(values.iter().all(|value| *value > 50.0 && *value <= 100.0));
         let at = Timestamp::from_seconds(0);
-        assert_eq!(windows(60).filter_map(|window| saturation(&values, 1_570, window, at)).count(), 6);
-        assert_eq!(windows(180).filter_map(|window| battery(window, at)).count(), 3);
+        assert_eq!(windows(60).flat_map(|window| saturation(&values, 1_570, window, at)).count(), 6);
+        assert_eq!(windows(180).flat_map(|window| battery(window, at)).count(), 3);
     }
 }

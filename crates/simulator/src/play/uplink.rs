@@ -13,6 +13,10 @@ use crate::random::Random;
 
 /// Waits before the next try after a failed first connection.
 const RETRY_WAIT: Duration = Duration::from_secs(2);
+/// Tries of one post: with doubled waits they span a quarter of a minute, as long as a restart of the server.
+const POST_ATTEMPTS: u32 = 6;
+/// Wait after the first failed post.
+const FIRST_POST_WAIT: Duration = Duration::from_millis(500);
 /// Devices start within this, so that a hundred handshakes do not come at once.
 const START_SPREAD: Duration = Duration::from_millis(2_500);
 
@@ -64,11 +68,8 @@ impl Uplink {
             }
             Transport::Mqtt(version) => version,
         };
-        let status = |text: &str| {
-            let mut message = Message::new(topic(device, "status"), text.as_bytes(), Qos::AtLeastOnce);
-            message.retain = true;
-            message
-        };
+        // Not retained: an ingest endpoint keeps no messages for later subscribers.
+        let status = |text: &str| Message::new(topic(device, "status"), text.as_bytes(), Qos::AtLeastOnce);
         let mut options = ConnectOptions::new(
             stage.endpoints.mqtt.clone(),
             stage.endpoints.server_name.clone(),
@@ -106,20 +107,31 @@ impl Uplink {
                     }
                 });
             }
-            Uplink::Https(device) => match device.post(kind, bytes).await {
-                Ok(posted) if posted.is_accepted() => count(&progress.acked),
-                Ok(posted) => {
-                    tracing::debug!(status = posted.status, text = posted.text, "a frame was refused");
-                    count(&progress.refused);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "a frame was not answered");
-                    count(&progress.lost);
-                }
-            },
+            Uplink::Https(device) => post(device, progress, kind, bytes).await,
         }
         true
     }
+}
+
+/// Posts until there is an answer that will not change by itself, or [`POST_ATTEMPTS`] are used up.
+async fn post(device: &HttpsDevice, progress: &Progress, kind: FrameKind, bytes: Vec<u8>) {
+    let mut wait = FIRST_POST_WAIT;
+    for attempt in 1..=POST_ATTEMPTS {
+        match device.post(kind, bytes.clone()).await {
+            Ok(posted) if posted.is_accepted() => return count(&progress.acked),
+            Ok(posted) if !posted.is_passing() => {
+                tracing::debug!(status = posted.status, text = posted.text, "a frame was refused");
+                return count(&progress.refused);
+            }
+            Ok(posted) => tracing::debug!(attempt, status = posted.status, "the server has no room now"),
+            Err(error) => tracing::debug!(attempt, %error, "a frame was not answered"),
+        }
+        if attempt < POST_ATTEMPTS {
+            tokio::time::sleep(wait).await;
+            wait *= 2;
+        }
+    }
+    count(&progress.lost);
 }
 
 /// Counts what the server sends, and reconnects, until the publisher is gone.

@@ -6,7 +6,7 @@ use futures_util::poll;
 use simulator::client::{Acked, ConnectError, Message, MqttVersion, Publisher, Qos, Reconnect};
 use tokio::time::timeout;
 
-use crate::peer::{Answer, PATIENCE, Peer, Trust};
+use crate::peer::{Answer, MAX_PACKET_BYTES, PATIENCE, Peer, Trust};
 
 const VERSIONS: [MqttVersion; 2] = [MqttVersion::V311, MqttVersion::V5];
 
@@ -108,6 +108,19 @@ async fn a_refusal_is_told_with_its_reason() {
         assert!(acked.is_refused());
         assert_eq!(acked.reason, 0x99);
     }
+}
+
+#[tokio::test]
+async fn what_the_server_announced_as_too_large_is_not_sent() {
+    let peer = Peer::start(|_| Answer::Accept).await;
+    let publisher = Publisher::connect(peer.options("device-1")).await.unwrap();
+    let large = vec![b'x'; MAX_PACKET_BYTES as usize];
+    let pending = publisher.publish("t/a", large, Qos::AtLeastOnce).await.unwrap();
+    assert_eq!(timeout(PATIENCE, pending).await.unwrap().unwrap().reason, 0x95);
+    let pending = publisher.publish("t/a", b"small".as_slice(), Qos::AtLeastOnce).await.unwrap();
+    assert_eq!(timeout(PATIENCE, pending).await.unwrap().unwrap().reason, 0);
+    let log = peer.log();
+    assert_eq!((log.connections, log.payloads()), (1, vec!["small".to_owned()]));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mqtt_protocol_core::mqtt;
 use mqtt_protocol_core::mqtt::common::Cursor;
 use mqtt_protocol_core::mqtt::connection::Event;
-use mqtt_protocol_core::mqtt::packet::{Packet, v3_1_1, v5_0};
+use mqtt_protocol_core::mqtt::packet::{MaximumPacketSize, Packet, v3_1_1, v5_0};
 use mqtt_protocol_core::mqtt::prelude::*;
 use mqtt_protocol_core::mqtt::result_code::{
     ConnectReasonCode, ConnectReturnCode, PubackReasonCode, PubcompReasonCode, PubrecReasonCode,
@@ -26,6 +26,9 @@ use tokio_rustls::server::TlsStream;
 
 /// Longest wait for something that must come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Largest packet that the peer takes in MQTT 5, in bytes.
+pub const MAX_PACKET_BYTES: u32 = 256 * 1024;
 
 /// Certificates of a test: one authority, a server, a device.
 pub struct Trust {
@@ -271,26 +274,10 @@ impl Session<'_> {
 
     fn packet(&mut self, packet: Packet) {
         match packet {
-            Packet::V3_1_1Connect(connect) => {
-                let will =
-                    connect.will_topic().map(|t| (t.to_owned(), connect.will_payload().unwrap().to_vec()));
-                self.shared.note(|log| log.wills.push(will));
-                let accepted = v3_1_1::Connack::builder()
-                    .session_present(false)
-                    .return_code(ConnectReturnCode::Accepted)
-                    .build();
-                self.send(accepted.unwrap());
-            }
-            Packet::V5_0Connect(connect) => {
+            Packet::V3_1_1Connect(c) => self.connected(c.will_topic(), c.will_payload()),
+            Packet::V5_0Connect(c) => {
                 self.v5 = true;
-                let will =
-                    connect.will_topic().map(|t| (t.to_owned(), connect.will_payload().unwrap().to_vec()));
-                self.shared.note(|log| log.wills.push(will));
-                let accepted = v5_0::Connack::builder()
-                    .session_present(false)
-                    .reason_code(ConnectReasonCode::Success)
-                    .build();
-                self.send(accepted.unwrap());
+                self.connected(c.will_topic(), c.will_payload());
             }
             Packet::V3_1_1Publish(p) => {
                 let seen =
@@ -344,6 +331,25 @@ impl Session<'_> {
             }
             Packet::V3_1_1Disconnect(_) | Packet::V5_0Disconnect(_) => self.farewell = true,
             _ => {}
+        }
+    }
+
+    fn connected(&mut self, will_topic: Option<&str>, will_payload: Option<&[u8]>) {
+        let will = will_topic.map(|topic| (topic.to_owned(), will_payload.unwrap_or_default().to_vec()));
+        self.shared.note(|log| log.wills.push(will));
+        if self.v5 {
+            let accepted = v5_0::Connack::builder()
+                .session_present(false)
+                .reason_code(ConnectReasonCode::Success)
+                .props(vec![MaximumPacketSize::new(MAX_PACKET_BYTES).unwrap().into()])
+                .build();
+            self.send(accepted.unwrap());
+        } else {
+            let accepted = v3_1_1::Connack::builder()
+                .session_present(false)
+                .return_code(ConnectReturnCode::Accepted)
+                .build();
+            self.send(accepted.unwrap());
         }
     }
 
