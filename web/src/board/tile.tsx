@@ -140,7 +140,9 @@ function TileStrip({ tile, strip, strips, showStrips, linkLost }: TileProps & { 
   };
   return (
     <div className="strip" data-strip={JSON.stringify(mark)}>
-      <span className="strip-name">{strip.short}</span>
+      <span className="strip-name">
+        {strip.short} <small>not to scale</small>
+      </span>
       <span className="strip-note">{stripNote(status, linkLost)}</span>
     </div>
   );

@@ -47,7 +47,6 @@ export function BoardPage({ wardId }: { wardId: string }) {
       {view === "tiles" ? <Tiles board={data} privacy={privacy} /> : <BoardTable board={data} privacy={privacy} visible />}
       <footer className="board-foot">
         <span>Information system: the bedside monitor stays the primary alarm. This page makes no sound.</span>
-        <span>Strips are not to scale.</span>
         <span>† has a finding: open the patient to see it.</span>
       </footer>
     </div>

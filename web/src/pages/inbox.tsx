@@ -1,1 +1,85 @@
-export function InboxPage(_: {  }) { return null; }
+//! The alerts of all wards that are open to this person: what needs an answer first.
+
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+
+import { get, query } from "../api/client.ts";
+import type { Alert } from "../api/types.ts";
+import { byUrgency, laterAlert } from "../format/alerts.ts";
+import { useLiveEvent, useNow } from "../live/context.tsx";
+import { AlertCard } from "../ui/alert-card.tsx";
+import { Empty, Failure, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+
+type Show = "open" | "all";
+
+/** Takes one alert over into a list, whichever of the two versions is the later. */
+function taken(known: { alerts: Alert[] } | undefined, incoming: Alert): { alerts: Alert[] } | undefined {
+  if (known === undefined) return known;
+  const at = known.alerts.findIndex((alert) => alert.id === incoming.id);
+  const old = known.alerts[at];
+  if (old === undefined) return { alerts: [incoming, ...known.alerts] };
+  return { alerts: known.alerts.with(at, laterAlert(old, incoming)) };
+}
+
+export function InboxPage() {
+  useDocumentTitle("Alerts");
+  const [show, setShow] = useState<Show>("open");
+  const client = useQueryClient();
+  const now = useNow();
+  const alerts = useQuery({
+    queryKey: ["alerts", show],
+    queryFn: ({ signal }) => get<{ alerts: Alert[] }>(`/alerts${query({ state: show })}`, signal),
+  });
+  const take = (incoming: Alert) => {
+    client.setQueriesData<{ alerts: Alert[] }>({ queryKey: ["alerts"] }, (known) => taken(known, incoming));
+  };
+  useLiveEvent((event) => {
+    if (event.type === "alert") take(event.data as Alert);
+    else if (event.type === "reset" || event.type === "hello") void client.invalidateQueries({ queryKey: ["alerts"] });
+  });
+  const all = alerts.data?.alerts ?? [];
+  const raised = all.filter((alert) => alert.state === "raised").sort(byUrgency);
+  const acknowledged = all.filter((alert) => alert.state === "acknowledged").sort(byUrgency);
+  const resolved = all.filter((alert) => alert.state === "resolved");
+  return (
+    <div className="page">
+      <PageTitle
+        actions={
+          <div className="segmented" role="group" aria-label="Which alerts">
+            <button type="button" aria-pressed={show === "open"} onClick={() => setShow("open")}>
+              Open
+            </button>
+            <button type="button" aria-pressed={show === "all"} onClick={() => setShow("all")}>
+              All
+            </button>
+          </div>
+        }
+      >
+        Alerts
+      </PageTitle>
+      {alerts.isPending && <Waiting what="alerts" />}
+      {alerts.isError && <Failure error={alerts.error} retry={() => void alerts.refetch()} />}
+      {alerts.data && (
+        <div className="inbox">
+          <Column title="Not acknowledged" alerts={raised} now={now} onChanged={take} none="Nothing waits for an answer." />
+          <Column title="Acknowledged" alerts={acknowledged} now={now} onChanged={take} none="Nothing is being worked on." />
+          {show === "all" && <Column title="Resolved" alerts={resolved} now={now} onChanged={take} none="Nothing was resolved yet." />}
+        </div>
+      )}
+    </div>
+  );
+}
+
+function Column({ title, alerts, now, onChanged, none }: { title: string; alerts: Alert[]; now: number; onChanged: (alert: Alert) => void; none: string }) {
+  return (
+    <section className="inbox-column" aria-label={title}>
+      <h2>
+        {title} <span className="muted">{alerts.length}</span>
+      </h2>
+      {alerts.length === 0 && <Empty>{none}</Empty>}
+      {alerts.map((alert) => (
+        <AlertCard key={alert.id} alert={alert} now={now} withSubject onChanged={onChanged} />
+      ))}
+    </section>
+  );
+}

@@ -1,1 +1,84 @@
-export function PatientPage(_: { patientId: string | null }) { return null; }
+//! One patient: who, how now, how before, what is open, and where each value comes from.
+
+import { useEffect, useState } from "react";
+
+import type { PatientChart } from "../api/types.ts";
+import { byUrgency } from "../format/alerts.ts";
+import { ageSeconds, agoText } from "../format/time.ts";
+import { applyToChart } from "../live/apply.ts";
+import { useFollowed, useLinkLost, useNow } from "../live/context.tsx";
+import { PatientBanner } from "../patient/banner.tsx";
+import { LatestVitals } from "../patient/latest.tsx";
+import { Limits } from "../patient/limits.tsx";
+import { Waveforms } from "../patient/paper.tsx";
+import { Trends } from "../patient/trends.tsx";
+import { Link } from "../router.tsx";
+import { useRole } from "../session.tsx";
+import { AlertCard } from "../ui/alert-card.tsx";
+import { Failure, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { LinkBadge } from "../ui/device-state.tsx";
+import { ProvenanceDrawer } from "../ui/provenance.tsx";
+import { maySeePatients } from "../ui/roles.ts";
+
+export function PatientPage({ patientId }: { patientId: string }) {
+  // The name stays out of the title: titles are kept by the browser's history.
+  useDocumentTitle("Patient");
+  const { data, error, refetch } = useFollowed<PatientChart>(`/patients/${encodeURIComponent(patientId)}`, applyToChart);
+  if (data === null) return <div className="page">{error ? <Failure error={error} retry={refetch} /> : <Waiting what="the patient" />}</div>;
+  return (
+    <>
+      {error ? <Failure error={error} retry={refetch} /> : null}
+      <Chart chart={data} refetch={refetch} />
+    </>
+  );
+}
+
+function Chart({ chart, refetch }: { chart: PatientChart; refetch: () => void }) {
+  const now = useNow();
+  const linkLost = useLinkLost();
+  const role = useRole();
+  const [origin, setOrigin] = useState<string | null>(null);
+  useEffect(() => document.querySelector<HTMLElement>(".banner-name")?.focus({ preventScroll: true }), []);
+  const alerts = [...chart.alerts].filter((alert) => alert.state !== "resolved").sort(byUrgency);
+  return (
+    <div className="patient">
+      <div className="patient-top">
+        <PatientBanner chart={chart} now={now} />
+        <LatestVitals vitals={chart.latest} devices={chart.devices} now={now} linkLost={linkLost} onOrigin={setOrigin} />
+      </div>
+      <div className="patient-grid">
+        <div className="patient-main">
+          <Waveforms chart={chart} />
+          <Trends chart={chart} onOrigin={setOrigin} />
+        </div>
+        <div className="patient-side">
+          <section aria-labelledby="alerts">
+            <h2 id="alerts">Open alerts</h2>
+            {alerts.length === 0 && <p className="muted">No open alerts.</p>}
+            {alerts.map((alert) => (
+              <AlertCard key={alert.id} alert={alert} now={now} onChanged={refetch} />
+            ))}
+          </section>
+          <Limits chart={chart} mayEdit={maySeePatients(role)} onChanged={refetch} />
+          <section className="card" aria-labelledby="devices">
+            <h2 id="devices">Devices</h2>
+            {chart.devices.length === 0 && <p className="muted">No device is assigned.</p>}
+            <ul className="device-list">
+              {chart.devices.map((device) => (
+                <li key={device.id}>
+                  <Link to={`/devices/${device.id}`}>{device.name}</Link> <LinkBadge device={device} />
+                  <span className="muted">
+                    {device.kind}
+                    {device.last_heard_at && `, heard ${agoText(ageSeconds(device.last_heard_at, now))}`}
+                    {device.battery_percent !== null && `, battery ${device.battery_percent} %`}
+                  </span>
+                </li>
+              ))}
+            </ul>
+          </section>
+        </div>
+      </div>
+      {origin !== null && <ProvenanceDrawer observationId={origin} onClose={() => setOrigin(null)} />}
+    </div>
+  );
+}

@@ -1,1 +1,144 @@
-export function PatientsPage(_: {  }) { return null; }
+//! Finding patients, and taking a new one in.
+
+import { useMutation, useQuery } from "@tanstack/react-query";
+import { useState } from "react";
+
+import { explain, get, post } from "../api/client.ts";
+import type { PatientLine, Place } from "../api/types.ts";
+import { bornText, fullName, genderText } from "../format/people.ts";
+import { Link, navigate } from "../router.tsx";
+import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { usePatientSearch } from "../ui/search.tsx";
+
+export function PatientsPage() {
+  useDocumentTitle("Patients");
+  const [text, setText] = useState("");
+  const [adding, setAdding] = useState(false);
+  const { enabled, patients, busy, error } = usePatientSearch(text);
+  return (
+    <div className="page">
+      <PageTitle
+        actions={
+          <button type="button" onClick={() => setAdding(true)}>
+            New patient
+          </button>
+        }
+      >
+        Patients
+      </PageTitle>
+      <Field label="Find a patient" hint="Start of the family name or the given name, or the whole record number">
+        <input type="search" value={text} autoComplete="off" onChange={(event) => setText(event.target.value)} />
+      </Field>
+      {error && <Failure error={error} />}
+      {busy && <Waiting what="patients" />}
+      {enabled && !busy && patients.length === 0 && !error && <Empty>Nobody found.</Empty>}
+      {patients.length > 0 && <Found patients={patients} />}
+      {adding && <NewPatient onClose={() => setAdding(false)} />}
+    </div>
+  );
+}
+
+function Found({ patients }: { patients: PatientLine[] }) {
+  return (
+    <div className="table-scroll">
+      <table>
+        <thead>
+          <tr>
+            <th scope="col">Name</th>
+            <th scope="col">Born</th>
+            <th scope="col">Gender</th>
+            <th scope="col">Record No.</th>
+            <th scope="col">Place</th>
+          </tr>
+        </thead>
+        <tbody>
+          {patients.map((patient) => (
+            <tr key={patient.id}>
+              <th scope="row">
+                <Link to={`/patients/${patient.id}`}>{fullName(patient)}</Link>
+              </th>
+              <td>{bornText(patient.birth_date, new Date())}</td>
+              <td>{genderText(patient.gender)}</td>
+              <td className="mono">{patient.record_number}</td>
+              <td>{patient.place?.name ?? "Not Known"}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+export function usePlaces() {
+  return useQuery({ queryKey: ["places"], queryFn: ({ signal }) => get<{ places: Place[] }>("/places", signal), staleTime: 60_000 });
+}
+
+function NewPatient({ onClose }: { onClose: () => void }) {
+  const places = usePlaces();
+  const [form, setForm] = useState({ family: "", given: "", birth_date: "", gender: "unknown", record_number: "", place_id: "" });
+  const set = (key: keyof typeof form) => (event: { target: { value: string } }) => setForm({ ...form, [key]: event.target.value });
+  const save = useMutation({
+    mutationFn: () => post<PatientLine>("/patients", { ...form, birth_date: form.birth_date || null, place_id: form.place_id || null }),
+    onSuccess: (patient) => {
+      onClose();
+      navigate(`/patients/${patient.id}`);
+    },
+  });
+  return (
+    <Dialog title="New patient" onClose={onClose}>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          save.mutate();
+        }}
+      >
+        <Field label="Family name">
+          <input required autoFocus value={form.family} onChange={set("family")} />
+        </Field>
+        <Field label="Given name">
+          <input required value={form.given} onChange={set("given")} />
+        </Field>
+        <Field label="Born" hint="Leave empty where it is not known">
+          <input type="date" value={form.birth_date} onChange={set("birth_date")} />
+        </Field>
+        <Field label="Gender">
+          <select value={form.gender} onChange={set("gender")}>
+            {(["female", "male", "other", "unknown"] as const).map((gender) => (
+              <option key={gender} value={gender}>
+                {genderText(gender)}
+              </option>
+            ))}
+          </select>
+        </Field>
+        <Field label="Record number">
+          <input required value={form.record_number} onChange={set("record_number")} />
+        </Field>
+        <Field label="Bed or home">
+          <select value={form.place_id} onChange={set("place_id")}>
+            <option value="">None yet</option>
+            {places.data?.places
+              .filter((place) => place.kind !== "ward")
+              .map((place) => (
+                <option key={place.id} value={place.id}>
+                  {place.name}
+                </option>
+              ))}
+          </select>
+        </Field>
+        {save.isError && (
+          <p className="message message-bad" role="alert">
+            {explain(save.error)}
+          </p>
+        )}
+        <div className="form-actions">
+          <button type="button" onClick={onClose}>
+            Cancel
+          </button>
+          <button type="submit" className="primary" disabled={save.isPending}>
+            Take in
+          </button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}

@@ -9,9 +9,11 @@ const BAR_MIN_PX = 6;
 const MARGIN = 0.12;
 /** An automatic scale is kept until the signal's height has changed by this share: a line that breathes cannot be read. */
 const RESCALE_AT = 0.25;
+/** So long after the first sample the scale is chosen once more: by then two heartbeats were seen. */
+const SETTLE_MS = 2_500;
 
-/** How values become heights. */
-export type Scale = { kind: "auto" } | { kind: "fixed"; pxPerUnit: number; centre: number };
+/** How values become heights: to fill the strip, or with a fixed gain about the middle of the signal. */
+export type Scale = { kind: "auto" } | { kind: "gain"; pxPerUnit: number };
 
 export interface StripLayout {
   id: string;
@@ -80,6 +82,8 @@ export function eraseSpans(fromX: number, toX: number, wrapped: boolean, barPx: 
 
 export class Sweep {
   #mapping: Mapping | null = null;
+  /** When the first mapping is looked at once more: it was made from very little. */
+  #settlesAt: number | null = null;
   #pen: { x: number; y: number } | null = null;
   #drawnTo: number | null = null;
 
@@ -89,12 +93,13 @@ export class Sweep {
   step(ctx: Pen, channel: Channel, nowMs: number): void {
     const moved = channel.advance(nowMs);
     if (moved === null) return;
-    if (moved.jumped || this.#drawnTo === null) this.redraw(ctx, channel);
+    const settles = this.#settlesAt !== null && moved.to >= this.#settlesAt;
+    if (moved.jumped || this.#drawnTo === null || settles) this.redraw(ctx, channel, settles);
     else this.#draw(ctx, channel, this.#drawnTo, moved.to);
   }
 
-  /** Clears the strip and draws the last window again: after a resize, and when the play position jumped. */
-  redraw(ctx: Pen, channel: Channel): void {
+  /** Clears the strip and draws the last window again: after a resize, when the play position jumped, for a better scale. */
+  redraw(ctx: Pen, channel: Channel, settled = false): void {
     const { x, y, w, h, windowMs } = this.layout;
     ctx.clearRect(x, y, w, h);
     this.#pen = null;
@@ -103,6 +108,7 @@ export class Sweep {
     if (to === null) return;
     const bar = this.#barPx();
     this.#draw(ctx, channel, to - windowMs * (1 - bar / w), to);
+    if (settled) this.#settlesAt = null;
   }
 
   /** Empties the strip: what is no longer live must not look as if it were. */
@@ -117,12 +123,12 @@ export class Sweep {
     return Math.max(BAR_MIN_PX, this.layout.w * BAR_SHARE);
   }
 
-  #rescale(channel: Channel, to: number): Mapping {
+  #rescale(channel: Channel, to: number): Mapping | null {
     const { scale, h, windowMs } = this.layout;
-    if (scale.kind === "fixed") return scale;
     const range = channel.range(to - windowMs, to);
-    const next = range === null ? null : fit(range, h);
-    if (next === null) return this.#mapping ?? { centre: 0, pxPerUnit: 0 };
+    if (range === null) return this.#mapping;
+    const next = scale.kind === "auto" ? fit(range, h) : { ...fit(range, h), pxPerUnit: scale.pxPerUnit };
+    if (this.#mapping === null) this.#settlesAt = to + SETTLE_MS;
     return this.#mapping !== null && !differs(this.#mapping, next, h) ? this.#mapping : next;
   }
 
@@ -131,7 +137,8 @@ export class Sweep {
     const [fromX, toX] = [xOf(from, windowMs, w), xOf(to, windowMs, w)];
     const wrapped = toX < fromX;
     if (this.#mapping === null || wrapped) this.#mapping = this.#rescale(channel, to);
-    const mapping = this.#mapping;
+    // Nothing measured yet, nothing to draw.
+    const mapping = this.#mapping ?? { centre: 0, pxPerUnit: 0 };
 
     ctx.save();
     ctx.beginPath();

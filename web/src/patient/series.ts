@@ -1,0 +1,123 @@
+//! From the trend answer to what a chart draws: gaps break the line, nothing is made up between two readings.
+
+import type { SeriesInfo, TrendSeries, Vital } from "../api/types.ts";
+
+/** A chart: measures of one unit that belong together. */
+export interface ChartGroup {
+  key: string;
+  title: string;
+  unit: string;
+  measures: string[];
+  /** Pressures are drawn as bars from diastolic to systolic: between two cuff readings nothing is known. */
+  bars: boolean;
+  /** Longest time between two readings that a line may cross, in ms. */
+  joinMs: number;
+}
+
+const PANELS: Record<string, string[]> = {
+  blood_pressure: ["systolic", "diastolic", "mean_pressure"],
+  arterial_pressure: ["arterial_systolic", "arterial_diastolic", "arterial_mean"],
+};
+/** Drawn together where both exist. */
+const TOGETHER: Record<string, string> = { pulse_rate_oximeter: "heart_rate", pulse_rate_cuff: "heart_rate" };
+const FIRST = ["heart_rate", "oxygen_saturation", "respiratory_rate", "blood_pressure", "arterial_pressure", "body_temperature"];
+const HIDDEN = new Set(["rr_interval", "energy_expended"]);
+/** Never is a line drawn across more than this, in ms, whatever the usual interval: five minutes are an event. */
+const JOIN_MAX_MS = 300_000;
+const JOIN_MIN_MS = 3_000;
+
+export function chartGroups(series: SeriesInfo[], latest: Vital[]): ChartGroup[] {
+  const groups = new Map<string, ChartGroup>();
+  for (const entry of series) {
+    if ((entry.kind !== "scalar" && entry.kind !== "panel") || HIDDEN.has(entry.measure)) continue;
+    const base = TOGETHER[entry.measure];
+    const key = base !== undefined && series.some((other) => other.measure === base) ? base : entry.measure;
+    const measures = entry.kind === "panel" ? (PANELS[entry.measure] ?? componentsOf(entry.measure, latest)) : [entry.measure];
+    const stale = latest.find((vital) => vital.measure === entry.measure)?.stale_after_s ?? 60;
+    const joinMs = Math.min(JOIN_MAX_MS, Math.max(JOIN_MIN_MS, stale * 1_000));
+    const known = groups.get(key);
+    if (known) known.measures = [...new Set([...known.measures, ...measures])];
+    else groups.set(key, { key, title: entry.display, unit: entry.unit_display, measures, bars: entry.measure === "blood_pressure", joinMs });
+  }
+  const rank = (group: ChartGroup) => (FIRST.indexOf(group.key) + FIRST.length + 1) % (FIRST.length + 1);
+  return [...groups.values()].sort((a, b) => rank(a) - rank(b) || a.title.localeCompare(b.title));
+}
+
+function componentsOf(panel: string, latest: Vital[]): string[] {
+  return (latest.find((vital) => vital.measure === panel)?.components ?? []).map((c) => c.measure);
+}
+
+export type Column = (number | null | undefined)[];
+
+export interface Aligned {
+  /** Seconds since 1970, rising. */
+  x: number[];
+  /** For each series: smallest, mean and largest. `undefined`: not sampled then; `null`: the line breaks. */
+  columns: { min: Column; mean: Column; max: Column }[];
+}
+
+/**
+ * Puts series with different times on one time axis. Where two readings of a series are further apart than a line may
+ * cross, a break is put between them.
+ */
+export function align(series: TrendSeries[], joinMs: number, bucketMs: number): Aligned {
+  const limit = Math.max(joinMs, bucketMs * 1.5);
+  const breaks = series.map((one) => one.t.slice(1).flatMap((at, i) => (at - (one.t[i] as number) > limit ? [(one.t[i] as number) + 1] : [])));
+  const times = [...new Set([...series.flatMap((one) => one.t), ...breaks.flat()])].sort((a, b) => a - b);
+  const at = new Map(times.map((time, index) => [time, index]));
+  const columns = series.map((one, which) => {
+    const empty = () => new Array<number | null | undefined>(times.length).fill(undefined);
+    const column = { min: empty(), mean: empty(), max: empty() };
+    one.t.forEach((time, i) => {
+      const place = at.get(time) as number;
+      column.min[place] = one.min[i] as number;
+      column.mean[place] = one.mean[i] as number;
+      column.max[place] = one.max[i] as number;
+    });
+    for (const time of breaks[which] ?? []) {
+      const place = at.get(time) as number;
+      column.min[place] = column.mean[place] = column.max[place] = null;
+    }
+    return column;
+  });
+  return { x: times.map((time) => time / 1_000), columns };
+}
+
+/** Readings without a neighbour within reach: a line would not show them, so they are drawn as points. */
+export function lonely(mean: Column): number[] {
+  const found: number[] = [];
+  let runStart = -1;
+  let runLength = 0;
+  const close = () => {
+    if (runLength === 1) found.push(runStart);
+    runLength = 0;
+  };
+  mean.forEach((value, index) => {
+    if (value === null) close();
+    else if (value !== undefined) {
+      if (runLength === 0) runStart = index;
+      runLength += 1;
+    }
+  });
+  close();
+  return found;
+}
+
+/** Index of the reading that is nearest in time, within reach; `null` when there is none. */
+export function nearest(series: TrendSeries, atMs: number, reachMs: number): number | null {
+  let best: number | null = null;
+  let distance = reachMs;
+  series.t.forEach((time, index) => {
+    const away = Math.abs(time - atMs);
+    if (away <= distance) {
+      best = index;
+      distance = away;
+    }
+  });
+  return best;
+}
+
+/** Digits for a figure that was averaged: one behind the point below 100, none above. */
+export function figure(value: number): string {
+  return Number.isInteger(value) || Math.abs(value) >= 100 ? String(Math.round(value)) : value.toFixed(1);
+}

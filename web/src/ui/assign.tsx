@@ -1,0 +1,101 @@
+//! Assigning a device to a patient or a place, from a given time on.
+
+import { useMutation } from "@tanstack/react-query";
+import { useState } from "react";
+
+import { ApiError, explain, post } from "../api/client.ts";
+import type { Assignment, PatientLine } from "../api/types.ts";
+import { bornText, fullName } from "../format/people.ts";
+import { fromLocalField, toLocalField, zoneText } from "../format/time.ts";
+import { usePlaces } from "../pages/patients.tsx";
+import { Dialog, Field } from "./basics.tsx";
+import { PatientPicker } from "./search.tsx";
+
+interface AssignProps {
+  device: { id: string; name: string };
+  /** When the assignment should begin, ISO; now where it is left out. */
+  suggestedStart?: string;
+  onClose: () => void;
+  onDone: (assignment: Assignment) => void;
+}
+
+export function AssignDialog({ device, suggestedStart, onClose, onDone }: AssignProps) {
+  const [kind, setKind] = useState<"patient" | "place">("patient");
+  const [patient, setPatient] = useState<PatientLine | null>(null);
+  const [placeId, setPlaceId] = useState("");
+  const [start, setStart] = useState(() => toLocalField(suggestedStart ? new Date(suggestedStart) : new Date()));
+  const [end, setEnd] = useState("");
+  const places = usePlaces();
+  const startAt = fromLocalField(start);
+  const subject = kind === "patient" ? patient?.id : placeId || undefined;
+  const send = useMutation({
+    mutationFn: () => post<Assignment>(`/devices/${device.id}/assignments`, { subject: { kind, id: subject }, start: startAt, end: fromLocalField(end) }),
+    onSuccess: (assignment) => {
+      onDone(assignment);
+      onClose();
+    },
+  });
+  const overlap = send.error instanceof ApiError && send.error.code === "overlap";
+  return (
+    <Dialog title={`Assign ${device.name}`} onClose={onClose}>
+      <fieldset className="radio-group">
+        <legend>To</legend>
+        <label className="check">
+          <input type="radio" name="kind" checked={kind === "patient"} onChange={() => setKind("patient")} /> A patient
+        </label>
+        <label className="check">
+          <input type="radio" name="kind" checked={kind === "place"} onChange={() => setKind("place")} /> A place
+        </label>
+      </fieldset>
+      {kind === "patient" && patient === null && <PatientPicker label="Patient" autoFocus onPick={setPatient} />}
+      {kind === "patient" && patient !== null && (
+        <p className="message message-note picked">
+          <span>
+            <strong>{fullName(patient)}</strong>, born {bornText(patient.birth_date, new Date())}, record {patient.record_number}, {patient.place?.name ?? "no place"}
+          </span>
+          <button type="button" onClick={() => setPatient(null)}>
+            Another
+          </button>
+        </p>
+      )}
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (subject !== undefined && startAt !== null) send.mutate();
+        }}
+      >
+        {kind === "place" && (
+          <Field label="Place">
+            <select required value={placeId} onChange={(event) => setPlaceId(event.target.value)}>
+              <option value="">Choose a place</option>
+              {places.data?.places.map((place) => (
+                <option key={place.id} value={place.id}>
+                  {place.name} ({place.kind})
+                </option>
+              ))}
+            </select>
+          </Field>
+        )}
+        <Field label={`From (${zoneText(new Date())})`} hint="Readings measured from this time on belong to the patient or place">
+          <input type="datetime-local" step={1} required value={start} onChange={(event) => setStart(event.target.value)} />
+        </Field>
+        <Field label="Until" hint="Leave empty while the device stays">
+          <input type="datetime-local" step={1} value={end} onChange={(event) => setEnd(event.target.value)} />
+        </Field>
+        {send.isError && (
+          <p className="message message-bad" role="alert">
+            {overlap ? `${explain(send.error)} End the other assignment first, or choose another time.` : explain(send.error)}
+          </p>
+        )}
+        <div className="form-actions">
+          <button type="button" onClick={onClose}>
+            Cancel
+          </button>
+          <button type="submit" className="primary" disabled={send.isPending || subject === undefined || startAt === null}>
+            Assign
+          </button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
