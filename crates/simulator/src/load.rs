@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clinical_model::measure::HEART_RATE;
 use clinical_model::{DeviceId, FrameKind, Timestamp};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use rustls_pki_types::ServerName;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -29,6 +30,9 @@ use ledger::Ledger;
 pub const MAX_BATCH: usize = 10_000;
 /// Acknowledgements that wait for the ledger; beyond it the connections wait, so that nothing is lost or piles up.
 const LEDGER_QUEUE: usize = 4_096;
+
+/// Connections that are being made at the same time: more would wait for the processor and time out.
+const HANDSHAKES_AT_ONCE: usize = 16;
 
 /// What load to make.
 #[derive(Clone, Debug)]
@@ -97,6 +101,8 @@ pub enum LoadError {
 ///
 /// Readings are heart rates whose time (whole microseconds, one apart or more) is unique within its device, also
 /// across runs, because it starts at the wall clock; the value depends on the sequence, so that a mix-up shows.
+/// It returns when the time is up and every message has its answer, or soon after `shutdown`; what has no answer
+/// then is counted as lost.
 ///
 /// # Errors
 /// [`LoadError`].
@@ -107,19 +113,7 @@ pub async fn run(
     credentials: Credentials,
     shutdown: CancellationToken,
 ) -> Result<Figures, LoadError> {
-    let mut publishers = Vec::with_capacity(load.devices.len());
-    for device in &load.devices {
-        let tls = credentials(*device).ok_or(LoadError::NoCredentials { device: *device })?;
-        let mut options = ConnectOptions::new(mqtt, server_name.clone(), tls, device.to_string());
-        options.version = load.version;
-        options.window = load.window;
-        options.reconnect = load.reconnect;
-        let publisher = Publisher::connect(options)
-            .await
-            .map_err(|source| LoadError::Connect { device: *device, source })?;
-        publishers.push((*device, publisher));
-    }
-
+    let publishers = connect(load, mqtt, &server_name, &credentials).await?;
     let (acks, queue) = mpsc::channel(LEDGER_QUEUE);
     let ledger = match &load.ledger {
         Some(path) => Some(Ledger::open(path).await?),
@@ -158,6 +152,26 @@ pub async fn run(
         // The writer never panics on its own; if it did, its panic is the answer.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
+}
+
+/// Connects all devices, some at a time, in their order.
+async fn connect(
+    load: &Load,
+    mqtt: &str,
+    server_name: &ServerName<'static>,
+    credentials: &Credentials,
+) -> Result<Vec<(DeviceId, Publisher)>, LoadError> {
+    let opening = load.devices.iter().map(|device| async move {
+        let device = *device;
+        let tls = credentials(device).ok_or(LoadError::NoCredentials { device })?;
+        let mut options = ConnectOptions::new(mqtt, server_name.clone(), tls, device.to_string());
+        options.version = load.version;
+        options.window = load.window;
+        options.reconnect = load.reconnect;
+        let publisher = Publisher::connect(options).await;
+        publisher.map(|publisher| (device, publisher)).map_err(|source| LoadError::Connect { device, source })
+    });
+    futures_util::stream::iter(opening).buffered(HANDSHAKES_AT_ONCE).try_collect().await
 }
 
 /// One message and its fate.
@@ -220,8 +234,8 @@ impl Sender {
         let mut message = 0u32;
         let mut last = Timestamp::MIN;
         while !self.stop.is_cancelled() && self.until.is_none_or(|until| Instant::now() < until) {
-            if let Some(pace) = self.pace {
-                let due = self.began + self.offset + pace * message;
+            let due = self.pace.map(|pace| self.began + self.offset + pace * message);
+            if let Some(due) = due {
                 tokio::select! {
                     () = sleep_until(due) => {}
                     () = self.stop.cancelled() => break,
@@ -230,13 +244,14 @@ impl Sender {
             message = message.wrapping_add(1);
             let readings = self.readings(&mut last, &mut sequence);
             let frame = envelope(&readings);
-            let sent = Instant::now();
             // A server that is down must not keep the load from ending.
             let published = tokio::select! {
                 published = self.publisher.publish(topic.clone(), frame.into_bytes(), self.qos) => published,
                 () = self.stop.cancelled() => break,
             };
             let Ok(pending) = published else { break };
+            // A paced message counts from when it was due, or a server that falls behind would look fast.
+            let sent = due.unwrap_or_else(Instant::now);
             let (acks, device) = (self.acks.clone(), self.device);
             // The publisher's window bounds how many of these are open.
             open.spawn(async move {

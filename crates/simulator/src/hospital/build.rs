@@ -38,7 +38,7 @@ const STRIPS: &[(&str, u32)] = &[
     ("mitdb/119", 0),
     ("icu/v102s", 75),
     ("mitdb/102", 100),
-    ("icu/03700181", 0),
+    ("mitdb/124", 120),
     ("mitdb/230", 95),
     ("icu/3975656_0013", 40),
     ("mitdb/106", 0),
@@ -46,6 +46,9 @@ const STRIPS: &[(&str, u32)] = &[
     ("icu/3975656_0015", 120),
     ("mitdb/101", 50),
 ];
+
+/// Rhythms of people who are well enough to wear a strap at home.
+const STRAPS: &[&str] = &["mitdb/101", "icu/3975656_0015", "mitdb/220", "mitdb/102"];
 
 /// The story: bed (from 0), minutes from and until, recording, what it shows.
 const STORY: &[(usize, u32, u32, &str, &str)] = &[
@@ -191,7 +194,7 @@ fn add_home(plan: &mut Plan, home: usize, team: PlaceId) {
         ("scale", "scale", "Grund & Sohn", "W200", Role::Scale(baseline)),
     ];
     if home.is_multiple_of(3) {
-        let record = STRIPS[home % STRIPS.len()].0.to_owned();
+        let record = STRAPS[home / 3 % STRAPS.len()].to_owned();
         roles.push(("strap", "heart-rate strap", "Rundt", "Beat", Role::HeartRateStrap { record }));
     }
     for (index, (part, kind, manufacturer, model, role)) in roles.into_iter().enumerate() {

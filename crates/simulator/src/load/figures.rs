@@ -11,7 +11,8 @@ const LONGEST_US: u64 = 3_600_000_000;
 /// Significant digits of a latency.
 const DIGITS: u8 = 3;
 
-/// Latencies from handing over to acknowledgement, in microseconds.
+/// Latencies to the acknowledgement, in microseconds: from when a paced message was due, else from when it had its
+/// place in the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Latency {
     /// Shortest.
