@@ -1,0 +1,243 @@
+//! The admin socket: a Unix socket in the data directory by which `auscult backup` and `verify` reach a running
+//! server. One JSON line asks; JSON lines answer, the last one with `done` or `failed`.
+
+use std::future::Future;
+use std::io::{BufRead as _, BufReader as StdBufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use pipeline::Site;
+use pipeline::audited::Act;
+use serde::{Deserialize, Serialize};
+use store::{Actor, AuditAction, AuditOutcome};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::backup::{BackupSummary, VerifySummary};
+
+/// Name of the socket in the data directory.
+const SOCKET_FILE: &str = "admin.sock";
+/// Longest request line, in bytes: a path and a word.
+const REQUEST_LIMIT_BYTES: u64 = 16 << 10;
+/// Time in which a request must have come.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests at one time: a backup and a verification, not a queue of them.
+const REQUEST_LIMIT: usize = 4;
+/// Progress lines that wait for a slow reader; later ones are left out.
+const PROGRESS_LIMIT: usize = 16;
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Copy the running store into an empty directory.
+    Backup {
+        /// An absolute path.
+        target: PathBuf,
+    },
+    /// Read everything once and check it.
+    Verify,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// Parts done and parts in all.
+    Progress(u64, u64),
+    /// The backup is complete.
+    Copied(BackupSummary),
+    /// The verification is complete.
+    Verified(VerifySummary),
+    /// It failed, and why.
+    Failed(String),
+}
+
+/// Listens in the data directory. Whoever calls this holds the store's lock, so that a socket that is there already
+/// is left over.
+///
+/// # Errors
+/// When the socket cannot be made: most often its path is too long.
+pub fn bind(data_dir: &Path) -> anyhow::Result<UnixListener> {
+    let path = data_dir.join(SOCKET_FILE);
+    if path.exists() {
+        std::fs::remove_file(&path).with_context(|| format!("{} cannot be removed", path.display()))?;
+    }
+    let listener = UnixListener::bind(&path).with_context(|| {
+        format!(
+            "the admin socket {} cannot be made; choose a data directory with a shorter path",
+            path.display()
+        )
+    })?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("{} cannot be protected", path.display()))?;
+    Ok(listener)
+}
+
+/// Answers until `stop`.
+///
+/// # Errors
+/// Never by itself; single connections that fail are logged.
+pub async fn serve(
+    listener: UnixListener,
+    site: Arc<Site>,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut running = JoinSet::new();
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut stop => break,
+            Some(_) = running.join_next() => {}
+            accepted = listener.accept(), if running.len() < REQUEST_LIMIT => match accepted {
+                Ok((stream, _)) => {
+                    let site = Arc::clone(&site);
+                    running.spawn(async move {
+                        if let Err(error) = answer(stream, site).await {
+                            tracing::warn!("the admin socket: {error:#}");
+                        }
+                    });
+                }
+                Err(error) => tracing::warn!(%error, "the admin socket could not accept"),
+            },
+        }
+    }
+    if let Ok(address) = listener.local_addr()
+        && let Some(path) = address.as_pathname()
+    {
+        let _ = std::fs::remove_file(path);
+    }
+    // What was begun is finished: a backup that is broken off would leave its caller in doubt.
+    while running.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn answer(stream: UnixStream, site: Arc<Site>) -> anyhow::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    let mut reader = BufReader::new(reader.take(REQUEST_LIMIT_BYTES));
+    let read = tokio::time::timeout(REQUEST_TIMEOUT, reader.read_line(&mut line));
+    read.await.context("no request came")?.context("the request could not be read")?;
+    let (sender, mut answers) = mpsc::channel(PROGRESS_LIMIT);
+    match serde_json::from_str::<Request>(&line) {
+        Ok(request) => drop(tokio::task::spawn_blocking(move || perform(&site, &request, &sender))),
+        Err(error) => {
+            sender.send(Answer::Failed(format!("the request is not understood: {error}"))).await?;
+            drop(sender);
+        }
+    }
+    while let Some(answer) = answers.recv().await {
+        let mut text = serde_json::to_vec(&answer).context("an answer could not be written as JSON")?;
+        text.push(b'\n');
+        writer.write_all(&text).await.context("the other side went away")?;
+    }
+    Ok(())
+}
+
+fn perform(site: &Site, request: &Request, answers: &mpsc::Sender<Answer>) {
+    // Progress that finds no room is left out; the next one says more anyway.
+    let mut progress = |done: u64, total: u64| drop(answers.try_send(Answer::Progress(done, total)));
+    let result = match request {
+        Request::Backup { target } => back_up(site, target, &mut progress).map(Answer::Copied),
+        Request::Verify => verify(site, &mut progress).map(Answer::Verified),
+    };
+    let answer = result.unwrap_or_else(|error| Answer::Failed(format!("{error:#}")));
+    // Nobody there any more: the audit log has what happened.
+    let _ = answers.blocking_send(answer);
+}
+
+fn back_up(site: &Site, target: &Path, progress: &mut dyn FnMut(u64, u64)) -> anyhow::Result<BackupSummary> {
+    if !target.is_absolute() {
+        bail!("the target {} is not an absolute path", target.display());
+    }
+    let act =
+        || Act::new(Actor::System, AuditAction::Administer, "Backup").detail(target.display().to_string());
+    let copied = site.store().backup(target, progress);
+    let outcome = if copied.is_ok() { AuditOutcome::Success } else { AuditOutcome::Failed };
+    site.record(act(), outcome).context("the backup could not be noted in the audit log")?;
+    Ok(BackupSummary::from(copied.context("the backup failed")?))
+}
+
+fn verify(site: &Site, progress: &mut dyn FnMut(u64, u64)) -> anyhow::Result<VerifySummary> {
+    let report = site.store().verify(progress).context("the store could not be read")?;
+    let detail = format!("{} rows opened, {} damaged", report.opened, report.findings.len());
+    let act = Act::new(Actor::System, AuditAction::Administer, "Verification").detail(detail);
+    site.record(act, AuditOutcome::Success)
+        .context("the verification could not be noted in the audit log")?;
+    Ok(VerifySummary::from(report))
+}
+
+/// Asks the server that runs on a data directory; `None` where none runs.
+///
+/// # Errors
+/// What the server says, or that it went away.
+pub fn ask(
+    data_dir: &Path,
+    request: &Request,
+    progress: &mut dyn FnMut(u64, u64),
+) -> anyhow::Result<Option<Answer>> {
+    let path = data_dir.join(SOCKET_FILE);
+    let mut stream = match std::os::unix::net::UnixStream::connect(&path) {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => {
+            return Err(error).with_context(|| {
+                format!(
+                    "the server's admin socket {} cannot be used; run this as the server's user",
+                    path.display()
+                )
+            });
+        }
+    };
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line).context("the server did not take the request")?;
+    for line in StdBufReader::new(stream).lines() {
+        let line = line.context("the server went away")?;
+        match serde_json::from_str(&line).context("the server's answer is not understood")? {
+            Answer::Progress(done, total) => progress(done, total),
+            Answer::Failed(what) => bail!("the running server says: {what}"),
+            answer => return Ok(Some(answer)),
+        }
+    }
+    bail!("the server went away before it had finished; look into its log")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_answers_are_one_line_of_json() {
+        let request = Request::Backup { target: "/b".into() };
+        let text = serde_json::to_string(&request).unwrap();
+        assert_eq!(text, r#"{"do":"backup","target":"/b"}"#);
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+        assert_eq!(serde_json::from_str::<Request>(r#"{"do":"verify"}"#).unwrap(), Request::Verify);
+        assert!(serde_json::from_str::<Request>(r#"{"do":"erase"}"#).is_err());
+        let answer = Answer::Progress(1, 2);
+        assert_eq!(serde_json::to_string(&answer).unwrap(), r#"{"progress":[1,2]}"#);
+    }
+
+    #[test]
+    fn where_no_server_runs_nobody_answers() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(ask(directory.path(), &Request::Verify, &mut |_, _| {}).unwrap(), None);
+        // A socket that a killed server left behind is nobody too.
+        drop(std::os::unix::net::UnixListener::bind(directory.path().join(SOCKET_FILE)).unwrap());
+        assert_eq!(ask(directory.path(), &Request::Verify, &mut |_, _| {}).unwrap(), None);
+    }
+}

@@ -1,0 +1,236 @@
+//! `auscult backup`, `restore` and `verify`: through the running server where one runs, directly otherwise.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow, bail};
+use serde::{Deserialize, Serialize};
+use store::Store as _;
+use store::sqlite::SqliteStore;
+use store::{RestoreReport, VerifyReport};
+
+use crate::admin_socket::{self, Answer, Request};
+use crate::config::{Config, ConfigArguments, KeyConfig};
+use crate::keys;
+use crate::terminal::{self, Progress};
+
+/// Findings that are shown one by one; a destroyed disk has millions.
+const FINDINGS_SHOWN: usize = 50;
+
+/// What `auscult backup` takes.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:
+  auscult backup --config /etc/auscult/auscult.toml /backup/2026-11-22
+  auscult backup --data /var/lib/auscult --key-file /etc/auscult/key /backup/2026-11-22
+
+The backup is encrypted like the data. The key and the directory of the authority (pki) are not part of it: keep
+copies of both in a safe.")]
+pub struct BackupArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// An empty or new directory
+    #[arg(value_name = "TARGET")]
+    target: PathBuf,
+}
+
+/// What `auscult restore` takes.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Example:
+  auscult restore /backup/2026-11-22 /var/lib/auscult-new --key-file /etc/auscult/key
+
+The hashes are compared before, the key and the counts after. Then copy the directory of the authority (pki) to its
+place and start the server on the new directory.")]
+pub struct RestoreArguments {
+    /// Directory of the backup
+    #[arg(value_name = "BACKUP")]
+    backup: PathBuf,
+    /// An empty or new directory that becomes the data directory
+    #[arg(value_name = "TARGET")]
+    target: PathBuf,
+    /// File with the key-encryption key of the backup
+    #[arg(long, value_name = "FILE")]
+    key_file: PathBuf,
+}
+
+/// What `auscult verify` takes.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:
+  auscult verify --config /etc/auscult/auscult.toml
+  auscult verify --backup /backup/2026-11-22 --key-file /etc/auscult/key")]
+pub struct VerifyArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Prove a backup instead of the data directory
+    #[arg(long, value_name = "DIR", requires = "key_file", conflicts_with = "data")]
+    backup: Option<PathBuf>,
+}
+
+/// What a backup holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupSummary {
+    /// File name, bytes, SHA-256 in hexadecimal.
+    pub files: Vec<(String, u64, String)>,
+    /// What was counted, and how many.
+    pub counts: Vec<(String, u64)>,
+    /// The last committed group.
+    pub last_group: u64,
+    /// The last audit sequence.
+    pub last_audit: u64,
+}
+
+impl From<RestoreReport> for BackupSummary {
+    fn from(report: RestoreReport) -> Self {
+        let RestoreReport { files, counts, last_group, last_audit } = report;
+        BackupSummary { files, counts, last_group, last_audit }
+    }
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifySummary {
+    /// Rows and blocks that were opened.
+    pub opened: u64,
+    /// Readings in them.
+    pub readings: u64,
+    /// How many were damaged.
+    pub damaged: u64,
+    /// The first of them: where, and what is wrong.
+    pub findings: Vec<(String, String)>,
+}
+
+impl From<VerifyReport> for VerifySummary {
+    fn from(report: VerifyReport) -> Self {
+        VerifySummary {
+            opened: report.opened,
+            readings: report.readings,
+            damaged: report.findings.len() as u64,
+            findings: report
+                .findings
+                .into_iter()
+                .take(FINDINGS_SHOWN)
+                .map(|finding| (finding.place, finding.what))
+                .collect(),
+        }
+    }
+}
+
+/// Backs up.
+///
+/// # Errors
+/// What failed and where; an unfinished copy is removed.
+pub fn run_backup(arguments: &BackupArguments) -> anyhow::Result<ExitCode> {
+    let config = Config::assemble(&arguments.config)?;
+    let target = std::path::absolute(&arguments.target)
+        .with_context(|| format!("{} is no path", arguments.target.display()))?;
+    let data_dir = &config.site.data_dir;
+    let mut line = Progress::new("copying");
+    let request = Request::Backup { target: target.clone() };
+    let summary = match admin_socket::ask(data_dir, &request, &mut |done, all| line.at(done, all))? {
+        Some(Answer::Copied(summary)) => summary,
+        Some(_) => bail!("the running server answered something else; it may be another release"),
+        None => {
+            let store = open(data_dir, &config.key)?;
+            let copied = store.backup(&target, &mut |done, all| line.at(done, all));
+            BackupSummary::from(copied.context("the backup failed")?)
+        }
+    };
+    line.end();
+    terminal::println(&format!("Backed up to {}", target.display()));
+    print_summary(&summary);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Restores with proof.
+///
+/// # Errors
+/// What is wrong with the backup, the key or the target; the target is as it was before then.
+pub fn run_restore(arguments: &RestoreArguments) -> anyhow::Result<ExitCode> {
+    let key = KeyConfig { file: Some(arguments.key_file.clone()), credential: None };
+    let kek = keys::load(&key, &arguments.target)?;
+    let report = store::sqlite::restore(&arguments.backup, &arguments.target, kek).with_context(|| {
+        format!("{} cannot be restored to {}", arguments.backup.display(), arguments.target.display())
+    })?;
+    terminal::println(&format!(
+        "Restored to {}: hashes compared before, key and counts compared after.",
+        arguments.target.display()
+    ));
+    print_summary(&BackupSummary::from(report));
+    terminal::println(
+        "Copy the directory of the authority (pki) to its place before the first start, or devices must get new certificates.",
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Verifies everything that is kept, or a backup.
+///
+/// # Errors
+/// When it cannot even be read. Damage is printed and gives exit status 1.
+pub fn run_verify(arguments: &VerifyArguments) -> anyhow::Result<ExitCode> {
+    if let Some(backup) = &arguments.backup {
+        return verify_backup(backup, arguments.config.key_file.as_deref());
+    }
+    let config = Config::assemble(&arguments.config)?;
+    let data_dir = &config.site.data_dir;
+    let mut line = Progress::new("verifying");
+    let summary = match admin_socket::ask(data_dir, &Request::Verify, &mut |done, all| line.at(done, all))? {
+        Some(Answer::Verified(summary)) => summary,
+        Some(_) => bail!("the running server answered something else; it may be another release"),
+        None => {
+            let store = open(data_dir, &config.key)?;
+            let report = store.verify(&mut |done, all| line.at(done, all));
+            VerifySummary::from(report.context("the store could not be read")?)
+        }
+    };
+    line.end();
+    terminal::println(&format!(
+        "{} rows and blocks opened, {} readings in them, {} damaged",
+        summary.opened, summary.readings, summary.damaged
+    ));
+    for (place, what) in &summary.findings {
+        terminal::println(&format!("  {place}: {what}"));
+    }
+    if summary.damaged == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    terminal::println(
+        "Stop the server, keep this directory as it is, and restore the last good backup into another one.",
+    );
+    Ok(ExitCode::FAILURE)
+}
+
+fn verify_backup(backup: &Path, key_file: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let key_file = key_file.ok_or_else(|| anyhow!("name the key of the backup with --key-file FILE"))?;
+    let key = KeyConfig { file: Some(key_file.to_owned()), credential: None };
+    let kek = keys::load(&key, backup)?;
+    let report = store::sqlite::verify_backup(backup, &kek)
+        .with_context(|| format!("the backup {} is not sound", backup.display()))?;
+    terminal::println(&format!("{} is sound: hashes, key and counts agree.", backup.display()));
+    print_summary(&BackupSummary::from(report));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Opens an existing store that no server holds. Never makes one.
+///
+/// # Errors
+/// When there is none, it is in use, or the key does not fit.
+pub fn open(data_dir: &Path, key: &KeyConfig) -> anyhow::Result<SqliteStore> {
+    if !data_dir.join("data.db").exists() {
+        bail!("there is no store in {}; name another directory with --data DIR", data_dir.display());
+    }
+    let kek = keys::load(key, data_dir)?;
+    SqliteStore::open(data_dir, kek, store::sqlite::Options::default())
+        .with_context(|| format!("the store in {} cannot be opened", data_dir.display()))
+}
+
+fn print_summary(summary: &BackupSummary) {
+    let mut rows = Vec::new();
+    for (name, bytes, sha256) in &summary.files {
+        rows.push(vec![format!("  {name}"), format!("{bytes} bytes"), format!("SHA-256 {sha256}")]);
+    }
+    terminal::print(&terminal::table(&rows));
+    let mut rows: Vec<Vec<String>> =
+        summary.counts.iter().map(|(of, count)| vec![format!("  {of}"), count.to_string()]).collect();
+    rows.push(vec!["  last committed group".to_owned(), summary.last_group.to_string()]);
+    rows.push(vec!["  last audit row".to_owned(), summary.last_audit.to_string()]);
+    terminal::print(&terminal::table(&rows));
+}

@@ -1,0 +1,396 @@
+//! Configuration: one TOML file, environment overrides by one rule, and what must be true of it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+/// Largest configuration file that is read, in bytes.
+const FILE_LIMIT_BYTES: u64 = 256 << 10;
+/// What environment overrides begin with; the section and the field follow.
+const ENVIRONMENT_PREFIX: &str = "AUSCULT_";
+/// Sections that environment overrides may name; other variables with the prefix are not ours to judge.
+const SECTIONS: [&str; 8] = ["site", "key", "web", "mqtt", "devices", "tls", "pki", "log"];
+/// Shortest interval between two folds, in seconds: folding more often only makes small blocks.
+const FOLD_INTERVAL_MIN_S: u64 = 1;
+/// Longest interval between two folds, in seconds: the journal is read again at start.
+const FOLD_INTERVAL_MAX_S: u64 = 3_600;
+/// Longest that a session may last, in minutes: one day.
+const SESSION_MAX_MIN: u64 = 24 * 60;
+
+/// The commented file that `auscult config-template` prints.
+pub const TEMPLATE: &str = include_str!("config_template.toml");
+
+/// All settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The site and where its data live.
+    pub site: SiteConfig,
+    /// The key-encryption key.
+    pub key: KeyConfig,
+    /// The web app and its API.
+    pub web: WebConfig,
+    /// The MQTT port of devices.
+    pub mqtt: MqttConfig,
+    /// The HTTPS port of devices and programs.
+    pub devices: DevicesConfig,
+    /// The server's own certificate.
+    pub tls: TlsConfig,
+    /// The built-in certificate authority.
+    pub pki: PkiConfig,
+    /// The log.
+    pub log: LogConfig,
+}
+
+/// The site and where its data live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SiteConfig {
+    /// What the site calls itself.
+    pub name: String,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Seconds between two folds of the journal into blocks.
+    pub fold_interval_s: u64,
+}
+
+impl Default for SiteConfig {
+    fn default() -> Self {
+        SiteConfig {
+            name: "Auscult".to_owned(),
+            data_dir: PathBuf::from("/var/lib/auscult"),
+            fold_interval_s: 10,
+        }
+    }
+}
+
+/// Where the key-encryption key comes from: one of the two.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeyConfig {
+    /// A file that only its owner may read, outside the data directory.
+    pub file: Option<PathBuf>,
+    /// Name of a credential in `$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`).
+    pub credential: Option<String>,
+}
+
+/// The web app and its API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebConfig {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Whether to speak TLS; needed on every address but loopback.
+    pub tls: bool,
+    /// Minutes without a request after which a session ends.
+    pub idle_timeout_min: u64,
+    /// Minutes after which a session ends at the latest.
+    pub session_limit_min: u64,
+}
+
+impl Default for WebConfig {
+    fn default() -> Self {
+        WebConfig { listen: loopback(8080), tls: false, idle_timeout_min: 15, session_limit_min: 12 * 60 }
+    }
+}
+
+/// The MQTT port of devices: always TLS with client certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MqttConfig {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+impl Default for MqttConfig {
+    fn default() -> Self {
+        MqttConfig { listen: loopback(8883) }
+    }
+}
+
+/// The HTTPS port of devices and programs: always TLS with client certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DevicesConfig {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+impl Default for DevicesConfig {
+    fn default() -> Self {
+        DevicesConfig { listen: loopback(8443) }
+    }
+}
+
+/// The server's own certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// Certificate chain (PEM). Without it the built-in authority issues one.
+    pub certificate: Option<PathBuf>,
+    /// Private key of the certificate (PEM).
+    pub key: Option<PathBuf>,
+    /// Further names and addresses for the certificate that the built-in authority issues.
+    pub names: Vec<String>,
+}
+
+/// The built-in certificate authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct PkiConfig {
+    /// Its directory; without it `pki` in the data directory.
+    pub dir: Option<PathBuf>,
+}
+
+/// The log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// Level, or a filter such as `info,connectors=debug`.
+    pub level: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig { level: "info".to_owned() }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// What the command line says, above the file and the environment.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ConfigArguments {
+    /// Configuration file (TOML); `auscult config-template` prints a commented one
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Data directory (setting site.data_dir)
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// File with the key-encryption key, outside the data directory (setting key.file)
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// The settings of the file, overridden by the environment, overridden by the command line, and checked.
+    ///
+    /// # Errors
+    /// A sentence that names the file, the variable or the setting at fault.
+    pub fn assemble(arguments: &ConfigArguments) -> anyhow::Result<Config> {
+        Self::assemble_from(arguments, std::env::vars())
+    }
+
+    fn assemble_from(
+        arguments: &ConfigArguments,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> anyhow::Result<Config> {
+        let mut table = match &arguments.config {
+            Some(path) => read_file(path)?,
+            None => toml::Table::new(),
+        };
+        override_from(&mut table, environment)?;
+        let mut config: Config = toml::Value::Table(table).try_into().with_context(|| {
+            let place = arguments.config.as_ref().map_or("the environment".to_owned(), |path| {
+                format!("{} (with {ENVIRONMENT_PREFIX}… from the environment)", path.display())
+            });
+            format!("the settings of {place} cannot be used; compare `auscult config-template`")
+        })?;
+        if let Some(data) = &arguments.data {
+            config.site.data_dir.clone_from(data);
+        }
+        if let Some(file) = &arguments.key_file {
+            config.key = KeyConfig { file: Some(file.clone()), credential: None };
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What no single field can promise.
+    ///
+    /// # Errors
+    /// A sentence that names the setting.
+    pub fn check(&self) -> anyhow::Result<()> {
+        if !self.web.listen.ip().is_loopback() && !self.web.tls {
+            bail!(
+                "web.listen = \"{}\" can be reached from other machines, and passwords and patients' data would \
+                 cross the network unencrypted; set web.tls = true, or listen on 127.0.0.1",
+                self.web.listen
+            );
+        }
+        let fold = self.site.fold_interval_s;
+        if !(FOLD_INTERVAL_MIN_S..=FOLD_INTERVAL_MAX_S).contains(&fold) {
+            bail!("site.fold_interval_s = {fold} must be {FOLD_INTERVAL_MIN_S} to {FOLD_INTERVAL_MAX_S}");
+        }
+        let (idle, limit) = (self.web.idle_timeout_min, self.web.session_limit_min);
+        if idle == 0 || idle > limit || limit > SESSION_MAX_MIN {
+            bail!(
+                "web.idle_timeout_min = {idle} must be at least 1 and at most web.session_limit_min = {limit}, \
+                 which must be at most {SESSION_MAX_MIN}"
+            );
+        }
+        if self.key.file.is_some() && self.key.credential.is_some() {
+            bail!("key.file and key.credential are both set; the key has one home, remove one of them");
+        }
+        if self.tls.certificate.is_some() != self.tls.key.is_some() {
+            bail!(
+                "tls.certificate and tls.key belong together; set both, or neither to use the built-in authority"
+            );
+        }
+        if self.site.name.trim().is_empty() || self.site.name.chars().count() > 60 {
+            bail!("site.name must have 1 to 60 characters");
+        }
+        Ok(())
+    }
+
+    /// The directory of the built-in authority.
+    pub fn pki_dir(&self) -> PathBuf {
+        self.pki.dir.clone().unwrap_or_else(|| self.site.data_dir.join("pki"))
+    }
+
+    /// Time between two folds.
+    pub fn fold_interval(&self) -> Duration {
+        Duration::from_secs(self.site.fold_interval_s)
+    }
+}
+
+fn read_file(path: &Path) -> anyhow::Result<toml::Table> {
+    let shown = path.display();
+    let length =
+        std::fs::metadata(path).with_context(|| format!("cannot read the configuration {shown}"))?.len();
+    if length > FILE_LIMIT_BYTES {
+        bail!(
+            "the configuration {shown} has {length} bytes, more than {FILE_LIMIT_BYTES}; is it the right file?"
+        );
+    }
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {shown}"))?;
+    text.parse().with_context(|| format!("the configuration {shown} is not TOML"))
+}
+
+/// `AUSCULT_<SECTION>_<FIELD>` replaces one field. A value that is TOML is taken as TOML (`true`, `15`,
+/// `["a", "b"]`), anything else as text.
+fn override_from(
+    table: &mut toml::Table,
+    environment: impl Iterator<Item = (String, String)>,
+) -> anyhow::Result<()> {
+    for (name, value) in environment {
+        let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
+        let rest = rest.to_ascii_lowercase();
+        let Some((section, field)) = rest.split_once('_') else { continue };
+        if !SECTIONS.contains(&section) {
+            continue;
+        }
+        let fields = table
+            .entry(section)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+            .as_table_mut()
+            .with_context(|| format!("[{section}] must be a table, so that {name} can set a field of it"))?;
+        let parsed = format!("value = {value}").parse::<toml::Table>().ok();
+        let value = parsed.and_then(|mut table| table.remove("value")).unwrap_or(toml::Value::String(value));
+        fields.insert(field.to_owned(), value);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(text: &str, environment: &[(&str, &str)]) -> anyhow::Result<Config> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("auscult.toml");
+        std::fs::write(&path, text)?;
+        let arguments = ConfigArguments { config: Some(path), ..ConfigArguments::default() };
+        let environment: Vec<_> =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Config::assemble_from(&arguments, environment.into_iter())
+    }
+
+    fn message(result: anyhow::Result<Config>) -> String {
+        format!("{:#}", result.unwrap_err())
+    }
+
+    #[test]
+    fn the_template_is_the_defaults() {
+        let plain: Config = toml::from_str(TEMPLATE).unwrap();
+        assert_eq!(plain, Config::default());
+        // Each commented setting stands there with its default, or with an example where there is none.
+        let uncommented: String = TEMPLATE
+            .lines()
+            .map(|line| line.strip_prefix("#: ").unwrap_or(line))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let config: Config = toml::from_str(&uncommented).unwrap();
+        let defaults = Config {
+            key: config.key.clone(),
+            tls: config.tls.clone(),
+            pki: config.pki.clone(),
+            ..Config::default()
+        };
+        assert_eq!(config, defaults);
+        assert!(config.key.file.is_some() && config.key.credential.is_some());
+        assert!(config.tls.certificate.is_some() && config.pki.dir.is_some());
+    }
+
+    #[test]
+    fn every_setting_stands_in_the_template() {
+        let full = Config {
+            key: KeyConfig { file: Some("k".into()), credential: Some("c".into()) },
+            tls: TlsConfig { certificate: Some("c".into()), key: Some("k".into()), names: vec!["n".into()] },
+            pki: PkiConfig { dir: Some("p".into()) },
+            ..Config::default()
+        };
+        let toml::Value::Table(sections) = toml::Value::try_from(full).unwrap() else { panic!("a table") };
+        assert_eq!(sections.keys().cloned().collect::<std::collections::BTreeSet<_>>(), {
+            SECTIONS.iter().map(|name| (*name).to_owned()).collect()
+        });
+        for (section, fields) in sections {
+            assert!(TEMPLATE.contains(&format!("[{section}]")), "[{section}]");
+            for field in fields.as_table().unwrap().keys() {
+                assert!(TEMPLATE.contains(&format!("#: {field} = ")), "{section}.{field}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file_by_one_rule() {
+        let config = from(
+            "[site]\nname = \"North\"\nfold_interval_s = 5\n",
+            &[
+                ("AUSCULT_SITE_DATA_DIR", "/srv/auscult"),
+                ("AUSCULT_SITE_FOLD_INTERVAL_S", "7"),
+                ("AUSCULT_WEB_TLS", "true"),
+                ("AUSCULT_WEB_LISTEN", "0.0.0.0:443"),
+                ("AUSCULT_TLS_NAMES", "[\"a.example\", \"b.example\"]"),
+                ("AUSCULT_CRASH_ROUNDS", "5"),
+                ("HOME", "/root"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.site.name, "North");
+        assert_eq!(config.site.data_dir, PathBuf::from("/srv/auscult"));
+        assert_eq!(config.site.fold_interval_s, 7);
+        assert_eq!(config.web.listen, SocketAddr::from(([0, 0, 0, 0], 443)));
+        assert_eq!(config.tls.names, ["a.example", "b.example"]);
+    }
+
+    #[test]
+    fn a_mistake_is_named() {
+        assert!(message(from("[site]\nnmae = \"x\"\n", &[])).contains("nmae"));
+        assert!(message(from("", &[("AUSCULT_WEB_LISTN", "127.0.0.1:1")])).contains("listn"));
+        assert!(message(from("[web]\nlisten = \"0.0.0.0:80\"\n", &[])).contains("web.tls = true"));
+        assert!(message(from("[web]\nlisten = \"[::]:80\"\n", &[])).contains("web.tls = true"));
+        assert!(message(from("[site]\nfold_interval_s = 0\n", &[])).contains("fold_interval_s"));
+        assert!(message(from("[key]\nfile = \"a\"\ncredential = \"b\"\n", &[])).contains("one home"));
+        assert!(message(from("[tls]\nkey = \"a\"\n", &[])).contains("tls.certificate"));
+        assert!(message(from("[web]\nidle_timeout_min = 0\n", &[])).contains("idle_timeout_min"));
+        assert!(message(from("[site\n", &[])).contains("not TOML"));
+        assert!(from("[web]\nlisten = \"[::1]:80\"\n", &[]).is_ok());
+    }
+}

@@ -1,0 +1,57 @@
+//! The entry point of the binary `auscult`: configuration, wiring, subcommands.
+
+mod admin_socket;
+mod backup;
+mod bench;
+mod cli;
+mod config;
+mod decode;
+mod demo;
+mod doctor;
+mod keys;
+mod logging;
+mod pki;
+mod pki_command;
+mod provision;
+mod replay;
+mod running;
+mod serve;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command, KeyCommand};
+
+fn main() -> ExitCode {
+    let result = run(Cli::parse());
+    result.unwrap_or_else(|error| {
+        terminal::print_error(&error);
+        ExitCode::FAILURE
+    })
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::ConfigTemplate => {
+            terminal::print(config::TEMPLATE);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Key { command: KeyCommand::Generate { file } } => {
+            let kek = keys::generate(&file)?;
+            terminal::println(&format!("{} (fingerprint {})", file.display(), kek.fingerprint_text()));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Pki { command } => pki_command::run(&command),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Decode(arguments) => decode::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
+        Command::Backup(arguments) => backup::run_backup(&arguments),
+        Command::Restore(arguments) => backup::run_restore(&arguments),
+        Command::Verify(arguments) => backup::run_verify(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+    }
+}

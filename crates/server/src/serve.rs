@@ -1,0 +1,110 @@
+//! `auscult serve`: runs the server until it is told to stop.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Config, ConfigArguments};
+use crate::running::{self, Flavour, Running};
+use crate::{keys, logging, terminal};
+
+/// What `auscult serve` takes.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:
+  auscult serve --config /etc/auscult/auscult.toml
+  auscult serve --data /var/lib/auscult --key-file /etc/auscult/key --web 127.0.0.1:0
+
+The first start prints a link with which the first administrator is made. SIGTERM and SIGINT stop the server after
+what is under way has been committed and acknowledged.")]
+pub struct ServeArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Address of the web app (setting web.listen); port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    web: Option<SocketAddr>,
+    /// Address for MQTT (setting mqtt.listen)
+    #[arg(long, value_name = "ADDRESS")]
+    mqtt: Option<SocketAddr>,
+    /// Address for devices and programs over HTTPS (setting devices.listen)
+    #[arg(long, value_name = "ADDRESS")]
+    devices: Option<SocketAddr>,
+    /// When ready, print one line of JSON with the addresses on standard output
+    #[arg(long)]
+    print_json: bool,
+}
+
+/// Serves.
+///
+/// # Errors
+/// What failed, where, and what to do.
+pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
+    let mut config = Config::assemble(&arguments.config)?;
+    if let Some(web) = arguments.web {
+        config.web.listen = web;
+    }
+    if let Some(mqtt) = arguments.mqtt {
+        config.mqtt.listen = mqtt;
+    }
+    if let Some(devices) = arguments.devices {
+        config.devices.listen = devices;
+    }
+    config.check()?;
+    logging::start(&config.log.level)?;
+    let kek = keys::load(&config.key, &config.site.data_dir)?;
+    running::raise_file_limit();
+    runtime()?.block_on(async {
+        let mut running = Running::start(&config, kek, Flavour::site()).await?;
+        announce(&running, arguments.print_json);
+        let result = tokio::select! {
+            stopped = stop_signal() => stopped,
+            error = running.port_failed() => Err(error),
+        };
+        tracing::info!("stopping: what is under way is committed and acknowledged first");
+        running.stop().await?;
+        result.map(|()| ExitCode::SUCCESS)
+    })
+}
+
+fn announce(running: &Running, print_json: bool) {
+    let addresses = running.addresses;
+    tracing::info!(web = %addresses.web, mqtt = %addresses.mqtt, devices = %addresses.devices, "ready");
+    let link = running.setup_link();
+    if print_json {
+        let line = serde_json::json!({
+            "address": running.web_url(),
+            "mqtt": addresses.mqtt.to_string(),
+            "devices": addresses.devices.to_string(),
+            "setup_link": link,
+        });
+        terminal::println(&line.to_string());
+    } else if let Some(link) = link {
+        // Not through the log, which is kept: whoever reads the link can make the first administrator.
+        eprintln!(
+            "\nNobody can sign in yet. Make the first administrator with this link, which works once:\n\n  {link}\n"
+        );
+    }
+}
+
+/// A runtime with a worker a core.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime cannot start")
+}
+
+/// Resolves when the process is asked to stop.
+///
+/// # Errors
+/// When signals cannot be received.
+pub async fn stop_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be received")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be received")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
