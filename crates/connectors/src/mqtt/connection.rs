@@ -10,7 +10,7 @@ use clinical_model::{DeviceId, Frame, Timestamp};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use mqtt_protocol_core::mqtt::result_code::DisconnectReasonCode;
-use pipeline::{IntakeError, Peer, PeerCertificate, Pending};
+use pipeline::{Intake, IntakeError, Peer, PeerCertificate, Pending};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -105,6 +105,32 @@ enum End {
     Stopping,
 }
 
+/// A device shown as in reach, until this is dropped, however the connection ends.
+struct Presence<'a> {
+    intake: &'a Intake,
+    device: Option<DeviceId>,
+}
+
+impl<'a> Presence<'a> {
+    fn show(intake: &'a Intake, device: DeviceId) -> Self {
+        intake.device_status(device, true);
+        Self { intake, device: Some(device) }
+    }
+
+    /// The device has another connection already: it stays in reach.
+    fn leave_to_successor(mut self) {
+        self.device = None;
+    }
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        if let Some(device) = self.device {
+            self.intake.device_status(device, false);
+        }
+    }
+}
+
 type Commit = Pin<Box<dyn Future<Output = (u64, Result<(), Refusal>)> + Send>>;
 type Submission = Pin<Box<dyn Future<Output = (u64, Result<Pending, IntakeError>)> + Send>>;
 
@@ -124,11 +150,9 @@ struct UnderWay {
     commits: FuturesUnordered<Commit>,
 }
 
-impl Connection<'_> {
+impl<'a> Connection<'a> {
     async fn serve(mut self, device: Option<DeviceId>) {
-        if let Some(device) = device {
-            self.shared.intake.device_status(device, true);
-        }
+        let presence = device.map(|device| Presence::show(&self.shared.intake, device));
         tracing::info!(program = device.is_none(), "connected");
         let mut under_way = UnderWay::default();
         let end = self.exchange(&mut under_way).await;
@@ -139,8 +163,16 @@ impl Connection<'_> {
                 "commits did not end in time; nothing is lost: they were not acknowledged"
             );
         }
-        self.say_why(end).await;
-        self.close(end, drained, device);
+        self.say_why(end);
+        let last_words = std::mem::take(self.protocol.output());
+        let patience = self.shared.options.write_timeout.min(self.shared.options.drain_timeout);
+        // The place is given back first: a client that connects again must not wait for a dead line to take our words.
+        let stream = self.close(end, drained, presence);
+        if !matches!(end, End::Goodbye { .. } | End::Lost | End::NotReading)
+            && let Err(error) = write(stream, &last_words, patience).await
+        {
+            tracing::debug!(%error, "the last answers could not be written");
+        }
     }
 
     /// Reads, commits and answers until there is a reason to end.
@@ -154,7 +186,13 @@ impl Connection<'_> {
             if let Some(end) = self.handle_input(under_way) {
                 return end;
             }
-            match flush(self.stream, &mut self.protocol, self.shared.options.write_timeout).await {
+            let flushed = tokio::select! {
+                biased;
+                flushed = flush(self.stream, &mut self.protocol, self.shared.options.write_timeout) => flushed,
+                () = self.shared.stopping.cancelled() => return End::NotReading,
+                () = takeover.cancelled() => return End::NotReading,
+            };
+            match flushed {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => return End::NotReading,
                 Err(_) => return End::Lost,
@@ -274,42 +312,43 @@ impl Connection<'_> {
         }
     }
 
-    /// Writes the last answers and, in version 5, the reason.
-    async fn say_why(&mut self, end: End) {
+    /// In version 5, the reason of the end, after the last answers.
+    fn say_why(&mut self, end: End) {
         match end {
-            End::Goodbye { .. } | End::Lost | End::NotReading => return,
             End::Silent | End::Slow => self.protocol.disconnect(DisconnectReasonCode::KeepAliveTimeout),
             End::TakenOver => self.protocol.disconnect(DisconnectReasonCode::SessionTakenOver),
             End::Stopping => self.protocol.disconnect(DisconnectReasonCode::ServerShuttingDown),
-            End::NotAdmitted | End::Closed(_) => {}
-        }
-        let patience = self.shared.options.write_timeout.min(self.shared.options.drain_timeout);
-        if let Err(error) = flush(self.stream, &mut self.protocol, patience).await {
-            tracing::debug!(%error, "the last answers could not be written");
+            // Said already, or nobody is there to hear it.
+            End::NotAdmitted | End::Closed(_) | End::Goodbye { .. } | End::Lost | End::NotReading => {}
         }
     }
 
-    /// Puts the session to rest and tells the screens.
-    fn close(self, end: End, drained: bool, device: Option<DeviceId>) {
+    /// Puts the session to rest and tells the screens. Gives the socket back.
+    fn close(self, end: End, drained: bool, presence: Option<Presence<'_>>) -> &'a mut TlsStream<TcpStream> {
         let Opened { lease, commands, session_expiry_s, will_of, .. } = self.opened;
         // Without a whole drain it is not known which messages were committed: such a session is not to be trusted.
         let rest = (drained && session_expiry_s > 0 && end != End::NotAdmitted).then(|| {
             let session = Session { kept: self.protocol.into_kept(), commands };
             (session, Duration::from_secs(u64::from(session_expiry_s)))
         });
-        let taken_over = lease.release(rest);
+        let is_device = presence.is_some();
+        // Shown as away before the place is free: later, the next connection may already be shown as here.
+        let presence = presence.filter(|_| lease.takeover().is_cancelled());
+        if lease.release(rest)
+            && let Some(presence) = presence
+        {
+            presence.leave_to_successor();
+        }
         let goodbye = matches!(end, End::Goodbye { with_will: false });
-        if goodbye {
-            tracing::info!("disconnected");
-        } else {
-            tracing::warn!(?end, "the connection ended without a goodbye");
+        match end {
+            End::Goodbye { .. } | End::TakenOver | End::Stopping => tracing::info!(?end, "disconnected"),
+            _ => tracing::warn!(?end, "the connection ended without a goodbye"),
         }
-        if let Some(device) = device.filter(|_| !taken_over) {
-            self.shared.intake.device_status(device, false);
-        }
-        if let Some(of) = will_of.filter(|of| !goodbye && Some(*of) != device) {
+        // A device is away without its connection, whatever it wills; a program may will it for another.
+        if let Some(of) = will_of.filter(|_| !goodbye && !is_device) {
             self.shared.intake.device_status(of, false);
         }
+        self.stream
     }
 
     /// Takes the device's queue of commands while it is subscribed, and only then: a command for a device that
@@ -380,11 +419,15 @@ async fn flush(
     patience: Duration,
 ) -> io::Result<()> {
     let output = std::mem::take(protocol.output());
-    if output.is_empty() {
+    write(stream, &output, patience).await
+}
+
+async fn write(stream: &mut TlsStream<TcpStream>, bytes: &[u8], patience: Duration) -> io::Result<()> {
+    if bytes.is_empty() {
         return Ok(());
     }
     let written = timeout(patience, async {
-        stream.write_all(&output).await?;
+        stream.write_all(bytes).await?;
         stream.flush().await
     });
     written.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
