@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering;
 
-use clinical_model::quarantine::QuarantineState;
-use clinical_model::{DeviceId, Fact, QuarantineId, QuarantineItem, RecordId, SeriesKey, Timestamp, UserId};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use clinical_model::{DeviceId, Fact, QuarantineItem, RecordId, SeriesKey, Timestamp};
+use rusqlite::{Connection, TransactionBehavior, params};
 use trust::Aad;
 use trust::digest::Sha256;
 
-use super::bytes::{Reader, Writer, pack, unpack};
+use super::bytes::{Reader, Writer};
 use super::connection::{lock, read, readable, writable};
 use super::keys::{Domain, Purpose};
 use super::row::{Malformed, Row};
@@ -18,27 +17,29 @@ use super::series::NewSeries;
 use super::tail::READINGS_REMARKED;
 use super::{SqliteStore, journal};
 use crate::StoreError;
-use crate::words::{Appended, FrameRecord, GroupSummary, QuarantineCount, StoredGroup};
+use crate::words::{Appended, FrameRecord, GroupSummary, StoredGroup};
 
 const DOING: &str = "committing a group";
 const SUMMARY_FORMAT: u8 = 1;
-/// Quarantined items are looked at by people: small matters more than fast.
-const QUARANTINE_ZSTD_LEVEL: i32 = 3;
 
-pub(super) fn journal_place(number: &[u8; 8]) -> Aad<'_> {
-    Aad { table: "journal", row: number, column: "group" }
+/// What binds a group's rows to their places: its number and when it was committed (microseconds).
+pub(super) fn group_key(number: u64, committed_at: i64) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&number.to_be_bytes());
+    key[8..].copy_from_slice(&committed_at.to_be_bytes());
+    key
 }
 
-pub(super) fn summary_place(number: &[u8; 8]) -> Aad<'_> {
-    Aad { table: "group_summary", row: number, column: "summary" }
+pub(super) fn journal_place(group: &[u8; 16]) -> Aad<'_> {
+    Aad { table: "journal", row: group, column: "group" }
+}
+
+pub(super) fn summary_place(group: &[u8; 16]) -> Aad<'_> {
+    Aad { table: "group_summary", row: group, column: "summary" }
 }
 
 pub(super) fn latest_place(series: &[u8; 4]) -> Aad<'_> {
     Aad { table: "latest", row: series, column: "reading" }
-}
-
-pub(super) fn quarantine_place(id: &[u8; 16]) -> Aad<'_> {
-    Aad { table: "quarantine", row: id, column: "item" }
 }
 
 /// Everything of a group that is computed before the transaction begins.
@@ -93,7 +94,7 @@ impl SqliteStore {
         numbers: &mut NewSeries<'_>,
     ) -> Result<Prepared, StoreError> {
         let plain = journal::encode(frames, &mut |key: &SeriesKey| numbers.number(key))?;
-        let row = group.to_be_bytes();
+        let row = group_key(group, committed_at.as_micros());
         let system = |purpose| self.keys.sealing(Domain::System(purpose), committed_at);
         let journal = system(Purpose::Journal)?.seal(journal_place(&row), &plain);
         let summary =
@@ -146,141 +147,6 @@ impl SqliteStore {
             upsert.execute(params![series, row.measured_us, row.sequence, sealed])?;
         }
         Ok(())
-    }
-
-    fn write_quarantined(
-        &self,
-        connection: &Connection,
-        items: &[(QuarantineItem, Vec<u8>)],
-    ) -> Result<CountChange, StoreError> {
-        let mut change = CountChange::default();
-        for (item, sealed) in items {
-            let waiting = is_waiting(item);
-            let inserted = connection
-                .prepare_cached(
-                    "INSERT OR IGNORE INTO quarantine(id, received_at, waiting, frame_bytes, sealed)
-                     VALUES(?1, ?2, ?3, ?4, ?5)",
-                )
-                .and_then(|mut insert| {
-                    let at = item.received_at.as_micros();
-                    let bytes = item.bytes.len() as i64;
-                    insert.execute(params![item.id.to_bytes(), at, waiting, bytes, sealed])
-                })
-                .map_err(self.wrote(DOING))?;
-            if inserted == 1 && waiting {
-                change += CountChange::of(item, 1);
-            }
-        }
-        Ok(change)
-    }
-
-    /// Marks an item released, where it is still waiting or was set aside.
-    fn release(
-        &self,
-        connection: &Connection,
-        id: QuarantineId,
-        by: UserId,
-        at: Timestamp,
-    ) -> Result<CountChange, StoreError> {
-        let Some(mut item) = self.find_quarantined(connection, id)? else {
-            return Ok(CountChange::default());
-        };
-        item.state = QuarantineState::Released { at, by };
-        self.put_quarantined(connection, &item, at)
-    }
-
-    /// Writes an item with its state, whether or not it exists; tells how the count of waiting ones changes.
-    pub(super) fn put_quarantined(
-        &self,
-        connection: &Connection,
-        item: &QuarantineItem,
-        at: Timestamp,
-    ) -> Result<CountChange, StoreError> {
-        let doing = "changing a quarantined item";
-        let before = self.find_quarantined(connection, item.id)?;
-        let sealed = self.seal_item(item, at)?;
-        connection
-            .prepare_cached(
-                "INSERT OR REPLACE INTO quarantine(id, received_at, waiting, frame_bytes, sealed)
-                 VALUES(?1, ?2, ?3, ?4, ?5)",
-            )
-            .and_then(|mut put| {
-                let bytes = item.bytes.len() as i64;
-                let received = item.received_at.as_micros();
-                put.execute(params![item.id.to_bytes(), received, is_waiting(item), bytes, sealed])
-            })
-            .map_err(self.wrote(doing))?;
-        let mut change = CountChange::default();
-        if let Some(before) = before.filter(is_waiting) {
-            change += CountChange::of(&before, -1);
-        }
-        if is_waiting(item) {
-            change += CountChange::of(item, 1);
-        }
-        Ok(change)
-    }
-
-    fn seal_item(&self, item: &QuarantineItem, at: Timestamp) -> Result<Vec<u8>, StoreError> {
-        let what = || format!("quarantined item {}", item.id);
-        let json = serde_json::to_vec(item)
-            .map_err(|error| StoreError::Damaged { what: what(), how: error.to_string() })?;
-        let named = self.keys.sealing(Domain::System(Purpose::Quarantine), at)?;
-        Ok(named.seal(quarantine_place(&item.id.to_bytes()), &pack(&json, QUARANTINE_ZSTD_LEVEL)))
-    }
-
-    pub(super) fn open_item(&self, id: QuarantineId, sealed: &[u8]) -> Result<QuarantineItem, StoreError> {
-        let what = || format!("quarantined item {id}");
-        let packed = self.keys.open_sealed(quarantine_place(&id.to_bytes()), sealed, &what)?;
-        let json = unpack(&packed).map_err(|malformed| malformed.of(what()))?;
-        serde_json::from_slice(&json)
-            .map_err(|error| StoreError::Damaged { what: what(), how: error.to_string() })
-    }
-
-    fn find_quarantined(
-        &self,
-        connection: &Connection,
-        id: QuarantineId,
-    ) -> Result<Option<QuarantineItem>, StoreError> {
-        let sealed: Option<Vec<u8>> = connection
-            .prepare_cached("SELECT sealed FROM quarantine WHERE id = ?1")
-            .and_then(|mut select| select.query_row([id.to_bytes()], |row| row.get(0)).optional())
-            .map_err(read("reading a quarantined item"))?;
-        sealed.map(|sealed| self.open_item(id, &sealed)).transpose()
-    }
-
-    pub(super) fn read_quarantined(&self, id: QuarantineId) -> Result<Option<QuarantineItem>, StoreError> {
-        self.find_quarantined(&self.readers.get(), id)
-    }
-
-    pub(super) fn page_quarantine(
-        &self,
-        waiting_only: bool,
-        before: Option<(Timestamp, QuarantineId)>,
-        limit: usize,
-    ) -> Result<Vec<QuarantineItem>, StoreError> {
-        let doing = "listing the quarantine";
-        let connection = self.readers.get();
-        let sql = if waiting_only {
-            "SELECT id, sealed FROM quarantine
-             WHERE waiting = 1 AND (received_at, id) < (?1, ?2) ORDER BY received_at DESC, id DESC LIMIT ?3"
-        } else {
-            "SELECT id, sealed FROM quarantine
-             WHERE (received_at, id) < (?1, ?2) ORDER BY received_at DESC, id DESC LIMIT ?3"
-        };
-        // A blob longer than any id stands after all of them.
-        let (at, id) =
-            before.map_or((i64::MAX, vec![0xff; 17]), |(at, id)| (at.as_micros(), id.to_bytes().to_vec()));
-        let mut select = connection.prepare_cached(sql).map_err(read(doing))?;
-        let rows = select
-            .query_map(params![at, id, limit.min(i64::MAX as usize) as i64], |row| {
-                Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, Vec<u8>>(1)?))
-            })
-            .map_err(read(doing))?;
-        rows.map(|row| {
-            let (id, sealed) = row.map_err(read(doing))?;
-            self.open_item(QuarantineId::from_bytes(id), &sealed)
-        })
-        .collect()
     }
 
     fn extend_tail(&self, frames: &[FrameRecord], committed_at: Timestamp, group: u64) {
@@ -354,7 +220,8 @@ impl SqliteStore {
         for row in rows {
             let (number, committed_at, sealed) = row.map_err(read(doing))?;
             let what = || format!("journal row {number}");
-            let plain = self.keys.open_sealed(journal_place(&number.to_be_bytes()), &sealed, &what)?;
+            let plain =
+                self.keys.open_sealed(journal_place(&group_key(number, committed_at)), &sealed, &what)?;
             let frames = journal::decode(&plain, with_bytes, &|series| self.series_key(series))
                 .map_err(|malformed| malformed.of(what()))?;
             groups.push(DecodedGroup { number, committed_at: Timestamp::from_micros(committed_at), frames });
@@ -404,15 +271,20 @@ impl SqliteStore {
             .map_err(read(doing))?;
         rows.map(|row| {
             let (group, committed_at, sealed) = row.map_err(read(doing))?;
-            let sources = self.open_summary(group, &sealed)?;
+            let sources = self.open_summary(group, committed_at, &sealed)?;
             Ok(GroupSummary { group, committed_at: Timestamp::from_micros(committed_at), sources })
         })
         .collect()
     }
 
-    pub(super) fn open_summary(&self, group: u64, sealed: &[u8]) -> Result<Sources, StoreError> {
+    pub(super) fn open_summary(
+        &self,
+        group: u64,
+        committed_at: i64,
+        sealed: &[u8],
+    ) -> Result<Sources, StoreError> {
         let what = || format!("summary of group {group}");
-        let plain = self.keys.open_sealed(summary_place(&group.to_be_bytes()), sealed, &what)?;
+        let plain = self.keys.open_sealed(summary_place(&group_key(group, committed_at)), sealed, &what)?;
         decode_summary(&plain).map_err(|malformed| malformed.of(what()))
     }
 }
@@ -425,35 +297,6 @@ pub(super) struct DecodedGroup {
     pub(super) number: u64,
     pub(super) committed_at: Timestamp,
     pub(super) frames: Vec<journal::FrameRow>,
-}
-
-/// How the count of waiting items changes with a transaction.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct CountChange {
-    items: i64,
-    bytes: i64,
-}
-
-impl CountChange {
-    fn of(item: &QuarantineItem, sign: i64) -> Self {
-        CountChange { items: sign, bytes: sign * item.bytes.len() as i64 }
-    }
-
-    pub(super) fn apply(self, count: &mut QuarantineCount) {
-        count.items = count.items.saturating_add_signed(self.items);
-        count.bytes = count.bytes.saturating_add_signed(self.bytes);
-    }
-}
-
-impl std::ops::AddAssign for CountChange {
-    fn add_assign(&mut self, other: Self) {
-        self.items += other.items;
-        self.bytes += other.bytes;
-    }
-}
-
-fn is_waiting(item: &QuarantineItem) -> bool {
-    item.state == QuarantineState::Waiting
 }
 
 type Sources = Vec<(DeviceId, u32, u32, u32, [u8; 32])>;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use trust::Kek;
 use trust::digest::Sha256;
 
-use super::connection::{lock, open_reader, read};
+use super::connection::{lock, read};
 use super::verify::{SEALED_TABLES, count_table};
 use super::{DATA_FILE, Options, SqliteStore, has_content, keys};
 use crate::words::RestoreReport;
@@ -135,13 +135,7 @@ impl SqliteStore {
         target: &Path,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<RestoreReport, StoreError> {
-        let open = |name: &str| {
-            open_reader(&self.directory.join(name)).map_err(|error| match error {
-                OpenError::Database { source, .. } => StoreError::Database { doing: DOING, source },
-                other => StoreError::Damaged { what: name.to_owned(), how: super::describe(&other) },
-            })
-        };
-        let (data, keystore) = (open(DATA_FILE)?, open(keys::FILE)?);
+        let (data, keystore) = (self.another_reader(DATA_FILE)?, self.another_reader(keys::FILE)?);
         {
             // Keys are made before what they seal and destroyed after it, both under this lock: held for a moment,
             // it gives two snapshots of one instant, in which every key is there.
@@ -201,7 +195,7 @@ pub fn restore(backup: &Path, target: &Path, kek: Kek) -> Result<RestoreReport, 
     if existed && fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(RestoreError::NotEmpty { path: target.to_owned() });
     }
-    fs::create_dir_all(target).map_err(restore_error("making", target))?;
+    super::make_directory(target).map_err(restore_error("making", target))?;
     let result = copy_back(backup, target, kek, &manifest);
     if result.is_err() {
         // Everything in it is ours: it was empty.
@@ -371,7 +365,7 @@ fn write_manifest(path: &Path, manifest: &Manifest) -> std::io::Result<()> {
 }
 
 fn make_empty(target: &Path) -> Result<(), StoreError> {
-    fs::create_dir_all(target).map_err(file_error("making", target))?;
+    super::make_directory(target).map_err(file_error("making", target))?;
     let mut entries = fs::read_dir(target).map_err(file_error("reading", target))?;
     if entries.next().is_some() {
         let source = std::io::Error::from(std::io::ErrorKind::DirectoryNotEmpty);

@@ -8,10 +8,10 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, pa
 use trust::Aad;
 
 use super::SqliteStore;
-use super::append::CountChange;
 use super::bytes::{pack, unpack};
 use super::connection::{lock, read};
 use super::keys::Domain;
+use super::quarantine::CountChange;
 use crate::words::{Document, DocumentQuery, DocumentWrite, Expected, IndexEntry, Kind, Order, Transaction};
 use crate::{StoreError, TransactError};
 
@@ -20,12 +20,16 @@ const DOING: &str = "writing documents";
 const ZSTD_LEVEL: i32 = 1;
 
 /// What binds a version of a document to its row; the same in the history, so that it moves there as it is.
-pub(super) fn row_key(kind: Kind, id: [u8; 16], version: u64) -> Vec<u8> {
+pub(super) fn row_key((kind, id, version, updated_at): VersionOf) -> Vec<u8> {
     let mut key = vec![kind as u8];
     key.extend_from_slice(&id);
     key.extend_from_slice(&version.to_be_bytes());
+    key.extend_from_slice(&updated_at.as_micros().to_be_bytes());
     key
 }
+
+/// Kind, id, version, and when it was written.
+pub(super) type VersionOf = (Kind, [u8; 16], u64, Timestamp);
 
 pub(super) fn place(row_key: &[u8]) -> Aad<'_> {
     Aad { table: "document", row: row_key, column: "body" }
@@ -141,7 +145,7 @@ impl SqliteStore {
         };
         let version = before + 1;
         let key = self.keys.sealing(Domain::of_document(write.domain), at)?;
-        let row = row_key(write.kind, write.id, version);
+        let row = row_key((write.kind, write.id, version, at));
         let sealed = key.seal(place(&row), &pack(body, ZSTD_LEVEL));
         connection
             .prepare_cached(
@@ -211,28 +215,17 @@ impl SqliteStore {
             .map_err(read("reading a document"))?;
         found
             .map(|(version, updated_at, sealed)| {
-                let version = version.unsigned_abs();
-                Ok(Document {
-                    kind,
-                    id,
-                    version,
-                    updated_at: Timestamp::from_micros(updated_at),
-                    body: self.open_document(kind, id, version, &sealed)?,
-                    index_value: Vec::new(),
-                })
+                let (version, updated_at) = (version.unsigned_abs(), Timestamp::from_micros(updated_at));
+                let body = self.open_document((kind, id, version, updated_at), &sealed)?;
+                Ok(Document { kind, id, version, updated_at, body, index_value: Vec::new() })
             })
             .transpose()
     }
 
-    pub(super) fn open_document(
-        &self,
-        kind: Kind,
-        id: [u8; 16],
-        version: u64,
-        sealed: &[u8],
-    ) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn open_document(&self, of: VersionOf, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let (kind, id, version, _) = of;
         let what = || format!("{} {}, version {version}", kind_name(kind), uuid::Uuid::from_bytes(id));
-        let packed = self.keys.open_sealed(place(&row_key(kind, id, version)), sealed, &what)?;
+        let packed = self.keys.open_sealed(place(&row_key(of)), sealed, &what)?;
         unpack(&packed).map_err(|malformed| malformed.of(what()))
     }
 
@@ -273,14 +266,10 @@ impl SqliteStore {
             let id: [u8; 16] = row.get(1).map_err(read(doing))?;
             let version = row.get::<_, i64>(2).map_err(read(doing))?.unsigned_abs();
             let sealed: Vec<u8> = row.get(4).map_err(read(doing))?;
-            documents.push(Document {
-                kind: query.kind,
-                id,
-                version,
-                updated_at: Timestamp::from_micros(row.get(3).map_err(read(doing))?),
-                body: self.open_document(query.kind, id, version, &sealed)?,
-                index_value: row.get(0).map_err(read(doing))?,
-            });
+            let updated_at = Timestamp::from_micros(row.get(3).map_err(read(doing))?);
+            let (kind, index_value) = (query.kind, row.get(0).map_err(read(doing))?);
+            let body = self.open_document((kind, id, version, updated_at), &sealed)?;
+            documents.push(Document { kind, id, version, updated_at, body, index_value });
         }
         Ok(documents)
     }

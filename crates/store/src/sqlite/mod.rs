@@ -17,10 +17,14 @@ mod blocks;
 mod bytes;
 mod connection;
 mod documents;
+#[cfg(test)]
+mod failing;
 mod fold;
+mod fold_curves;
 mod fold_parts;
 mod journal;
 mod keys;
+mod quarantine;
 mod query;
 mod row;
 mod schema;
@@ -91,8 +95,8 @@ pub struct SqliteStore {
     writer: Mutex<Connection>,
     readers: Readers,
     keys: Keys,
-    /// One fold at a time; taken before `writer`.
-    folding: Mutex<()>,
+    /// One fold at a time, on a connection of its own so that queries never wait for it; taken before `writer`.
+    folding: Mutex<Connection>,
     series: RwLock<SeriesTable>,
     tail: RwLock<Tail>,
     last_group: AtomicU64,
@@ -125,7 +129,7 @@ impl SqliteStore {
         if rusqlite::version_number() < SQLITE_AT_LEAST.0 {
             return Err(OpenError::OldSqlite { found: rusqlite::version().to_owned() });
         }
-        std::fs::create_dir_all(directory).map_err(|e| unusable(directory, "cannot be made", e))?;
+        make_directory(directory).map_err(|e| unusable(directory, "cannot be made", e))?;
         let held = take_lock(directory)?;
         let data_path = directory.join(DATA_FILE);
         let keys_path = directory.join(keys::FILE);
@@ -184,7 +188,7 @@ impl SqliteStore {
             writer: Mutex::new(writer),
             readers,
             keys,
-            folding: Mutex::new(()),
+            folding: Mutex::new(connection::open_reader(&path)?),
             series: RwLock::new(series),
             tail: RwLock::default(),
             last_group: AtomicU64::new(last_group as u64),
@@ -223,6 +227,14 @@ impl SqliteStore {
         Err(StoreError::Durability { doing, source })
     }
 
+    /// One more connection that reads, for work that takes long.
+    fn another_reader(&self, file: &str) -> Result<Connection, StoreError> {
+        connection::open_reader(&self.directory.join(file)).map_err(|error| match error {
+            OpenError::Database { doing, source } => StoreError::Database { doing, source },
+            other => StoreError::Damaged { what: file.to_owned(), how: describe(&other) },
+        })
+    }
+
     fn series_key(&self, number: u32) -> Option<SeriesKey> {
         readable(&self.series).key(number)
     }
@@ -246,6 +258,15 @@ fn describe(error: &dyn std::error::Error) -> String {
 
 fn unusable(path: &Path, what: &str, source: std::io::Error) -> OpenError {
     OpenError::Path { path: path.to_owned(), what: what.to_owned(), source: Some(source) }
+}
+
+/// Makes a directory that only its owner may enter; one that exists is left as it is.
+fn make_directory(path: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
 }
 
 fn take_lock(directory: &Path) -> Result<File, OpenError> {

@@ -1,13 +1,14 @@
 //! Verification: every page, every seal, every block and every count is looked at once; damage is named by table and row.
 
-use clinical_model::{DeviceId, QuarantineId};
+use clinical_model::{DeviceId, QuarantineId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
 
-use super::append::journal_place;
+use super::append::{group_key, journal_place};
 use super::audit::{COLUMNS, Plain};
 use super::connection::read;
 use super::documents::kind_from_number;
 use super::fold_parts::{BlockRef, EventPlace, WaveRef};
+use super::quarantine::is_waiting;
 use super::{DATA_FILE, SqliteStore, journal, keys};
 use crate::StoreError;
 use crate::words::{VerifyFinding, VerifyReport};
@@ -75,7 +76,8 @@ impl Work<'_> {
 
 impl SqliteStore {
     pub(super) fn verify_all(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, StoreError> {
-        let connection = self.readers.get();
+        // A connection of its own: this takes long, and queries must not wait for it.
+        let connection = self.another_reader(DATA_FILE)?;
         // One snapshot, so that counts and rows belong together.
         let snapshot = connection.unchecked_transaction().map_err(read(DOING))?;
         let all = count_rows(&snapshot)?;
@@ -111,14 +113,14 @@ impl SqliteStore {
         work: &mut Work<'_>,
     ) -> Result<(), StoreError> {
         let columns = match table {
-            "journal" | "group_summary" => "number, sealed",
+            "journal" | "group_summary" => "number, committed_at, sealed",
             "latest" => "series, measured_at, sequence, sealed",
             "block" => "number, series, first_at, first_sequence, last_at, count, sealed",
             "wave_block" => "number, series, start_at, duration_us, sealed",
             "event" => "series, at, sequence, version, sealed",
             "frame_block" => "number, device, count, sealed",
-            "quarantine" => "id, frame_bytes, sealed",
-            "document" | "document_history" => "kind, id, version, sealed",
+            "quarantine" => "id, received_at, waiting, frame_bytes, sealed",
+            "document" | "document_history" => "kind, id, version, updated_at, sealed",
             _ => COLUMNS,
         };
         let mut statement =
@@ -133,11 +135,15 @@ impl SqliteStore {
 
     /// Opens one row. Returns how to find it and how many readings it holds.
     fn verify_row(&self, table: &str, row: &SqlRow<'_>) -> (String, Result<u64, StoreError>) {
-        let first = row.get_ref(0).map(name_of).unwrap_or_default();
+        let named_by = usize::from(table.starts_with("document"));
+        let first = row.get_ref(named_by).map(name_of).unwrap_or_default();
         let outcome = match table {
             "journal" => self.verify_journal(row),
-            "group_summary" => columns(|| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))
-                .and_then(|(number, sealed)| self.open_summary(number.unsigned_abs(), &sealed).map(|_| 0)),
+            "group_summary" => {
+                columns(|| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, Vec<u8>>(2)?))).and_then(
+                    |(number, at, sealed)| self.open_summary(number.unsigned_abs(), at, &sealed).map(|_| 0),
+                )
+            }
             "latest" => self.verify_latest(row),
             "block" => columns(|| BlockRef::from_row(row))
                 .and_then(|block| self.open_block(&block).map(|rows| rows.len() as u64)),
@@ -161,11 +167,7 @@ impl SqliteStore {
                         same_count("frames", frames.len() as u64, count).map(|()| 0)
                     })
             }
-            "quarantine" => columns(|| Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?)))
-                .and_then(|(id, bytes, sealed)| {
-                    let item = self.open_item(QuarantineId::from_bytes(id), &sealed)?;
-                    same_count("bytes", item.bytes.len() as u64, bytes).map(|()| 0)
-                }),
+            "quarantine" => self.verify_quarantined(row),
             "document" | "document_history" => self.verify_document(row),
             _ => columns(|| Plain::from_row(row)).and_then(|plain| match self.open_audit(&plain) {
                 // The patient was erased on purpose; the leaf still stands in the log.
@@ -177,10 +179,10 @@ impl SqliteStore {
     }
 
     fn verify_journal(&self, row: &SqlRow<'_>) -> Result<u64, StoreError> {
-        let (number, sealed) =
-            columns(|| Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, Vec<u8>>(1)?)))?;
+        let (number, at, sealed) =
+            columns(|| Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get(1)?, row.get::<_, Vec<u8>>(2)?)))?;
         let what = || format!("journal row {number}");
-        let plain = self.keys.open_sealed(journal_place(&number.to_be_bytes()), &sealed, &what)?;
+        let plain = self.keys.open_sealed(journal_place(&group_key(number, at)), &sealed, &what)?;
         let frames = journal::decode(&plain, false, &|series| self.series_key(series))
             .map_err(|malformed| malformed.of(what()))?;
         let facts = frames.iter().flat_map(|frame| &frame.facts);
@@ -199,15 +201,30 @@ impl SqliteStore {
         Err(StoreError::Damaged { what: format!("latest value of series {series}"), how })
     }
 
+    fn verify_quarantined(&self, row: &SqlRow<'_>) -> Result<u64, StoreError> {
+        let (id, received_at, waiting, bytes, sealed) = columns(|| {
+            let sealed: Vec<u8> = row.get(4)?;
+            Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get::<_, bool>(2)?, row.get::<_, i64>(3)?, sealed))
+        })?;
+        let item = self.open_item(QuarantineId::from_bytes(id), &sealed)?;
+        let beside = (item.received_at.as_micros(), is_waiting(&item), item.bytes.len() as i64);
+        if beside == (received_at, waiting, bytes) {
+            return Ok(0);
+        }
+        let how = "its time, state or size does not match the columns beside it".to_owned();
+        Err(StoreError::Damaged { what: format!("quarantined item {}", item.id), how })
+    }
+
     fn verify_document(&self, row: &SqlRow<'_>) -> Result<u64, StoreError> {
-        let (number, id, version, sealed) = columns(|| {
-            Ok((row.get::<_, u8>(0)?, row.get(1)?, row.get::<_, i64>(2)?, row.get::<_, Vec<u8>>(3)?))
+        let (number, id, version, at, sealed) = columns(|| {
+            let (version, at) = (row.get::<_, i64>(2)?.unsigned_abs(), Timestamp::from_micros(row.get(3)?));
+            Ok((row.get::<_, u8>(0)?, row.get(1)?, version, at, row.get::<_, Vec<u8>>(4)?))
         })?;
         let kind = kind_from_number(number).ok_or_else(|| StoreError::Damaged {
             what: format!("document of kind {number}"),
             how: "this release does not know the kind".to_owned(),
         })?;
-        self.open_document(kind, id, version.unsigned_abs(), &sealed).map(|_| 0)
+        self.open_document((kind, id, version, at), &sealed).map(|_| 0)
     }
 }
 

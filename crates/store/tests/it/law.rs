@@ -10,7 +10,7 @@ use store::{Order, RangeQuery, Store};
 use crate::support::*;
 
 /// Each case commits with a sync, so there are few of them with many steps each.
-const CASES: u32 = 24;
+const CASES: u32 = 64;
 const SERIES: u8 = 3;
 
 #[derive(Clone, Debug)]
