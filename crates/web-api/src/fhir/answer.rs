@@ -1,0 +1,223 @@
+//! What goes back: resources with their headers, and every error as an OperationOutcome with its HTTP status.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use clinical_model::Timestamp;
+use health_codecs::fhir::{IssueCode, MEDIA_TYPE, OutcomeIssue, operation_outcome};
+use pipeline::IntakeError;
+use pipeline::audited::ReadError;
+use serde_json::Value;
+use store::{StoreError, TransactError};
+
+use crate::problem::Problem;
+
+/// Seconds after which it is worth trying again when nothing can be kept for a moment.
+const RETRY_AFTER_S: u64 = 2;
+
+/// A good answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub status: StatusCode,
+    pub body: Option<Value>,
+    pub headers: HeaderMap,
+    /// Written for people, with line breaks.
+    pub is_pretty: bool,
+}
+
+impl Answer {
+    /// A resource or Bundle.
+    pub(crate) fn ok(body: Value) -> Self {
+        Answer { status: StatusCode::OK, body: Some(body), headers: HeaderMap::new(), is_pretty: false }
+    }
+
+    /// With another status.
+    #[must_use]
+    pub(crate) fn status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// With a header; a value that cannot be one is left out.
+    #[must_use]
+    pub(crate) fn header(mut self, name: header::HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+
+    /// With the headers that name a version.
+    #[must_use]
+    pub(crate) fn version(self, version: u64, updated_at: Timestamp) -> Self {
+        self.header(header::ETAG, &format!("W/\"{version}\""))
+            .header(header::LAST_MODIFIED, &http_date(updated_at))
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let mut response = match &self.body {
+            Some(body) => fhir_json(self.status, body, self.is_pretty),
+            None => self.status.into_response(),
+        };
+        response.headers_mut().extend(self.headers);
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+fn fhir_json(status: StatusCode, body: &Value, is_pretty: bool) -> Response {
+    let written = if is_pretty { serde_json::to_vec_pretty(body) } else { serde_json::to_vec(body) };
+    // A JSON value has string keys and valid numbers, so that writing it cannot fail.
+    let mut response = Response::new(Body::from(written.unwrap_or_default()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    response
+}
+
+/// An instant as HTTP writes it (RFC 9110 §5.6.7), to the second.
+pub(crate) fn http_date(at: Timestamp) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let seconds = at.as_seconds();
+    let weekday = DAYS[seconds.div_euclid(86_400).rem_euclid(7) as usize];
+    // YYYY-MM-DDThh:mm:ss…
+    let text = Timestamp::from_seconds(seconds).to_rfc3339();
+    let month = text[5..7].parse::<usize>().unwrap_or(1);
+    format!("{weekday}, {} {} {} {} GMT", &text[8..10], MONTHS[month - 1], &text[0..4], &text[11..19])
+}
+
+/// A refusal or failure.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Refusal {
+    pub status: StatusCode,
+    pub issues: Vec<OutcomeIssue>,
+    pub retry_after_s: Option<u64>,
+}
+
+impl Refusal {
+    /// With one issue that names no place.
+    pub(crate) fn new(status: StatusCode, code: IssueCode, what: impl Into<String>) -> Self {
+        Refusal::at(status, code, what, "")
+    }
+
+    /// With one issue at a place.
+    pub(crate) fn at(
+        status: StatusCode,
+        code: IssueCode,
+        what: impl Into<String>,
+        place: impl Into<String>,
+    ) -> Self {
+        Refusal { status, issues: vec![OutcomeIssue::error(code, what, place)], retry_after_s: None }
+    }
+
+    /// A request that makes no sense.
+    pub(crate) fn bad_request(issues: Vec<OutcomeIssue>) -> Self {
+        Refusal { status: StatusCode::BAD_REQUEST, issues, retry_after_s: None }
+    }
+
+    /// A resource that is refused: 400 where it cannot be read at all, 422 where it breaks a rule.
+    pub(crate) fn invalid(issues: Vec<OutcomeIssue>) -> Self {
+        let unreadable = issues.iter().any(|issue| issue.code == IssueCode::Structure);
+        let status = if unreadable { StatusCode::BAD_REQUEST } else { StatusCode::UNPROCESSABLE_ENTITY };
+        Refusal { status, issues, retry_after_s: None }
+    }
+
+    /// Something that is not there, or not theirs: the same answer, so that nothing can be learned from it.
+    pub(crate) fn not_found(kind: &str) -> Self {
+        let what = format!("there is no such {kind}, or it is not one of yours");
+        Refusal::new(StatusCode::NOT_FOUND, IssueCode::NotFound, what)
+    }
+
+    /// Not permitted.
+    pub(crate) fn forbidden(what: impl Into<String>) -> Self {
+        Refusal::new(StatusCode::FORBIDDEN, IssueCode::Forbidden, what)
+    }
+
+    /// A fault of ours; the log says more.
+    pub(crate) fn internal() -> Self {
+        let what = "something went wrong here; the server's log says more";
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, IssueCode::Exception, what)
+    }
+
+    /// It may work in a moment.
+    pub(crate) fn unavailable(what: impl Into<String>) -> Self {
+        let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueCode::Transient, what);
+        Refusal { retry_after_s: Some(RETRY_AFTER_S), ..refusal }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = fhir_json(self.status, &operation_outcome(&self.issues), false);
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Self {
+        tracing::error!(error = &error as &dyn std::error::Error, "a FHIR request failed");
+        match error {
+            ReadError::Audit(_) => Refusal::unavailable("the audit log cannot be written; nothing was shown"),
+            ReadError::Store(_) => Refusal::internal(),
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        ReadError::Store(error).into()
+    }
+}
+
+impl From<TransactError> for Refusal {
+    fn from(error: TransactError) -> Self {
+        ReadError::Audit(error).into()
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(_: Problem) -> Self {
+        // Problems come here from work that panicked; it has been logged.
+        Refusal::internal()
+    }
+}
+
+impl From<IntakeError> for Refusal {
+    fn from(error: IntakeError) -> Self {
+        let what = error.to_string();
+        match error {
+            IntakeError::TooLarge { .. } => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, IssueCode::TooLong, what),
+            IntakeError::UnknownDevice { .. } => {
+                Refusal::at(StatusCode::UNPROCESSABLE_ENTITY, IssueCode::NotFound, what, "Observation.device")
+            }
+            IntakeError::Retired { .. } => {
+                Refusal::at(StatusCode::UNPROCESSABLE_ENTITY, IssueCode::BusinessRule, what, "Observation.device")
+            }
+            IntakeError::QuarantineFull | IntakeError::StorageFull => {
+                Refusal::new(StatusCode::INSUFFICIENT_STORAGE, IssueCode::NoStore, what)
+            }
+            IntakeError::NotKept | IntakeError::Stopping => Refusal::unavailable(what),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_written_as_http_wants_them() {
+        // The example of RFC 9110 §5.6.7.
+        assert_eq!(http_date("1994-11-06T08:49:37Z".parse().unwrap()), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(http_date("1970-01-01T00:00:00.999Z".parse().unwrap()), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(http_date("1969-12-31T23:59:59Z".parse().unwrap()), "Wed, 31 Dec 1969 23:59:59 GMT");
+    }
+}

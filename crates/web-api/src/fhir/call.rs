@@ -1,0 +1,271 @@
+//! A request as the handlers see it: who asks, with which parameters, headers and body.
+
+use axum::RequestExt as _;
+use axum::body::Bytes;
+use axum::extract::{Form, FromRequest as _, Path, Query, Request};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use clinical_model::{Device, PatientId, Subject};
+use health_codecs::fhir::{IssueCode, MEDIA_TYPE, OutcomeIssue};
+use pipeline::audited::Act;
+use store::AuditAction;
+
+use super::answer::Refusal;
+use super::{AUDITED_PATIENTS_LIMIT, Interaction};
+use crate::access::{Access, Permission};
+use crate::operations;
+use crate::serve::{BODY_LIMIT_BYTES, BodyError, DevicePeer, read_body};
+use crate::state::Web;
+
+/// Characters of a caller's own text that are quoted in an answer.
+const SHOWN_CHARS: usize = 100;
+/// Longest `Host` that is taken into links, in bytes: a host name with its port.
+const HOST_LIMIT_BYTES: usize = 260;
+
+/// A caller's own text, cut for an answer.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS).collect()
+}
+
+/// On which port a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// The web port: a session says who it is.
+    People,
+    /// The device port: a certificate says who it is.
+    Peers,
+}
+
+impl Door {
+    pub(crate) fn access(self, web: &Web, request: &Request) -> Result<Access, Refusal> {
+        let unknown = |what: &str| Refusal::new(StatusCode::UNAUTHORIZED, IssueCode::Login, what);
+        match self {
+            Door::People => operations::signed_in(web, request.headers(), true)
+                .map(|(access, _)| access)
+                .map_err(|_| unknown("nobody is signed in, or the session has ended; sign in again")),
+            Door::Peers => request
+                .extensions()
+                .get::<DevicePeer>()
+                .map(|known| Access::Peer(known.peer.clone()))
+                .ok_or_else(|| unknown("a client certificate is needed here")),
+        }
+    }
+}
+
+/// A request.
+pub(crate) struct Call {
+    /// Who asks; `None` only where nobody has to say.
+    access: Option<Access>,
+    /// The id in the path; empty where there is none.
+    pub id: String,
+    /// Query and form parameters, without `_format`, `_pretty` and `_total=none`.
+    pub params: Vec<(String, String)>,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Absolute address of the interface, without a slash at the end.
+    pub base: String,
+    /// The body, where the interaction takes one.
+    pub body: Bytes,
+    /// Whether the answer is written for people.
+    pub is_pretty: bool,
+}
+
+impl Call {
+    /// Reads what is left of a request after it is known who asks.
+    pub(crate) async fn read(
+        web: &Web,
+        door: Door,
+        access: Option<Access>,
+        interaction: &Interaction,
+        mut request: Request,
+    ) -> Result<Self, Refusal> {
+        let base = base_of(web, door, &request);
+        let id = match interaction.path.contains("{id}") {
+            true => request.extract_parts::<Path<String>>().await.map(|Path(id)| id).unwrap_or_default(),
+            false => String::new(),
+        };
+        let mut params = query_of(&request)?;
+        let headers = request.headers().clone();
+        let mut body = Bytes::new();
+        if interaction.code == "search-type" && *request.method() == Method::POST {
+            params.extend(form_of(request).await?);
+        } else if *request.method() == Method::POST {
+            is_fhir_json(&headers)?;
+            body = read_body(request.into_body(), &headers, BODY_LIMIT_BYTES).await?;
+        }
+        let is_pretty = shape(&mut params)?;
+        let takes_parameters = matches!(interaction.code, "search-type" | "$lastn");
+        if let Some((name, _)) = params.first().filter(|_| !takes_parameters) {
+            let what = format!("the parameter \"{}\" is not supported here", shown(name));
+            return Err(Refusal::bad_request(vec![OutcomeIssue::error(IssueCode::NotSupported, what, "")]));
+        }
+        Ok(Call { access, id, params, headers, base, body, is_pretty })
+    }
+
+    /// Who asks.
+    ///
+    /// # Errors
+    /// 401 where nobody had to say.
+    pub(crate) fn access(&self) -> Result<&Access, Refusal> {
+        self.access
+            .as_ref()
+            .ok_or_else(|| Refusal::new(StatusCode::UNAUTHORIZED, IssueCode::Login, "sign in first"))
+    }
+
+    /// An act of whoever asks.
+    pub(crate) fn act(&self, action: AuditAction, object: &'static str) -> Result<Act, Refusal> {
+        Ok(Act::new(self.access()?.actor(), action, object))
+    }
+
+    /// A header as text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The parameters as one text, for the audit log.
+    pub(crate) fn query_text(&self) -> String {
+        super::page::link("", "", &self.params).trim_start_matches('/').to_owned()
+    }
+
+    /// Whether what is measured of a subject may be shown to whoever asks.
+    pub(crate) fn may_see(&self, web: &Web, subject: Subject) -> bool {
+        let Some(access) = &self.access else { return false };
+        match subject {
+            Subject::Patient(id) => access.may_see_id(web.site.registry(), id),
+            Subject::Device(_) | Subject::Place(_) => access.holds(Permission::ReadDevices),
+        }
+    }
+
+    /// Acts for everybody concerned: one each, or one with the number where they are too many.
+    pub(crate) fn acts(
+        &self,
+        action: AuditAction,
+        object: &'static str,
+        detail: &str,
+        patients: &[PatientId],
+    ) -> Result<Vec<Act>, Refusal> {
+        let act = self.act(action, object)?.detail(detail);
+        Ok(match patients.len() {
+            0 => vec![act],
+            1..=AUDITED_PATIENTS_LIMIT => patients.iter().map(|id| act.clone().patient(*id)).collect(),
+            count => vec![act.detail(format!("{count} patients: {detail}"))],
+        })
+    }
+}
+
+/// To whom a device is assigned now, as far as whoever asks may know.
+pub(crate) fn assigned(web: &Web, call: &Call, device: &Device) -> Option<Subject> {
+    let subject = web.site.registry().subject_at(device.id, web.site.clock().now())?;
+    let may_know = match subject {
+        Subject::Patient(_) => {
+            call.access().is_ok_and(|access| access.holds(Permission::ReadChart)) && call.may_see(web, subject)
+        }
+        Subject::Device(_) | Subject::Place(_) => true,
+    };
+    may_know.then_some(subject)
+}
+
+fn base_of(web: &Web, door: Door, request: &Request) -> String {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    let sound = |host: &&str| {
+        host.len() <= HOST_LIMIT_BYTES
+            && !host.is_empty()
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
+    };
+    let is_tls = door == Door::Peers || web.options.secure_cookies;
+    format!("{}://{}/fhir", if is_tls { "https" } else { "http" }, host.filter(sound).unwrap_or("localhost"))
+}
+
+fn query_of(request: &Request) -> Result<Vec<(String, String)>, Refusal> {
+    let read = Query::<Vec<(String, String)>>::try_from_uri(request.uri());
+    read.map(|Query(params)| params).map_err(|_| unreadable("the query cannot be read as name=value pairs"))
+}
+
+async fn form_of(request: Request) -> Result<Vec<(String, String)>, Refusal> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
+    if !media_type(kind).eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        let what = "a search by POST sends its parameters as application/x-www-form-urlencoded";
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, IssueCode::NotSupported, what));
+    }
+    let headers = request.headers().clone();
+    let body = read_body(request.into_body(), &headers, BODY_LIMIT_BYTES).await?;
+    let mut form = Request::new(axum::body::Body::from(body));
+    *form.method_mut() = Method::POST;
+    *form.headers_mut() = headers;
+    let read = Form::<Vec<(String, String)>>::from_request(form, &()).await;
+    read.map(|Form(params)| params).map_err(|_| unreadable("the form cannot be read as name=value pairs"))
+}
+
+fn unreadable(what: &str) -> Refusal {
+    Refusal::bad_request(vec![OutcomeIssue::error(IssueCode::Structure, what, "")])
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        let what = error.to_string();
+        match error {
+            BodyError::TooLarge { .. } => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, IssueCode::TooLong, what),
+            BodyError::Slow => Refusal::new(StatusCode::REQUEST_TIMEOUT, IssueCode::Timeout, what),
+            BodyError::Broken => unreadable(&what),
+        }
+    }
+}
+
+/// Takes out what shapes the answer and not the search; whether it is to be written for people.
+fn shape(params: &mut Vec<(String, String)>) -> Result<bool, Refusal> {
+    let mut is_pretty = false;
+    for (name, value) in params.iter() {
+        match name.as_str() {
+            // An unescaped + arrives as a space.
+            "_format" if !is_json(&value.replace(' ', "+")) => {
+                let what = format!("the format \"{}\" is not supported: JSON is", shown(value));
+                return Err(Refusal::at(StatusCode::NOT_ACCEPTABLE, IssueCode::NotSupported, what, "http._format"));
+            }
+            "_pretty" => is_pretty = value == "true",
+            "_total" if value != "none" => {
+                let what = "totals are not counted; leave _total out, or ask for none";
+                let issue = OutcomeIssue::error(IssueCode::NotSupported, what, "http._total");
+                return Err(Refusal::bad_request(vec![issue]));
+            }
+            _ => {}
+        }
+    }
+    params.retain(|(name, _)| !matches!(name.as_str(), "_format" | "_pretty" | "_total"));
+    Ok(is_pretty)
+}
+
+fn media_type(value: &str) -> &str {
+    value.split(';').next().unwrap_or("").trim()
+}
+
+fn is_json(value: &str) -> bool {
+    let kind = media_type(value);
+    ["json", "text/json", "application/json", MEDIA_TYPE].iter().any(|json| kind.eq_ignore_ascii_case(json))
+}
+
+/// Whether a body says that it is JSON.
+fn is_fhir_json(headers: &HeaderMap) -> Result<(), Refusal> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
+    if is_json(kind) && media_type(kind).contains('/') {
+        return Ok(());
+    }
+    let what = format!("the body must be {MEDIA_TYPE}, found \"{}\"", shown(kind));
+    Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, IssueCode::NotSupported, what))
+}
+
+/// Whether the caller takes JSON.
+pub(crate) fn accepts_json(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut offers =
+        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|line| line.split(','));
+    let fits = |offer: &str| {
+        let refused = offer.split(';').skip(1).any(|part| {
+            part.trim().strip_prefix("q=").and_then(|q| q.trim().parse::<f32>().ok()).is_some_and(|q| q == 0.0)
+        });
+        !refused && (is_json(offer) || matches!(media_type(offer), "*/*" | "application/*" | "*" | ""))
+    };
+    if !headers.contains_key(header::ACCEPT) || offers.any(fits) {
+        return Ok(());
+    }
+    let what = format!("only {MEDIA_TYPE} is written here");
+    Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, IssueCode::NotSupported, what))
+}

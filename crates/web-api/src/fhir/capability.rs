@@ -1,0 +1,42 @@
+//! The CapabilityStatement, made from the table of interactions.
+
+use health_codecs::fhir::capability::{CapabilityInput, CapabilityResource, LASTN};
+use health_codecs::fhir::capability_statement;
+
+use super::answer::{Answer, Refusal};
+use super::call::Call;
+use super::interactions;
+use crate::state::Web;
+
+const SECURITY: &str = "People sign in on the web port (session cookie); devices and programs prove themselves on the \
+                        device port with a TLS client certificate of this site's authority.";
+
+/// What is served, resource by resource.
+fn resources() -> Vec<CapabilityResource> {
+    let mut resources: Vec<CapabilityResource> = Vec::new();
+    for interaction in interactions().into_iter().filter(|interaction| !interaction.resource.is_empty()) {
+        let place = resources.iter().position(|known| known.kind == interaction.resource).unwrap_or_else(|| {
+            let kind = interaction.resource;
+            resources.push(CapabilityResource { kind, interactions: Vec::new(), operations: Vec::new() });
+            resources.len() - 1
+        });
+        let resource = &mut resources[place];
+        match interaction.code {
+            "$lastn" => resource.operations.push(LASTN),
+            code if !resource.interactions.contains(&code) => resource.interactions.push(code),
+            _ => {}
+        }
+    }
+    resources
+}
+
+/// `GET /fhir/metadata`
+pub(crate) fn show(web: &Web, call: &Call) -> Result<Answer, Refusal> {
+    Ok(Answer::ok(capability_statement(&CapabilityInput {
+        base_url: call.base.clone(),
+        software_version: env!("CARGO_PKG_VERSION").to_owned(),
+        at: web.site.clock().now(),
+        security_description: SECURITY.to_owned(),
+        resources: resources(),
+    })))
+}

@@ -1,0 +1,312 @@
+//! The listeners: HTTP/1.1 and HTTP/2 over TLS, for people on the web port and for devices and programs on theirs.
+//!
+//! On the device port the certificate that the handshake verified is asked again at every request, so that a
+//! revocation holds at once on connections that are open.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderMap, Request, header};
+use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use pipeline::{Peer, PeerCertificate};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use trust::pki::PeerIdentity;
+
+use crate::problem::{Code, Problem};
+use crate::session::RemoteAddress;
+use crate::state::Web;
+use crate::{fhir, ingest, operations};
+
+/// Connections of one port at one time: each costs about 50 KB; further ones are closed at once.
+pub const CONNECTIONS_LIMIT: usize = 4_096;
+/// Time for the TLS handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the headers of a request, and for a kept connection to be idle.
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of the headers of one request.
+pub const HEADER_LIMIT_BYTES: u32 = 32 << 10;
+/// Bytes of a request body, unless its handler takes fewer.
+pub const BODY_LIMIT_BYTES: usize = 1 << 20;
+/// Requests of one HTTP/2 connection at one time.
+pub const STREAMS_LIMIT: u32 = 128;
+/// An HTTP/2 connection that is silent for so long is asked whether it lives.
+pub const PING_EVERY: Duration = Duration::from_secs(30);
+/// Time for the answer to that.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time that requests under way have when the server stops.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Wait after a connection could not be accepted, for instance because all file descriptors are in use.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Who is at the other end of a connection of the device port; stands in the extensions of its requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevicePeer {
+    /// The verified certificate.
+    pub certificate: PeerCertificate,
+    /// Whom it stands for.
+    pub peer: Peer,
+}
+
+/// Serves people: the web app, its JSON API, live streams and FHIR, until `shutdown` resolves.
+///
+/// Without `tls` it speaks plain HTTP; the caller sees to it that this happens on loopback only.
+///
+/// # Errors
+/// When the listener has no address, which means that it is no listening socket.
+pub async fn serve_web(
+    listener: TcpListener,
+    web: Arc<Web>,
+    tls: Option<Arc<ServerConfig>>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let router = operations::router(&web).layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES));
+    let port = Port { name: "web", router, tls: tls.map(TlsAcceptor::from), devices: None };
+    run(listener, Arc::new(port), shutdown).await
+}
+
+/// Serves devices and programs, proven by client certificate: `/ingest/v1/…` and `/fhir/…`, until `shutdown` resolves.
+///
+/// `tls` must ask every client for a certificate (see [`trust::tls::server_config_mutual`]).
+///
+/// # Errors
+/// As [`serve_web`].
+pub async fn serve_devices(
+    listener: TcpListener,
+    web: Arc<Web>,
+    tls: Arc<ServerConfig>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let router = device_router(&web);
+    let port = Port { name: "device", router, tls: Some(TlsAcceptor::from(tls)), devices: Some(web) };
+    run(listener, Arc::new(port), shutdown).await
+}
+
+/// The router of the device port. Its requests carry a [`DevicePeer`] in their extensions.
+pub fn device_router(web: &Arc<Web>) -> Router {
+    ingest::router(web)
+        .merge(fhir::device_router(web))
+        .fallback(async || Problem::not_found("address on the device port"))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
+}
+
+struct Port {
+    name: &'static str,
+    router: Router,
+    tls: Option<TlsAcceptor>,
+    /// Set on the port where every request needs a certificate.
+    devices: Option<Arc<Web>>,
+}
+
+async fn run(listener: TcpListener, port: Arc<Port>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    let places = Arc::new(Semaphore::new(CONNECTIONS_LIMIT));
+    let stopping = CancellationToken::new();
+    let mut connections = JoinSet::new();
+    let mut is_full = false;
+    tracing::info!(%address, port = port.name, "HTTP is served");
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            Some(ended) = connections.join_next() => report(ended),
+            accepted = listener.accept() => match accepted {
+                Ok((socket, from)) => match Arc::clone(&places).try_acquire_owned() {
+                    Ok(place) => {
+                        is_full = false;
+                        let (port, stopping) = (Arc::clone(&port), stopping.clone());
+                        connections.spawn(async move {
+                            let _place = place;
+                            serve_one(socket, from, port, stopping).await;
+                        });
+                    }
+                    // Logged once, so that whoever floods the port does not flood the log too.
+                    Err(_) => if !std::mem::replace(&mut is_full, true) {
+                        tracing::warn!(port = port.name, limit = CONNECTIONS_LIMIT, "all connections are in use");
+                    },
+                },
+                Err(error) => {
+                    tracing::warn!(%error, port = port.name, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    stopping.cancel();
+    let drained = tokio::time::timeout(DRAIN_TIMEOUT, async {
+        while let Some(ended) = connections.join_next().await {
+            report(ended);
+        }
+    });
+    if drained.await.is_err() {
+        tracing::warn!(port = port.name, connections = connections.len(), "connections did not end in time and are cut");
+        connections.shutdown().await;
+    }
+    Ok(())
+}
+
+fn report(ended: Result<(), JoinError>) {
+    if ended.is_err_and(|error| error.is_panic()) {
+        tracing::error!("a connection ended by a fault of this program; its client can connect again");
+    }
+}
+
+/// What is known of the other end of one connection.
+struct Caller {
+    address: SocketAddr,
+    /// The certificate, where the port asks for one; or why it cannot be used.
+    certificate: Option<Result<PeerCertificate, String>>,
+}
+
+async fn serve_one(socket: TcpStream, from: SocketAddr, port: Arc<Port>, stopping: CancellationToken) {
+    // Answers are small and waited for; a failure to set this only costs time.
+    let _ = socket.set_nodelay(true);
+    let Some(acceptor) = port.tls.clone() else {
+        let caller = Caller { address: from, certificate: None };
+        return converse(socket, false, caller, port, stopping).await;
+    };
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket));
+    let stream = tokio::select! {
+        () = stopping.cancelled() => return,
+        shaken = handshake => match shaken {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%from, %error, port = port.name, "a TLS handshake failed"),
+            Err(_) => return tracing::debug!(%from, port = port.name, "a TLS handshake took too long"),
+        },
+    };
+    let session = stream.get_ref().1;
+    let is_http2 = session.alpn_protocol() == Some(b"h2");
+    let shown = session.peer_certificates().and_then(|chain| chain.first());
+    let certificate = port.devices.is_some().then(|| peer_certificate(shown.map(AsRef::as_ref)));
+    let caller = Caller { address: from, certificate };
+    converse(stream, is_http2, caller, port, stopping).await;
+}
+
+fn peer_certificate(der: Option<&[u8]>) -> Result<PeerCertificate, String> {
+    let der = der.ok_or("a client certificate is needed here")?;
+    let identity = PeerIdentity::from_der(der).map_err(|error| match std::error::Error::source(&error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    })?;
+    Ok(PeerCertificate {
+        uri: identity.uri.to_string(),
+        serial_hex: identity.serial_hex,
+        common_name: identity.common_name,
+    })
+}
+
+/// The protocol is what TLS agreed on, and HTTP/1.1 without it: to find it out from the first bytes would let a
+/// silent client wait for ever.
+async fn converse<S>(stream: S, is_http2: bool, caller: Caller, port: Arc<Port>, stopping: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(STREAMS_LIMIT)
+        .max_header_list_size(HEADER_LIMIT_BYTES);
+    let builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
+    let caller = Arc::new(caller);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (port, caller) = (Arc::clone(&port), Arc::clone(&caller));
+        async move { Ok::<Response, std::convert::Infallible>(answer(request.map(Body::new), &port, &caller).await) }
+    });
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+async fn answer(mut request: Request<Body>, port: &Port, caller: &Caller) -> Response {
+    request.extensions_mut().insert(RemoteAddress(caller.address.ip()));
+    if let Some(web) = &port.devices {
+        match admitted(web, caller) {
+            Ok(peer) => request.extensions_mut().insert(peer),
+            Err(problem) => return problem.into_response(),
+        };
+    }
+    match port.router.clone().oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+fn admitted(web: &Web, caller: &Caller) -> Result<DevicePeer, Problem> {
+    let refuse = |why: String| {
+        tracing::warn!(from = %caller.address, why, "a certificate was refused");
+        Problem::new(Code::Forbidden, why)
+    };
+    let certificate = match &caller.certificate {
+        Some(Ok(certificate)) => certificate.clone(),
+        Some(Err(why)) => return Err(refuse(why.clone())),
+        None => return Err(refuse("a client certificate is needed here".to_owned())),
+    };
+    let peer = web.site.admission().admit(&certificate).map_err(|refused| refuse(refused.to_string()))?;
+    Ok(DevicePeer { certificate, peer })
+}
+
+/// Time for a whole request body: a MiB over a slow mobile link.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why a request body could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// It is too large.
+    #[error("the body has more than {limit_bytes} bytes; send it in parts")]
+    TooLarge {
+        /// Most that is taken.
+        limit_bytes: usize,
+    },
+    /// It did not arrive in time.
+    #[error("the body did not arrive within {} s", BODY_TIMEOUT.as_secs())]
+    Slow,
+    /// The connection broke.
+    #[error("the body broke off")]
+    Broken,
+}
+
+/// Reads a whole body, up to a limit in size and time.
+pub(crate) async fn read_body(body: Body, headers: &HeaderMap, limit_bytes: usize) -> Result<Bytes, BodyError> {
+    let stated = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if stated.is_some_and(|length| length > limit_bytes as u64) {
+        return Err(BodyError::TooLarge { limit_bytes });
+    }
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit_bytes).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge { limit_bytes }),
+        Ok(Err(_)) => Err(BodyError::Broken),
+        Err(_) => Err(BodyError::Slow),
+    }
+}
