@@ -40,6 +40,8 @@ pub struct Scene {
     pub until_s: u32,
     /// Name of the recording.
     pub record: String,
+    /// Where in the recording it begins, in seconds.
+    pub start_s: u32,
     /// What a clinician would call it.
     pub shows: String,
 }
@@ -313,7 +315,10 @@ mod tests {
                     for scene in scenes {
                         assert!(scene.from_s < scene.until_s);
                         assert!(u64::from(scene.until_s) <= STORY_LENGTH.as_secs());
-                        recordings::record(&scene.record).unwrap();
+                        let record = recordings::record(&scene.record).unwrap();
+                        let end_s = scene.start_s + (scene.until_s - scene.from_s);
+                        assert!(f64::from(end_s) <= record.duration_s(), "{scene:?} runs over the end");
+                        assert!(record.beat_times_s().len() > 100);
                     }
                 }
                 Role::Bedside { stay, .. } => assert_eq!(recordings::stay(&stay).unwrap().number, stay),

@@ -30,13 +30,13 @@ const STRIPS: &[(&str, u32)] = &[
     ("icu/3975656_0013", 0),
     ("mitdb/230", 0),
     ("mitdb/201", 0),
-    ("icu/a103l", 0),
+    ("mitdb/220", 120),
     ("mitdb/101", 95),
     ("mitdb/124", 70),
     ("icu/3975656_0015", 60),
     ("mitdb/220", 80),
     ("mitdb/119", 0),
-    ("icu/v102s", 75),
+    ("mitdb/230", 40),
     ("mitdb/102", 100),
     ("mitdb/124", 120),
     ("mitdb/230", 95),
@@ -50,15 +50,15 @@ const STRIPS: &[(&str, u32)] = &[
 /// Rhythms of people who are well enough to wear a strap at home.
 const STRAPS: &[&str] = &["mitdb/101", "icu/3975656_0015", "mitdb/220", "mitdb/102"];
 
-/// The story: bed (from 0), minutes from and until, recording, what it shows.
-const STORY: &[(usize, u32, u32, &str, &str)] = &[
-    (3, 2, 4, "mitdb/208", "ventricular couplets and fusion beats"),
-    (6, 4, 6, "mitdb/207", "ventricular flutter"),
-    (10, 7, 9, "mitdb/203", "atrial fibrillation with runs of ventricular tachycardia"),
-    (13, 9, 11, "mitdb/205", "runs of ventricular tachycardia"),
-    (16, 11, 13, "mitdb/209", "supraventricular tachycardia"),
-    (19, 14, 16, "mitdb/223", "ventricular tachycardia"),
-    (3, 16, 18, "mitdb/207", "ventricular flutter"),
+/// The story: bed (from 0), minutes from and until, recording and second in it, what it shows.
+const STORY: &[(usize, u32, u32, &str, u32, &str)] = &[
+    (3, 2, 4, "mitdb/208", 0, "ventricular couplets and fusion beats"),
+    (6, 4, 6, "mitdb/207", 60, "ventricular flutter"),
+    (10, 7, 9, "mitdb/203", 30, "atrial fibrillation with runs of ventricular tachycardia"),
+    (13, 9, 10, "mitdb/205", 120, "runs of ventricular tachycardia"),
+    (16, 11, 13, "mitdb/209", 0, "supraventricular tachycardia"),
+    (19, 14, 16, "mitdb/223", 0, "ventricular tachycardia"),
+    (3, 16, 18, "mitdb/207", 60, "ventricular flutter"),
 ];
 
 /// The bed whose transmitter falls silent, from 0.
@@ -127,10 +127,11 @@ fn add_bed(plan: &mut Plan, bed: usize, ward: Option<PlaceId>, stay_name: Option
     let scenes = STORY
         .iter()
         .filter(|(of, ..)| *of == bed)
-        .map(|(_, from_min, until_min, record, shows)| Scene {
+        .map(|(_, from_min, until_min, record, start_s, shows)| Scene {
             from_s: from_min * 60,
             until_s: until_min * 60,
             record: (*record).to_owned(),
+            start_s: *start_s,
             shows: (*shows).to_owned(),
         })
         .collect();

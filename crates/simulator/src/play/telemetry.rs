@@ -1,5 +1,6 @@
 //! A telemetry transmitter: each second one envelope with a block of each curve and the heart rate.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ async fn broadcast(
         // A block is sent when its last sample has been taken.
         sleep_until(began + Duration::from_secs(second + 1)).await;
         let at = began_at.plus(Duration::from_secs(second));
-        let (shown, at_second) = shown(stage, strip, start_s, scenes, second);
+        let (shown, at_second) = shown(&stage.strips, strip, start_s, scenes, second);
         let frame = frame(shown, at_second, at);
         if !uplink.send(&stage.progress, FrameKind::Envelope, frame.into_bytes()).await {
             return;
@@ -66,7 +67,7 @@ async fn broadcast(
 
 /// Which strip is on, and at which of its seconds.
 fn shown<'a>(
-    stage: &'a Stage,
+    strips: &'a HashMap<String, Strip>,
     strip: &'a Strip,
     start_s: u64,
     scenes: &[Scene],
@@ -75,8 +76,9 @@ fn shown<'a>(
     let in_story = second % STORY_LENGTH.as_secs();
     let scene =
         scenes.iter().find(|scene| (u64::from(scene.from_s)..u64::from(scene.until_s)).contains(&in_story));
-    match scene.and_then(|scene| Some((stage.strips.get(&scene.record)?, in_story - u64::from(scene.from_s))))
-    {
+    match scene.and_then(|scene| {
+        Some((strips.get(&scene.record)?, in_story - u64::from(scene.from_s) + u64::from(scene.start_s)))
+    }) {
         Some(on) => on,
         None => (strip, start_s + second),
     }
@@ -87,4 +89,51 @@ pub(crate) fn frame(strip: &Strip, second: u64, at: Timestamp) -> String {
     let mut entries: Vec<String> = strip.blocks(second, at).iter().map(encode_waveform).collect();
     entries.push(encode_scalar(&strip.heart_rate(second, at.plus(Duration::from_secs(1)))));
     encode_batch(&entries, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use clinical_model::Decoded;
+    use device_codecs::decode;
+
+    use super::*;
+    use crate::recordings;
+
+    fn strip(name: &str) -> Strip {
+        Strip::two_leads(name, &recordings::record(name).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn scenes_take_the_place_of_the_usual_strip_and_come_again() {
+        let (usual, flutter) = (strip("mitdb/101"), strip("mitdb/207"));
+        let strips = HashMap::from([("mitdb/207".to_owned(), flutter.clone())]);
+        let scene = Scene {
+            from_s: 120,
+            until_s: 180,
+            record: "mitdb/207".to_owned(),
+            start_s: 60,
+            shows: "ventricular flutter".to_owned(),
+        };
+        let check = |second: u64, expected: &Strip, at_second: u64| {
+            let (on, at) = shown(&strips, &usual, 5, std::slice::from_ref(&scene), second);
+            assert!(on == expected && at == at_second, "second {second}: {at}");
+        };
+        check(119, &usual, 124);
+        check(120, &flutter, 60);
+        check(179, &flutter, 119);
+        check(180, &usual, 185);
+        check(STORY_LENGTH.as_secs() + 121, &flutter, 61);
+    }
+
+    #[test]
+    fn one_second_is_two_blocks_and_a_heart_rate() {
+        let at = Timestamp::from_seconds(1_790_000_000);
+        let frame = frame(&strip("mitdb/208"), 17, at);
+        let entries = decode(FrameKind::Envelope, frame.as_bytes()).entries;
+        let decoded: Vec<Decoded> = entries.into_iter().flat_map(|entry| entry.result.unwrap()).collect();
+        let blocks = decoded
+            .iter()
+            .filter(|one| matches!(one, Decoded::Waveform(block) if block.samples.len() == 360));
+        assert_eq!((decoded.len(), blocks.count()), (3, 2));
+    }
 }
