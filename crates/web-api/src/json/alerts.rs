@@ -1,0 +1,121 @@
+//! Alerts: listing and answering.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::Json;
+use axum::extract::{Path, State};
+use clinical_model::{Alert, AlertId, UserId};
+use pipeline::Site;
+use pipeline::audited::Act;
+use pipeline::desk::DeskError;
+use serde::{Deserialize, Serialize};
+use store::AuditAction;
+
+use super::patients::theirs;
+use super::views::{self, AlertView};
+use super::{Answer, Asked, Body, id_of};
+use crate::access::Access;
+use crate::problem::Problem;
+use crate::state::Web;
+
+/// Alerts of one list.
+const LIST_LIMIT: usize = 500;
+/// Longest note, in characters.
+const NOTE_LIMIT_CHARS: usize = 1_000;
+
+#[derive(Deserialize)]
+pub(crate) struct ListQuery {
+    state: Option<String>,
+    patient: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Alerts {
+    alerts: Vec<AlertView>,
+}
+
+/// Whether an alert concerns one of their patients, or nobody's.
+pub(crate) fn may_see(web: &Web, access: &Access, alert: &Alert) -> bool {
+    match views::concerned(web, alert) {
+        Some(patient) => access.may_see(web.site.registry(), &patient),
+        None => alert.subject.patient().is_none(),
+    }
+}
+
+pub(crate) async fn list(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+    Asked(query): Asked<ListQuery>,
+) -> Answer<Alerts> {
+    let all = match query.state.as_deref() {
+        None | Some("open") => false,
+        Some("all") => true,
+        Some(_) => return Err(Problem::bad_request("\"state\" must be \"open\" or \"all\"")),
+    };
+    let patient = match &query.patient {
+        Some(id) => Some(theirs(&web, &access, id).await?),
+        None => None,
+    };
+    let mut act = Act::new(access.actor(), AuditAction::Search, "Alert");
+    if let Some(patient) = &patient {
+        act = act.patient(patient.id);
+    }
+    web.blocking(move |web| {
+        let alerts = web.site.read(act, |chart| {
+            let id = patient.as_ref().map(|patient| patient.id);
+            let mut alerts = if all { chart.alerts(id, LIST_LIMIT)? } else { chart.open_alerts() };
+            alerts.retain(|alert| {
+                may_see(web, &access, alert)
+                    && id.is_none_or(|id| views::concerned(web, alert).is_some_and(|one| one.id == id))
+            });
+            Ok(alerts.iter().take(LIST_LIMIT).map(|alert| views::alert(web, alert)).collect())
+        })?;
+        Ok(Json(Alerts { alerts }))
+    })
+    .await?
+}
+
+#[derive(Deserialize)]
+pub(crate) struct AnswerNote {
+    note: Option<String>,
+}
+
+type Act2 = fn(&Site, UserId, AlertId, Option<String>) -> Result<Alert, DeskError>;
+
+async fn answer(web: Arc<Web>, access: Access, id: String, note: AnswerNote, act: Act2) -> Answer<AlertView> {
+    let id: AlertId = id_of(&id, "alert")?;
+    let by = access.user().ok_or_else(|| Problem::not_found("alert"))?;
+    let note = note.note.map(|note| note.trim().to_owned()).filter(|note| !note.is_empty());
+    if note.as_ref().is_some_and(|note| note.chars().count() > NOTE_LIMIT_CHARS) {
+        return Err(Problem::bad_request(format!("a note has at most {NOTE_LIMIT_CHARS} characters")));
+    }
+    web.blocking(move |web| {
+        let looked = Act::new(access.actor(), AuditAction::Read, "Alert").detail(id.to_string());
+        let alert = web.site.read(looked, |chart| chart.alert(id))?;
+        if !alert.is_some_and(|alert| may_see(web, &access, &alert)) {
+            return Err(Problem::not_found("alert"));
+        }
+        let alert = act(&web.site, by, id, note)?;
+        Ok(Json(views::alert(web, &alert)))
+    })
+    .await?
+}
+
+pub(crate) async fn acknowledge(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+    Body(note): Body<AnswerNote>,
+) -> Answer<AlertView> {
+    answer(web, access, id, note, Site::acknowledge).await
+}
+
+pub(crate) async fn resolve(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+    Body(note): Body<AnswerNote>,
+) -> Answer<AlertView> {
+    answer(web, access, id, note, Site::resolve).await
+}

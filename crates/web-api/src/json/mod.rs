@@ -1,0 +1,66 @@
+//! The JSON API of the web app, one file a resource; `docs/reference/json-api.md` is its description.
+
+pub(crate) mod alerts;
+pub(crate) mod audit;
+pub(crate) mod curves;
+pub(crate) mod devices;
+pub(crate) mod patients;
+pub(crate) mod quarantine;
+pub(crate) mod session;
+pub(crate) mod users;
+pub(crate) mod views;
+pub(crate) mod wards;
+
+use std::str::FromStr;
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use crate::problem::Problem;
+
+/// What a JSON handler answers.
+pub(crate) type Answer<T> = Result<Json<T>, Problem>;
+
+/// A JSON body; what is wrong with it is said in a problem.
+pub(crate) struct Body<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let Json(body) = Json::<T>::from_request(request, state).await?;
+        Ok(Body(body))
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        Problem::bad_request(format!("the body cannot be read: {}", rejection.body_text()))
+    }
+}
+
+/// The query of a request; what is wrong with it is said in a problem.
+pub(crate) struct Asked<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Query(query) = Query::<T>::from_request_parts(parts, state).await?;
+        Ok(Asked(query))
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Problem::bad_request(format!("the query cannot be read: {}", rejection.body_text()))
+    }
+}
+
+/// An id of the path. One that is no id is answered like one that nothing has.
+pub(crate) fn id_of<T: FromStr>(text: &str, what: &str) -> Result<T, Problem> {
+    text.parse().map_err(|_| Problem::not_found(what))
+}

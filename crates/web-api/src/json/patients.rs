@@ -1,0 +1,234 @@
+//! Patients: finding them, admitting them, one patient's page, and their alert limits.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::Json;
+use axum::extract::{Path, State};
+use clinical_analytics::Limit;
+use clinical_model::patient::Gender;
+use clinical_model::{MeasureKind, Patient, PatientId, PlaceId, Private, Subject, Timestamp};
+use pipeline::audited::Act;
+use serde::{Deserialize, Serialize};
+use store::{AuditAction, AuditOutcome, SeriesFilter};
+
+use super::views::{self, AlertView, DeviceState, Named, PatientLine, PlaceView, Vital};
+use super::wards::{alerts_of, position};
+use super::{Answer, Asked, Body, id_of};
+use crate::access::Access;
+use crate::problem::Problem;
+use crate::state::Web;
+
+/// Patients of one list.
+const LIST_LIMIT: usize = 200;
+
+/// The patient of a path, where it is there and theirs; else the refusal is recorded and nothing can be learned.
+pub(crate) async fn theirs(web: &Arc<Web>, access: &Access, id: &str) -> Result<Arc<Patient>, Problem> {
+    let id: PatientId = id_of(id, "patient")?;
+    let registry = web.site.registry();
+    match registry.patient(id) {
+        Some(patient) if access.may_see(registry, &patient) => Ok(patient),
+        Some(patient) => {
+            let act = Act::new(access.actor(), AuditAction::Read, "Patient").patient(patient.id);
+            web.blocking(move |web| web.site.record(act, AuditOutcome::Refused)).await??;
+            Err(Problem::not_found("patient"))
+        }
+        None => Err(Problem::not_found("patient")),
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Find {
+    #[serde(default)]
+    query: String,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Patients {
+    patients: Vec<PatientLine>,
+}
+
+pub(crate) async fn find(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+    Asked(find): Asked<Find>,
+) -> Answer<Patients> {
+    let act = Act::new(access.actor(), AuditAction::Search, "Patient").detail(format!("query: {}", find.query));
+    let query = find.query.trim().to_lowercase();
+    web.blocking(move |web| {
+        let patients = web.site.read(act, |chart| {
+            let registry = chart.registry();
+            let matches = |patient: &Patient| {
+                query.is_empty()
+                    || patient.family.expose().to_lowercase().starts_with(&query)
+                    || patient.given.expose().to_lowercase().starts_with(&query)
+                    || patient.record_number.expose().to_lowercase() == query
+            };
+            let mut found: Vec<_> = registry
+                .patients()
+                .into_iter()
+                .filter(|patient| access.may_see(registry, patient) && matches(patient))
+                .collect();
+            found.sort_by(|a, b| (&a.family, &a.given, a.id).cmp(&(&b.family, &b.given, b.id)));
+            Ok(found.iter().take(LIST_LIMIT).map(|patient| views::patient_line(web, patient)).collect())
+        })?;
+        Ok(Json(Patients { patients }))
+    })
+    .await?
+}
+
+#[derive(Deserialize)]
+pub(crate) struct NewPatient {
+    family: String,
+    given: String,
+    birth_date: Option<String>,
+    gender: Gender,
+    record_number: String,
+    place_id: Option<PlaceId>,
+}
+
+fn checked(new: &NewPatient) -> Result<(), Problem> {
+    for (field, value) in [("family", &new.family), ("given", &new.given), ("record_number", &new.record_number)] {
+        let length = value.trim().chars().count();
+        if length == 0 || length > 100 || value.chars().any(char::is_control) {
+            return Err(Problem::bad_request(format!("{field} must have 1 to 100 characters")));
+        }
+    }
+    if let Some(date) = &new.birth_date
+        && format!("{date}T00:00:00Z").parse::<Timestamp>().is_err()
+    {
+        return Err(Problem::bad_request("birth_date must be a date such as 1950-03-21"));
+    }
+    Ok(())
+}
+
+pub(crate) async fn admit(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+    Body(new): Body<NewPatient>,
+) -> Answer<PatientLine> {
+    checked(&new)?;
+    let registry = web.site.registry();
+    if let Some(place) = new.place_id {
+        let place = registry.place(place).ok_or_else(|| Problem::not_found("place"))?;
+        if !access.may_see_ward(place.ward.unwrap_or(place.id)) {
+            return Err(Problem::not_found("place"));
+        }
+    }
+    web.blocking(move |web| {
+        let millis = u64::try_from(web.site.clock().now().as_millis()).unwrap_or(0);
+        let patient = Patient {
+            id: PatientId::from_uuid(trust::uuid_v7(millis)),
+            family: Private::new(new.family.trim().to_owned()),
+            given: Private::new(new.given.trim().to_owned()),
+            birth_date: new.birth_date.map(Private::new),
+            gender: new.gender,
+            record_number: Private::new(new.record_number.trim().to_owned()),
+            place: new.place_id,
+            active: true,
+        };
+        let patient = web.site.add_patient(access.actor(), patient)?;
+        Ok(Json(views::patient_line(web, &patient)))
+    })
+    .await?
+}
+
+#[derive(Serialize)]
+pub(crate) struct SeriesView {
+    measure: &'static str,
+    short: &'static str,
+    display: &'static str,
+    unit_display: &'static str,
+    kind: &'static str,
+    device_id: String,
+}
+
+#[derive(Serialize)]
+pub(crate) struct PatientPage {
+    patient: PatientLine,
+    place: Option<PlaceView>,
+    ward: Option<Named>,
+    latest: Vec<Vital>,
+    series: Vec<SeriesView>,
+    devices: Vec<DeviceState>,
+    alerts: Vec<AlertView>,
+    limits: Vec<Limit>,
+    position: String,
+    server_time: Timestamp,
+}
+
+fn kind_word(kind: MeasureKind) -> &'static str {
+    match kind {
+        MeasureKind::Scalar | MeasureKind::Component(_) => "scalar",
+        MeasureKind::Panel => "panel",
+        MeasureKind::Waveform => "waveform",
+        MeasureKind::Event => "event",
+    }
+}
+
+pub(crate) async fn show(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+) -> Answer<PatientPage> {
+    let patient = theirs(&web, &access, &id).await?;
+    let act = Act::new(access.actor(), AuditAction::Read, "Patient").patient(patient.id);
+    web.blocking(move |web| {
+        let page = web.site.read(act, |chart| {
+            let registry = chart.registry();
+            let subject = Subject::Patient(patient.id);
+            let position = position(web);
+            let ward = registry.ward_of(&patient).and_then(|id| registry.place(id));
+            let mut series = chart.series(&SeriesFilter { subject: Some(subject), ..SeriesFilter::default() })?;
+            series.sort();
+            let series = series
+                .iter()
+                .map(|one| SeriesView {
+                    measure: one.measure.name,
+                    short: one.measure.short,
+                    display: one.measure.display,
+                    unit_display: one.measure.unit_display,
+                    kind: kind_word(one.measure.kind),
+                    device_id: one.device.to_string(),
+                })
+                .collect();
+            let devices = registry.devices_of(subject, web.site.clock().now());
+            Ok(PatientPage {
+                patient: views::patient_line(web, &patient),
+                place: patient.place.and_then(|id| registry.place(id)).map(|place| views::place(&place)),
+                ward: ward.map(|ward| Named { id: ward.id.to_string(), name: ward.name.clone() }),
+                latest: views::vitals(chart, &chart.latest(subject)?)?,
+                series,
+                devices: devices.iter().map(|device| views::device_state(web, device)).collect(),
+                alerts: alerts_of(web, chart, &patient),
+                limits: registry.limits(patient.id).to_vec(),
+                position,
+                server_time: web.site.clock().now(),
+            })
+        })?;
+        Ok(Json(page))
+    })
+    .await?
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Limits {
+    limits: Vec<Limit>,
+}
+
+pub(crate) async fn set_limits(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+    Body(limits): Body<Limits>,
+) -> Answer<Limits> {
+    let patient = theirs(&web, &access, &id).await?;
+    if limits.limits.len() > 50 {
+        return Err(Problem::bad_request("at most 50 limits a patient"));
+    }
+    web.blocking(move |web| {
+        web.site.set_limits(access.actor(), patient.id, limits.limits.clone())?;
+        Ok(Json(limits))
+    })
+    .await?
+}

@@ -1,0 +1,224 @@
+//! Quarantine: what waits, why, its bytes, and running it again.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::Json;
+use axum::extract::{Path, State};
+use clinical_model::quarantine::QuarantineState;
+use clinical_model::{DeviceId, QuarantineId, QuarantineItem, QuarantineReason, Timestamp, UserId};
+use pipeline::audited::Act;
+use pipeline::desk::Rerun;
+use pipeline::intake::{EntryOutcome, QUARANTINE_LIMIT_ITEMS};
+use serde::{Deserialize, Serialize};
+use store::AuditAction;
+
+use super::curves::{Explained, explained, hex};
+use super::views::{self, Named};
+use super::{Answer, Asked, Body, id_of};
+use crate::access::Access;
+use crate::problem::Problem;
+use crate::state::Web;
+
+/// Items of one list.
+const LIST_LIMIT: usize = 500;
+/// Items run again by one request.
+const RERUN_LIMIT: usize = 1_000;
+
+#[derive(Serialize)]
+pub(crate) struct ItemView {
+    id: String,
+    device: Named,
+    kind: String,
+    received_at: Timestamp,
+    reason: &'static str,
+    what: String,
+    offset: usize,
+    size_bytes: usize,
+    state: &'static str,
+}
+
+fn item_view(web: &Web, item: &QuarantineItem) -> ItemView {
+    ItemView {
+        id: item.id.to_string(),
+        device: views::named_device(web, item.device),
+        kind: item.kind.to_string(),
+        received_at: item.received_at,
+        reason: item.reason.word(),
+        what: item.what.clone(),
+        offset: item.offset,
+        size_bytes: item.bytes.len(),
+        state: match item.state {
+            QuarantineState::Waiting => "waiting",
+            QuarantineState::Released { .. } => "released",
+            QuarantineState::Discarded { .. } => "discarded",
+        },
+    }
+}
+
+#[derive(Serialize)]
+struct Count {
+    items: u64,
+    bytes: u64,
+    limit_items: u64,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Items {
+    items: Vec<ItemView>,
+    count: Count,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ListQuery {
+    state: Option<String>,
+    limit: Option<usize>,
+}
+
+pub(crate) async fn list(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+    Asked(query): Asked<ListQuery>,
+) -> Answer<Items> {
+    let waiting_only = match query.state.as_deref() {
+        None | Some("waiting") => true,
+        Some("all") => false,
+        Some(_) => return Err(Problem::bad_request("\"state\" must be \"waiting\" or \"all\"")),
+    };
+    let limit = query.limit.unwrap_or(LIST_LIMIT).min(LIST_LIMIT);
+    let act = Act::new(access.actor(), AuditAction::Search, "Quarantine");
+    web.blocking(move |web| {
+        let items = web.site.read(act, |chart| chart.quarantine(waiting_only, limit))?;
+        let count = web.site.store().quarantine_count();
+        let count = Count { items: count.items, bytes: count.bytes, limit_items: QUARANTINE_LIMIT_ITEMS };
+        Ok(Json(Items { items: items.iter().map(|item| item_view(web, item)).collect(), count }))
+    })
+    .await?
+}
+
+#[derive(Serialize)]
+pub(crate) struct ItemPage {
+    item: ItemView,
+    hex: String,
+    explained: Vec<Explained>,
+}
+
+pub(crate) async fn show(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+) -> Answer<ItemPage> {
+    let id: QuarantineId = id_of(&id, "quarantined item")?;
+    let act = Act::new(access.actor(), AuditAction::Read, "Quarantine").detail(id.to_string());
+    web.blocking(move |web| {
+        let item = web.site.read(act, |chart| chart.quarantined(id))?;
+        let item = item.ok_or_else(|| Problem::not_found("quarantined item"))?;
+        Ok(Json(ItemPage {
+            item: item_view(web, &item),
+            hex: hex(&item.bytes),
+            explained: explained(item.kind, &item.bytes),
+        }))
+    })
+    .await?
+}
+
+#[derive(Serialize)]
+pub(crate) struct RerunAnswer {
+    outcome: &'static str,
+    what: String,
+    observation_ids: Vec<String>,
+}
+
+fn user_of(access: &Access) -> Result<UserId, Problem> {
+    access.user().ok_or_else(|| Problem::not_found("quarantined item"))
+}
+
+pub(crate) async fn rerun(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+) -> Answer<RerunAnswer> {
+    let id: QuarantineId = id_of(&id, "quarantined item")?;
+    let by = user_of(&access)?;
+    match web.site.rerun(by, id).await? {
+        Rerun::StillQuarantined { what } => {
+            Ok(Json(RerunAnswer { outcome: "quarantined", what, observation_ids: Vec::new() }))
+        }
+        Rerun::Committed(receipt) => {
+            let store = web.site.shared_store();
+            let observation_ids = web
+                .blocking(move |_| {
+                    let facts = receipt.entries.iter().filter_map(|entry| match entry {
+                        EntryOutcome::Committed { facts } => Some(facts),
+                        EntryOutcome::Quarantined { .. } => None,
+                    });
+                    facts
+                        .flatten()
+                        .filter_map(|fact| store.identifier(&fact.series, fact.at, fact.sequence).ok())
+                        .collect()
+                })
+                .await?;
+            let what = "it is in the chart now, at its original time".to_owned();
+            Ok(Json(RerunAnswer { outcome: "committed", what, observation_ids }))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Many {
+    device_id: Option<DeviceId>,
+    reason: Option<QuarantineReason>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct ManyAnswer {
+    released: u64,
+    still_waiting: u64,
+}
+
+pub(crate) async fn rerun_many(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+    Body(many): Body<Many>,
+) -> Answer<ManyAnswer> {
+    let by = user_of(&access)?;
+    let act = Act::new(access.actor(), AuditAction::Search, "Quarantine").detail("to run again");
+    let waiting = web.blocking(move |web| web.site.read(act, |chart| chart.quarantine(true, RERUN_LIMIT))).await??;
+    let mut answer = ManyAnswer { released: 0, still_waiting: 0 };
+    let wanted = waiting.into_iter().filter(|item| {
+        many.device_id.is_none_or(|device| item.device == device) && many.reason.is_none_or(|reason| item.reason == reason)
+    });
+    // Oldest first, so that what follows sees its neighbours in order.
+    for item in wanted.collect::<Vec<_>>().into_iter().rev() {
+        match web.site.rerun(by, item.id).await {
+            Ok(Rerun::Committed(_)) => answer.released += 1,
+            Ok(Rerun::StillQuarantined { .. }) | Err(pipeline::desk::DeskError::DealtWith) => answer.still_waiting += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Json(answer))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Discard {
+    reason: String,
+}
+
+pub(crate) async fn discard(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+    Body(discard): Body<Discard>,
+) -> Answer<ItemView> {
+    let id: QuarantineId = id_of(&id, "quarantined item")?;
+    let by = user_of(&access)?;
+    let reason = discard.reason.trim().to_owned();
+    if reason.is_empty() || reason.chars().count() > 500 {
+        return Err(Problem::bad_request("say why, in 1 to 500 characters"));
+    }
+    web.blocking(move |web| {
+        let item = web.site.discard(by, id, &reason)?;
+        Ok(Json(item_view(web, &item)))
+    })
+    .await?
+}

@@ -1,0 +1,228 @@
+//! Wards, the ward board, and places.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::Json;
+use axum::extract::{Path, State};
+use clinical_model::place::PlaceKind;
+use clinical_model::{Measure, MeasureKind, Patient, Place, PlaceId, Priority, Subject, Timestamp};
+use pipeline::audited::{Act, ReadError};
+use pipeline::chart::Chart;
+use serde::{Deserialize, Serialize};
+use store::{AuditAction, SeriesFilter};
+
+use super::views::{self, AlertView, DeviceState, Named, PatientLine, PlaceView, Vital};
+use super::{Answer, Body, id_of};
+use crate::access::Access;
+use crate::problem::Problem;
+use crate::state::Web;
+
+/// Waveform strips that a tile shows.
+const STRIPS_PER_TILE: usize = 2;
+
+#[derive(Serialize, Default)]
+pub(crate) struct AlertCounts {
+    high: usize,
+    medium: usize,
+    low: usize,
+}
+
+#[derive(Serialize)]
+pub(crate) struct WardLine {
+    id: PlaceId,
+    name: String,
+    places: usize,
+    patients: usize,
+    alerts: AlertCounts,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Wards {
+    wards: Vec<WardLine>,
+}
+
+fn wards_of(web: &Web, access: &Access) -> Vec<Arc<Place>> {
+    let places = web.site.registry().places();
+    places.into_iter().filter(|place| place.kind == PlaceKind::Ward && access.may_see_ward(place.id)).collect()
+}
+
+pub(crate) async fn list(State(web): State<Arc<Web>>, Extension(access): Extension<Access>) -> Answer<Wards> {
+    let act = Act::new(access.actor(), AuditAction::Search, "wards");
+    web.blocking(move |web| {
+        let wards = web.site.read(act, |chart| {
+            let registry = chart.registry();
+            let open = chart.open_alerts();
+            let patients = registry.patients();
+            let places = registry.places();
+            let line = |ward: Arc<Place>| {
+                let mut alerts = AlertCounts::default();
+                for alert in &open {
+                    let Some(patient) = views::concerned(web, alert) else { continue };
+                    if registry.ward_of(&patient) == Some(ward.id) {
+                        match alert.priority {
+                            Priority::High => alerts.high += 1,
+                            Priority::Medium => alerts.medium += 1,
+                            Priority::Low => alerts.low += 1,
+                        }
+                    }
+                }
+                WardLine {
+                    id: ward.id,
+                    name: ward.name.clone(),
+                    places: places.iter().filter(|place| place.ward == Some(ward.id)).count(),
+                    patients: patients.iter().filter(|one| registry.ward_of(one) == Some(ward.id)).count(),
+                    alerts,
+                }
+            };
+            Ok(wards_of(web, &access).into_iter().map(line).collect())
+        })?;
+        Ok(Json(Wards { wards }))
+    })
+    .await?
+}
+
+#[derive(Serialize)]
+pub(crate) struct Strip {
+    measure: &'static str,
+    short: &'static str,
+    device_id: String,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Tile {
+    place: PlaceView,
+    patient: Option<PatientLine>,
+    devices: Vec<DeviceState>,
+    vitals: Vec<Vital>,
+    strips: Vec<Strip>,
+    alerts: Vec<AlertView>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Board {
+    ward: Named,
+    position: String,
+    server_time: Timestamp,
+    tiles: Vec<Tile>,
+}
+
+pub(crate) fn position(web: &Web) -> String {
+    format!("{}.{}", web.site.live().epoch(), web.site.live().position())
+}
+
+pub(crate) async fn board(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+) -> Answer<Board> {
+    let id: PlaceId = id_of(&id, "ward")?;
+    let ward = web.site.registry().place(id).filter(|place| place.kind == PlaceKind::Ward);
+    let ward = ward.filter(|ward| access.may_see_ward(ward.id)).ok_or_else(|| Problem::not_found("ward"))?;
+    web.blocking(move |web| {
+        let registry = web.site.registry();
+        let patients = registry.patients();
+        let of_ward: Vec<_> = patients.into_iter().filter(|one| registry.ward_of(one) == Some(id)).collect();
+        let shown = of_ward.iter().map(|patient| patient.id.to_string()).collect::<Vec<_>>().join(" ");
+        let act = Act::new(access.actor(), AuditAction::Read, "ward board").detail(format!("{}: {shown}", ward.name));
+        let board = web.site.read(act, |chart| {
+            // The position is taken before the values: what changes in between comes once more, and does no harm.
+            let position = position(web);
+            let places = registry.places();
+            let beds = places.iter().filter(|place| place.ward == Some(id));
+            let tiles = beds.map(|place| tile(web, chart, place, &of_ward)).collect::<Result<_, ReadError>>()?;
+            Ok(Board {
+                ward: Named { id: id.to_string(), name: ward.name.clone() },
+                position,
+                server_time: web.site.clock().now(),
+                tiles,
+            })
+        })?;
+        Ok(Json(board))
+    })
+    .await?
+}
+
+fn tile(web: &Web, chart: &Chart<'_>, place: &Place, patients: &[Arc<Patient>]) -> Result<Tile, ReadError> {
+    let patient = patients.iter().find(|patient| patient.place == Some(place.id));
+    let mut tile = Tile {
+        place: views::place(place),
+        patient: None,
+        devices: Vec::new(),
+        vitals: Vec::new(),
+        strips: Vec::new(),
+        alerts: Vec::new(),
+    };
+    let Some(patient) = patient else { return Ok(tile) };
+    let subject = Subject::Patient(patient.id);
+    let devices = chart.registry().devices_of(subject, web.site.clock().now());
+    tile.patient = Some(views::patient_line(web, patient));
+    tile.devices = devices.iter().map(|device| views::device_state(web, device)).collect();
+    tile.vitals = views::vitals(chart, &chart.latest(subject)?)?;
+    tile.strips = strips(chart, subject)?;
+    tile.alerts = alerts_of(web, chart, patient);
+    Ok(tile)
+}
+
+/// The alerts of one patient that are not over, the most urgent first.
+pub(crate) fn alerts_of(web: &Web, chart: &Chart<'_>, patient: &Patient) -> Vec<AlertView> {
+    let mut open = chart.open_alerts();
+    open.retain(|alert| views::concerned(web, alert).is_some_and(|concerned| concerned.id == patient.id));
+    open.sort_by(|a, b| b.priority.cmp(&a.priority).then(b.raised_at.cmp(&a.raised_at)));
+    open.iter().map(|alert| views::alert(web, alert)).collect()
+}
+
+fn strips(chart: &Chart<'_>, subject: Subject) -> Result<Vec<Strip>, ReadError> {
+    let measures: Vec<Measure> = Measure::all().filter(|one| one.kind == MeasureKind::Waveform).collect();
+    let mut series = chart.series(&SeriesFilter { subject: Some(subject), device: None, measures })?;
+    series.sort();
+    series.dedup_by_key(|one| one.measure);
+    let strip = |one: &clinical_model::SeriesKey| Strip {
+        measure: one.measure.name,
+        short: one.measure.short,
+        device_id: one.device.to_string(),
+    };
+    Ok(series.iter().take(STRIPS_PER_TILE).map(strip).collect())
+}
+
+#[derive(Serialize)]
+pub(crate) struct Places {
+    places: Vec<PlaceView>,
+}
+
+pub(crate) async fn places(State(web): State<Arc<Web>>, Extension(access): Extension<Access>) -> Answer<Places> {
+    let theirs = |place: &Arc<Place>| access.may_see_ward(place.ward.unwrap_or(place.id));
+    let places = web.site.registry().places();
+    Ok(Json(Places { places: places.iter().filter(|place| theirs(place)).map(|place| views::place(place)).collect() }))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct NewPlace {
+    name: String,
+    kind: PlaceKind,
+    ward_id: Option<PlaceId>,
+}
+
+pub(crate) async fn add_place(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+    Body(new): Body<NewPlace>,
+) -> Answer<PlaceView> {
+    let name = new.name.trim().to_owned();
+    if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
+        return Err(Problem::bad_request("the name of a place must have 1 to 100 characters"));
+    }
+    if let Some(ward) = new.ward_id
+        && web.site.registry().place(ward).is_none_or(|ward| ward.kind != PlaceKind::Ward)
+    {
+        return Err(Problem::not_found("ward"));
+    }
+    web.blocking(move |web| {
+        let millis = u64::try_from(web.site.clock().now().as_millis()).unwrap_or(0);
+        let id = PlaceId::from_uuid(trust::uuid_v7(millis));
+        let place = Place { id, name, kind: new.kind, ward: new.ward_id };
+        let place = web.site.add_place(access.actor(), place)?;
+        Ok(Json(views::place(&place)))
+    })
+    .await?
+}

@@ -1,0 +1,22 @@
+//! What people and programs ask: sessions, permissions, the JSON API, live streams, FHIR REST, device ingest over
+//! HTTPS, and the embedded web app. The only room that knows HTTP statuses.
+//!
+//! Read in this order: [`operations`] lists every operation with the permission it needs and builds the router and
+//! the OpenAPI description from the same table; [`access`] decides who may see whom; [`session`] knows who asks.
+
+pub mod access;
+mod app;
+pub mod fhir;
+mod ingest;
+mod json;
+mod live;
+pub mod operations;
+pub mod people;
+pub mod problem;
+mod serve;
+pub mod session;
+mod state;
+
+pub use people::{NewUser, Role};
+pub use serve::{serve_devices, serve_web};
+pub use state::{Web, WebOptions};

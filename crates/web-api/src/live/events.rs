@@ -1,0 +1,255 @@
+//! Live events over SSE: ordered, resumable, and closed when the session ends.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use clinical_model::{PatientId, PlaceId, Subject};
+use pipeline::audited::Act;
+use pipeline::live::{Happening, LiveEvent, Since};
+use serde::{Deserialize, Serialize};
+use store::{AuditAction, AuditOutcome};
+use tokio::sync::mpsc;
+
+use crate::access::Access;
+use crate::json::alerts::may_see;
+use crate::json::patients::theirs;
+use crate::json::{Asked, id_of, views};
+use crate::problem::Problem;
+use crate::session::Current;
+use crate::state::Web;
+
+/// Without anything else to say, a beat is sent so often: twice missed, and the screen knows that the link is lost.
+const BEAT_EVERY: Duration = Duration::from_secs(4);
+/// Events that may wait for one slow reader; a reader that stays behind is closed and comes back by its position.
+const WAITING_LIMIT_EVENTS: usize = 64;
+/// A reader that takes nothing for so long is closed.
+const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(20);
+
+#[derive(Deserialize)]
+pub(crate) struct Scope {
+    ward: Option<String>,
+    patient: Option<String>,
+}
+
+/// What one stream may show.
+struct Stream {
+    web: Arc<Web>,
+    access: Access,
+    current: Current,
+    ward: Option<PlaceId>,
+    patient: Option<PatientId>,
+    sender: mpsc::Sender<Result<Event, Infallible>>,
+}
+
+/// The stream is over: the reader is gone or too slow.
+struct Closed;
+
+#[derive(Serialize)]
+struct Position {
+    position: String,
+    server_time: clinical_model::Timestamp,
+}
+
+pub(crate) async fn stream(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+    Extension(current): Extension<Current>,
+    Asked(scope): Asked<Scope>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let mut act = Act::new(access.actor(), AuditAction::Stream, "live events");
+    let ward: Option<PlaceId> = match &scope.ward {
+        Some(id) => Some(id_of(id, "ward")?),
+        None => None,
+    };
+    if let Some(ward) = ward {
+        if !access.may_see_ward(ward) {
+            return Err(Problem::not_found("ward"));
+        }
+        act = act.detail(format!("ward {ward}"));
+    }
+    let patient = match &scope.patient {
+        Some(id) => Some(theirs(&web, &access, id).await?.id),
+        None => None,
+    };
+    if let Some(patient) = patient {
+        act = act.patient(patient);
+    }
+    web.blocking(move |web| web.site.record(act, AuditOutcome::Success)).await??;
+    let (sender, receiver) = mpsc::channel(WAITING_LIMIT_EVENTS);
+    let position = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let stream = Stream { web, access, current, ward, patient, sender };
+    tokio::spawn(async move {
+        // However it ends, the reader sees the stream close and comes back.
+        let _ = stream.run(position).await;
+    });
+    let events = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|event| (event, receiver))
+    });
+    let mut response = Sse::new(events).into_response();
+    // Proxies must not hold events back.
+    response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+impl Stream {
+    async fn run(mut self, last_event_id: Option<String>) -> Result<(), Closed> {
+        let mut moved = self.web.site.live().watch();
+        let mut offset = self.begin(last_event_id).await?;
+        let mut beat = tokio::time::interval(BEAT_EVERY);
+        beat.tick().await;
+        loop {
+            moved.borrow_and_update();
+            offset = self.send_since(offset).await?;
+            tokio::select! {
+                changed = moved.changed() => changed.map_err(|_| Closed)?,
+                _ = beat.tick() => self.beat(offset).await?,
+                _ = self.current.ended.changed() => return self.signed_out().await,
+                () = self.sender.closed() => return Err(Closed),
+            }
+        }
+    }
+
+    /// Where the reader goes on: after its last event, where that is still kept; else at the present, with a reset.
+    async fn begin(&self, last_event_id: Option<String>) -> Result<u64, Closed> {
+        let live = self.web.site.live();
+        let now = live.position();
+        let asked = last_event_id.map(|id| {
+            let (epoch, offset) = id.split_once('.')?;
+            let offset = offset.parse().ok()?;
+            (epoch == live.epoch() && matches!(live.since(offset), Since::Events(_))).then_some(offset)
+        });
+        match asked {
+            Some(Some(offset)) => Ok(offset),
+            Some(None) => {
+                self.send("reset", now, &self.position(now)).await?;
+                Ok(now)
+            }
+            None => {
+                self.send("hello", now, &self.position(now)).await?;
+                Ok(now)
+            }
+        }
+    }
+
+    async fn send_since(&self, offset: u64) -> Result<u64, Closed> {
+        match self.web.site.live().since(offset) {
+            Since::Lost(now) => {
+                self.send("reset", now, &self.position(now)).await?;
+                Ok(now)
+            }
+            Since::Events(events) => {
+                let mut last = offset;
+                for event in events {
+                    self.show(&event).await?;
+                    last = event.offset;
+                }
+                Ok(last)
+            }
+        }
+    }
+
+    async fn beat(&self, offset: u64) -> Result<(), Closed> {
+        if !self.web.sessions.runs(&self.current.hash, self.web.site.clock().now()) {
+            return self.signed_out().await;
+        }
+        self.send("beat", offset, &self.position(offset)).await
+    }
+
+    async fn signed_out(&self) -> Result<(), Closed> {
+        let event = Event::default().event("signed-out").data("{}");
+        let _ = self.sender.send(Ok(event)).await;
+        Err(Closed)
+    }
+
+    fn position(&self, offset: u64) -> Position {
+        let live = self.web.site.live();
+        Position { position: format!("{}.{offset}", live.epoch()), server_time: self.web.site.clock().now() }
+    }
+
+    async fn send(&self, name: &str, offset: u64, data: &impl Serialize) -> Result<(), Closed> {
+        let id = format!("{}.{offset}", self.web.site.live().epoch());
+        let event = Event::default().event(name).id(id).json_data(data).map_err(|_| Closed)?;
+        let sent = tokio::time::timeout(SLOW_READER_TIMEOUT, self.sender.send(Ok(event))).await;
+        sent.map_err(|_| Closed)?.map_err(|_| Closed)
+    }
+
+    /// Whether a patient is in the scope of the stream and theirs.
+    fn shows(&self, patient: PatientId) -> bool {
+        let registry = self.web.site.registry();
+        let Some(found) = registry.patient(patient) else { return false };
+        self.patient.is_none_or(|only| only == patient)
+            && self.ward.is_none_or(|ward| registry.ward_of(&found) == Some(ward))
+            && self.access.may_see(registry, &found)
+    }
+
+    async fn show(&self, event: &LiveEvent) -> Result<(), Closed> {
+        let web = &self.web;
+        match &event.happening {
+            Happening::Vitals { patient, readings } if self.shows(*patient) => {
+                #[derive(Serialize)]
+                struct Vitals {
+                    patient_id: PatientId,
+                    place_id: Option<PlaceId>,
+                    vitals: Vec<views::Vital>,
+                }
+                let place_id = web.site.registry().patient(*patient).and_then(|patient| patient.place);
+                let readings = readings.clone();
+                let vitals = web
+                    .blocking(move |web| {
+                        let observed = pipeline::chart::together(readings);
+                        web.site.live_chart(|chart| views::vitals(chart, &observed))
+                    })
+                    .await;
+                match vitals {
+                    Ok(Ok(vitals)) if vitals.is_empty() => Ok(()),
+                    Ok(Ok(vitals)) => {
+                        self.send("vitals", event.offset, &Vitals { patient_id: *patient, place_id, vitals }).await
+                    }
+                    _ => Err(Closed),
+                }
+            }
+            Happening::Alert(alert) if may_see(web, &self.access, alert) && self.in_scope(alert) => {
+                self.send("alert", event.offset, &views::alert(web, alert)).await
+            }
+            Happening::Device(id) => {
+                let Some(device) = web.site.registry().device(*id) else { return Ok(()) };
+                let subject = web.site.registry().subject_at(*id, web.site.clock().now());
+                let theirs = match subject {
+                    Some(Subject::Patient(patient)) => self.shows(patient),
+                    _ => self.ward.is_none() && self.patient.is_none(),
+                };
+                if !theirs {
+                    return Ok(());
+                }
+                self.send("device", event.offset, &views::device_state(web, &device)).await
+            }
+            Happening::Quarantine { items } => {
+                self.send("quarantine", event.offset, &serde_json::json!({ "items": items })).await
+            }
+            Happening::Assignment { subject } => {
+                let Subject::Patient(patient) = subject else { return Ok(()) };
+                if !self.shows(*patient) {
+                    return Ok(());
+                }
+                let place = web.site.registry().patient(*patient).and_then(|patient| patient.place);
+                let data = serde_json::json!({ "patient_id": patient, "place_id": place });
+                self.send("assignment", event.offset, &data).await
+            }
+            Happening::Vitals { .. } | Happening::Alert(_) => Ok(()),
+        }
+    }
+
+    fn in_scope(&self, alert: &clinical_model::Alert) -> bool {
+        match views::concerned(&self.web, alert) {
+            Some(patient) => self.shows(patient.id),
+            None => self.ward.is_none() && self.patient.is_none(),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Errors at the edge: one closed list of codes, and the one place where they become HTTP statuses.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use pipeline::audited::ReadError;
+use pipeline::desk::DeskError;
+use serde::Serialize;
+use store::TransactError;
+
+/// Stable words for programs. Snapshot-tested: a new one is added, none is renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// Nobody is signed in, or the session has ended.
+    SignedOut,
+    /// Wrong name or password.
+    BadCredentials,
+    /// Too many failed sign-ins.
+    TooManyAttempts,
+    /// The role does not permit it.
+    Forbidden,
+    /// The request lacks the header that keeps forged requests out.
+    Forged,
+    /// It is not there, or not theirs.
+    NotFound,
+    /// The request makes no sense.
+    BadRequest,
+    /// A newer version exists.
+    ChangedBySomebodyElse,
+    /// The device is assigned then already.
+    Overlap,
+    /// The alert or item was answered already.
+    AlreadyAnswered,
+    /// It exists already.
+    Exists,
+    /// Setup was done already, or the token is wrong.
+    SetupClosed,
+    /// The server is stopping or cannot keep anything now.
+    Unavailable,
+    /// The body is too large.
+    TooLarge,
+    /// The body is of another media type.
+    MediaType,
+    /// The idempotency key was used for another request.
+    KeyUsed,
+    /// There is no room to keep it.
+    Full,
+    /// A fault of ours.
+    Internal,
+}
+
+impl Code {
+    /// Every code, for the snapshot.
+    pub const ALL: &'static [Code] = &[
+        Code::SignedOut,
+        Code::BadCredentials,
+        Code::TooManyAttempts,
+        Code::Forbidden,
+        Code::Forged,
+        Code::NotFound,
+        Code::BadRequest,
+        Code::ChangedBySomebodyElse,
+        Code::Overlap,
+        Code::AlreadyAnswered,
+        Code::Exists,
+        Code::SetupClosed,
+        Code::Unavailable,
+        Code::TooLarge,
+        Code::MediaType,
+        Code::KeyUsed,
+        Code::Full,
+        Code::Internal,
+    ];
+
+    /// The HTTP status.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Code::SignedOut | Code::BadCredentials => StatusCode::UNAUTHORIZED,
+            Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
+            Code::Forbidden | Code::Forged | Code::SetupClosed => StatusCode::FORBIDDEN,
+            Code::NotFound => StatusCode::NOT_FOUND,
+            Code::BadRequest => StatusCode::BAD_REQUEST,
+            Code::ChangedBySomebodyElse | Code::Overlap | Code::AlreadyAnswered | Code::Exists => StatusCode::CONFLICT,
+            Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Code::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Code::KeyUsed => StatusCode::UNPROCESSABLE_ENTITY,
+            Code::Full => StatusCode::INSUFFICIENT_STORAGE,
+            Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Code::SignedOut => "Signed out",
+            Code::BadCredentials => "Wrong name or password",
+            Code::TooManyAttempts => "Too many attempts",
+            Code::Forbidden => "Not permitted",
+            Code::Forged => "The request could be forged",
+            Code::NotFound => "Not found",
+            Code::BadRequest => "The request makes no sense",
+            Code::ChangedBySomebodyElse => "Changed by somebody else",
+            Code::Overlap => "Assigned already",
+            Code::AlreadyAnswered => "Answered already",
+            Code::Exists => "Exists already",
+            Code::SetupClosed => "Setup is closed",
+            Code::Unavailable => "Not available now",
+            Code::TooLarge => "Too large",
+            Code::MediaType => "Another media type is needed",
+            Code::KeyUsed => "The key was used already",
+            Code::Full => "There is no room",
+            Code::Internal => "A fault of the server",
+        }
+    }
+}
+
+/// An error as a client sees it (RFC 9457).
+#[derive(Debug)]
+pub struct Problem {
+    code: Code,
+    detail: String,
+    retry_after_s: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    code: Code,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_s: Option<u64>,
+}
+
+impl Problem {
+    /// With a sentence that says what, where and what to do.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Problem { code, detail: detail.into(), retry_after_s: None }
+    }
+
+    /// A request that makes no sense.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Problem::new(Code::BadRequest, detail)
+    }
+
+    /// Something that is not there, or not theirs: the same answer, so that nothing can be learned from it.
+    pub fn not_found(what: &str) -> Self {
+        Problem::new(Code::NotFound, format!("there is no such {what}, or it is not one of yours"))
+    }
+
+    /// A fault of ours; the log says more.
+    pub fn internal() -> Self {
+        Problem::new(Code::Internal, "something went wrong here; the server's log says more")
+    }
+
+    /// When it is worth trying again.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// The code.
+    pub const fn code(&self) -> Code {
+        self.code
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.code.status();
+        let body = Body {
+            r#type: "about:blank",
+            title: self.code.title(),
+            status: status.as_u16(),
+            code: self.code,
+            detail: &self.detail,
+            retry_after_s: self.retry_after_s,
+        };
+        let mut response = (status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// Logs a failure once, with its causes, and hides it from the client.
+fn hidden(error: &(dyn std::error::Error + 'static), code: Code) -> Problem {
+    tracing::error!(error, "a request failed");
+    match code {
+        Code::Unavailable => Problem::new(code, "nothing can be kept now; try again in a moment").retry_after(2),
+        _ => Problem::internal(),
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match &error {
+            ReadError::Audit(_) => hidden(&error, Code::Unavailable),
+            ReadError::Store(_) => hidden(&error, Code::Internal),
+        }
+    }
+}
+
+impl From<TransactError> for Problem {
+    fn from(error: TransactError) -> Self {
+        match &error {
+            TransactError::Conflict { .. } => Problem::new(Code::ChangedBySomebodyElse, error.to_string()),
+            TransactError::Store(_) => hidden(&error, Code::Unavailable),
+        }
+    }
+}
+
+impl From<DeskError> for Problem {
+    fn from(error: DeskError) -> Self {
+        let with_cause = || match std::error::Error::source(&error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        match &error {
+            DeskError::NotFound { what, .. } => Problem::not_found(what),
+            DeskError::Conflict { .. } => Problem::new(Code::ChangedBySomebodyElse, error.to_string()),
+            DeskError::Overlap(_) => Problem::new(Code::Overlap, with_cause()),
+            DeskError::Time { .. } | DeskError::Limit(_) => Problem::bad_request(with_cause()),
+            DeskError::Alert(_) | DeskError::DealtWith => Problem::new(Code::AlreadyAnswered, with_cause()),
+            DeskError::Intake(_) => Problem::new(Code::Unavailable, with_cause()).retry_after(2),
+            DeskError::Store(_) => hidden(&error, Code::Unavailable),
+        }
+    }
+}

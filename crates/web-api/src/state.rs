@@ -1,0 +1,75 @@
+//! What every handler shares: the site, the options, and the doors against guessing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipeline::Site;
+use trust::password::PasswordCost;
+
+use crate::people::{People, PeopleError};
+use crate::session::{Sessions, SignInGuard};
+
+/// How the web side runs.
+#[derive(Clone, Debug)]
+pub struct WebOptions {
+    /// What the site calls itself.
+    pub site_name: String,
+    /// Whether this is a demonstration with invented patients.
+    pub demo: bool,
+    /// Whether the web app is served over TLS, so that cookies can be bound to it.
+    pub secure_cookies: bool,
+    /// How costly a password is to check.
+    pub password_cost: PasswordCost,
+    /// A session without a request for so long ends.
+    pub idle_timeout: Duration,
+    /// A session ends after so long at the latest.
+    pub session_limit: Duration,
+}
+
+impl Default for WebOptions {
+    fn default() -> Self {
+        WebOptions {
+            site_name: "Auscult".to_owned(),
+            demo: false,
+            secure_cookies: false,
+            password_cost: PasswordCost::default(),
+            idle_timeout: Duration::from_secs(15 * 60),
+            session_limit: Duration::from_secs(12 * 3_600),
+        }
+    }
+}
+
+/// The web side of one site.
+pub struct Web {
+    pub(crate) site: Arc<Site>,
+    pub(crate) options: WebOptions,
+    pub(crate) people: People,
+    pub(crate) sessions: Sessions,
+    pub(crate) guard: SignInGuard,
+}
+
+impl Web {
+    /// Over a running site.
+    ///
+    /// # Errors
+    /// [`PeopleError`] where the users cannot be read.
+    pub fn new(site: Arc<Site>, options: WebOptions) -> Result<Arc<Self>, PeopleError> {
+        let people = People::load(site.store())?;
+        let sessions = Sessions::new(options.idle_timeout, options.session_limit);
+        Ok(Arc::new(Web { site, options, people, sessions, guard: SignInGuard::default() }))
+    }
+
+    /// The site behind.
+    pub fn site(&self) -> &Arc<Site> {
+        &self.site
+    }
+
+    /// Runs something that blocks (the store, a password) off the async threads.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        run: impl FnOnce(&Web) -> T + Send + 'static,
+    ) -> Result<T, crate::problem::Problem> {
+        let web = Arc::clone(self);
+        tokio::task::spawn_blocking(move || run(&web)).await.map_err(|_| crate::problem::Problem::internal())
+    }
+}

@@ -1,0 +1,232 @@
+//! A small clinic for tests: two wards with a patient each, a monitor each, and one person of every role.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode, header};
+use clinical_model::patient::Gender;
+use clinical_model::place::PlaceKind;
+use clinical_model::{
+    Assignment, AssignmentId, ClockRule, Delivery, Device, DeviceId, Frame, FrameKind, Interval, Patient,
+    PatientId, Place, PlaceId, Private, Subject, Timestamp,
+};
+use http_body_util::BodyExt as _;
+use pipeline::{Clock, Receipt, Site, SiteOptions};
+use serde_json::Value;
+use store::Actor;
+use store::sqlite::{Options, SqliteStore};
+use tower::ServiceExt as _;
+use trust::Kek;
+use trust::password::PasswordCost;
+use web_api::{NewUser, Role, Web, WebOptions, operations};
+
+pub const PASSWORD: &str = "correct horse battery";
+/// 2026-11-22T08:30:00Z.
+pub const START_S: i64 = 1_795_336_200;
+
+pub struct SetClock(AtomicI64);
+
+impl SetClock {
+    pub fn advance(&self, seconds: i64) {
+        self.0.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+    }
+}
+
+pub const fn ward(number: u8) -> PlaceId {
+    PlaceId::from_bytes([0x10 + number; 16])
+}
+
+pub const fn bed(number: u8) -> PlaceId {
+    PlaceId::from_bytes([0x20 + number; 16])
+}
+
+pub const fn patient(number: u8) -> PatientId {
+    PatientId::from_bytes([0x30 + number; 16])
+}
+
+pub const fn monitor(number: u8) -> DeviceId {
+    DeviceId::from_bytes([0x40 + number; 16])
+}
+
+pub const fn assigned(number: u8) -> AssignmentId {
+    AssignmentId::from_bytes([0x50 + number; 16])
+}
+
+pub struct Clinic {
+    pub site: Arc<Site>,
+    pub web: Arc<Web>,
+    pub router: Router,
+    pub clock: Arc<SetClock>,
+    _directory: tempfile::TempDir,
+}
+
+/// What came back.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: axum::http::HeaderMap,
+    pub body: Value,
+}
+
+/// Cheap enough for tests; never for a site.
+pub fn cheap() -> PasswordCost {
+    PasswordCost { memory_kib: 64, passes: 1, lanes: 1 }
+}
+
+impl Clinic {
+    /// A clinic where nobody can sign in yet.
+    pub fn empty() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(SetClock(AtomicI64::new(START_S * 1_000_000)));
+        let store =
+            SqliteStore::open(directory.path(), Kek::from_bytes(&[7; 32]), Options::default()).unwrap();
+        let options = SiteOptions {
+            fold_every: Duration::from_secs(3_600),
+            on_durability_failure: Box::new(|error| panic!("stable storage failed: {error}")),
+        };
+        let site = Site::start(Arc::new(store), clock.clone(), options).unwrap();
+        let options = WebOptions { password_cost: cheap(), ..WebOptions::default() };
+        let web = Web::new(Arc::clone(&site), options).unwrap();
+        let router = operations::router(&web);
+        Clinic { site, web, router, clock, _directory: directory }
+    }
+
+    /// Two wards; people of every role: clinicians belong to ward 1 only.
+    pub fn furnished() -> Self {
+        let clinic = Clinic::empty();
+        for number in [1, 2] {
+            clinic.furnish(number);
+        }
+        for role in Role::ALL {
+            let wards = matches!(role, Role::Nurse | Role::Physician).then(|| vec![ward(1)]);
+            clinic.add_user(&name_of(*role), *role, wards);
+        }
+        clinic.add_user("nurse 2", Role::Nurse, Some(vec![ward(2)]));
+        clinic
+    }
+
+    fn furnish(&self, number: u8) {
+        let actor = || Actor::System;
+        let name = format!("Ward {number}");
+        let place = |id, name, kind, ward| Place { id, name, kind, ward };
+        self.site.add_place(actor(), place(ward(number), name, PlaceKind::Ward, None)).unwrap();
+        let name = format!("Bed {number}");
+        self.site.add_place(actor(), place(bed(number), name, PlaceKind::Bed, Some(ward(number)))).unwrap();
+        let person = Patient {
+            id: patient(number),
+            family: Private::new(format!("Family{number}")),
+            given: Private::new(format!("Given{number}")),
+            birth_date: Some(Private::new("1950-03-21".into())),
+            gender: Gender::Female,
+            record_number: Private::new(format!("MRN-{number}")),
+            place: Some(bed(number)),
+            active: true,
+        };
+        self.site.add_patient(actor(), person).unwrap();
+        let device = Device {
+            id: monitor(number),
+            name: format!("Monitor {number}"),
+            kind: "bedside monitor".into(),
+            manufacturer: "Test".into(),
+            model: "T1".into(),
+            serial: format!("S{number}"),
+            clock: ClockRule::Trust,
+            utc_offset_min: 0,
+            expected_interval_s: Some(30),
+            retired: false,
+        };
+        self.site.add_device(actor(), device).unwrap();
+        let assignment = Assignment {
+            id: assigned(number),
+            device: monitor(number),
+            subject: Subject::Patient(patient(number)),
+            interval: Interval::since(Timestamp::from_seconds(START_S - 3_600)),
+        };
+        self.site.assign(actor(), assignment).unwrap();
+    }
+
+    pub fn add_user(&self, name: &str, role: Role, wards: Option<Vec<PlaceId>>) {
+        let new = NewUser { name: name.into(), display: name.into(), role, wards, password: PASSWORD.into() };
+        self.web.add_user(Actor::System, new).unwrap();
+    }
+
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        cookie: Option<&str>,
+        body: Option<Value>,
+    ) -> Answer {
+        let mut request = Request::builder().method(&method).uri(path);
+        if method != Method::GET {
+            request = request.header("x-auscult", "1").header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(cookie) = cookie {
+            request = request.header(header::COOKIE, cookie);
+        }
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        self.send(request.body(body).unwrap()).await
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        Answer { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
+    }
+
+    pub async fn get(&self, path: &str, cookie: &str) -> Answer {
+        self.call(Method::GET, path, Some(cookie), None).await
+    }
+
+    pub async fn post(&self, path: &str, cookie: &str, body: Value) -> Answer {
+        self.call(Method::POST, path, Some(cookie), Some(body)).await
+    }
+
+    /// Signs in and returns the cookie.
+    pub async fn sign_in(&self, name: &str) -> String {
+        let body = serde_json::json!({"name": name, "password": PASSWORD});
+        let answer = self.call(Method::POST, "/api/v1/sign-in", None, Some(body)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{name}: {:?}", answer.body);
+        cookie_of(&answer)
+    }
+
+    pub async fn ingest(&self, device: DeviceId, body: &str) -> Receipt {
+        let intake = self.site.intake().unwrap();
+        let frame = Frame {
+            device,
+            kind: FrameKind::Envelope,
+            received_at: intake.now().truncated_to_millis(),
+            delivery: Delivery::AtLeastOnce,
+            bytes: body.as_bytes().to_vec(),
+        };
+        intake.submit(frame).await.unwrap().await.unwrap()
+    }
+}
+
+pub fn name_of(role: Role) -> String {
+    serde_json::to_value(role).unwrap().as_str().unwrap().to_owned()
+}
+
+pub fn cookie_of(answer: &Answer) -> String {
+    let line = answer.headers.get(header::SET_COOKIE).unwrap().to_str().unwrap();
+    line.split(';').next().unwrap().to_owned()
+}
+
+/// Waits until a condition holds: what comes after the commit comes soon, but not at once.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::task::yield_now().await;
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
