@@ -67,14 +67,16 @@ pub trait Store: Send + Sync + 'static {
     fn series(&self, filter: &SeriesFilter) -> Result<Vec<SeriesKey>, StoreError>;
 
     /// Readings of one series in `[from, to)` by measured time, blocks and recent tail joined, repeats removed.
-    /// Two different values under one identity both come, oldest commit first, the later with a finding.
+    /// Two different values under one identity both come, oldest commit first, the later with a finding; newest
+    /// first, everything comes exactly the other way round. `limit` counts rows.
     ///
     /// # Errors
     /// [`StoreError`] on reading or opening a sealed block.
     fn readings(&self, series: &SeriesKey, range: &RangeQuery)
     -> Result<Vec<Committed<Reading>>, StoreError>;
 
-    /// Waveform blocks of one series that touch `[from, to)`, oldest first, repeats removed. `limit` counts blocks.
+    /// Waveform blocks of one series that touch `[from, to)`, in the order of the range, repeats removed. `limit`
+    /// counts blocks. Folding joins chunks without a gap between them, so one block may have come in many pieces.
     ///
     /// # Errors
     /// [`StoreError`] on reading or opening a sealed block.
@@ -90,7 +92,8 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`] on reading or opening a sealed row.
     fn events(&self, series: &SeriesKey, range: &RangeQuery) -> Result<Vec<Committed<Event>>, StoreError>;
 
-    /// The latest reading of every scalar series of a subject, from the table kept in the commit.
+    /// The latest reading of every scalar series of a subject, by (measured time, sequence), from the table kept in
+    /// the commit. Of two values under one identity the first one committed.
     ///
     /// # Errors
     /// [`StoreError`] on reading or opening a sealed row.
@@ -121,7 +124,8 @@ pub trait Store: Send + Sync + 'static {
 
     // --- Documents, audit, quarantine -----------------------------------------------------------------------
 
-    /// Writes documents with their index rows, audit rows and a consumer's progress, all or nothing.
+    /// Writes documents with their index rows, audit rows and a consumer's progress, all or nothing. Earlier versions
+    /// are kept, except of sessions and remembered outcomes; a cursor never goes back.
     ///
     /// # Errors
     /// [`TransactError::Conflict`] where an expectation does not hold, [`TransactError::Store`] otherwise.

@@ -99,12 +99,12 @@ fn agree(store: &dyn Store, model: &Model) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-pub fn any_history_reads_as_its_union(_: &dyn Factory) {
+pub fn any_history_reads_as_its_union(factory: &dyn Factory) {
     let mut runner = TestRunner::new(Config { cases: CASES, max_shrink_iters: 200, ..Config::default() });
     let steps = prop::collection::vec(any_step(), 4..20);
     runner
         .run(&steps, |steps| {
-            let factory = SqliteFactory::new();
+            let factory = factory.fresh();
             let mut store = Some(factory.open());
             let mut model = Model::default();
             for (second, step) in (0i64..).zip(steps) {
@@ -137,7 +137,7 @@ pub fn any_history_reads_as_its_union(_: &dyn Factory) {
         .unwrap();
 }
 
-pub fn curves_keep_every_sample_once(_: &dyn Factory) {
+pub fn curves_keep_every_sample_once(factory: &dyn Factory) {
     let ecg = series_of(1, measure_of(|kind| matches!(kind, clinical_model::MeasureKind::Waveform)));
     let chunks = prop::collection::vec((0i64..100, 1usize..3), 1..20);
     let mut runner = TestRunner::new(Config { cases: CASES, max_shrink_iters: 200, ..Config::default() });
@@ -145,7 +145,7 @@ pub fn curves_keep_every_sample_once(_: &dyn Factory) {
     let samples = |slot: i64| (0..50).map(|i| ((slot * 50 + i) * 37 % 1_000) as i16).collect::<Vec<_>>();
     runner
         .run(&(chunks, prop::collection::vec(any::<bool>(), 20)), |(chunks, folds)| {
-            let factory = SqliteFactory::new();
+            let factory = factory.fresh();
             let store = factory.open();
             let mut model = BTreeMap::new();
             for (slot, times) in chunks {

@@ -14,6 +14,9 @@ use trust::Kek;
 pub trait Factory {
     /// Opens the store, or makes it. The one opened before must have been dropped.
     fn open(&self) -> Box<dyn Store>;
+
+    /// A factory of another, empty store of the same sort.
+    fn fresh(&self) -> Box<dyn Factory>;
 }
 
 pub const KEK: [u8; 32] = *b"\x01test key-encryption key number1";
@@ -40,6 +43,10 @@ impl SqliteFactory {
 impl Factory for SqliteFactory {
     fn open(&self) -> Box<dyn Store> {
         Box::new(self.sqlite())
+    }
+
+    fn fresh(&self) -> Box<dyn Factory> {
+        Box::new(SqliteFactory::new())
     }
 }
 
