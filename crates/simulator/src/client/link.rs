@@ -129,6 +129,7 @@ pub(super) struct Link {
     address: String,
     connected: bool,
     goodbye: Option<String>,
+    failure: Option<ConnectError>,
 }
 
 impl Link {
@@ -168,10 +169,11 @@ impl Link {
             address,
             connected: false,
             goodbye: None,
+            failure: None,
         };
         let connect = connect_packet(options).map_err(|error| protocol(&options.address, error))?;
         let events = link.protocol.send(connect);
-        link.take(events)?;
+        link.obey(events)?;
         timeout(CONNECT_TIMEOUT, link.until_accepted()).await.map_err(|_| late("waiting for CONNACK"))??;
         if !options.subscribe.is_empty() {
             link.subscribe(&options.subscribe)?;
@@ -180,8 +182,8 @@ impl Link {
     }
 
     async fn until_accepted(&mut self) -> Result<(), ConnectError> {
-        self.flush().await?;
         while !self.connected {
+            self.flush().await?;
             // Nothing but CONNACK can come before CONNACK, so no notice is lost here.
             self.next().await?;
         }
@@ -207,9 +209,9 @@ impl Link {
         if events.iter().any(too_large) {
             // Nothing was sent, and the id can be used again.
             let released = packet_id.map(|id| self.protocol.release_packet_id(id));
-            return self.take(released.unwrap_or_default()).map(|_| Handed::TooLarge);
+            return self.obey(released.unwrap_or_default()).map(|()| Handed::TooLarge);
         }
-        self.take(events)?;
+        self.obey(events)?;
         Ok(packet_id.map_or(Handed::ForGood, Handed::Awaits))
     }
 
@@ -259,48 +261,55 @@ impl Link {
         Ok(())
     }
 
-    /// Waits for bytes or for a timer, and says what came of it. May be dropped while it waits.
+    /// Waits for bytes or for a timer, and says what came of it; the caller flushes. May be dropped while it waits.
     pub(super) async fn next(&mut self) -> Result<Vec<Notice>, ConnectError> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
         let far = Instant::now() + Duration::from_secs(86_400);
         let (ping_at, pong_by) = (self.ping_at.unwrap_or(far), self.pong_by.unwrap_or(far));
         self.inbox.reserve(READ_BYTES);
-        let notices = tokio::select! {
+        // No branch waits again after it was chosen, so that a dropped wait loses nothing; answers stay in the outbox.
+        tokio::select! {
             read = self.stream.read_buf(&mut self.inbox) => {
                 let length = read
                     .map_err(|source| ConnectError::Broken { address: self.address.clone(), source })?;
                 if length == 0 {
                     return Err(self.closed());
                 }
-                self.receive()?
+                Ok(self.receive())
             }
             () = sleep_until(ping_at) => {
                 self.ping_at = None;
                 let events = self.protocol.notify_timer_fired(TimerKind::PingreqSend);
-                self.take(events)?
+                self.obey(events).map(|()| Vec::new())
             }
             () = sleep_until(pong_by) => {
                 self.pong_by = None;
                 let source = io::Error::new(io::ErrorKind::TimedOut, "no answer to a ping");
-                return Err(ConnectError::Broken { address: self.address.clone(), source });
+                Err(ConnectError::Broken { address: self.address.clone(), source })
             }
-        };
-        self.flush().await?;
-        Ok(notices)
+        }
     }
 
-    fn receive(&mut self) -> Result<Vec<Notice>, ConnectError> {
+    /// What was read before a failure is told first, the failure with the next wait.
+    fn receive(&mut self) -> Vec<Notice> {
         let bytes = self.inbox.split();
         let mut cursor = Cursor::new(&bytes[..]);
         let mut notices = Vec::new();
-        while (cursor.position() as usize) < bytes.len() {
+        while (cursor.position() as usize) < bytes.len() && self.failure.is_none() {
             let events = self.protocol.recv(&mut cursor);
-            notices.extend(self.take(events)?);
+            self.failure = self.take(events, &mut notices).err();
         }
-        Ok(notices)
+        notices
     }
 
-    fn take(&mut self, events: Vec<Event>) -> Result<Vec<Notice>, ConnectError> {
-        let mut notices = Vec::new();
+    /// Does what the state machine asks for outside of a read, where nothing can have been received.
+    fn obey(&mut self, events: Vec<Event>) -> Result<(), ConnectError> {
+        self.take(events, &mut Vec::new())
+    }
+
+    fn take(&mut self, events: Vec<Event>, notices: &mut Vec<Notice>) -> Result<(), ConnectError> {
         let mut failure = None;
         for event in events {
             match event {
@@ -315,7 +324,7 @@ impl Link {
                 Event::NotifyPacketIdReleased(_) => {}
             }
         }
-        failure.map_or(Ok(notices), Err)
+        failure.map_or(Ok(()), Err)
     }
 
     fn set_timer(&mut self, kind: TimerKind, at: Option<Instant>) {
@@ -409,7 +418,7 @@ impl Link {
                 .into(),
         };
         let events = self.protocol.send(packet);
-        self.take(events).map(drop)
+        self.obey(events)
     }
 }
 
