@@ -81,13 +81,33 @@ export function ageSeconds(iso: string, nowMs: number): number {
   return (nowMs - Date.parse(iso)) / 1000;
 }
 
-/** The value of a `datetime-local` field for an instant, in the viewer's zone, to the second. */
+/** What a field for a time shows, in the viewer's zone, to the second. Browsers' own fields follow their locale's order. */
 export function toLocalField(at: Date): string {
-  return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}T${clockText(at)}`;
+  return `${dateText(at)} ${clockText(at)}`;
 }
 
-/** The instant of a `datetime-local` field; `null` while it is empty or half typed. */
+/** The year, month (from 1) and day of `22-Nov-2026`; `null` for anything that is no date. */
+function dateParts(text: string): [number, number, number] | null {
+  const parts = /^(\d{1,2})-([A-Za-z]{3})-(\d{4})$/.exec(text);
+  if (!parts) return null;
+  const month = MONTHS.findIndex((name) => name.toLowerCase() === (parts[2] as string).toLowerCase()) + 1;
+  const [year, day] = [Number(parts[3]), Number(parts[1])];
+  const real = new Date(Date.UTC(year, month - 1, day));
+  return month > 0 && real.getUTCMonth() === month - 1 && real.getUTCDate() === day ? [year, month, day] : null;
+}
+
+/** The instant of a field such as `22-Nov-2026 14:05` or `… 14:05:09`; `null` while it is empty, half typed or no time. */
 export function fromLocalField(text: string): string | null {
-  const at = new Date(text);
-  return text === "" || Number.isNaN(at.getTime()) ? null : at.toISOString();
+  const parts = /^(\S+)\s+(\d{1,2}):(\d{2})(?::(\d{2}))?$/.exec(text.trim());
+  const date = parts ? dateParts(parts[1] as string) : null;
+  if (!parts || !date) return null;
+  const [hour, minute, second] = [Number(parts[2]), Number(parts[3]), Number(parts[4] ?? 0)];
+  if (hour > 23 || minute > 59 || second > 59) return null;
+  return new Date(date[0], date[1] - 1, date[2], hour, minute, second).toISOString();
+}
+
+/** `1945-07-14` from `14-Jul-1945`; `null` for anything that is no date. */
+export function fromDateField(text: string): string | null {
+  const date = dateParts(text.trim());
+  return date && `${date[0]}-${two(date[1])}-${two(date[2])}`;
 }

@@ -11,6 +11,9 @@ const RETRY_MS = [500, 1_000, 2_000, 5_000] as const;
 
 const EVENTS = ["hello", "vitals", "alert", "device", "quarantine", "assignment", "beat", "reset", "signed-out"] as const;
 
+/** `EventSource.CLOSED`. */
+const CLOSED = 2;
+
 export type LinkState = "connecting" | "live" | "lost";
 
 export interface LinkStatus {
@@ -38,6 +41,7 @@ export class LiveLink {
   readonly #events = new Set<Listener>();
   readonly #changes = new Set<() => void>();
   readonly #opened = new Set<(position: string | null) => void>();
+  readonly #refused = new Set<() => void>();
   readonly #watch: ReturnType<typeof setInterval>;
   #closed = false;
 
@@ -83,6 +87,12 @@ export class LiveLink {
     return () => this.#opened.delete(listener);
   }
 
+  /** Called when the server refused the stream: the session may be over. */
+  onRefused(listener: () => void): () => void {
+    this.#refused.add(listener);
+    return () => this.#refused.delete(listener);
+  }
+
   close(): void {
     this.#closed = true;
     clearInterval(this.#watch);
@@ -90,6 +100,7 @@ export class LiveLink {
     this.#events.clear();
     this.#changes.clear();
     this.#opened.clear();
+    this.#refused.clear();
   }
 
   #disconnect(): void {
@@ -125,7 +136,9 @@ export class LiveLink {
     }
     source.addEventListener("error", () => {
       // The browser resumes by itself (readyState CONNECTING); a refusal or a bad answer closes for good.
-      if (source === this.#source && source.readyState === 2) this.#retryLater();
+      if (source !== this.#source || source.readyState !== CLOSED) return;
+      this.#refused.forEach((tell) => tell());
+      this.#retryLater();
     });
   }
 

@@ -32,10 +32,10 @@ export function BoardPage({ wardId }: { wardId: string }) {
               {data.tiles.filter((tile) => tile.patient !== null).length} of {data.tiles.length} beds taken, {raised} unanswered {raised === 1 ? "alert" : "alerts"}
             </span>
             <button type="button" aria-pressed={privacy} onClick={() => prefer({ privacy: !privacy })}>
-              <Icon name="eye" /> {privacy ? "Initials" : "Names"}
+              <Icon name="eye" /> Initials only
             </button>
             <button type="button" aria-pressed={view === "table"} onClick={() => setView(view === "tiles" ? "table" : "tiles")}>
-              {view === "tiles" ? "Table view" : "Tile view"}
+              Table
             </button>
           </>
         }

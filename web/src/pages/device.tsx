@@ -5,7 +5,7 @@ import { useState } from "react";
 
 import { ApiError, explain, get, post, put } from "../api/client.ts";
 import type { Assignment, ClockRule, Device, DeviceState } from "../api/types.ts";
-import { ageSeconds, agoText, fromLocalField, instantText, toLocalField, zoneText } from "../format/time.ts";
+import { ageSeconds, agoText, fromLocalField, instantText, toLocalField } from "../format/time.ts";
 import { useLiveEvent, useNow } from "../live/context.tsx";
 import { Link } from "../router.tsx";
 import { useRole } from "../session.tsx";
@@ -13,6 +13,7 @@ import { AssignDialog } from "../ui/assign.tsx";
 import { Dialog, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { LinkBadge } from "../ui/device-state.tsx";
 import { mayManageDevices } from "../ui/roles.ts";
+import { TimeField } from "../ui/time-field.tsx";
 
 export function clockText(clock: ClockRule): string {
   switch (clock.rule) {
@@ -162,9 +163,7 @@ function EndDialog({ assignment, onClose, onDone }: DialogProps & { assignment: 
           if (at !== null) send.mutate();
         }}
       >
-        <Field label={`End (${zoneText(new Date())})`}>
-          <input type="datetime-local" step={1} required value={end} onChange={(event) => setEnd(event.target.value)} />
-        </Field>
+        <TimeField label="End" required value={end} onChange={setEnd} />
         {send.isError && (
           <p className="message message-bad" role="alert">
             {explain(send.error)}

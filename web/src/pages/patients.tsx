@@ -6,6 +6,7 @@ import { useState } from "react";
 import { explain, get, post } from "../api/client.ts";
 import type { PatientLine, Place } from "../api/types.ts";
 import { bornText, fullName, genderText } from "../format/people.ts";
+import { fromDateField } from "../format/time.ts";
 import { Link, navigate } from "../router.tsx";
 import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { usePatientSearch } from "../ui/search.tsx";
@@ -77,8 +78,9 @@ function NewPatient({ onClose }: { onClose: () => void }) {
   const places = usePlaces();
   const [form, setForm] = useState({ family: "", given: "", birth_date: "", gender: "unknown", record_number: "", place_id: "" });
   const set = (key: keyof typeof form) => (event: { target: { value: string } }) => setForm({ ...form, [key]: event.target.value });
+  const badDate = form.birth_date.trim() !== "" && fromDateField(form.birth_date) === null;
   const save = useMutation({
-    mutationFn: () => post<PatientLine>("/patients", { ...form, birth_date: form.birth_date || null, place_id: form.place_id || null }),
+    mutationFn: () => post<PatientLine>("/patients", { ...form, birth_date: fromDateField(form.birth_date), place_id: form.place_id || null }),
     onSuccess: (patient) => {
       onClose();
       navigate(`/patients/${patient.id}`);
@@ -98,8 +100,8 @@ function NewPatient({ onClose }: { onClose: () => void }) {
         <Field label="Given name">
           <input required value={form.given} onChange={set("given")} />
         </Field>
-        <Field label="Born" hint="Leave empty where it is not known">
-          <input type="date" value={form.birth_date} onChange={set("birth_date")} />
+        <Field label="Born" hint="As 14-Jul-1945; leave empty where it is not known">
+          <input autoComplete="off" aria-invalid={badDate} value={form.birth_date} onChange={set("birth_date")} />
         </Field>
         <Field label="Gender">
           <select value={form.gender} onChange={set("gender")}>
@@ -134,7 +136,7 @@ function NewPatient({ onClose }: { onClose: () => void }) {
           <button type="button" onClick={onClose}>
             Cancel
           </button>
-          <button type="submit" className="primary" disabled={save.isPending}>
+          <button type="submit" className="primary" disabled={save.isPending || badDate}>
             Take in
           </button>
         </div>

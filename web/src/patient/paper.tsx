@@ -91,7 +91,9 @@ function Live({ chart, waves, gain }: { chart: PatientChart; waves: SeriesInfo[]
             <div className={isVoltage(series) ? "paper" : "paper paper-low"} data-strip={JSON.stringify(mark)} />
             {isVoltage(series) && <CalibrationPulse gain={gain} />}
             <figcaption>
-              <strong>{series.display}</strong> {scaleText(series, gain)}
+              <span className="paper-label">
+                <strong>{series.display}</strong> {scaleText(series, gain)}
+              </span>
               <span className="strip-note">{stripNote(strips.get(id), linkLost)}</span>
             </figcaption>
           </figure>
@@ -153,18 +155,7 @@ function History({ chart, waves, gain }: { chart: PatientChart; waves: SeriesInf
         <button type="button" onClick={() => setEnd(newest())}>
           Newest
         </button>
-        <label>
-          Starts at{" "}
-          <input
-            type="datetime-local"
-            step={1}
-            value={toLocalField(new Date(from))}
-            onChange={(event) => {
-              const at = fromLocalField(event.target.value);
-              if (at !== null) setEnd(Math.min(newest(), Date.parse(at) + pageMs));
-            }}
-          />
-        </label>
+        <GoTo key={from} from={from} onGo={(at) => setEnd(Math.min(newest(), at + pageMs))} />
       </div>
       <input
         className="history-slider"
@@ -187,13 +178,38 @@ function History({ chart, waves, gain }: { chart: PatientChart; waves: SeriesInf
             <figure key={row} className="paper-row">
               <Row history={found.data} from={from + row * rowMs} ms={rowMs} width={width} gain={isVoltage(series) ? gain : null} measure={series.measure} />
               <figcaption>
-                <strong>{clockText(new Date(from + row * rowMs))}</strong> {dateText(new Date(from + row * rowMs))}{" "}
-                {row === 0 && `${series.display}, ${scaleText(series, gain)}`}
+                <span className="paper-label">
+                  <strong>{clockText(new Date(from + row * rowMs))}</strong> {dateText(new Date(from + row * rowMs))}{" "}
+                  {row === 0 && `${series.display}, ${scaleText(series, gain)}`}
+                </span>
               </figcaption>
             </figure>
           ))}
       </div>
     </>
+  );
+}
+
+/** Where the page starts, as a field: a time typed in is gone to with Enter. */
+function GoTo({ from, onGo }: { from: number; onGo: (ms: number) => void }) {
+  const [text, setText] = useState(() => toLocalField(new Date(from)));
+  const at = fromLocalField(text);
+  return (
+    <form
+      className="controls"
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (at !== null) onGo(Date.parse(at));
+      }}
+    >
+      <label>
+        Starts at{" "}
+        <input size={20} autoComplete="off" spellCheck={false} aria-invalid={at === null} value={text} onChange={(event) => setText(event.target.value)} />
+      </label>
+      <button type="submit" disabled={at === null}>
+        Go
+      </button>
+    </form>
   );
 }
 

@@ -64,7 +64,7 @@ export class Channel {
     const elapsed = Math.max(0, nowMs - this.#advancedAt);
     this.#advancedAt = nowMs;
     const from = this.#playMs;
-    if (from === null || Math.abs(target - from - elapsed) > JUMP_MS) {
+    if (from === null || elapsed > JUMP_MS || Math.abs(target - from - elapsed) > JUMP_MS) {
       this.#playMs = target;
       return { from: target, to: target, jumped: true };
     }

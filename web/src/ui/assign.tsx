@@ -6,10 +6,11 @@ import { useState } from "react";
 import { ApiError, explain, post } from "../api/client.ts";
 import type { Assignment, PatientLine } from "../api/types.ts";
 import { bornText, fullName } from "../format/people.ts";
-import { fromLocalField, toLocalField, zoneText } from "../format/time.ts";
+import { fromLocalField, toLocalField } from "../format/time.ts";
 import { usePlaces } from "../pages/patients.tsx";
 import { Dialog, Field } from "./basics.tsx";
 import { PatientPicker } from "./search.tsx";
+import { TimeField } from "./time-field.tsx";
 
 interface AssignProps {
   device: { id: string; name: string };
@@ -76,12 +77,8 @@ export function AssignDialog({ device, suggestedStart, onClose, onDone }: Assign
             </select>
           </Field>
         )}
-        <Field label={`From (${zoneText(new Date())})`} hint="Readings measured from this time on belong to the patient or place">
-          <input type="datetime-local" step={1} required value={start} onChange={(event) => setStart(event.target.value)} />
-        </Field>
-        <Field label="Until" hint="Leave empty while the device stays">
-          <input type="datetime-local" step={1} value={end} onChange={(event) => setEnd(event.target.value)} />
-        </Field>
+        <TimeField label="From" hint="Readings measured from this time on belong to the patient or place" required value={start} onChange={setStart} />
+        <TimeField label="Until" hint="Leave empty while the device stays" value={end} onChange={setEnd} />
         {send.isError && (
           <p className="message message-bad" role="alert">
             {overlap ? `${explain(send.error)} End the other assignment first, or choose another time.` : explain(send.error)}
@@ -91,7 +88,7 @@ export function AssignDialog({ device, suggestedStart, onClose, onDone }: Assign
           <button type="button" onClick={onClose}>
             Cancel
           </button>
-          <button type="submit" className="primary" disabled={send.isPending || subject === undefined || startAt === null}>
+          <button type="submit" className="primary" disabled={send.isPending || subject === undefined || startAt === null || (end.trim() !== "" && fromLocalField(end) === null)}>
             Assign
           </button>
         </div>

@@ -84,7 +84,7 @@ export function HexView({ hex, explained, fault = null }: HexProps) {
       )}
       {explained.length > 0 && (
         <div className="table-scroll">
-          <table className="fields">
+          <table className="fields stack-table">
             <thead>
               <tr>
                 <th scope="col">Offset</th>
@@ -101,10 +101,14 @@ export function HexView({ hex, explained, fault = null }: HexProps) {
                   onMouseEnter={() => setLit(index)}
                   onMouseLeave={() => setLit(null)}
                 >
-                  <td className="mono">{field.offset}</td>
-                  <td>{field.name}</td>
-                  <td className="mono">{field.raw_hex.length > 24 ? `${field.raw_hex.slice(0, 24)}…` : field.raw_hex}</td>
-                  <td>{field.meaning}</td>
+                  <td className="mono" data-label="Offset">
+                    {field.offset}
+                  </td>
+                  <td data-label="Field">{field.name}</td>
+                  <td className="mono" data-label="Bytes">
+                    {field.raw_hex.length > 24 ? `${field.raw_hex.slice(0, 24)}…` : field.raw_hex}
+                  </td>
+                  <td data-label="Meaning">{field.meaning}</td>
                 </tr>
               ))}
             </tbody>

@@ -4,7 +4,7 @@ import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { type ReactNode, useEffect, useRef, useState } from "react";
 
 import { get } from "../api/client.ts";
-import type { Alert, WardLine } from "../api/types.ts";
+import type { Alert, Session, WardLine } from "../api/types.ts";
 import { spokenAlert } from "../format/alerts.ts";
 import { agoText, clockText, dateText, zoneText } from "../format/time.ts";
 import { LinkProvider, useLinkStatus, useLiveEvent, useNow } from "../live/context.tsx";
@@ -27,12 +27,18 @@ export function Shell({ scope, children }: { scope: string; children: ReactNode 
   const { end } = useSession();
   useEffect(() => {
     const opened = new LiveLink();
-    const stop = opened.onEvent((event) => {
+    opened.onEvent((event) => {
       if (event.type === "signed-out") end("expired");
+    });
+    opened.onRefused(() => {
+      get<Session>("/session").then(
+        (session) => session.state !== "signed-in" && end("expired"),
+        // Unreachable: the link says so by itself.
+        () => undefined,
+      );
     });
     setLink(opened);
     return () => {
-      stop();
       opened.close();
     };
   }, [end]);
