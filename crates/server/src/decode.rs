@@ -175,7 +175,7 @@ mod tests {
     fn a_heart_rate_is_shown_with_its_offsets() {
         // Bluetooth Heart Rate Service 1.0, 3.1: flags 0 (8-bit value), 72 beats a minute.
         let text = decoded("gatt/2a37", &[0x00, 0x48]);
-        assert!(text.contains("offset") && text.contains("heart-rate 72"), "{text}");
+        assert!(text.contains("offset") && text.contains("heart_rate 72"), "{text}");
     }
 
     #[test]

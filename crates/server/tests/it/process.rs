@@ -1,0 +1,168 @@
+//! The binary as a child process, and what it says.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Longest wait for the line that says "ready": opening, keys and certificates on a busy machine.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+/// Longest wait for the end of a process that was asked to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// The binary under test.
+pub fn auscult() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_auscult"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AUSCULT_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs it to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    auscult().args(arguments).output().unwrap()
+}
+
+/// Runs it to its end, which must be a success; its standard output.
+pub fn succeed(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?} ended with {}: {errors}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs it to its end, which must be a failure; its standard error.
+pub fn refuse(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A data directory and its key, elsewhere.
+pub struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place { directory };
+        succeed(&["key", "generate", place.key().to_str().unwrap()]);
+        place
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    pub fn key(&self) -> PathBuf {
+        self.path("key")
+    }
+
+    /// Arguments that name both.
+    pub fn arguments(&self) -> [String; 4] {
+        let shown = |path: PathBuf| path.to_str().unwrap().to_owned();
+        ["--data".into(), shown(self.data()), "--key-file".into(), shown(self.key())]
+    }
+}
+
+/// A running child; killed when dropped.
+pub struct Server {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    log: PathBuf,
+    /// What it printed when it was ready.
+    pub ready: Value,
+}
+
+impl Server {
+    /// Serves a place on free ports and waits until it is ready.
+    pub fn serve(place: &Place, more: &[&str]) -> Self {
+        let mut command = auscult();
+        command.arg("serve").args(place.arguments()).args(more);
+        command.args(["--web", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0"]);
+        command.arg("--print-json");
+        Self::start(command, place.path("log.txt"))
+    }
+
+    /// Starts a command that prints a line of JSON when it is ready.
+    pub fn start(mut command: Command, log: PathBuf) -> Self {
+        let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (mut stdout, line) = first_line(stdout, &log);
+        let ready = serde_json::from_str(&line).unwrap_or_else(|error| {
+            let _ = child.kill();
+            let mut rest = String::new();
+            let _ = stdout.read_to_string(&mut rest);
+            panic!("\"{line}{rest}\" is no line of JSON ({error}); log: {}", read(&log));
+        });
+        Server { child, stdout, log, ready }
+    }
+
+    pub fn address(&self, name: &str) -> String {
+        self.ready[name].as_str().unwrap_or_else(|| panic!("no {name} in {}", self.ready)).to_owned()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        read(&self.log)
+    }
+
+    /// Ends it without any warning, as a crash does.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to stop; how it ended, and what else it printed.
+    pub fn stop(mut self) -> (ExitStatus, String) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> (ExitStatus, String) {
+        let mut rest = String::new();
+        let asked = Instant::now();
+        // Standard output ends with the process.
+        self.stdout.read_to_string(&mut rest).unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(asked.elapsed() < STOP_LIMIT, "it took {:?} to end; log: {}", asked.elapsed(), self.log());
+        (status, rest)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn first_line(mut stdout: BufReader<ChildStdout>, log: &Path) -> (BufReader<ChildStdout>, String) {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let _ = stdout.read_line(&mut line);
+        let _ = sender.send((stdout, line));
+    });
+    receiver
+        .recv_timeout(READY_LIMIT)
+        .unwrap_or_else(|_| panic!("not ready within {READY_LIMIT:?}; log: {}", read(log)))
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
