@@ -66,7 +66,8 @@ pub(super) async fn perform(
 
 /// The rows whose moment lies in the window `[from, until)` of the play, each with its moment.
 ///
-/// The heart rate is left out: the transmitter of the bed counts it from the curve that is on the screen.
+/// Two parameters are left out: the heart rate, which the transmitter of the bed counts from the curve that is on
+/// the screen, and the saturation, which in the stays comes from blood samples and not from an oximeter.
 fn due(stay: &Stay, speed: f64, window: Window) -> Vec<(Duration, StayRow)> {
     let first = stay.rows.first().map_or(0, |row| row.minute);
     // After the last row the stay begins again, an hour later.
@@ -79,8 +80,12 @@ fn due(stay: &Stay, speed: f64, window: Window) -> Vec<(Duration, StayRow)> {
     let last = (window.1.as_nanos() / round.as_nanos().max(1)) as u32;
     (rounds..=last)
         .flat_map(|number| stay.rows.iter().map(move |row| (moment(row, number), *row)))
-        .filter(|(at, row)| *at >= window.0 && *at < window.1 && row.measure != HEART_RATE)
+        .filter(|(at, row)| *at >= window.0 && *at < window.1 && is_played(row.measure))
         .collect()
+}
+
+fn is_played(measure: Measure) -> bool {
+    measure != HEART_RATE && measure != OXYGEN_SATURATION
 }
 
 /// Panels where components share a moment, scalars for the rest.
@@ -171,7 +176,7 @@ mod tests {
                 }
             }
             let mut expected: HashMap<(u32, u16), usize> = HashMap::new();
-            for row in stay.rows.iter().filter(|row| row.measure != HEART_RATE) {
+            for row in stay.rows.iter().filter(|row| is_played(row.measure)) {
                 *expected.entry((row.minute, row.measure.number)).or_default() += 1;
             }
             // The last window may reach into the next round.
