@@ -1,0 +1,73 @@
+//! The browser tests: the real server, a real browser, a person's ways through the app. Prints `N passed, N failed`.
+
+import { mkdirSync } from "node:fs";
+
+import { complaints, launch, PHONE, SHOTS, signIn, WIDE } from "./browser.mjs";
+import { startDemo } from "./server.mjs";
+import { tests } from "./tests.mjs";
+
+/** Longest time for one test, in ms. */
+const TEST_MS = 120_000;
+/** Longest wait for one thing to appear, in ms: the machine may be busy with other tests. */
+const STEP_MS = 30_000;
+
+const only = process.argv.slice(2);
+mkdirSync(SHOTS, { recursive: true });
+
+const demo = await startDemo();
+let browser = null;
+let [passed, failed] = [0, 0];
+
+async function run(name, test) {
+  const noted = [];
+  const contexts = [];
+  /** A new browser session; signed in with the state of the first unless told otherwise. */
+  const open = async ({ size = WIDE, theme = "light", signedIn = true, reducedMotion = "reduce" } = {}) => {
+    const context = await browser.newContext({ viewport: size, colorScheme: theme, reducedMotion, storageState: signedIn ? state : undefined });
+    context.setDefaultTimeout(STEP_MS);
+    context.on("page", (page) => complaints(page, noted));
+    contexts.push(context);
+    return context.newPage();
+  };
+  const started = Date.now();
+  let timer;
+  try {
+    await Promise.race([
+      test({ demo, open }),
+      new Promise((_, reject) => {
+        timer = setTimeout(() => reject(new Error(`took longer than ${TEST_MS / 1000} s`)), TEST_MS);
+      }),
+    ]);
+    if (noted.length > 0) throw new Error(`the page complained: ${[...new Set(noted)].join("; ")}`);
+    passed += 1;
+    console.log(`ok    ${name} (${((Date.now() - started) / 1000).toFixed(1)} s)`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAIL  ${name}\n      ${String(error?.message ?? error).split("\n").slice(0, 12).join("\n      ")}`);
+    const page = contexts.at(-1)?.pages().at(-1);
+    await page?.screenshot({ path: `${SHOTS}failed-${name.replace(/\W+/g, "-")}.png` }).catch(() => undefined);
+  } finally {
+    clearTimeout(timer);
+    for (const context of contexts) await context.close().catch(() => undefined);
+  }
+}
+
+let state;
+try {
+  browser = await launch();
+  const context = await browser.newContext({ viewport: PHONE });
+  await signIn(await context.newPage(), demo);
+  state = await context.storageState();
+  await context.close();
+  for (const [name, test] of Object.entries(tests)) {
+    if (only.length === 0 || only.some((part) => name.includes(part))) await run(name, test);
+  }
+} catch (error) {
+  failed += 1;
+  console.log(`FAIL  getting started\n      ${error?.stack ?? error}`);
+} finally {
+  await browser?.close().catch(() => undefined);
+  await demo.end();
+}
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed === 0 && passed > 0 ? 0 : 1;

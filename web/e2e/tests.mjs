@@ -1,0 +1,276 @@
+//! What a person does with the app, step by step.
+
+import assert from "node:assert/strict";
+
+import { api, PHONE, SHOTS, signIn, violations, WIDE } from "./browser.mjs";
+
+/** Longest wait for the demonstration to do something by itself, in ms. */
+const HAPPENS_MS = 90_000;
+
+/** The ward with the most patients; the demonstration has at least one. */
+async function ward(page) {
+  const { wards } = await api(page, "/wards");
+  assert.ok(wards.length > 0, "the demonstration has no ward");
+  return wards.reduce((best, one) => (one.patients > best.patients ? one : best));
+}
+
+async function board(page) {
+  return api(page, `/wards/${(await ward(page)).id}/board`);
+}
+
+/** A patient with values, and with waveforms where the ward has any. */
+async function somebody(page) {
+  const { tiles } = await board(page);
+  const taken = tiles.filter((tile) => tile.patient && tile.vitals.length > 0);
+  assert.ok(taken.length > 0, "no bed of the demonstration has a patient with values");
+  return (taken.find((tile) => tile.strips.length > 0) ?? taken[0]).patient;
+}
+
+/** Every page of the app: name, path, and what must be on it before it counts as shown. */
+async function pages(page) {
+  const { devices } = await api(page, "/devices");
+  const patient = await somebody(page);
+  return [
+    ["wards", "/wards", ".ward-card"],
+    ["board", `/wards/${(await ward(page)).id}`, ".tile .reading-value"],
+    ["patient", `/patients/${patient.id}`, ".uplot"],
+    ["patients", "/patients", "input[type=search]"],
+    ["alerts", "/alerts", ".inbox"],
+    ["devices", "/devices", "tbody tr"],
+    ["device", `/devices/${devices[0].id}`, ".facts"],
+    ["quarantine", "/quarantine", ".filters"],
+    ["audit", "/audit", "tbody tr"],
+    ["users", "/users", "tbody tr"],
+  ];
+}
+
+async function show(page, demo, [, path, ready]) {
+  await page.goto(demo.address + path);
+  await page.waitForSelector(ready);
+  await page.waitForSelector(".pill-live");
+}
+
+const tests = {};
+export { tests };
+
+tests["sign-in refuses a wrong password and takes the right one"] = async ({ demo, open }) => {
+  const page = await open({ signedIn: false });
+  await page.goto(`${demo.address}/alerts`);
+  await page.fill("input[name=username]", demo.user);
+  await page.fill("input[name=password]", "not the password at all");
+  await page.click("button[type=submit]");
+  await page.waitForSelector("[role=alert]");
+  assert.match(await page.textContent("[role=alert]"), /not right/);
+  assert.equal(await page.inputValue("input[name=password]"), "", "the wrong password stays in the field");
+  assert.deepEqual(await violations(page), []);
+  await page.screenshot({ path: `${SHOTS}sign-in.png` });
+  await page.fill("input[name=password]", demo.password);
+  await page.click("button[type=submit]");
+  await page.waitForSelector("h1:has-text('Alerts')");
+};
+
+tests["the ward board moves"] = async ({ demo, open }) => {
+  const page = await open({ theme: "dark" });
+  await show(page, demo, ["board", `/wards/${(await openedWard(page, demo)).id}`, ".tile .reading-value"]);
+  const texts = () => page.$$eval(".tile .reading-value", (found) => found.map((one) => one.textContent).join(" "));
+  const first = await texts();
+  await page.waitForFunction((old) => [...document.querySelectorAll(".tile .reading-value")].map((one) => one.textContent).join(" ") !== old, first);
+  const ages = await page.$$eval(".tile .reading-age", (found) => found.map((one) => one.textContent).join(" "));
+  await page.waitForFunction((old) => [...document.querySelectorAll(".tile .reading-age")].map((one) => one.textContent).join(" ") !== old, ages);
+};
+
+tests["live strips draw"] = async ({ demo, open }) => {
+  const page = await open({ theme: "dark" });
+  await show(page, demo, ["board", `/wards/${(await openedWard(page, demo)).id}`, ".strip[data-strip]"]);
+  await page.waitForFunction(() => [...document.querySelectorAll(".strip[data-strip] .strip-note")].some((note) => note.textContent === ""), null, { timeout: HAPPENS_MS });
+  const strip = await page.evaluateHandle(() => [...document.querySelectorAll(".strip[data-strip]")].find((one) => one.querySelector(".strip-note").textContent === ""));
+  const before = await strip.asElement().screenshot();
+  let changes = 0;
+  for (let tries = 0; tries < 40 && changes < 3; tries += 1) {
+    const after = await strip.asElement().screenshot();
+    if (!after.equals(before)) changes += 1;
+  }
+  assert.equal(changes, 3, "the strip's pixels do not change");
+};
+
+async function openedWard(page, demo) {
+  await page.goto(`${demo.address}/wards`);
+  await page.waitForSelector(".ward-card");
+  return ward(page);
+}
+
+tests["the board fits one screen"] = async ({ demo, open }) => {
+  const page = await open();
+  await show(page, demo, ["board", `/wards/${(await openedWard(page, demo)).id}`, ".tile .reading-value"]);
+  const over = await page.evaluate(() => document.documentElement.scrollHeight - document.documentElement.clientHeight);
+  const tiles = await page.$$eval(".tile", (found) => found.length);
+  assert.ok(tiles > 24 || over <= 0, `${tiles} beds need ${over} px more than ${WIDE.width}×${WIDE.height}`);
+};
+
+for (const theme of ["light", "dark"]) {
+  tests[`every page is accessible in the ${theme} theme`] = async ({ demo, open }) => {
+    const page = await open({ theme });
+    await openedWard(page, demo);
+    const wrong = [];
+    for (const one of await pages(page)) {
+      await show(page, demo, one);
+      wrong.push(...(await violations(page)).map((text) => `${one[0]}: ${text}`));
+      await page.screenshot({ path: `${SHOTS}${one[0]}-${theme}.png` });
+    }
+    assert.deepEqual(wrong, []);
+  };
+}
+
+tests["every page fits a phone"] = async ({ demo, open }) => {
+  const page = await open({ size: PHONE });
+  await openedWard(page, demo);
+  const wrong = [];
+  for (const one of await pages(page)) {
+    await show(page, demo, one);
+    const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    if (over > 0) wrong.push(`${one[0]} is ${over} px too wide`);
+    await page.screenshot({ path: `${SHOTS}${one[0]}-phone.png` });
+  }
+  assert.deepEqual(wrong, []);
+};
+
+tests["the keyboard alone leads to a patient and to a value's bytes"] = async ({ demo, open }) => {
+  const page = await open({ signedIn: false });
+  await page.goto(demo.address);
+  await page.waitForSelector("input[name=username]:focus");
+  await page.keyboard.type(demo.user);
+  await page.keyboard.press("Tab");
+  await page.keyboard.type(demo.password);
+  await page.keyboard.press("Enter");
+  await page.waitForSelector(".ward-card");
+  const { name } = await ward(page);
+  await tabTo(page, (element, wanted) => element.matches(".ward-card") && element.textContent.startsWith(wanted), name);
+  await page.keyboard.press("Enter");
+  await page.waitForSelector(".tile");
+  await tabTo(page, (element) => element.matches("[data-tile]"));
+  await page.keyboard.press("End");
+  await page.keyboard.press("Home");
+  for (let i = 0; i < 24 && !(await page.evaluate(() => document.activeElement.matches("a.tile"))); i += 1) await page.keyboard.press("ArrowRight");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector(".banner-name:focus");
+  await tabTo(page, (element) => element.matches(".latest-value"));
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("dialog.drawer .origin-value");
+  await page.waitForSelector("dialog.drawer .hex-row");
+  await page.screenshot({ path: `${SHOTS}provenance.png` });
+  await page.keyboard.press("Escape");
+  await page.waitForSelector(".latest-value:focus");
+  await page.keyboard.press("?");
+  await page.waitForSelector("dialog .keys");
+};
+
+/** Presses Tab until the focused element fits; the focus must be seen on the way. */
+async function tabTo(page, fits, argument) {
+  for (let i = 0; i < 80; i += 1) {
+    await page.keyboard.press("Tab");
+    const there = await page.evaluate(([source, wanted]) => new Function("element", "wanted", `return (${source})(element, wanted)`)(document.activeElement, wanted), [fits.toString(), argument]).catch(() => null);
+    if (there === true) return;
+  }
+  assert.fail(`80 presses of Tab did not lead to ${fits}`);
+}
+
+tests["the identity banner says who and what is not recorded"] = async ({ demo, open }) => {
+  const page = await open();
+  await openedWard(page, demo);
+  const patient = await somebody(page);
+  await show(page, demo, ["patient", `/patients/${patient.id}`, ".banner"]);
+  const text = await page.innerText(".banner");
+  for (const part of [`${patient.family.toLocaleUpperCase()}, ${patient.given}`, "Born", "Gender", patient.record_number, "Allergies not recorded"]) {
+    assert.ok(text.includes(part), `the banner does not say "${part}": ${text}`);
+  }
+  assert.match(text, /\d\d-[A-Z][a-z]{2}-\d{4} \(\d+[ymwd]\)/);
+  assert.ok(!(await page.title()).includes(patient.family), "the title of the tab names the patient");
+};
+
+tests["an alert is acknowledged with a note"] = async ({ demo, open }) => {
+  const page = await open();
+  await show(page, demo, ["alerts", "/alerts", ".inbox"]);
+  await page.waitForSelector("button:has-text('Acknowledge')", { timeout: HAPPENS_MS });
+  const card = page.locator(".alert-card", { has: page.locator("button:has-text('Acknowledge')") }).first();
+  const text = await card.locator(".alarm-text").textContent();
+  const { alerts } = await api(page, "/alerts?state=open");
+  const wanted = alerts.filter((alert) => alert.text === text && alert.state === "raised").map(({ id }) => id);
+  await card.locator("button:has-text('Acknowledge')").click();
+  await page.fill("dialog textarea", "seen at the bedside");
+  await page.screenshot({ path: `${SHOTS}acknowledge.png` });
+  await page.click("dialog button[type=submit]");
+  await page.waitForSelector("dialog", { state: "detached" });
+  const after = (await api(page, "/alerts?state=all")).alerts.filter(({ id }) => wanted.includes(id));
+  const taken = after.filter(({ state, steps }) => state !== "raised" && steps.some(({ note }) => note === "seen at the bedside"));
+  assert.equal(taken.length, 1, `not exactly one of the alerts "${text}" was acknowledged`);
+};
+
+tests["a quarantined reading is mended, run again and charted"] = async ({ demo, open }) => {
+  const page = await open();
+  await show(page, demo, ["quarantine", "/quarantine", ".filters"]);
+  await page.waitForSelector("tbody tr:has-text('Assigned to nobody') a", { timeout: HAPPENS_MS });
+  await page.click("tbody tr:has-text('Assigned to nobody') th a");
+  await page.waitForSelector("dialog.drawer .hex-row");
+  await page.screenshot({ path: `${SHOTS}quarantined.png` });
+  const patient = await somebody(page);
+  await page.click("dialog.drawer .mend-actions button:has-text('Assign')");
+  await page.fill("dialog [role=combobox]", patient.family);
+  await page.locator("dialog [role=option]", { hasText: patient.record_number }).first().click();
+  await page.screenshot({ path: `${SHOTS}assign.png` });
+  await page.click("dialog button.primary:has-text('Assign')");
+  await page.waitForSelector("dialog [role=combobox]", { state: "detached" });
+  await page.waitForSelector("dialog.dialog", { state: "detached" });
+  await page.click("dialog.drawer button:has-text('Run again')");
+  await page.waitForSelector("dialog.drawer .message-good:has-text('Charted')");
+};
+
+tests["limits are changed and kept"] = async ({ demo, open }) => {
+  const page = await open();
+  await openedWard(page, demo);
+  const patient = await somebody(page);
+  await show(page, demo, ["patient", `/patients/${patient.id}`, "#limits"]);
+  await page.click("button:has-text('Change')");
+  const row = page.locator("fieldset.limit-row", { hasText: "Heart rate" });
+  if ((await row.count()) === 0) await page.selectOption("dialog .field select", "heart_rate");
+  await row.getByLabel("Above").fill("10");
+  await row.getByLabel("Below").fill("40");
+  await page.waitForSelector(".limit-fault");
+  assert.ok(await page.isDisabled("dialog button[type=submit]"), "limits that contradict each other can be saved");
+  await row.getByLabel("Above").fill("143");
+  await page.click("dialog button[type=submit]");
+  await page.waitForSelector("dialog", { state: "detached" });
+  await page.waitForSelector(".limit-list:has-text('below 40 or above 143')");
+  const { limits } = await api(page, `/patients/${patient.id}`);
+  assert.equal(limits.find(({ measure }) => measure === "heart_rate").high, 143);
+};
+
+tests["a lost link is shown on the whole screen, and mends itself"] = async ({ demo, open }) => {
+  const page = await open({ theme: "dark" });
+  await show(page, demo, ["board", `/wards/${(await openedWard(page, demo)).id}`, ".tile .reading-value"]);
+  demo.freeze();
+  try {
+    await page.waitForSelector(".lost");
+    assert.match(await page.innerText(".lost"), /nothing on this screen is current/);
+    await page.waitForFunction(() => document.querySelectorAll(".tile .reading-value").length === document.querySelectorAll(".tile .reading-stale .reading-value, .tile .reading-none .reading-value").length);
+    await page.screenshot({ path: `${SHOTS}link-lost.png` });
+  } finally {
+    demo.thaw();
+  }
+  await page.waitForSelector(".lost", { state: "detached", timeout: HAPPENS_MS });
+  await page.waitForSelector(".tile .reading:not(.reading-stale):not(.reading-none) .reading-value");
+};
+
+tests["a session that ends in one tab leaves nothing in the other"] = async ({ demo, open }) => {
+  const page = await open({ signedIn: false });
+  await signIn(page, demo);
+  await show(page, demo, ["board", `/wards/${(await openedWard(page, demo)).id}`, ".tile .reading-value"]);
+  const { family } = await somebody(page);
+  assert.ok((await page.content()).includes(family.toLocaleUpperCase()));
+  const other = await page.context().newPage();
+  await other.goto(`${demo.address}/wards`);
+  await other.click("button[aria-label='Sign out']");
+  await other.waitForSelector("input[name=password]");
+  await page.waitForSelector("input[name=password]");
+  assert.match(await page.innerText("main"), /sign(ed)? (out|in)|session/i);
+  assert.ok(!(await page.content()).includes(family.toLocaleUpperCase()), "the patient's name is still on the page");
+};
