@@ -12,15 +12,7 @@ pub struct Step {
     /// What it does, in one line.
     pub about: &'static str,
     /// Does it.
-    pub run: fn(&Workshop) -> anyhow::Result<Outcome>,
-}
-
-/// How a step ended that did not fail.
-pub enum Outcome {
-    /// Everything it looks at is in order.
-    Passed,
-    /// There was nothing to look at, and why.
-    Absent(&'static str),
+    pub run: fn(&Workshop) -> anyhow::Result<()>,
 }
 
 /// What the caller asked for.
@@ -34,7 +26,6 @@ pub struct Wishes {
 
 enum Result {
     Passed,
-    Absent(&'static str),
     Failed,
     NotRun,
 }
@@ -61,8 +52,7 @@ pub fn run_all(
         out.flush()?;
         let start = Instant::now();
         let result = match (step.run)(workshop) {
-            Ok(Outcome::Passed) => Result::Passed,
-            Ok(Outcome::Absent(why)) => Result::Absent(why),
+            Ok(()) => Result::Passed,
             Err(error) => {
                 failed += 1;
                 writeln!(out, "{} failed: {error:#}", step.name)?;
@@ -85,7 +75,6 @@ fn summary(rows: &[(&'static str, Result, Duration)], out: &mut dyn Write) -> io
         match result {
             Result::Passed => writeln!(out, "{name:width$}  passed   {seconds:8.1} s")?,
             Result::Failed => writeln!(out, "{name:width$}  FAILED   {seconds:8.1} s")?,
-            Result::Absent(why) => writeln!(out, "{name:width$}  absent   {why}")?,
             Result::NotRun => writeln!(out, "{name:width$}  not run  a step before it failed")?,
         }
     }
@@ -100,11 +89,10 @@ fn summary(rows: &[(&'static str, Result, Duration)], out: &mut dyn Write) -> io
 mod tests {
     use super::*;
 
-    const STEPS: [Step; 4] = [
-        Step { name: "good", about: "passes", run: |_| Ok(Outcome::Passed) },
+    const STEPS: [Step; 3] = [
+        Step { name: "good", about: "passes", run: |_| Ok(()) },
         Step { name: "planted", about: "fails", run: |_| anyhow::bail!("planted fault") },
-        Step { name: "absent", about: "finds nothing", run: |_| Ok(Outcome::Absent("nothing there")) },
-        Step { name: "last", about: "passes", run: |_| Ok(Outcome::Passed) },
+        Step { name: "last", about: "passes", run: |_| Ok(()) },
     ];
 
     fn run(wishes: &Wishes) -> (usize, String) {
@@ -126,7 +114,6 @@ mod tests {
     fn keep_going_runs_them_all() {
         let (failed, text) = run(&Wishes { keep_going: true, ..Wishes::default() });
         assert_eq!(failed, 1);
-        assert!(text.contains("absent   absent   nothing there"), "{text}");
         assert_eq!(text.lines().last(), Some("2 passed, 1 failed"));
     }
 

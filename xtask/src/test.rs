@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
-use crate::steps::{self, Outcome, Step, Wishes};
+use crate::steps::{self, Step, Wishes};
 use crate::workshop::Workshop;
 use crate::{process, supply, tidy, tools, web};
 
@@ -19,7 +19,7 @@ const STEPS: [Step; 9] = [
     Step { name: "clippy", about: "no warning anywhere", run: clippy },
     Step { name: "rust", about: "every Rust test", run: rust },
     Step { name: "browser", about: "the real server in a real browser", run: browser },
-    Step { name: "crash", about: "the server is killed while it works, and loses nothing", run: crash },
+    Step { name: "clients", about: "real clients, and what else needs more than Rust", run: clients },
 ];
 
 /// Runs the check as the arguments wish.
@@ -55,47 +55,47 @@ fn parse(arguments: &[String]) -> anyhow::Result<Option<Wishes>> {
     Ok(Some(wishes))
 }
 
-fn tools(workshop: &Workshop) -> anyhow::Result<Outcome> {
+fn tools(workshop: &Workshop) -> anyhow::Result<()> {
     tools::check(workshop)?;
-    Ok(Outcome::Passed)
+    Ok(())
 }
 
-fn format(workshop: &Workshop) -> anyhow::Result<Outcome> {
+fn format(workshop: &Workshop) -> anyhow::Result<()> {
     process::run(&mut process::cargo(workshop, &["fmt", "--all", "--check"]))?;
-    Ok(Outcome::Passed)
+    Ok(())
 }
 
-fn tidy(workshop: &Workshop) -> anyhow::Result<Outcome> {
+fn tidy(workshop: &Workshop) -> anyhow::Result<()> {
     tidy::run(workshop)?;
-    Ok(Outcome::Passed)
+    Ok(())
 }
 
-fn licences(workshop: &Workshop) -> anyhow::Result<Outcome> {
+fn licences(workshop: &Workshop) -> anyhow::Result<()> {
     supply::run(workshop)?;
-    Ok(Outcome::Passed)
+    Ok(())
 }
 
-fn web(workshop: &Workshop) -> anyhow::Result<Outcome> {
+fn web(workshop: &Workshop) -> anyhow::Result<()> {
     web::install(workshop)?;
     web::script(workshop, "typecheck")?;
     web::script(workshop, "test")?;
     web::script(workshop, "build")?;
-    Ok(Outcome::Passed)
+    Ok(())
 }
 
-fn clippy(workshop: &Workshop) -> anyhow::Result<Outcome> {
+fn clippy(workshop: &Workshop) -> anyhow::Result<()> {
     let arguments = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     process::run(&mut process::cargo(workshop, &arguments))?;
-    Ok(Outcome::Passed)
+    Ok(())
 }
 
-fn rust(workshop: &Workshop) -> anyhow::Result<Outcome> {
+fn rust(workshop: &Workshop) -> anyhow::Result<()> {
     process::run(&mut process::cargo(workshop, &["test", "--workspace", "--locked"]))?;
-    Ok(Outcome::Passed)
+    Ok(())
 }
 
 /// The browser program starts the server itself, on a free port and fresh data, and stops it.
-fn browser(workshop: &Workshop) -> anyhow::Result<Outcome> {
+fn browser(workshop: &Workshop) -> anyhow::Result<()> {
     web::install(workshop)?;
     // Again, though the step `web` did: run alone, this step must not show an old app.
     web::script(workshop, "build")?;
@@ -108,17 +108,15 @@ fn browser(workshop: &Workshop) -> anyhow::Result<Outcome> {
     e2e.args(["run", "--prefix", "web", "e2e"]);
     e2e.env("AUSCULT_BIN", workshop.auscult("debug")).env("AUSCULT_CHROMIUM", chromium);
     process::run(&mut e2e)?;
-    Ok(Outcome::Passed)
+    Ok(())
 }
 
-/// Kept apart from the other tests because it kills processes and takes its time.
-fn crash(workshop: &Workshop) -> anyhow::Result<Outcome> {
-    if !workshop.path("crates/server/tests/crash.rs").exists() {
-        return Ok(Outcome::Absent("crates/server/tests/crash.rs is not there"));
-    }
-    let arguments = ["test", "--package", "server", "--test", "crash", "--locked", "--", "--ignored"];
+/// Tests that need a program beside Rust, marked as ignored so that plain `cargo test` needs nothing.
+fn clients(workshop: &Workshop) -> anyhow::Result<()> {
+    // The whole workspace, as in the step "rust": the same features, so nothing is compiled twice.
+    let arguments = ["test", "--workspace", "--locked", "--", "--ignored"];
     process::run(&mut process::cargo(workshop, &arguments))?;
-    Ok(Outcome::Passed)
+    Ok(())
 }
 
 #[cfg(test)]

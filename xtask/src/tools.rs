@@ -27,9 +27,15 @@ pub fn check(workshop: &Workshop) -> anyhow::Result<()> {
     println!("npm: {}", npm.trim());
     let browser = match chromium(workshop) {
         Some(browser) => browser,
-        None => install_chromium(workshop)?,
+        None => {
+            install("chromium", "a browser for the browser tests", workshop)?;
+            chromium(workshop).context("chromium was installed, and still does not start")?
+        }
     };
     println!("browser: {}", browser.display());
+    if process::find_program(&["mosquitto_pub"]).is_none() {
+        install("mosquitto-clients", "an MQTT client that nobody here wrote", workshop)?;
+    }
     Ok(())
 }
 
@@ -77,20 +83,21 @@ fn major_and_minor(version: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-fn install_chromium(workshop: &Workshop) -> anyhow::Result<PathBuf> {
+/// Installs a Debian package where we may; else says the one line to run.
+fn install(package: &str, what: &str, workshop: &Workshop) -> anyhow::Result<()> {
     const UPDATE: &str = "apt-get update";
-    const INSTALL: &str = "apt-get install -y --no-install-recommends chromium";
+    let install = format!("apt-get install -y --no-install-recommends {package}");
     let is_root =
         process::output(process::program(workshop, "id").arg("-u")).is_ok_and(|id| id.trim() == "0");
     if !is_root || process::find_program(&["apt-get"]).is_none() {
-        bail!("there is no browser for the browser tests; run: sudo sh -c '{UPDATE} && {INSTALL}'");
+        bail!("{what} is missing; run: sudo sh -c '{UPDATE} && {install}'");
     }
-    for line in [UPDATE, INSTALL] {
+    for line in [UPDATE, &install] {
         let mut words = line.split(' ');
         let mut command = process::program(workshop, words.next().unwrap_or_default());
         process::run(command.args(words).env("DEBIAN_FRONTEND", "noninteractive"))?;
     }
-    chromium(workshop).context("chromium was installed, and still does not start")
+    Ok(())
 }
 
 #[cfg(test)]

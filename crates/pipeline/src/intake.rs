@@ -129,9 +129,17 @@ pub struct Intake {
     pub(crate) queue: CommitQueue,
     pub(crate) previous: Arc<Mutex<PreviousValues>>,
     pub(crate) live: Live,
+    pub(crate) quarantine_limit_items: u64,
 }
 
 impl Intake {
+    /// The same intake with room for fewer waiting items than [`QUARANTINE_LIMIT_ITEMS`].
+    #[must_use]
+    pub fn with_quarantine_limit(mut self, items: u64) -> Self {
+        self.quarantine_limit_items = items.min(QUARANTINE_LIMIT_ITEMS);
+        self
+    }
+
     /// Now, by the injected clock.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
@@ -228,7 +236,7 @@ impl Intake {
         }
         if !quarantined.is_empty() {
             let count = self.store.quarantine_count();
-            if count.items >= QUARANTINE_LIMIT_ITEMS || count.bytes >= QUARANTINE_LIMIT_BYTES {
+            if count.items >= self.quarantine_limit_items || count.bytes >= QUARANTINE_LIMIT_BYTES {
                 return Err(IntakeError::QuarantineFull);
             }
         }

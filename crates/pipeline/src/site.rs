@@ -97,6 +97,7 @@ impl Site {
             queue,
             previous: Arc::default(),
             live: live.clone(),
+            quarantine_limit_items: crate::intake::QUARANTINE_LIMIT_ITEMS,
         };
         recall_heard(store.as_ref(), &registry, &live).map_err(StartError::Store)?;
         let site = Arc::new(Site {

@@ -1,7 +1,9 @@
 //! The loop: frames become charted readings; what is refused waits in quarantine and lands where it belongs.
 
 use clinical_model::decimal::Decimal;
-use clinical_model::{ClockRule, Device, DeviceId, FrameKind, Interval, QuarantineReason, Subject, Timestamp};
+use clinical_model::{
+    ClockRule, Device, DeviceId, FrameKind, Interval, QuarantineReason, Subject, Timestamp,
+};
 use clinical_model::{Findings, measure};
 use pipeline::audited::Act;
 use pipeline::desk::{DeskError, Rerun};
@@ -9,8 +11,8 @@ use pipeline::{EntryOutcome, IntakeError};
 use store::{Actor, AuditAction, AuditQuery};
 
 use crate::site::{
-    KEY, MONITOR, NURSE, PATIENT, START_S, SetClock, assignment, device, eventually, frame, furnish, heart_rate, open,
-    send,
+    KEY, MONITOR, NURSE, PATIENT, START_S, SetClock, assignment, device, eventually, frame, furnish,
+    heart_rate, open, send,
 };
 
 const CUFF: DeviceId = DeviceId::from_bytes([8; 16]);
@@ -41,7 +43,8 @@ async fn a_blood_pressure_goes_from_the_cuff_to_the_chart_with_its_provenance() 
     furnish(&site);
     let receipt = send(&site, MONITOR, FrameKind::Gatt(0x2A35), &CUFF_FRAME).await;
     assert!(receipt.group > 0);
-    let expected = [("diastolic", "80"), ("mean_pressure", "93"), ("pulse_rate_cuff", "72"), ("systolic", "120")];
+    let expected =
+        [("diastolic", "80"), ("mean_pressure", "93"), ("pulse_rate_cuff", "72"), ("systolic", "120")];
     assert_eq!(latest(&site), expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
 
     let EntryOutcome::Committed { facts } = &receipt.entries[0] else { panic!("{receipt:?}") };
@@ -67,7 +70,9 @@ async fn an_unassigned_device_waits_and_lands_with_its_original_time_once_assign
     furnish(&site);
     site.add_device(Actor::System, device(CUFF, "Cuff 1")).unwrap();
     let receipt = send(&site, CUFF, FrameKind::Gatt(0x2A35), &CUFF_FRAME).await;
-    let EntryOutcome::Quarantined { id, reason, .. } = receipt.entries[0].clone() else { panic!("{receipt:?}") };
+    let EntryOutcome::Quarantined { id, reason, .. } = receipt.entries[0].clone() else {
+        panic!("{receipt:?}")
+    };
     assert_eq!(reason, QuarantineReason::Unassigned);
     assert!(latest(&site).is_empty());
     // The same frame again is the same item.
@@ -95,12 +100,17 @@ async fn a_wrong_clock_is_mended_by_its_rule() {
     let year_ahead = Timestamp::from_seconds(START_S + 365 * 86_400);
     let body = format!(r#"{{"measure":"heart_rate","value":61,"time":"{year_ahead}"}}"#);
     let receipt = send(&site, MONITOR, FrameKind::Envelope, body.as_bytes()).await;
-    let EntryOutcome::Quarantined { id, reason, .. } = receipt.entries[0].clone() else { panic!("{receipt:?}") };
+    let EntryOutcome::Quarantined { id, reason, .. } = receipt.entries[0].clone() else {
+        panic!("{receipt:?}")
+    };
     assert_eq!(reason, QuarantineReason::Clock);
     let (known, version) = site.registry().device_versioned(MONITOR).unwrap();
     let mended = Device { clock: ClockRule::Shift { seconds: -365 * 86_400 }, ..Device::clone(&known) };
     site.update_device(Actor::User(NURSE), mended.clone(), version).unwrap();
-    assert!(matches!(site.update_device(Actor::User(NURSE), mended, version), Err(DeskError::Conflict { .. })));
+    assert!(matches!(
+        site.update_device(Actor::User(NURSE), mended, version),
+        Err(DeskError::Conflict { .. })
+    ));
     let Rerun::Committed(receipt) = site.rerun(NURSE, id).await.unwrap() else { panic!("still quarantined") };
     let EntryOutcome::Committed { facts } = &receipt.entries[0] else { panic!("{receipt:?}") };
     assert_eq!(facts[0].at, Timestamp::from_seconds(START_S));
@@ -242,4 +252,34 @@ async fn acts_of_people_are_audited_and_bad_ones_change_nothing() {
             assert!(!bytes.windows(secret.len()).any(|window| window == secret));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_quarantine_refuses_what_would_wait_and_takes_what_is_sound() {
+    let directory = tempfile::tempdir().unwrap();
+    let site = open(directory.path(), SetClock::new());
+    furnish(&site);
+    let intake = site.intake().unwrap().with_quarantine_limit(2);
+    let submit = |body: String| {
+        let frame = frame(MONITOR, FrameKind::Envelope, body.as_bytes(), intake.now());
+        let intake = intake.clone();
+        async move {
+            match intake.submit(frame).await {
+                Ok(pending) => pending.await,
+                Err(refused) => Err(refused),
+            }
+        }
+    };
+    for number in 0..2 {
+        submit(format!(r#"{{"measure":"heart_rate","value":{}}}"#, 900 + number)).await.unwrap();
+    }
+    let refused = submit(r#"{"measure":"heart_rate","value":999}"#.into()).await;
+    assert_eq!(refused.unwrap_err(), IntakeError::QuarantineFull);
+    submit(r#"{"measure":"heart_rate","value":70}"#.into()).await.unwrap();
+    let items = site.read(act(), |chart| chart.quarantine(true, 10)).unwrap();
+    site.discard(NURSE, items[0].id, "nonsense").unwrap();
+    submit(r#"{"measure":"heart_rate","value":999}"#.into()).await.unwrap();
+    let _ = submit;
+    drop(intake);
+    site.stop();
 }

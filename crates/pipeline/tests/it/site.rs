@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use clinical_model::patient::Gender;
 use clinical_model::place::PlaceKind;
 use clinical_model::{
-    Assignment, AssignmentId, ClockRule, Delivery, Device, DeviceId, Frame, FrameKind, Interval, Patient, PatientId,
-    Place, PlaceId, Private, Subject, Timestamp, UserId,
+    Assignment, AssignmentId, ClockRule, Delivery, Device, DeviceId, Frame, FrameKind, Interval, Patient,
+    PatientId, Place, PlaceId, Private, Subject, Timestamp, UserId,
 };
 use pipeline::{Clock, Receipt, Site, SiteOptions};
 use store::Actor;

@@ -1,11 +1,11 @@
 //! How readings, devices, patients and alerts look in JSON.
 
+use clinical_model::measure::{self, Category};
 use clinical_model::reading::Absent;
 use clinical_model::{
-    Alert, AlertKind, AlertState, Committed, Device, Measure, MeasureKind, Patient, Place, PlaceId, Priority, Reading,
-    Subject, Timestamp, Value,
+    Alert, AlertKind, AlertState, Committed, Device, Measure, MeasureKind, Patient, Place, PlaceId, Priority,
+    Reading, Subject, Timestamp, Value,
 };
-use clinical_model::measure::{self, Category};
 use pipeline::alarms;
 use pipeline::chart::{Chart, Observed};
 use pipeline::live::Heard;
@@ -135,7 +135,13 @@ pub(crate) fn vital(chart: &Chart<'_>, observed: &Observed) -> Result<Option<Vit
 fn component(reading: &Committed<Reading>) -> ComponentView {
     let measure = reading.series().measure;
     let (value, absent) = value_of(reading);
-    ComponentView { measure: measure.name, short: measure.short, value, absent, findings: findings_of(reading) }
+    ComponentView {
+        measure: measure.name,
+        short: measure.short,
+        value,
+        absent,
+        findings: findings_of(reading),
+    }
 }
 
 /// Several observations, in the order of the table of measures. Intervals between beats are raw material, no vital.
@@ -202,12 +208,12 @@ pub(crate) struct DeviceState {
     pub place_id: Option<PlaceId>,
 }
 
-/// Silent: longer than its interval, or its connection was lost. Never: nothing ever came.
+/// Silent: longer than its interval, or, where it should hold a connection, that was lost. Never: nothing ever came.
+/// A device that is only used now and then is not silent because it is not connected.
 fn link_word(device: &Device, heard: Heard, now: Timestamp) -> &'static str {
     let Some(last) = heard.last_heard_at else { return "never" };
-    let late = device
-        .expected_interval_s
-        .is_some_and(|interval| clinical_analytics::silence::is_silent(last, interval, now));
+    let Some(interval) = device.expected_interval_s else { return "live" };
+    let late = clinical_analytics::silence::is_silent(last, interval, now);
     if late || heard.silent || heard.connected == Some(false) { "silent" } else { "live" }
 }
 
@@ -240,7 +246,11 @@ pub(crate) struct Named {
 }
 
 pub(crate) fn named_device(web: &Web, id: clinical_model::DeviceId) -> Named {
-    let name = web.site.registry().device(id).map_or_else(|| "unknown device".to_owned(), |found| found.name.clone());
+    let name = web
+        .site
+        .registry()
+        .device(id)
+        .map_or_else(|| "unknown device".to_owned(), |found| found.name.clone());
     Named { id: id.to_string(), name }
 }
 
@@ -289,7 +299,9 @@ pub(crate) fn alert(web: &Web, alert: &Alert) -> AlertView {
     let registry = web.site.registry();
     // A battery is the device's, but the person at the bed needs it: show whom the device serves now.
     let subject = match alert.subject {
-        Subject::Device(device) => registry.subject_at(device, web.site.clock().now()).unwrap_or(alert.subject),
+        Subject::Device(device) => {
+            registry.subject_at(device, web.site.clock().now()).unwrap_or(alert.subject)
+        }
         other => other,
     };
     let patient = subject.patient().and_then(|id| registry.patient(id));
@@ -328,7 +340,9 @@ pub(crate) fn alert(web: &Web, alert: &Alert) -> AlertView {
 pub(crate) fn concerned(web: &Web, alert: &Alert) -> Option<std::sync::Arc<Patient>> {
     let registry = web.site.registry();
     let subject = match alert.subject {
-        Subject::Device(device) => registry.subject_at(device, web.site.clock().now()).unwrap_or(alert.subject),
+        Subject::Device(device) => {
+            registry.subject_at(device, web.site.clock().now()).unwrap_or(alert.subject)
+        }
         other => other,
     };
     subject.patient().and_then(|id| registry.patient(id))
