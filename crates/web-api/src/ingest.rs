@@ -91,7 +91,11 @@ async fn gatt(
     let is_json = match media_type(&headers) {
         "application/octet-stream" => false,
         "application/json" => true,
-        _ => return Err(other_media_type("application/octet-stream for one frame, or application/json for several")),
+        _ => {
+            return Err(other_media_type(
+                "application/octet-stream for one frame, or application/json for several",
+            ));
+        }
     };
     let body = body_of(request, &headers).await?;
     let frames = if is_json { frames_of(&body)? } else { vec![body.clone()] };
@@ -139,9 +143,11 @@ fn sender(request: &Request, sent: Sent) -> Result<Sender, Problem> {
     let known = request.extensions().get::<DevicePeer>();
     let peer = known.map(|known| known.peer.clone());
     let peer = peer.ok_or_else(|| Problem::new(Code::Forbidden, "a client certificate is needed here"))?;
-    let header = request.headers().get(DEVICE_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let header =
+        request.headers().get(DEVICE_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let parse = |text: String| {
-        text.parse::<DeviceId>().map_err(|error| Problem::bad_request(format!("the device to send for: {error}")))
+        text.parse::<DeviceId>()
+            .map_err(|error| Problem::bad_request(format!("the device to send for: {error}")))
     };
     let named = sent.device.or(header).map(parse).transpose()?;
     let device = match (&peer, named) {
@@ -172,10 +178,12 @@ async fn deliver(
     let key = Key::of(headers, &sender.peer, device, kind, body)?;
     let claimed = match key {
         None => None,
-        Some(key) => match web.blocking(move |web| idempotency::claim(web, &key).map(|claim| (key, claim))).await?? {
-            (_, Claim::Answered(answer)) => return Ok(answered(answer, true)),
-            (key, Claim::Proceed { version }) => Some((key, version)),
-        },
+        Some(key) => {
+            match web.blocking(move |web| idempotency::claim(web, &key).map(|claim| (key, claim))).await?? {
+                (_, Claim::Answered(answer)) => return Ok(answered(answer, true)),
+                (key, Claim::Proceed { version }) => Some((key, version)),
+            }
+        }
     };
     let receipts = submit(web, device, kind, frames).await?;
     let (answer, is_replay) = web
@@ -213,7 +221,9 @@ fn refused(error: &IntakeError) -> Problem {
     let what = error.to_string();
     match error {
         IntakeError::TooLarge { .. } => Problem::new(Code::TooLarge, what),
-        IntakeError::UnknownDevice { .. } | IntakeError::Retired { .. } => Problem::new(Code::Forbidden, what),
+        IntakeError::UnknownDevice { .. } | IntakeError::Retired { .. } => {
+            Problem::new(Code::Forbidden, what)
+        }
         IntakeError::QuarantineFull | IntakeError::StorageFull => {
             Problem::new(Code::Full, what).retry_after(RETRY_AFTER_FULL_S)
         }
@@ -243,7 +253,10 @@ fn answer_of(web: &Web, receipts: &[Receipt]) -> Result<Value, Problem> {
                     .map(|one| web.site.store().identifier(&one.series, one.at, one.sequence))
                     .collect();
                 let ids = ids.map_err(|error| {
-                    tracing::error!(error = &error as &dyn std::error::Error, "what was committed cannot be named");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "what was committed cannot be named"
+                    );
                     Problem::internal()
                 })?;
                 json!({ "outcome": "committed", "observations": ids })

@@ -159,7 +159,11 @@ async fn run(listener: TcpListener, port: Arc<Port>, shutdown: impl Future<Outpu
         }
     });
     if drained.await.is_err() {
-        tracing::warn!(port = port.name, connections = connections.len(), "connections did not end in time and are cut");
+        tracing::warn!(
+            port = port.name,
+            connections = connections.len(),
+            "connections did not end in time and are cut"
+        );
         connections.shutdown().await;
     }
     Ok(())
@@ -234,7 +238,9 @@ where
     let caller = Arc::new(caller);
     let service = service_fn(move |request: Request<Incoming>| {
         let (port, caller) = (Arc::clone(&port), Arc::clone(&caller));
-        async move { Ok::<Response, std::convert::Infallible>(answer(request.map(Body::new), &port, &caller).await) }
+        async move {
+            Ok::<Response, std::convert::Infallible>(answer(request.map(Body::new), &port, &caller).await)
+        }
     });
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let ended = tokio::select! {
@@ -298,8 +304,13 @@ pub(crate) enum BodyError {
 }
 
 /// Reads a whole body, up to a limit in size and time.
-pub(crate) async fn read_body(body: Body, headers: &HeaderMap, limit_bytes: usize) -> Result<Bytes, BodyError> {
-    let stated = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+pub(crate) async fn read_body(
+    body: Body,
+    headers: &HeaderMap,
+    limit_bytes: usize,
+) -> Result<Bytes, BodyError> {
+    let stated =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if stated.is_some_and(|length| length > limit_bytes as u64) {
         return Err(BodyError::TooLarge { limit_bytes });
     }

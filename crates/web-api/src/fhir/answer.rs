@@ -194,13 +194,18 @@ impl From<IntakeError> for Refusal {
     fn from(error: IntakeError) -> Self {
         let what = error.to_string();
         match error {
-            IntakeError::TooLarge { .. } => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, IssueCode::TooLong, what),
+            IntakeError::TooLarge { .. } => {
+                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, IssueCode::TooLong, what)
+            }
             IntakeError::UnknownDevice { .. } => {
                 Refusal::at(StatusCode::UNPROCESSABLE_ENTITY, IssueCode::NotFound, what, "Observation.device")
             }
-            IntakeError::Retired { .. } => {
-                Refusal::at(StatusCode::UNPROCESSABLE_ENTITY, IssueCode::BusinessRule, what, "Observation.device")
-            }
+            IntakeError::Retired { .. } => Refusal::at(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                IssueCode::BusinessRule,
+                what,
+                "Observation.device",
+            ),
             IntakeError::QuarantineFull | IntakeError::StorageFull => {
                 Refusal::new(StatusCode::INSUFFICIENT_STORAGE, IssueCode::NoStore, what)
             }

@@ -134,7 +134,10 @@ fn fits(search: &AuditSearch, row: &AuditRow) -> bool {
             .patients
             .as_ref()
             .is_none_or(|patients| record.patient.is_some_and(|patient| patients.contains(&patient)))
-        && search.agents.as_ref().is_none_or(|agents| agents.iter().any(|agent| is_agent(agent, &record.actor)))
+        && search
+            .agents
+            .as_ref()
+            .is_none_or(|agents| agents.iter().any(|agent| is_agent(agent, &record.actor)))
         && search.date.iter().all(|filter| filter.matches(record.at))
         && search.actions.as_ref().is_none_or(|actions| actions.contains(&action_of(record.action)))
 }
@@ -154,15 +157,21 @@ fn action_of(action: AuditAction) -> Action {
     match action {
         AuditAction::Create => Action::Create,
         AuditAction::Read | AuditAction::Stream => Action::Read,
-        AuditAction::Update | AuditAction::Assign | AuditAction::Answer | AuditAction::Quarantine => Action::Update,
+        AuditAction::Update | AuditAction::Assign | AuditAction::Answer | AuditAction::Quarantine => {
+            Action::Update
+        }
         AuditAction::Delete => Action::Delete,
-        AuditAction::Search | AuditAction::SignIn | AuditAction::SignOut | AuditAction::Administer => Action::Execute,
+        AuditAction::Search | AuditAction::SignIn | AuditAction::SignOut | AuditAction::Administer => {
+            Action::Execute
+        }
     }
 }
 
 fn kinds_of(action: AuditAction) -> (AuditCoding, AuditCoding) {
     let rest = |code| (AuditCoding::rest(), AuditCoding::interaction(code));
-    let own = |code, display| (AuditCoding::own("act", "Act of a person or program"), AuditCoding::own(code, display));
+    let own = |code, display| {
+        (AuditCoding::own("act", "Act of a person or program"), AuditCoding::own(code, display))
+    };
     let user = || AuditCoding::dicom("110114", "User Authentication");
     match action {
         AuditAction::Create => rest("create"),
@@ -214,7 +223,9 @@ fn rendered_row(web: &Web, row: &AuditRow) -> Value {
     entities.extend(record.patient.map(AuditEntity::patient));
     entities.extend(record.device.map(|device| AuditEntity::resource(format!("Device/{device}"))));
     match record.action {
-        AuditAction::Search if !record.detail.is_empty() => entities.push(AuditEntity::query(record.detail.as_bytes())),
+        AuditAction::Search if !record.detail.is_empty() => {
+            entities.push(AuditEntity::query(record.detail.as_bytes()))
+        }
         _ => entities.push(AuditEntity {
             name: Some(record.object.clone()),
             description: Some(record.detail.clone()).filter(|detail| !detail.is_empty()),

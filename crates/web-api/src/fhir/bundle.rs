@@ -49,15 +49,29 @@ async fn run(web: Arc<Web>, call: Arc<Call>) -> Result<Answer, Refusal> {
 fn check_entry(web: &Web, call: &Call, entry: &RequestEntry, place: &str) -> Result<Checked, Refusal> {
     let is_create = entry.method == "POST" && entry.url.trim_matches('/') == "Observation";
     if !is_create {
-        let what = format!("{} {} is not supported: only POST Observation is", shown(&entry.method), shown(&entry.url));
-        return Err(Refusal::at(StatusCode::BAD_REQUEST, IssueCode::NotSupported, what, format!("{place}.request")));
+        let what = format!(
+            "{} {} is not supported: only POST Observation is",
+            shown(&entry.method),
+            shown(&entry.url)
+        );
+        return Err(Refusal::at(
+            StatusCode::BAD_REQUEST,
+            IssueCode::NotSupported,
+            what,
+            format!("{place}.request"),
+        ));
     }
     if entry.if_none_exist.is_some() {
         return Err(no_conditional_create("ifNoneExist"));
     }
     let Some(resource) = &entry.resource else {
         let what = "there is no resource to create";
-        return Err(Refusal::at(StatusCode::BAD_REQUEST, IssueCode::Required, what, format!("{place}.resource")));
+        return Err(Refusal::at(
+            StatusCode::BAD_REQUEST,
+            IssueCode::Required,
+            what,
+            format!("{place}.resource"),
+        ));
     };
     check(web, call.access()?, resource, &format!("{place}.resource"))
 }
@@ -80,7 +94,8 @@ async fn transaction(web: Arc<Web>, call: Arc<Call>, entries: Vec<RequestEntry>)
     let receipt = submit(&web, frame).await?;
     let reading = Arc::clone(&call);
     let at = receipt.committed_at;
-    let made = blocking(&web, move |web| read_back(web, &reading, device, &receipt, &receipt.entries)).await?;
+    let made =
+        blocking(&web, move |web| read_back(web, &reading, device, &receipt, &receipt.entries)).await?;
     let responses: Vec<ResponseEntry> = made.into_iter().map(|made| response(&call, made)).collect();
     Ok(Answer::ok(transaction_response(at, &responses)))
 }
@@ -114,7 +129,10 @@ fn check_transaction(web: &Web, call: &Call, entries: &[RequestEntry]) -> Result
             if let Err(refusal) = refuse_other_subject(web, call, one, outcome) {
                 refuse(index, refusal);
             } else if let EntryOutcome::Quarantined { reason, what, .. } = outcome {
-                let what = format!("it could not be charted ({}): {what}; nothing of the transaction was kept", reason.word());
+                let what = format!(
+                    "it could not be charted ({}): {what}; nothing of the transaction was kept",
+                    reason.word()
+                );
                 refuse(index, Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, IssueCode::BusinessRule, what));
             }
         }

@@ -157,7 +157,8 @@ pub(crate) fn assigned(web: &Web, call: &Call, device: &Device) -> Option<Subjec
     let subject = web.site.registry().subject_at(device.id, web.site.clock().now())?;
     let may_know = match subject {
         Subject::Patient(_) => {
-            call.access().is_ok_and(|access| access.holds(Permission::ReadChart)) && call.may_see(web, subject)
+            call.access().is_ok_and(|access| access.holds(Permission::ReadChart))
+                && call.may_see(web, subject)
         }
         Subject::Device(_) | Subject::Place(_) => true,
     };
@@ -204,7 +205,9 @@ impl From<BodyError> for Refusal {
     fn from(error: BodyError) -> Self {
         let what = error.to_string();
         match error {
-            BodyError::TooLarge { .. } => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, IssueCode::TooLong, what),
+            BodyError::TooLarge { .. } => {
+                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, IssueCode::TooLong, what)
+            }
             BodyError::Slow => Refusal::new(StatusCode::REQUEST_TIMEOUT, IssueCode::Timeout, what),
             BodyError::Broken => unreadable(&what),
         }
@@ -219,7 +222,12 @@ fn shape(params: &mut Vec<(String, String)>) -> Result<bool, Refusal> {
             // An unescaped + arrives as a space.
             "_format" if !is_json(&value.replace(' ', "+")) => {
                 let what = format!("the format \"{}\" is not supported: JSON is", shown(value));
-                return Err(Refusal::at(StatusCode::NOT_ACCEPTABLE, IssueCode::NotSupported, what, "http._format"));
+                return Err(Refusal::at(
+                    StatusCode::NOT_ACCEPTABLE,
+                    IssueCode::NotSupported,
+                    what,
+                    "http._format",
+                ));
             }
             "_pretty" => is_pretty = value == "true",
             "_total" if value != "none" => {
@@ -255,11 +263,17 @@ fn is_fhir_json(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// Whether the caller takes JSON.
 pub(crate) fn accepts_json(headers: &HeaderMap) -> Result<(), Refusal> {
-    let mut offers =
-        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|line| line.split(','));
+    let mut offers = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|line| line.split(','));
     let fits = |offer: &str| {
         let refused = offer.split(';').skip(1).any(|part| {
-            part.trim().strip_prefix("q=").and_then(|q| q.trim().parse::<f32>().ok()).is_some_and(|q| q == 0.0)
+            part.trim()
+                .strip_prefix("q=")
+                .and_then(|q| q.trim().parse::<f32>().ok())
+                .is_some_and(|q| q == 0.0)
         });
         !refused && (is_json(offer) || matches!(media_type(offer), "*/*" | "application/*" | "*" | ""))
     };

@@ -15,11 +15,12 @@ const SECURITY: &str = "People sign in on the web port (session cookie); devices
 fn resources() -> Vec<CapabilityResource> {
     let mut resources: Vec<CapabilityResource> = Vec::new();
     for interaction in interactions().into_iter().filter(|interaction| !interaction.resource.is_empty()) {
-        let place = resources.iter().position(|known| known.kind == interaction.resource).unwrap_or_else(|| {
-            let kind = interaction.resource;
-            resources.push(CapabilityResource { kind, interactions: Vec::new(), operations: Vec::new() });
-            resources.len() - 1
-        });
+        let place =
+            resources.iter().position(|known| known.kind == interaction.resource).unwrap_or_else(|| {
+                let kind = interaction.resource;
+                resources.push(CapabilityResource { kind, interactions: Vec::new(), operations: Vec::new() });
+                resources.len() - 1
+            });
         let resource = &mut resources[place];
         match interaction.code {
             "$lastn" => resource.operations.push(LASTN),

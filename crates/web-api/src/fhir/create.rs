@@ -58,7 +58,8 @@ async fn run(web: Arc<Web>, call: Arc<Call>) -> Result<Answer, Refusal> {
     }
     let checking = Arc::clone(&call);
     let frame = blocking(&web, move |web| {
-        let value = health_codecs::fhir::json::parse(&checking.body).map_err(|issue| Refusal::invalid(vec![issue]))?;
+        let value = health_codecs::fhir::json::parse(&checking.body)
+            .map_err(|issue| Refusal::invalid(vec![issue]))?;
         let checked = check(web, checking.access()?, &value, "Observation")?;
         let frame = frame_of(web, checked.device, &checking.body);
         let outcomes = intake(web)?.preview(frame.clone())?;
@@ -88,7 +89,8 @@ fn answer(call: &Call, made: Made) -> Answer {
         Made::Committed { rendered, is_new, committed_at } => {
             let location = format!("{}/Observation/{}/_history/1", call.base, rendered.id);
             let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-            let said = if is_new { "it was created" } else { "it was there already; nothing was stored anew" };
+            let said =
+                if is_new { "it was created" } else { "it was there already; nothing was stored anew" };
             let body = match wanted {
                 Wanted::Minimal => None,
                 Wanted::Representation => Some(rendered.resource),
@@ -129,14 +131,20 @@ fn sending_device(
     place: &str,
 ) -> Result<Arc<Device>, Refusal> {
     let place = format!("{place}.device");
-    let unprocessable = |code, what: String| {
-        Refusal::at(StatusCode::UNPROCESSABLE_ENTITY, code, what, place.clone())
-    };
+    let unprocessable =
+        |code, what: String| Refusal::at(StatusCode::UNPROCESSABLE_ENTITY, code, what, place.clone());
     let named = match &observation.device {
         None => None,
-        Some(reference) => Some(reference.strip_prefix("Device/").and_then(|id| id.parse::<DeviceId>().ok()).ok_or_else(
-            || unprocessable(IssueCode::Value, format!("\"{}\" is no device of this site: expected Device/id", shown(reference))),
-        )?),
+        Some(reference) => {
+            Some(reference.strip_prefix("Device/").and_then(|id| id.parse::<DeviceId>().ok()).ok_or_else(
+                || {
+                    unprocessable(
+                        IssueCode::Value,
+                        format!("\"{}\" is no device of this site: expected Device/id", shown(reference)),
+                    )
+                },
+            )?)
+        }
     };
     let device = match (access, named) {
         (Access::Peer(Peer::Device(own)), Some(other)) if *own != other => {
@@ -145,7 +153,10 @@ fn sending_device(
         (Access::Peer(Peer::Device(own)), _) => *own,
         (Access::Peer(Peer::Program(_)), Some(device)) => device,
         (Access::Peer(Peer::Program(_)), None) => {
-            return Err(unprocessable(IssueCode::Required, "the device that measured must be named".to_owned()));
+            return Err(unprocessable(
+                IssueCode::Required,
+                "the device that measured must be named".to_owned(),
+            ));
         }
         (Access::Person(_), _) => return Err(Refusal::forbidden("people do not send measurements")),
     };
@@ -286,10 +297,16 @@ pub(crate) fn read_back(
             let found = chart.found(&position)?;
             let made = found.map(|found| {
                 let committed_at = render::committed_at(&found);
-                // Kept instants are cut to milliseconds.
-                let is_new = committed_at.as_millis() >= receipt.committed_at.as_millis();
-                render::observation(chart, &position, &found)
-                    .map(|rendered| Made::Committed { rendered, is_new, committed_at })
+                let is_new = match render::group_of(&found) {
+                    // Folded in between: only the time is left, cut to milliseconds.
+                    0 => committed_at.as_millis() >= receipt.committed_at.as_millis(),
+                    group => group == receipt.group,
+                };
+                render::observation(chart, &position, &found).map(|rendered| Made::Committed {
+                    rendered,
+                    is_new,
+                    committed_at,
+                })
             });
             all.push(made.transpose()?);
         }

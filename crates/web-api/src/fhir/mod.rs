@@ -37,6 +37,9 @@ pub(crate) use create::position_of;
 /// Patients of one act that get an audit row each; more get one row with their number.
 pub const AUDITED_PATIENTS_LIMIT: usize = 50;
 
+/// The path of the interface.
+const BASE: &str = "/fhir";
+
 /// What a handler returns when it waits for a commit.
 type Waiting = Pin<Box<dyn Future<Output = Result<Answer, Refusal>> + Send>>;
 
@@ -120,7 +123,12 @@ fn router(web: &Arc<Web>, door: Door) -> Router {
     }
     let mut router = Router::new();
     for (path, methods) in paths {
-        router = router.route(path, methods.fallback(no_such_method));
+        let methods = methods.fallback(no_such_method);
+        if path == BASE {
+            // Clients write the base with and without a slash at its end.
+            router = router.route("/fhir/", methods.clone());
+        }
+        router = router.route(path, methods);
     }
     router.route("/fhir/{*rest}", axum::routing::any(no_such_path))
 }
@@ -142,7 +150,8 @@ async fn no_such_method(request: Request) -> Response {
 }
 
 async fn no_such_path(request: Request) -> Response {
-    let what = format!("nothing is served on {}; see /fhir/metadata for what is", call::shown(request.uri().path()));
+    let what =
+        format!("nothing is served on {}; see /fhir/metadata for what is", call::shown(request.uri().path()));
     Refusal::new(StatusCode::NOT_FOUND, IssueCode::NotSupported, what).into_response()
 }
 
@@ -166,7 +175,8 @@ async fn pass(
         _ => Some(door.access(&web, &request)?),
     };
     if let Some(access) = access.as_ref().filter(|access| !access.holds(interaction.permission)) {
-        let detail = format!("{} {} needs {:?}", interaction.method, interaction.path, interaction.permission);
+        let detail =
+            format!("{} {} needs {:?}", interaction.method, interaction.path, interaction.permission);
         let act = Act::new(access.actor(), AuditAction::Read, "FHIR interaction").detail(detail);
         blocking(&web, move |web| refused(web, act)).await?;
         return Err(Refusal::forbidden("your role does not permit this"));

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use clinical_model::{
-    Interval, Measure, MeasureKind, PatientId, SeriesKey, Subject, Timestamp,
-};
+use clinical_model::{Interval, Measure, MeasureKind, PatientId, SeriesKey, Subject, Timestamp};
 use health_codecs::fhir::bundle::{SearchEntry, SearchMode, SearchsetInput};
 use health_codecs::fhir::search::{
     LastnSearch, ObservationSearch, ObservationStatus, Sort, bounds, parse_lastn, parse_observation_search,
@@ -96,7 +94,8 @@ fn answer(
 
 /// Records that somebody asked for patients who are not theirs, or not there. Their results are left out.
 fn note_refused(web: &Web, call: &Call, named: &[Subject]) -> Result<(), Refusal> {
-    let hidden = named.iter().filter(|subject| !call.may_see(web, **subject)).filter_map(|subject| subject.patient());
+    let hidden =
+        named.iter().filter(|subject| !call.may_see(web, **subject)).filter_map(|subject| subject.patient());
     for patient in hidden.take(AUDITED_PATIENTS_LIMIT) {
         refused(web, call.act(AuditAction::Search, KIND)?.detail(call.query_text()).patient(patient))?;
     }
@@ -167,8 +166,10 @@ impl Plan {
     /// Everybody whose data is looked at.
     fn patients(&self) -> Vec<PatientId> {
         let positions = self.positions.iter().flatten().chain(&self.curves).map(|position| position.series);
-        let mut patients: Vec<PatientId> =
-            positions.chain(self.series.iter().copied()).filter_map(|series| series.subject.patient()).collect();
+        let mut patients: Vec<PatientId> = positions
+            .chain(self.series.iter().copied())
+            .filter_map(|series| series.subject.patient())
+            .collect();
         patients.sort();
         patients.dedup();
         patients
@@ -191,8 +192,11 @@ impl Plan {
             }
         };
         let next = self.with_curves(chart, &mut found.0, found.1)?;
-        let rendered =
-            found.0.iter().map(|(position, found)| render::observation(chart, position, found)).collect::<Result<_, _>>()?;
+        let rendered = found
+            .0
+            .iter()
+            .map(|(position, found)| render::observation(chart, position, found))
+            .collect::<Result<_, _>>()?;
         Ok(Page { rendered, next })
     }
 
@@ -283,11 +287,12 @@ fn visible_series(web: &Web, call: &Call, search: &ObservationSearch) -> Result<
         }
     }
     let mut may_see: BTreeMap<Subject, bool> = BTreeMap::new();
-    all.retain(|series| {
-        *may_see.entry(series.subject).or_insert_with(|| call.may_see(web, series.subject))
-    });
+    all.retain(|series| *may_see.entry(series.subject).or_insert_with(|| call.may_see(web, series.subject)));
     if all.len() > SERIES_LIMIT {
-        let what = format!("{} series would have to be read; narrow the search by patient, device or code", all.len());
+        let what = format!(
+            "{} series would have to be read; narrow the search by patient, device or code",
+            all.len()
+        );
         return Err(Refusal::bad_request(vec![OutcomeIssue::error(IssueCode::TooCostly, what, "")]));
     }
     Ok(all)
@@ -296,9 +301,9 @@ fn visible_series(web: &Web, call: &Call, search: &ObservationSearch) -> Result<
 /// One address a curve, for the interval that was asked for.
 fn curve_addresses(curves: &[SeriesKey], bounds: Option<Interval>) -> Result<Vec<Position>, Refusal> {
     let Some(bounds) = bounds else { return Ok(Vec::new()) };
-    let end = bounds.end.filter(|end| {
-        bounds.start > Timestamp::MIN && end.duration_since(bounds.start) <= CURVE_LIMIT
-    });
+    let end = bounds
+        .end
+        .filter(|end| bounds.start > Timestamp::MIN && end.duration_since(bounds.start) <= CURVE_LIMIT);
     let Some(end) = end else {
         let what = format!(
             "a curve is read by interval: date=ge…&date=lt… with at most {} minutes between them",
@@ -330,8 +335,13 @@ pub(crate) fn lastn(web: &Web, call: &Call) -> Result<Answer, Refusal> {
 }
 
 /// The last observations of each code of a subject, codes in the order of the table, newest first.
-fn last_of(chart: &Chart<'_>, subject: Subject, search: &LastnSearch) -> Result<Vec<(Position, Found)>, ReadError> {
-    let wanted = |measure: Measure| search.measures.as_ref().is_none_or(|measures| measures.contains(&measure));
+fn last_of(
+    chart: &Chart<'_>,
+    subject: Subject,
+    search: &LastnSearch,
+) -> Result<Vec<(Position, Found)>, ReadError> {
+    let wanted =
+        |measure: Measure| search.measures.as_ref().is_none_or(|measures| measures.contains(&measure));
     let mut found: BTreeMap<Measure, Vec<(Position, Found)>> = BTreeMap::new();
     let mut by_code: BTreeMap<Measure, Vec<SeriesKey>> = BTreeMap::new();
     let filter = SeriesFilter { subject: Some(subject), ..SeriesFilter::default() };

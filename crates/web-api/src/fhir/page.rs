@@ -136,7 +136,17 @@ pub(crate) fn next_link(base: &str, path: &str, params: &[(String, String)], cur
 fn escape(text: &str, url: &mut String) {
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' | b'/' | b',' | b'$' => {
+            b'A'..=b'Z'
+            | b'a'..=b'z'
+            | b'0'..=b'9'
+            | b'-'
+            | b'.'
+            | b'_'
+            | b'~'
+            | b':'
+            | b'/'
+            | b','
+            | b'$' => {
                 url.push(char::from(byte));
             }
             _ => url.push_str(&format!("%{byte:02X}")),
@@ -169,7 +179,10 @@ mod tests {
 
     #[test]
     fn links_are_escaped() {
-        let params = [("date".to_owned(), "ge2026-11-22T10:00:00+01:00".to_owned()), ("a&b".to_owned(), "ü=".to_owned())];
+        let params = [
+            ("date".to_owned(), "ge2026-11-22T10:00:00+01:00".to_owned()),
+            ("a&b".to_owned(), "ü=".to_owned()),
+        ];
         let link = link("https://h/fhir", "Observation", &params);
         assert_eq!(link, "https://h/fhir/Observation?date=ge2026-11-22T10:00:00%2B01:00&a%26b=%C3%BC%3D");
     }

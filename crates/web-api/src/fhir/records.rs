@@ -37,7 +37,10 @@ pub(crate) fn read_device(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         return Err(Refusal::not_found("Device"));
     };
     let assigned = call::assigned(web, call, &device);
-    let act = assigned.and_then(Subject::patient).into_iter().fold(act.device(device.id), |act, id| act.patient(id));
+    let act = assigned
+        .and_then(Subject::patient)
+        .into_iter()
+        .fold(act.device(device.id), |act, id| act.patient(id));
     web.site.read(act, |_| Ok(())).map_err(Refusal::from)?;
     let rendered = fhir::device::render_assigned(&device, assigned);
     versioned(web, call, Kind::Device, device.id.to_bytes(), rendered)
@@ -137,7 +140,8 @@ pub(crate) fn search_patients(web: &Web, call: &Call) -> Result<Answer, Refusal>
     let resources = web.site.read_each(acts, |_| {
         let mut resources = Vec::with_capacity(found.items.len());
         for patient in &found.items {
-            let kept = web.site.store().document(Kind::Patient, patient.id.to_bytes()).map_err(ReadError::Store)?;
+            let kept =
+                web.site.store().document(Kind::Patient, patient.id.to_bytes()).map_err(ReadError::Store)?;
             let rendered = fhir::patient::render(patient);
             resources.push((patient.id.to_string(), with_record(rendered, kept)));
         }
@@ -195,7 +199,8 @@ pub(crate) fn search_devices(web: &Web, call: &Call) -> Result<Answer, Refusal> 
     let resources = web.site.read_each(acts, |_| {
         let mut resources = Vec::with_capacity(found.items.len());
         for (device, assigned) in &found.items {
-            let kept = web.site.store().document(Kind::Device, device.id.to_bytes()).map_err(ReadError::Store)?;
+            let kept =
+                web.site.store().document(Kind::Device, device.id.to_bytes()).map_err(ReadError::Store)?;
             let rendered = fhir::device::render_assigned(device, *assigned);
             resources.push((device.id.to_string(), with_record(rendered, kept)));
         }

@@ -55,6 +55,16 @@ pub(crate) fn committed_at(found: &Found) -> Timestamp {
     last.unwrap_or(Timestamp::MIN)
 }
 
+/// The group that committed it, the last of its parts; 0 where it has been folded.
+pub(crate) fn group_of(found: &Found) -> u64 {
+    let last = match found {
+        Found::Readings(observed) => observed.readings.iter().map(|reading| reading.group()).max(),
+        Found::Event(event) => Some(event.group()),
+        Found::Curve(blocks) => blocks.iter().map(|block| block.group()).max(),
+    };
+    last.unwrap_or(0)
+}
+
 /// Whether any part is an early estimate.
 pub(crate) fn is_preliminary(found: &Found) -> bool {
     let is_early = |findings: Findings| findings.contains(Findings::PRELIMINARY);

@@ -12,8 +12,8 @@ use pipeline::records::{json_from, json_write, sortable};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::{
-    Document, DocumentQuery, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind, Order, StoreError, Transaction,
-    TransactError,
+    Document, DocumentQuery, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind, Order, StoreError,
+    TransactError, Transaction,
 };
 
 use super::device_bytes;
@@ -54,9 +54,12 @@ impl Key {
     ) -> Result<Option<Self>, Problem> {
         let Some(value) = headers.get(HEADER) else { return Ok(None) };
         let key = value.as_bytes();
-        let sound = (1..=KEY_LIMIT_CHARS).contains(&key.len()) && key.iter().all(|byte| byte.is_ascii_graphic());
+        let sound =
+            (1..=KEY_LIMIT_CHARS).contains(&key.len()) && key.iter().all(|byte| byte.is_ascii_graphic());
         if !sound || headers.get_all(HEADER).iter().count() > 1 {
-            let what = format!("Idempotency-Key is given once, with 1 to {KEY_LIMIT_CHARS} visible ASCII characters");
+            let what = format!(
+                "Idempotency-Key is given once, with 1 to {KEY_LIMIT_CHARS} visible ASCII characters"
+            );
             return Err(Problem::bad_request(what));
         }
         let sender = match peer {
@@ -146,7 +149,10 @@ fn read(web: &Web, key: &Key) -> Result<Option<(Document, Record)>, Problem> {
     let document = web.site.store().document(Kind::IdempotentRequest, key.id).map_err(failed)?;
     let Some(document) = document else { return Ok(None) };
     let record = json_from(&document.body).map_err(|error| {
-        failed(StoreError::Damaged { what: "record of an idempotency key".to_owned(), how: error.to_string() })
+        failed(StoreError::Damaged {
+            what: "record of an idempotency key".to_owned(),
+            how: error.to_string(),
+        })
     })?;
     Ok(Some((document, record)))
 }
@@ -196,6 +202,9 @@ fn sweep(web: &Web, now: Timestamp) {
     if !writes.is_empty()
         && let Err(error) = store.transact(&Transaction { at: now, writes, ..Transaction::default() })
     {
-        tracing::debug!(error = &error as &dyn std::error::Error, "old idempotency keys stay for the next sweep");
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "old idempotency keys stay for the next sweep"
+        );
     }
 }

@@ -1,0 +1,193 @@
+//! The device port with real certificates, over TLS 1.3, by HTTP/1.1 and HTTP/2.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use clinical_model::DeviceId;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use trust::pki::{Authority, IssueRequest, IssueServerRequest, PeerUri};
+use web_api::{serve_devices, serve_web};
+
+use super::{ENVELOPE, kept, reading};
+use crate::clinic::{Clinic, monitor};
+
+struct Port {
+    clinic: Clinic,
+    authority: Authority,
+    address: SocketAddr,
+    stop: CancellationToken,
+    served: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+fn authority() -> Authority {
+    let made = Authority::create("Test", SystemTime::now(), 1).unwrap();
+    Authority::load(&made.certificate_pem, made.key_pem.expose()).unwrap()
+}
+
+impl Port {
+    async fn open() -> Self {
+        let clinic = Clinic::furnished();
+        let authority = authority();
+        let now = SystemTime::now();
+        let issued = authority
+            .issue_server(&IssueServerRequest {
+                common_name: "server".into(),
+                dns_names: vec!["localhost".into()],
+                ips: vec!["127.0.0.1".parse().unwrap()],
+                not_before: now - Duration::from_secs(60),
+                not_after: now + Duration::from_secs(3_600),
+            })
+            .unwrap();
+        let tls = trust::tls::server_config_mutual(
+            &issued.certificate_pem,
+            issued.key_pem.expose(),
+            authority.certificate_pem(),
+            &[b"h2", b"http/1.1"],
+        );
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let shutdown = stop.clone().cancelled_owned();
+        let served =
+            tokio::spawn(serve_devices(listener, Arc::clone(&clinic.web), Arc::new(tls.unwrap()), shutdown));
+        Port { clinic, authority, address, stop, served }
+    }
+
+    /// A client with a certificate of `authority`, and its serial number.
+    fn client_of(&self, authority: &Authority, uri: PeerUri, http2: bool) -> (reqwest::Client, String) {
+        let now = SystemTime::now();
+        let issued = authority
+            .issue_client(&IssueRequest {
+                common_name: "client".into(),
+                uri,
+                not_before: now - Duration::from_secs(60),
+                not_after: now + Duration::from_secs(3_600),
+            })
+            .unwrap();
+        let alpn: &[&[u8]] = if http2 { &[b"h2"] } else { &[b"http/1.1"] };
+        let identity = Some((issued.certificate_pem.as_str(), issued.key_pem.expose()));
+        let tls = trust::tls::client_config(self.authority.certificate_pem(), identity, alpn).unwrap();
+        let client = reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap();
+        (client, issued.serial_hex)
+    }
+
+    fn client(&self, uri: PeerUri, http2: bool) -> (reqwest::Client, String) {
+        self.client_of(&self.authority, uri, http2)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.address)
+    }
+
+    async fn post(&self, client: &reqwest::Client, second: i64) -> reqwest::Result<reqwest::Response> {
+        let request = client.post(self.url(ENVELOPE)).header("content-type", "application/json");
+        request.body(reading(second, 72)).send().await
+    }
+}
+
+fn device(id: DeviceId) -> PeerUri {
+    PeerUri::Device(*id.as_uuid())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_sends_with_its_certificate_until_it_is_revoked() {
+    let port = Port::open().await;
+    for (http2, second) in [(false, -10), (true, -9)] {
+        let (client, serial) = port.client(device(monitor(1)), http2);
+        let answer = port.post(&client, second).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.version() == reqwest::Version::HTTP_2, http2);
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(body["entries"][0]["outcome"], "committed", "{body}");
+        // The connection stays open, and the revocation holds on it.
+        port.clinic.site.admission().set_revoked([serial]);
+        let refused = port.post(&client, second + 100).await.unwrap();
+        assert_eq!(refused.status(), 403);
+        assert!(refused.text().await.unwrap().contains("revoked"));
+        port.clinic.site.admission().set_revoked([]);
+    }
+    assert_eq!(kept(&port.clinic), 2);
+    port.stop.cancel();
+    port.served.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_are_refused() {
+    let port = Port::open().await;
+    // A sound certificate of an unknown device: every request is refused, and says why.
+    let (unknown, _) = port.client(device(DeviceId::from_bytes([0x99; 16])), true);
+    let refused = port.post(&unknown, -10).await.unwrap();
+    assert_eq!(refused.status(), 403);
+    assert!(refused.text().await.unwrap().contains("not registered"));
+    // A certificate of another authority, or none: no handshake.
+    let (foreign, _) = port.client_of(&authority(), device(monitor(1)), true);
+    assert!(port.post(&foreign, -10).await.is_err());
+    let tls = trust::tls::client_config(port.authority.certificate_pem(), None, &[b"h2"]).unwrap();
+    let nobody = reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap();
+    assert!(port.post(&nobody, -10).await.is_err());
+    assert_eq!(kept(&port.clinic), 0);
+    port.stop.cancel();
+    port.served.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_reads_and_writes_fhir_over_the_wire() {
+    let port = Port::open().await;
+    let (client, _) = port.client(PeerUri::program("ehr").unwrap(), true);
+    let sent = crate::fhir::heart_rate(monitor(1), None, crate::fhir::at(-10), "72.0");
+    let made = client
+        .post(port.url("/fhir/Observation"))
+        .header("content-type", "application/fhir+json")
+        .body(sent.to_string())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(made.status(), 201);
+    let location = made.headers()["location"].to_str().unwrap().to_owned();
+    let address = location.strip_suffix("/_history/1").unwrap();
+    assert!(address.starts_with(&port.url("/fhir/Observation/")), "{address}");
+    let read: Value = client.get(address).send().await.unwrap().json().await.unwrap();
+    assert_eq!(read["valueQuantity"]["value"].to_string(), "72.0");
+    let page = client.get(port.url("/fhir/Observation?_count=1")).send().await.unwrap();
+    assert_eq!(page.status(), 200);
+    port.stop.cancel();
+    port.served.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_under_way_are_answered_when_the_port_closes() {
+    let clinic = Clinic::furnished();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let served =
+        tokio::spawn(serve_web(listener, Arc::clone(&clinic.web), None, stop.clone().cancelled_owned()));
+    let client = reqwest::Client::new();
+    let answer = client.get(format!("http://{address}/fhir/metadata")).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    // The idle connection that the client keeps does not hold the port up.
+    stop.cancel();
+    served.await.unwrap().unwrap();
+    assert!(client.get(format!("http://{address}/fhir/metadata")).send().await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_too_large_is_answered_and_not_just_cut() {
+    let port = Port::open().await;
+    for http2 in [false, true] {
+        let (client, _) = port.client(device(monitor(1)), http2);
+        for path in [ENVELOPE, "/fhir/Observation"] {
+            let request = client.post(port.url(path)).header("content-type", "application/json");
+            let answer = request.body(vec![b' '; 10 << 20]).send().await.unwrap();
+            assert_eq!(answer.status(), 413, "HTTP/2: {http2}, {path}");
+            // The client can go on.
+            assert_eq!(port.post(&client, -10).await.unwrap().status(), 200);
+        }
+    }
+    assert_eq!(kept(&port.clinic), 1);
+    port.stop.cancel();
+    port.served.await.unwrap().unwrap();
+}
