@@ -15,7 +15,8 @@ use axum::body::{Body, Bytes};
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, Request, header};
 use axum::response::{IntoResponse, Response};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use bytes::BytesMut;
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -303,21 +304,60 @@ pub(crate) enum BodyError {
     Broken,
 }
 
+/// Bytes of a refused body that are read and dropped: a client that is cut off while it sends often misses the
+/// answer, and would send the same again.
+const DISCARD_LIMIT_BYTES: usize = 32 << 20;
+/// Time for that.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Reads a whole body, up to a limit in size and time.
 pub(crate) async fn read_body(
-    body: Body,
+    mut body: Body,
     headers: &HeaderMap,
     limit_bytes: usize,
 ) -> Result<Bytes, BodyError> {
     let stated =
         headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let too_large = BodyError::TooLarge { limit_bytes };
     if stated.is_some_and(|length| length > limit_bytes as u64) {
-        return Err(BodyError::TooLarge { limit_bytes });
+        // One who asks before sending is told, and does not send.
+        if !headers.contains_key(header::EXPECT) {
+            discard(body).await;
+        }
+        return Err(too_large);
     }
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit_bytes).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge { limit_bytes }),
-        Ok(Err(_)) => Err(BodyError::Broken),
+    let read = tokio::time::timeout(BODY_TIMEOUT, async {
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+            if bytes.len() + data.len() > limit_bytes {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(Some(bytes.freeze()))
+    });
+    match read.await {
+        Ok(Ok(Some(bytes))) => Ok(bytes),
+        Ok(Ok(None)) => {
+            discard(body).await;
+            Err(too_large)
+        }
+        Ok(Err(broken)) => Err(broken),
         Err(_) => Err(BodyError::Slow),
     }
+}
+
+async fn discard(mut body: Body) {
+    // Whether all of it came does not matter: the answer is the same.
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, async {
+        let mut discarded = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            discarded += frame.data_ref().map_or(0, Bytes::len);
+            if discarded > DISCARD_LIMIT_BYTES {
+                break;
+            }
+        }
+    })
+    .await;
 }
