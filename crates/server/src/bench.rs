@@ -43,6 +43,10 @@ const MAX_RUNS: usize = 50;
 const RUN: Duration = Duration::from_secs(10);
 /// Length of one run with `--quick`.
 const QUICK_RUN: Duration = Duration::from_secs(3);
+/// Messages a second while what stays on disk is measured: paced, so that the journal stays small beside the blocks.
+const KEPT_RATE_PER_S: f64 = 100.0;
+/// How often the journal is folded meanwhile.
+const KEPT_FOLD_EVERY: Duration = Duration::from_secs(1);
 /// Length of the measurement of the disk after each run, a fraction of the run.
 const DISK_SHARE: u32 = 3;
 
@@ -76,6 +80,13 @@ pub struct Run {
     pub bytes_per_group: u64,
     /// Appends of as many bytes with `fdatasync`, a second, in the same directory.
     pub disk_commits_per_s: f64,
+}
+
+/// What stays on disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// Readings that were sent.
+    pub readings: u64,
     /// Growth of the data file a reading, after the fold.
     pub bytes_per_reading: f64,
 }
@@ -123,13 +134,18 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
             }
             measured.push((shape.name, runs));
         }
+        let mut kept = Vec::new();
+        for number in 1..=arguments.runs {
+            eprintln!("kept on disk – run {number} of {}", arguments.runs);
+            kept.push(stage.kept(&running, length, &data_dir).await?);
+        }
         let mut screens = Vec::new();
         for (name, load) in [("otherwise idle", None), ("beside 1,000 readings a second", Some(1_000.0))] {
             eprintln!("publish to screen, {name}");
             screens.push((name, stage.screen(&running, load, length).await?));
         }
         running.stop().await?;
-        terminal::print(&report::render(&data_dir, arguments.runs, length, &measured, &screens));
+        terminal::print(&report::render(&data_dir, arguments.runs, length, &measured, &kept, &screens));
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -184,7 +200,7 @@ impl Stage {
             ..Load::new(self.devices.clone())
         };
         fold(running).await?;
-        let (size_before, group_before) = (data_bytes(data_dir), running.site.store().last_group());
+        let group_before = running.site.store().last_group();
         let figures = self.load(running, &load).await?;
         anyhow::ensure!(
             figures.refused_messages == 0 && figures.lost_messages == 0 && figures.acked_messages > 0,
@@ -192,7 +208,6 @@ impl Stage {
         );
         let groups = (running.site.store().last_group() - group_before).max(1);
         fold(running).await?;
-        let grown = data_bytes(data_dir).saturating_sub(size_before);
         let bytes_per_group = figures.acked_messages * screen::message_bytes(shape.batch) / groups;
         let directory = data_dir.to_owned();
         let disk = tokio::task::spawn_blocking(move || {
@@ -203,8 +218,45 @@ impl Stage {
             groups,
             bytes_per_group,
             disk_commits_per_s: disk.await.context("measuring the disk was broken off")??,
-            bytes_per_reading: grown as f64 / figures.acked_readings as f64,
         })
+    }
+
+    /// Growth of the data file under a paced load of batches, folded each second: at both ends the journal has left
+    /// about the same room behind, so that the difference is what stays.
+    async fn kept(&self, running: &Running, length: Duration, data_dir: &Path) -> anyhow::Result<Kept> {
+        let paced = |duration| Load {
+            batch: BATCH,
+            rate_per_s: Some(KEPT_RATE_PER_S),
+            duration: Some(duration),
+            reconnect: Reconnect::Never,
+            ..Load::new(self.devices.clone())
+        };
+        self.folded(running, &paced(KEPT_FOLD_EVERY * 2)).await?;
+        let before = data_bytes(data_dir);
+        let figures = self.folded(running, &paced(length)).await?;
+        let grown = data_bytes(data_dir).saturating_sub(before);
+        let readings = figures.acked_readings;
+        anyhow::ensure!(readings > 0, "nothing was acknowledged: {figures:?}");
+        Ok(Kept { readings, bytes_per_reading: grown as f64 / readings as f64 })
+    }
+
+    /// A load beside which the journal is folded each second, and once more at its end.
+    async fn folded(&self, running: &Running, load: &Load) -> anyhow::Result<Figures> {
+        let folding = async {
+            let mut tick = tokio::time::interval(KEPT_FOLD_EVERY);
+            loop {
+                tick.tick().await;
+                if let Err(error) = fold(running).await {
+                    return error;
+                }
+            }
+        };
+        let figures = tokio::select! {
+            figures = self.load(running, load) => figures?,
+            error = folding => return Err(error),
+        };
+        fold(running).await?;
+        Ok(figures)
     }
 
     /// Latency from publishing to the event on a screen, beside a load of the other devices where one is given.

@@ -79,7 +79,7 @@ fn parse_hex(text: &str) -> anyhow::Result<Vec<u8>> {
     if let Some(at) = digits.iter().position(|c| !c.is_ascii_hexdigit()) {
         bail!("\"{}\" (digit {}) is not hexadecimal; give bytes such as 16 48 00 04", digits[at], at + 1);
     }
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         bail!("{} hexadecimal digits are not a whole number of bytes", digits.len());
     }
     let pairs = digits.chunks_exact(2);

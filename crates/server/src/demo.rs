@@ -59,6 +59,9 @@ pub struct DemoArguments {
     /// Print one line of JSON on standard output when the first vital signs have arrived, and nothing else
     #[arg(long)]
     print_json: bool,
+    /// Level or filter of the log (default: warn, with --print-json info)
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
     /// End by itself after so many seconds
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
@@ -69,7 +72,8 @@ pub struct DemoArguments {
 /// # Errors
 /// What failed, where, and what to do.
 pub fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
-    logging::start(if arguments.print_json { "info" } else { "warn" })?;
+    let level = if arguments.print_json { "info" } else { "warn" };
+    logging::start(arguments.log.as_deref().unwrap_or(level))?;
     running::raise_file_limit();
     let (mut throw_away, kek) = ThrowAway::make("Demonstration", arguments.keep.as_deref())?;
     let (port, note) = free_port(arguments.port);

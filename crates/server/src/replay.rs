@@ -121,8 +121,9 @@ fn parse_target(url: &str) -> anyhow::Result<(String, u16)> {
         bail!("\"{url}\" must begin with mqtts://, because devices always speak TLS");
     };
     let rest = rest.trim_end_matches('/');
+    // The last colon begins the port, unless it is one of an address in brackets.
     let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port)) if !host.ends_with(':') && !(rest.starts_with('[') && !host.ends_with(']')) => {
+        Some((host, port)) if !port.ends_with(']') => {
             (host, port.parse().with_context(|| format!("\"{port}\" is no port"))?)
         }
         _ => (rest, DEFAULT_PORT),

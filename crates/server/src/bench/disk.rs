@@ -48,6 +48,6 @@ fn noise(length: usize) -> Vec<u8> {
 /// Name of a directory's file system where it is one that keeps nothing.
 pub fn is_memory(directory: &Path) -> bool {
     /// `TMPFS_MAGIC` of `linux/magic.h`.
-    const TMPFS: i64 = 0x0102_1994;
-    rustix::fs::statfs(directory).is_ok_and(|found| i64::try_from(found.f_type) == Ok(TMPFS))
+    const TMPFS: u64 = 0x0102_1994;
+    rustix::fs::statfs(directory).is_ok_and(|found| u64::try_from(found.f_type) == Ok(TMPFS))
 }

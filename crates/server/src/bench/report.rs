@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{BATCH, CONNECTIONS, Run, disk, screen};
+use super::{BATCH, CONNECTIONS, Kept, Run, disk, screen};
 
 /// Renders everything that was measured, with its settings.
 pub fn render(
@@ -12,6 +12,7 @@ pub fn render(
     runs: usize,
     length: Duration,
     loads: &[(&'static str, Vec<Run>)],
+    kept: &[Kept],
     screens: &[(&'static str, screen::Latency)],
 ) -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -49,13 +50,12 @@ pub fn render(
     );
     let _ = writeln!(
         text,
-        "\nKept on disk after the fold, raw frames included: {} a reading (batches of {BATCH}, times at random \
-         microseconds; growth of the data file, first run left out because it makes the room that later ones use again).",
-        loads.first().map_or_else(String::new, |(_, runs)| {
-            spread(runs.get(1..).unwrap_or_default(), |run| run.bytes_per_reading, " bytes")
-        })
+        "\nKept on disk after the fold, with raw frames, indexes and seals: {} a reading ({} readings a run in batches \
+         of {BATCH}, at random microseconds, which compress worst).",
+        spread(kept, |run| run.bytes_per_reading, " bytes"),
+        spread(kept, |run| run.readings as f64, ""),
     );
-    text.push_str("\n| Publish to screen | p50 | p99 | Seen | Missed |\n|---|---:|---:|---:|---:|\n");
+    text.push_str("\n| Publish to screen | p50 | p99 | Shown | Overtaken |\n|---|---:|---:|---:|---:|\n");
     for (name, latency) in screens {
         let _ = writeln!(
             text,
@@ -63,14 +63,17 @@ pub fn render(
             latency.p50.as_secs_f64() * 1e3,
             latency.p99.as_secs_f64() * 1e3,
             latency.seen,
-            latency.missed
+            latency.overtaken
         );
     }
+    text.push_str(
+        "\nOvertaken: a newer reading of the series was committed in the same group and is shown instead.\n",
+    );
     text
 }
 
 /// Median, and the least and most.
-fn spread(runs: &[Run], figure: impl Fn(&Run) -> f64, unit: &str) -> String {
+fn spread<R>(runs: &[R], figure: impl Fn(&R) -> f64, unit: &str) -> String {
     let mut figures: Vec<f64> = runs.iter().map(figure).collect();
     figures.sort_by(f64::total_cmp);
     let (Some(least), Some(most)) = (figures.first(), figures.last()) else { return "–".to_owned() };
@@ -117,10 +120,9 @@ mod tests {
             groups: 1,
             bytes_per_group: 1,
             disk_commits_per_s: 1.0,
-            bytes_per_reading: 1.0,
         };
         let runs = [run(30.0), run(10.0), run(20.0)];
         assert_eq!(spread(&runs, |run| run.figures.readings_per_s, " x"), "20.0 x (10.0–30.0)");
-        assert_eq!(spread(&[], |run| run.bytes_per_reading, ""), "–");
+        assert_eq!(spread(&[], |run: &Run| run.disk_commits_per_s, ""), "–");
     }
 }

@@ -41,10 +41,10 @@ pub struct Watched<'a> {
 /// What was measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Latency {
-    /// Readings that were published and seen.
+    /// Readings that were published and shown.
     pub seen: usize,
-    /// Readings that were published and not seen.
-    pub missed: usize,
+    /// Readings that were not shown, because a newer one of the series was committed in the same group.
+    pub overtaken: usize,
     /// Half came faster.
     pub p50: Duration,
     /// 99 of 100 came faster.
@@ -105,7 +105,7 @@ pub async fn measure(watched: Watched<'_>, length: Duration) -> anyhow::Result<L
         waiting.len()
     );
     let (p50, p99) = (at(0.5).unwrap_or_default(), at(0.99).unwrap_or_default());
-    Ok(Latency { seen: latencies.len(), missed: waiting.len(), p50, p99 })
+    Ok(Latency { seen: latencies.len(), overtaken: waiting.len(), p50, p99 })
 }
 
 fn reading(sequence: u32) -> (Timestamp, String) {

@@ -111,10 +111,6 @@ impl Server {
         self.ready[name].as_str().unwrap_or_else(|| panic!("no {name} in {}", self.ready)).to_owned()
     }
 
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     pub fn log(&self) -> String {
         read(&self.log)
     }
