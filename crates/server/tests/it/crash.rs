@@ -6,28 +6,23 @@
 //! that it can (`cargo test -p server --features planted-early-acknowledgement -- --ignored planted`).
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use clinical_model::patient::Gender;
-use clinical_model::{
-    Assignment, AssignmentId, ClockRule, Device, DeviceId, Interval, Patient, PatientId, Private, Subject,
-    Timestamp, Value,
-};
-use pipeline::{Clock as _, Site, SiteOptions, SystemClock};
+use clinical_model::{DeviceId, Timestamp, Value};
+use pipeline::{Clock as _, SystemClock};
 use rustls_pki_types::ServerName;
 use simulator::client::Reconnect;
-use simulator::load::{self, LedgerLine, Load};
+use simulator::load::{self, Figures, LedgerLine, Load};
 use simulator::play::Credentials;
 use simulator::random::Random;
-use store::sqlite::SqliteStore;
-use store::{Actor, Order, RangeQuery, SeriesFilter, Store};
+use store::{Order, RangeQuery, SeriesFilter, Store as _};
 use tokio_util::sync::CancellationToken;
-use trust::Kek;
-use trust::pki::{Authority, IssueRequest, PeerUri};
 
-use crate::process::{Place, Server, succeed};
+use crate::devices;
+use crate::process::{Place, Server, auscult};
 
 /// Rounds where nothing else is asked for.
 const DEFAULT_ROUNDS: u32 = 5;
@@ -74,8 +69,8 @@ fn crash(rounds: u32) -> Verdict {
     println!("AUSCULT_CRASH_SEED={seed}");
     let mut random = Random::for_part(seed, "crash");
     let place = Place::new();
-    let devices = provision(&place);
-    let credentials = credentials(&place, &devices);
+    let devices = devices::provision(&place, DEVICES);
+    let credentials = devices::credentials(&place, &devices);
     let ledger = place.path("ledger.txt");
     for round in 1..=rounds {
         let server = Server::serve(&place, &[]);
@@ -104,20 +99,8 @@ fn one_round(
     before: u64,
     life: Duration,
 ) {
-    let load = Load {
-        batch: BATCH,
-        duration: None,
-        ledger: Some(ledger.to_owned()),
-        reconnect: Reconnect::Never,
-        ..Load::new(devices.to_vec())
-    };
-    let (mqtt, stop) = (server.address("mqtt"), CancellationToken::new());
-    let (credentials, stopped) = (Arc::clone(credentials), stop.clone());
-    let loading = std::thread::spawn(move || {
-        let name = ServerName::try_from("localhost").unwrap();
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(load::run(&load, &mqtt, name, credentials, stopped))
-    });
+    let stop = CancellationToken::new();
+    let loading = start_load(&server, devices, credentials, ledger, &stop);
     let began = Instant::now();
     while file_length(ledger) <= before {
         assert!(!loading.is_finished(), "the load ended early; log: {}", server.log());
@@ -128,8 +111,75 @@ fn one_round(
     std::thread::sleep(life);
     server.kill();
     stop.cancel();
-    let figures = loading.join().unwrap().unwrap();
+    let figures = loading.join().unwrap();
     assert!(figures.acked_messages > 0, "{figures:?}");
+}
+
+/// As fast as the server answers, until `stop` or until every connection is gone.
+fn start_load(
+    server: &Server,
+    devices: &[DeviceId],
+    credentials: &Credentials,
+    ledger: &Path,
+    stop: &CancellationToken,
+) -> JoinHandle<Figures> {
+    let load = Load {
+        batch: BATCH,
+        duration: None,
+        ledger: Some(ledger.to_owned()),
+        reconnect: Reconnect::Never,
+        ..Load::new(devices.to_vec())
+    };
+    let (mqtt, credentials, stop) = (server.address("mqtt"), Arc::clone(credentials), stop.clone());
+    std::thread::spawn(move || {
+        let name = ServerName::try_from("localhost").unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(load::run(&load, &mqtt, name, credentials, stop)).unwrap()
+    })
+}
+
+#[test]
+#[cfg_attr(feature = "planted-early-acknowledgement", ignore = "the bug is planted")]
+fn a_disk_that_fails_ends_the_process_and_loses_nothing() {
+    let place = Place::new();
+    let devices = devices::provision(&place, DEVICES);
+    let credentials = devices::credentials(&place, &devices);
+    let ledger = place.path("ledger.txt");
+    // No file may grow beyond 4 MiB (8192 blocks of 512 bytes): the system then refuses the write with an error.
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 8192; exec \"$0\" \"$@\""]);
+    command.arg(auscult().get_program()).arg("serve").args(place.arguments()).arg("--print-json");
+    command.args(["--web", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0"]);
+    let mut server = Server::start(command, place.path("log.txt"));
+    let loading = start_load(&server, &devices, &credentials, &ledger, &CancellationToken::new());
+    let (status, _) = server.wait();
+    assert_eq!(status.code(), Some(74), "log: {}", server.log());
+    assert!(server.log().contains("auscult doctor"), "it says what to do: {}", server.log());
+    let figures = loading.join().unwrap();
+    assert!(figures.acked_messages > 0, "{figures:?}");
+    let verdict = judge(&load::read_ledger(&ledger).unwrap(), &read_back(&place));
+    assert_eq!((verdict.lost, verdict.duplicated, verdict.changed), (0, 0, 0), "{verdict:?}");
+}
+
+#[test]
+#[cfg_attr(feature = "planted-early-acknowledgement", ignore = "the bug is planted")]
+fn a_stop_under_load_loses_nothing_and_is_a_success() {
+    let place = Place::new();
+    let devices = devices::provision(&place, DEVICES);
+    let credentials = devices::credentials(&place, &devices);
+    let ledger = place.path("ledger.txt");
+    let server = Server::serve(&place, &[]);
+    let loading = start_load(&server, &devices, &credentials, &ledger, &CancellationToken::new());
+    let began = Instant::now();
+    while file_length(&ledger) == 0 {
+        assert!(began.elapsed() < FIRST_ACK_LIMIT, "nothing was acknowledged; log: {}", server.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (status, _) = server.stop();
+    assert!(status.success(), "{status}");
+    assert!(loading.join().unwrap().acked_messages > 0);
+    let verdict = judge(&load::read_ledger(&ledger).unwrap(), &read_back(&place));
+    assert_eq!((verdict.lost, verdict.duplicated, verdict.changed), (0, 0, 0), "{verdict:?}");
 }
 
 fn judge(acked: &[LedgerLine], kept: &HashMap<(DeviceId, Timestamp, u32), Vec<String>>) -> Verdict {
@@ -148,7 +198,7 @@ fn judge(acked: &[LedgerLine], kept: &HashMap<(DeviceId, Timestamp, u32), Vec<St
 }
 
 fn read_back(place: &Place) -> HashMap<(DeviceId, Timestamp, u32), Vec<String>> {
-    let store = open(place);
+    let store = devices::open(place);
     let range =
         RangeQuery { from: Timestamp::MIN, to: Timestamp::MAX, order: Order::Ascending, limit: READ_LIMIT };
     let mut kept: HashMap<_, Vec<String>> = HashMap::new();
@@ -164,85 +214,6 @@ fn read_back(place: &Place) -> HashMap<(DeviceId, Timestamp, u32), Vec<String>> 
     kept
 }
 
-fn open(place: &Place) -> SqliteStore {
-    let kek = Kek::parse(std::fs::read(place.key()).unwrap()).unwrap();
-    SqliteStore::open(&place.data(), kek, store::sqlite::Options::default()).unwrap()
-}
-
 fn file_length(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |file| file.len())
-}
-
-/// Patients and devices, before the first start.
-fn provision(place: &Place) -> Vec<DeviceId> {
-    std::fs::create_dir(place.data()).unwrap();
-    let options = SiteOptions {
-        fold_every: Duration::from_secs(3_600),
-        on_durability_failure: Box::new(|error| panic!("{error}")),
-    };
-    let site = Site::start(Arc::new(open(place)), Arc::new(SystemClock), options).unwrap();
-    let now = SystemClock.now();
-    let devices = (1..=DEVICES).map(|number| {
-        let id = || trust::uuid_v7(u64::try_from(now.as_millis()).unwrap());
-        let patient = Patient {
-            id: PatientId::from_uuid(id()),
-            family: Private::new("Crash".into()),
-            given: Private::new(number.to_string()),
-            birth_date: None,
-            gender: Gender::Unknown,
-            record_number: Private::new(format!("C{number}")),
-            place: None,
-            active: true,
-        };
-        let device = Device {
-            id: DeviceId::from_uuid(id()),
-            name: format!("Crash {number}"),
-            kind: "load".into(),
-            manufacturer: "Auscult".into(),
-            model: "crash".into(),
-            serial: number.to_string(),
-            clock: ClockRule::Trust,
-            utc_offset_min: 0,
-            expected_interval_s: None,
-            retired: false,
-        };
-        let assignment = Assignment {
-            id: AssignmentId::from_uuid(id()),
-            device: device.id,
-            subject: Subject::Patient(patient.id),
-            interval: Interval::since(Timestamp::from_seconds(now.as_millis() / 1_000 - 3_600)),
-        };
-        site.add_patient(Actor::System, patient).unwrap();
-        site.add_device(Actor::System, device).unwrap();
-        site.assign(Actor::System, assignment).unwrap();
-        assignment.device
-    });
-    let devices = devices.collect();
-    site.stop();
-    devices
-}
-
-/// A certificate for each device from the server's own authority.
-fn credentials(place: &Place, devices: &[DeviceId]) -> Credentials {
-    let pki: PathBuf = place.data().join("pki");
-    succeed(&["pki", "init", pki.to_str().unwrap(), "--site", "Crash"]);
-    let read = |name: &str| std::fs::read_to_string(pki.join(name)).unwrap();
-    let authority = Authority::load(&read("authority.pem"), &read("authority.key")).unwrap();
-    let now = std::time::SystemTime::now();
-    let configs: HashMap<DeviceId, _> = devices
-        .iter()
-        .map(|device| {
-            let request = IssueRequest {
-                common_name: device.to_string(),
-                uri: PeerUri::Device(*device.as_uuid()),
-                not_before: now - Duration::from_secs(60),
-                not_after: now + Duration::from_secs(86_400),
-            };
-            let issued = authority.issue_client(&request).unwrap();
-            let identity = (issued.certificate_pem.as_str(), issued.key_pem.expose());
-            let config = trust::tls::client_config(authority.certificate_pem(), Some(identity), &[]).unwrap();
-            (*device, Arc::new(config))
-        })
-        .collect();
-    Arc::new(move |device| configs.get(&device).cloned())
 }

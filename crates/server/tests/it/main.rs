@@ -3,5 +3,6 @@
 mod commands;
 mod crash;
 mod demo;
+mod devices;
 mod process;
 mod serving;

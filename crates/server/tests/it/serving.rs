@@ -1,6 +1,17 @@
 //! Serving, stopping, and what reaches a running server from its own machine.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls_pki_types::ServerName;
+use serde_json::{Value, json};
+use simulator::client::{ConnectOptions, Publisher, Qos, Reconnect};
+
+use crate::devices;
 use crate::process::{Place, Server, refuse, run, succeed};
+
+/// Longest wait for a revocation to be noticed; the list is looked at each second.
+const REVOKED_LIMIT: Duration = Duration::from_secs(20);
 
 fn with<'a>(command: &'a str, place: &'a [String; 4], more: &[&'a str]) -> Vec<&'a str> {
     [command].into_iter().chain(place.iter().map(String::as_str)).chain(more.iter().copied()).collect()
@@ -66,4 +77,66 @@ fn a_damaged_backup_is_named() {
     let errors =
         refuse(&["verify", "--backup", backup.to_str().unwrap(), "--key-file", key.to_str().unwrap()]);
     assert!(errors.contains("data.db") && errors.contains("SHA-256"), "{errors}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_setup_link_makes_the_first_administrator_once() {
+    let place = Place::new();
+    let server = Server::serve(&place, &[]);
+    let token = server.address("setup_link").split('=').next_back().unwrap().to_owned();
+    let url = format!("{}/api/v1/setup", server.address("address"));
+    let client = reqwest::Client::new();
+    let ask = async |token: &str, name: &str| {
+        let body =
+            json!({ "token": token, "name": name, "display": "A", "password": "correct horse battery" });
+        client.post(&url).header("x-auscult", "1").json(&body).send().await.unwrap()
+    };
+    let wrong = ask("A".repeat(43).as_str(), "mallory").await;
+    assert!(wrong.status().is_client_error(), "{}", wrong.status());
+    let right = ask(&token, "alice").await;
+    assert!(right.status().is_success(), "{}", right.status());
+    let session: Value = right.json().await.unwrap();
+    assert_eq!(session["user"]["role"], "administrator", "{session}");
+    let again = ask(&token, "bob").await;
+    assert!(again.status().is_client_error(), "{}", again.status());
+    assert!(server.stop().0.success());
+    // Now that somebody can sign in, no link is printed any more.
+    let server = Server::serve(&place, &[]);
+    assert_eq!(server.ready["setup_link"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_certificate_ends_a_live_connection() {
+    let place = Place::new();
+    let device = devices::provision(&place, 1)[0];
+    let (pki, certs) = (place.data().join("pki"), place.path("certs"));
+    let pki = pki.to_str().unwrap();
+    succeed(&["pki", "init", pki, "--site", "Revoke"]);
+    succeed(&["pki", "issue", pki, "--device", &device.to_string(), "--out", certs.to_str().unwrap()]);
+    let read = |name: String| std::fs::read_to_string(certs.join(name)).unwrap();
+    let (certificate, key) = (read(format!("{device}.pem")), read(format!("{device}.key")));
+    let identity = Some((certificate.as_str(), key.as_str()));
+    let tls = trust::tls::client_config(&read("authority.pem".into()), identity, &[]).unwrap();
+
+    let server = Server::serve(&place, &[]);
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut options = ConnectOptions::new(server.address("mqtt"), name, Arc::new(tls), device.to_string());
+    options.reconnect = Reconnect::Never;
+    let publisher = Publisher::connect(options.clone()).await.unwrap();
+    let topic = format!("auscult/v1/{device}/gatt/2a37");
+    let accepted = async || {
+        let pending = publisher.publish(topic.clone(), vec![0x00, 0x48], Qos::AtLeastOnce).await.ok()?;
+        pending.await.ok().filter(|acked| !acked.is_refused())
+    };
+    assert!(accepted().await.is_some(), "log: {}", server.log());
+
+    let list = succeed(&["pki", "list", pki]);
+    let line = list.lines().find(|line| line.contains(&device.to_string())).unwrap();
+    let serial = line.split(' ').next().unwrap();
+    succeed(&["pki", "revoke", pki, serial, "--reason", "stolen"]);
+    let revoked_at = Instant::now();
+    while accepted().await.is_some() {
+        assert!(revoked_at.elapsed() < REVOKED_LIMIT, "still accepted; log: {}", server.log());
+    }
+    assert!(Publisher::connect(options).await.is_err(), "it must not come back");
 }

@@ -1,0 +1,100 @@
+//! A store with patients and devices before its first start, and a certificate for each device.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clinical_model::patient::Gender;
+use clinical_model::{
+    Assignment, AssignmentId, ClockRule, Device, DeviceId, Interval, Patient, PatientId, Private, Subject,
+    Timestamp,
+};
+use pipeline::{Clock as _, Site, SiteOptions, SystemClock};
+use simulator::play::Credentials;
+use store::Actor;
+use store::sqlite::SqliteStore;
+use trust::Kek;
+use trust::pki::{Authority, IssueRequest, PeerUri};
+
+use crate::process::{Place, succeed};
+
+/// Opens the store of a place that no server holds.
+pub fn open(place: &Place) -> SqliteStore {
+    let kek = Kek::parse(std::fs::read(place.key()).unwrap()).unwrap();
+    SqliteStore::open(&place.data(), kek, store::sqlite::Options::default()).unwrap()
+}
+
+/// Patients and devices, before the first start.
+pub fn provision(place: &Place, count: usize) -> Vec<DeviceId> {
+    std::fs::create_dir(place.data()).unwrap();
+    let options = SiteOptions {
+        fold_every: Duration::from_secs(3_600),
+        on_durability_failure: Box::new(|error| panic!("{error}")),
+    };
+    let site = Site::start(Arc::new(open(place)), Arc::new(SystemClock), options).unwrap();
+    let now = SystemClock.now();
+    let devices = (1..=count).map(|number| {
+        let id = || trust::uuid_v7(u64::try_from(now.as_millis()).unwrap());
+        let patient = Patient {
+            id: PatientId::from_uuid(id()),
+            family: Private::new("Crash".into()),
+            given: Private::new(number.to_string()),
+            birth_date: None,
+            gender: Gender::Unknown,
+            record_number: Private::new(format!("C{number}")),
+            place: None,
+            active: true,
+        };
+        let device = Device {
+            id: DeviceId::from_uuid(id()),
+            name: format!("Crash {number}"),
+            kind: "load".into(),
+            manufacturer: "Auscult".into(),
+            model: "crash".into(),
+            serial: number.to_string(),
+            clock: ClockRule::Trust,
+            utc_offset_min: 0,
+            expected_interval_s: None,
+            retired: false,
+        };
+        let assignment = Assignment {
+            id: AssignmentId::from_uuid(id()),
+            device: device.id,
+            subject: Subject::Patient(patient.id),
+            interval: Interval::since(Timestamp::from_seconds(now.as_millis() / 1_000 - 3_600)),
+        };
+        site.add_patient(Actor::System, patient).unwrap();
+        site.add_device(Actor::System, device).unwrap();
+        site.assign(Actor::System, assignment).unwrap();
+        assignment.device
+    });
+    let devices = devices.collect();
+    site.stop();
+    devices
+}
+
+/// A certificate for each device from the server's own authority.
+pub fn credentials(place: &Place, devices: &[DeviceId]) -> Credentials {
+    let pki: PathBuf = place.data().join("pki");
+    succeed(&["pki", "init", pki.to_str().unwrap(), "--site", "Crash"]);
+    let read = |name: &str| std::fs::read_to_string(pki.join(name)).unwrap();
+    let authority = Authority::load(&read("authority.pem"), &read("authority.key")).unwrap();
+    let now = std::time::SystemTime::now();
+    let configs: HashMap<DeviceId, _> = devices
+        .iter()
+        .map(|device| {
+            let request = IssueRequest {
+                common_name: device.to_string(),
+                uri: PeerUri::Device(*device.as_uuid()),
+                not_before: now - Duration::from_secs(60),
+                not_after: now + Duration::from_secs(86_400),
+            };
+            let issued = authority.issue_client(&request).unwrap();
+            let identity = (issued.certificate_pem.as_str(), issued.key_pem.expose());
+            let config = trust::tls::client_config(authority.certificate_pem(), Some(identity), &[]).unwrap();
+            (*device, Arc::new(config))
+        })
+        .collect();
+    Arc::new(move |device| configs.get(&device).cloned())
+}
