@@ -53,7 +53,8 @@ pub(crate) async fn find(
     Extension(access): Extension<Access>,
     Asked(find): Asked<Find>,
 ) -> Answer<Patients> {
-    let act = Act::new(access.actor(), AuditAction::Search, "Patient").detail(format!("query: {}", find.query));
+    let act =
+        Act::new(access.actor(), AuditAction::Search, "Patient").detail(format!("query: {}", find.query));
     let query = find.query.trim().to_lowercase();
     web.blocking(move |web| {
         let patients = web.site.read(act, |chart| {
@@ -88,7 +89,9 @@ pub(crate) struct NewPatient {
 }
 
 fn checked(new: &NewPatient) -> Result<(), Problem> {
-    for (field, value) in [("family", &new.family), ("given", &new.given), ("record_number", &new.record_number)] {
+    for (field, value) in
+        [("family", &new.family), ("given", &new.given), ("record_number", &new.record_number)]
+    {
         let length = value.trim().chars().count();
         if length == 0 || length > 100 || value.chars().any(char::is_control) {
             return Err(Problem::bad_request(format!("{field} must have 1 to 100 characters")));
@@ -143,6 +146,26 @@ pub(crate) struct SeriesView {
     device_id: String,
 }
 
+/// A limit with the words a person reads.
+#[derive(Serialize)]
+pub(crate) struct LimitView {
+    #[serde(flatten)]
+    limit: Limit,
+    short: &'static str,
+    display: &'static str,
+    unit_display: &'static str,
+}
+
+fn limit_views(limits: &[Limit]) -> Vec<LimitView> {
+    let view = |limit: &Limit| LimitView {
+        limit: limit.clone(),
+        short: limit.measure.short,
+        display: limit.measure.display,
+        unit_display: limit.measure.unit_display,
+    };
+    limits.iter().map(view).collect()
+}
+
 #[derive(Serialize)]
 pub(crate) struct PatientPage {
     patient: PatientLine,
@@ -152,7 +175,7 @@ pub(crate) struct PatientPage {
     series: Vec<SeriesView>,
     devices: Vec<DeviceState>,
     alerts: Vec<AlertView>,
-    limits: Vec<Limit>,
+    limits: Vec<LimitView>,
     position: String,
     server_time: Timestamp,
 }
@@ -179,7 +202,8 @@ pub(crate) async fn show(
             let subject = Subject::Patient(patient.id);
             let position = position(web);
             let ward = registry.ward_of(&patient).and_then(|id| registry.place(id));
-            let mut series = chart.series(&SeriesFilter { subject: Some(subject), ..SeriesFilter::default() })?;
+            let mut series =
+                chart.series(&SeriesFilter { subject: Some(subject), ..SeriesFilter::default() })?;
             series.sort();
             let series = series
                 .iter()
@@ -201,7 +225,7 @@ pub(crate) async fn show(
                 series,
                 devices: devices.iter().map(|device| views::device_state(web, device)).collect(),
                 alerts: alerts_of(web, chart, &patient),
-                limits: registry.limits(patient.id).to_vec(),
+                limits: limit_views(&registry.limits(patient.id)),
                 position,
                 server_time: web.site.clock().now(),
             })
@@ -211,16 +235,21 @@ pub(crate) async fn show(
     .await?
 }
 
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Limits {
+#[derive(Deserialize)]
+pub(crate) struct NewLimits {
     limits: Vec<Limit>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Limits {
+    limits: Vec<LimitView>,
 }
 
 pub(crate) async fn set_limits(
     State(web): State<Arc<Web>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
-    Body(limits): Body<Limits>,
+    Body(limits): Body<NewLimits>,
 ) -> Answer<Limits> {
     let patient = theirs(&web, &access, &id).await?;
     if limits.limits.len() > 50 {
@@ -228,7 +257,7 @@ pub(crate) async fn set_limits(
     }
     web.blocking(move |web| {
         web.site.set_limits(access.actor(), patient.id, limits.limits.clone())?;
-        Ok(Json(limits))
+        Ok(Json(Limits { limits: limit_views(&limits.limits) }))
     })
     .await?
 }
