@@ -1,7 +1,7 @@
 //! The audit wrapper: no patient's data is read outside it, and nothing is read when the record cannot be written.
 
 use clinical_model::{DeviceId, PatientId, Timestamp};
-use store::{Actor, AuditAction, AuditOutcome, AuditRecord, StoreError, TransactError, Transaction};
+use store::{Actor, AuditAction, AuditOutcome, AuditRecord, StoreError, TransactError};
 
 use crate::chart::Chart;
 use crate::site::Site;
@@ -116,9 +116,8 @@ impl Site {
         read: impl FnOnce(&Chart<'_>) -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
         let at = self.clock().now();
-        let audit = acts.into_iter().map(|act| act.record(at, AuditOutcome::Success)).collect();
-        let transaction = Transaction { at, audit, ..Transaction::default() };
-        self.store().transact(&transaction).map_err(ReadError::Audit)?;
+        let records = acts.into_iter().map(|act| act.record(at, AuditOutcome::Success)).collect();
+        self.audit_group.write(self.store(), at, records).map_err(ReadError::Audit)?;
         read(&self.chart())
     }
 
@@ -133,10 +132,6 @@ impl Site {
     /// [`TransactError`] when it could not be written.
     pub fn record(&self, act: Act, outcome: AuditOutcome) -> Result<(), TransactError> {
         let at = self.clock().now();
-        self.store().transact(&Transaction {
-            at,
-            audit: vec![act.record(at, outcome)],
-            ..Transaction::default()
-        })
+        self.audit_group.write(self.store(), at, vec![act.record(at, outcome)])
     }
 }

@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod after;
 pub mod alarms;
+mod audit_group;
 pub mod audited;
 pub mod chart;
 pub mod clock;

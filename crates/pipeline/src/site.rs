@@ -10,6 +10,7 @@ use store::{Store, StoreError};
 
 use crate::admission::Admission;
 use crate::after::After;
+use crate::audit_group::AuditGroup;
 use crate::alarms::{Alarms, LoadAlertsError};
 use crate::chart::Chart;
 use crate::clock::Clock;
@@ -71,6 +72,7 @@ pub struct Site {
     threads: Mutex<Vec<JoinHandle<()>>>,
     stop: Arc<Stop>,
     pub(crate) desk: Mutex<()>,
+    pub(crate) audit_group: AuditGroup,
 }
 
 impl Site {
@@ -111,6 +113,7 @@ impl Site {
             threads: Mutex::default(),
             stop: Arc::default(),
             desk: Mutex::default(),
+            audit_group: AuditGroup::default(),
         });
         let after = After {
             store: Arc::clone(&store),
