@@ -13,9 +13,9 @@ use crate::random::Random;
 use crate::recordings;
 
 /// Beds of one ward.
-const BEDS_A_WARD: usize = 12;
+const BEDS_A_WARD: usize = 24;
 /// Names of the wards, used in turn.
-const WARDS: &[&str] = &["Ward 3 North", "Ward 3 South", "Ward 4 North", "Ward 4 South", "Ward 5 North"];
+const WARDS: &[&str] = &["Ward 3", "Ward 4", "Ward 5", "Ward 6", "Ward 7"];
 /// Rows of the one-minute numerics with values of oxygen saturation; chosen by looking at them.
 const SATURATION_ROWS: std::ops::Range<u32> = 60..1_500;
 
