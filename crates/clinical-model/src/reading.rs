@@ -9,6 +9,10 @@ use crate::time::Timestamp;
 /// The count that marks a sample that is not there.
 pub const MISSING_SAMPLE: i16 = i16::MIN;
 
+/// Largest sequence number of a reading or an event: its public identifier has 24 bits for it. A larger one is refused
+/// at the door, since what is kept without an identifier could never be shown again.
+pub const SEQUENCE_LIMIT: u32 = (1 << 24) - 1;
+
 /// Why there is no number. The discriminants are part of the storage format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]

@@ -10,7 +10,7 @@ use crate::frame::Delivery;
 use crate::id::Subject;
 use crate::measure::{self, Measure};
 use crate::quarantine::QuarantineReason;
-use crate::reading::{Event, Fact, Reading, SeriesKey, Value, Waveform};
+use crate::reading::{Event, Fact, Reading, SEQUENCE_LIMIT, SeriesKey, Value, Waveform};
 use crate::time::Timestamp;
 use crate::unit::{self, UnitError};
 
@@ -24,6 +24,13 @@ pub const LATE_AFTER: Duration = Duration::from_secs(120);
 pub const CLOCK_BEHIND_REFUSED: Duration = Duration::from_secs(400 * 86_400);
 /// Neighbours further apart than this are not compared for fast change.
 pub const FAST_CHANGE_WINDOW: Duration = Duration::from_secs(600);
+
+/// A block of a curve spans no more than this: a device sends seconds at a time, and a rate that is wrong by a factor
+/// of thousands must not lay one block over a patient's whole record.
+pub const WAVEFORM_LONGEST: Duration = Duration::from_secs(3_600);
+/// Least and largest size of one count of a curve, in the unit of the series: no converter is finer than a millionth of
+/// a millionth, and what is coarser cannot be drawn.
+pub const GAIN_POSSIBLE: (f64, f64) = (1e-12, 1e6);
 
 /// What validation needs to know about the moment and the site.
 pub trait Context {
@@ -83,6 +90,12 @@ pub enum Rejection {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// The sequence number has no identifier.
+    #[error("the sequence number {sequence} is too large; at most {SEQUENCE_LIMIT} can be told apart")]
+    Sequence {
+        /// As sent.
+        sequence: u32,
+    },
     /// Demonstration or test data.
     #[error("the device marks it as demonstration or test data")]
     Demonstration,
@@ -95,7 +108,9 @@ impl Rejection {
             Rejection::Clock { .. } => QuarantineReason::Clock,
             Rejection::Unassigned { .. } => QuarantineReason::Unassigned,
             Rejection::Unit { .. } => QuarantineReason::Unit,
-            Rejection::Impossible { .. } | Rejection::Waveform { .. } => QuarantineReason::Impossible,
+            Rejection::Impossible { .. } | Rejection::Waveform { .. } | Rejection::Sequence { .. } => {
+                QuarantineReason::Impossible
+            }
             Rejection::Demonstration => QuarantineReason::Demonstration,
         }
     }
@@ -115,6 +130,7 @@ pub fn validate(decoded: Decoded, context: &dyn Context) -> Result<Fact, Rejecti
 
 fn validate_scalar(scalar: DecodedScalar, context: &dyn Context) -> Result<Reading, Rejection> {
     let measure = scalar.measure;
+    check_sequence(scalar.sequence)?;
     let (series, measured_at, mut findings) = place(measure, scalar.time, scalar.findings, context)?;
     let value = match scalar.value {
         DecodedValue::Absent(absent) => Value::Absent(absent),
@@ -141,8 +157,9 @@ fn validate_waveform(waveform: DecodedWaveform, context: &dyn Context) -> Result
     if waveform.samples.is_empty() {
         return Err(unusable("it has no samples"));
     }
-    if waveform.gain.mantissa() == 0 {
-        return Err(unusable("the gain is zero"));
+    let longest_samples = u128::from(WAVEFORM_LONGEST.as_secs()) * u128::from(waveform.rate_numerator);
+    if waveform.samples.len() as u128 * u128::from(waveform.rate_denominator) > longest_samples {
+        return Err(unusable("it spans more than an hour"));
     }
     let (series, start, mut findings) = place(measure, waveform.time, waveform.findings, context)?;
     let unit_error = |source| Rejection::Unit { measure, source };
@@ -150,7 +167,14 @@ fn validate_waveform(waveform: DecodedWaveform, context: &dyn Context) -> Result
     let gain = unit::to_series_unit(measure, waveform.gain, &waveform.unit).map_err(unit_error)?;
     let offset = unit::to_series_unit(measure, waveform.offset, &waveform.unit).map_err(unit_error)?;
     findings.set(Findings::UNIT_CONVERTED, gain.changed);
-    Ok(Waveform {
+    // Asked of the converted gain: rounding may have made it zero.
+    if gain.value.mantissa() == 0 {
+        return Err(unusable("the gain is zero"));
+    }
+    if !(GAIN_POSSIBLE.0..=GAIN_POSSIBLE.1).contains(&gain.value.to_f64().abs()) {
+        return Err(unusable("the gain is far outside what a device can measure"));
+    }
+    let waveform = Waveform {
         series,
         start,
         received_at: context.received_at(),
@@ -160,10 +184,38 @@ fn validate_waveform(waveform: DecodedWaveform, context: &dyn Context) -> Result
         offset: offset.value,
         samples: waveform.samples,
         findings,
-    })
+    };
+    placed_whole(&waveform, context)?;
+    Ok(waveform)
+}
+
+/// A block is one curve of one subject in the past: it neither reaches into the future nor over a change of assignment.
+fn placed_whole(waveform: &Waveform, context: &dyn Context) -> Result<(), Rejection> {
+    if waveform.findings.contains(Findings::TIME_RECEIVED) {
+        return Ok(());
+    }
+    let received = context.received_at();
+    let end = waveform.end();
+    if end > received.plus(CLOCK_AHEAD_REFUSED) {
+        return Err(Rejection::Clock { claimed: end, received });
+    }
+    let last = waveform.start.plus_micros(waveform.offset_micros(waveform.samples.len().saturating_sub(1)));
+    match context.subject_at(last) {
+        Some(subject) if subject != waveform.series.subject => Err(Rejection::Waveform {
+            measure: waveform.series.measure,
+            what: "the device was assigned to another in the middle of it",
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// What has no identifier is refused, rather than kept and never shown.
+fn check_sequence(sequence: u32) -> Result<(), Rejection> {
+    if sequence > SEQUENCE_LIMIT { Err(Rejection::Sequence { sequence }) } else { Ok(()) }
 }
 
 fn validate_event(event: DecodedEvent, context: &dyn Context) -> Result<Event, Rejection> {
+    check_sequence(event.sequence)?;
     let (series, at, findings) = place(event.measure, event.time, Findings::empty(), context)?;
     Ok(Event {
         series,

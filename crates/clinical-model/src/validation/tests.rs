@@ -154,3 +154,91 @@ fn demonstration_data_is_never_charted() {
     demo.findings = Findings::DEMONSTRATION;
     assert_eq!(validate(Decoded::Scalar(demo), &site()), Err(Rejection::Demonstration));
 }
+
+#[test]
+fn a_sequence_without_an_identifier_is_refused_and_never_poisons_the_chart() {
+    let sequenced = |sequence| {
+        let Decoded::Scalar(one) = scalar(measure::HEART_RATE, "72", "/min", received_plus(0)) else {
+            panic!("not a scalar")
+        };
+        validate(Decoded::Scalar(DecodedScalar { sequence, ..one }), &site())
+    };
+    assert!(sequenced(SEQUENCE_LIMIT).is_ok());
+    for sequence in [SEQUENCE_LIMIT + 1, u32::MAX] {
+        assert_eq!(sequenced(sequence), Err(Rejection::Sequence { sequence }));
+    }
+    let event = DecodedEvent {
+        measure: measure::DEVICE_ALARM,
+        time: received_plus(0),
+        sequence: u32::MAX,
+        amount: None,
+        text: None,
+    };
+    assert_eq!(validate(Decoded::Event(event), &site()).unwrap_err().reason(), QuarantineReason::Impossible);
+}
+
+fn curve(start: DeviceTime, rate: (u32, u32), gain: &str, unit: &str, samples: usize) -> DecodedWaveform {
+    DecodedWaveform {
+        measure: measure::ECG_II,
+        time: start,
+        rate_numerator: rate.0,
+        rate_denominator: rate.1,
+        unit: unit.into(),
+        gain: gain.parse().unwrap(),
+        offset: Decimal::from_integer(0),
+        samples: vec![1; samples],
+        findings: Findings::empty(),
+    }
+}
+
+#[test]
+fn a_block_of_a_curve_neither_spans_years_nor_reaches_into_the_future() {
+    let at = received_plus(-10);
+    let taken = |curve| validate(Decoded::Waveform(curve), &site());
+    assert!(taken(curve(at, (250, 1), "0.005", "mV", 2_500)).is_ok());
+    for rate in [(1, u32::MAX), (1, 1_000_000_000), (1, 3_600)] {
+        let refused = taken(curve(at, rate, "0.005", "mV", 3)).unwrap_err();
+        assert_eq!(refused.reason(), QuarantineReason::Impossible, "{rate:?}");
+    }
+    let future = taken(curve(at, (1, 1), "0.005", "mV", 1_000)).unwrap_err();
+    assert_eq!(future.reason(), QuarantineReason::Clock);
+}
+
+#[test]
+fn a_gain_that_draws_nothing_is_refused_after_conversion_too() {
+    let at = received_plus(-10);
+    for (gain, unit) in [("0", "mV"), ("1e30", "mV"), ("1e-30", "mV"), ("0.0001", "nV")] {
+        let refused = validate(Decoded::Waveform(curve(at, (250, 1), gain, unit, 5)), &site()).unwrap_err();
+        assert_eq!(refused.reason(), QuarantineReason::Impossible, "{gain} {unit}");
+    }
+}
+
+#[test]
+fn a_block_over_a_change_of_assignment_is_charted_to_nobody() {
+    struct Moved(Site);
+    impl Context for Moved {
+        fn device(&self) -> &Device {
+            &self.0.device
+        }
+        fn received_at(&self) -> Timestamp {
+            self.0.received_at
+        }
+        fn delivery(&self) -> Delivery {
+            self.0.delivery
+        }
+        fn subject_at(&self, at: Timestamp) -> Option<Subject> {
+            let second = Timestamp::from_seconds(RECEIVED_S - 30) <= at;
+            Some(Subject::Patient(if second { PatientId::from_bytes([7; 16]) } else { PATIENT }))
+        }
+        fn previous(&self, _: &SeriesKey) -> Option<(Timestamp, Decimal)> {
+            None
+        }
+    }
+    let moved = Moved(site());
+    let from = |start_s, samples| {
+        validate(Decoded::Waveform(curve(received_plus(start_s), (1, 1), "0.005", "mV", samples)), &moved)
+    };
+    assert!(from(-60, 30).is_ok(), "the last sample is a second before the change");
+    assert_eq!(from(-60, 31).unwrap_err().reason(), QuarantineReason::Impossible);
+    assert!(from(-30, 20).is_ok());
+}
