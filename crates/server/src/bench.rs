@@ -125,6 +125,10 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
         let flavour = Flavour { demo: true, password_cost: PasswordCost::OWASP_MINIMUM };
         let running = Running::start(&throw_away.config, kek, flavour).await?;
         let stage = Stage::set(&running).await?;
+        // First, while the file has no free pages that would hide growth.
+        eprintln!("kept on disk");
+        let runs = u32::try_from(arguments.runs).unwrap_or(1);
+        let kept = stage.kept(&running, length * runs, &data_dir).await?;
         let mut measured = Vec::new();
         for shape in &SHAPES {
             let mut runs = Vec::new();
@@ -133,11 +137,6 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
                 runs.push(stage.measure(&running, shape, length, &data_dir).await?);
             }
             measured.push((shape.name, runs));
-        }
-        let mut kept = Vec::new();
-        for number in 1..=arguments.runs {
-            eprintln!("kept on disk – run {number} of {}", arguments.runs);
-            kept.push(stage.kept(&running, length, &data_dir).await?);
         }
         let mut screens = Vec::new();
         for (name, load) in [("otherwise idle", None), ("beside 1,000 readings a second", Some(1_000.0))] {

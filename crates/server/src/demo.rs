@@ -31,6 +31,8 @@ const SEED: u64 = 20_261_122;
 const ASSIGNED_BEFORE_S: i64 = 24 * 3_600;
 /// How often the status line is drawn.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// Characters of the status line: it must not wrap on a terminal of 80.
+const STATUS_WIDTH: usize = 79;
 /// A bed is live when one of its devices was heard so recently.
 const LIVE_WITHIN: Duration = Duration::from_secs(15);
 /// Groups read at a time for the count of committed readings.
@@ -48,7 +50,7 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
   auscult demo --keep /tmp/demo")]
 pub struct DemoArguments {
     /// How much faster than life the recorded stays are played (1 to 3600); strips always run in real time
-    #[arg(long, value_name = "N", default_value_t = simulator::play::DEFAULT_SPEED)]
+    #[arg(long, value_name = "N", default_value_t = simulator::play::DEFAULT_SPEED, value_parser = parse_speed)]
     speed: f64,
     /// Port of the web app on 127.0.0.1; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
@@ -67,12 +69,17 @@ pub struct DemoArguments {
     seconds: Option<u64>,
 }
 
+fn parse_speed(text: &str) -> Result<f64, String> {
+    terminal::parse_within(text, simulator::play::SPEED_RANGE)
+}
+
 /// Shows the hospital.
 ///
 /// # Errors
 /// What failed, where, and what to do.
 pub fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
-    let level = if arguments.print_json { "info" } else { "warn" };
+    // Devices of the plan break their connections on purpose: no news for who watches the status line.
+    let level = if arguments.print_json { "info" } else { "warn,connectors::mqtt::connection=error" };
     logging::start(arguments.log.as_deref().unwrap_or(level))?;
     running::raise_file_limit();
     let (mut throw_away, kek) = ThrowAway::make("Demonstration", arguments.keep.as_deref())?;
@@ -141,6 +148,9 @@ async fn show(
         }),
     };
     drop(site);
+    if !arguments.print_json {
+        terminal::println("\nStopping.");
+    }
     curtain.cancel();
     if !playing.is_finished() {
         let _ = tokio::time::timeout(FAREWELL_LIMIT, &mut playing).await;
@@ -214,10 +224,9 @@ fn announce(
         return;
     }
     let mut lines = vec![
-        format!(
-            "Auscult shows {BEDS} beds and {HOMES} homes. Every patient is invented; the curves are real"
-        ),
-        "recordings. Everything is encrypted on disk and sent over TLS by simulated devices.".to_owned(),
+        format!("Auscult shows {BEDS} beds and {HOMES} homes. Every patient is invented;"),
+        "the curves are real recordings, sent over TLS by simulated devices.".to_owned(),
+        "Everything is encrypted on disk.".to_owned(),
         String::new(),
         format!("  Open      {}", running.web_url()),
         "  Users     nurse, physician, admin, auditor, biomed".to_owned(),
@@ -247,27 +256,26 @@ async fn status_lines(site: &Arc<Site>, plan: &Plan, progress: &Progress) {
         return;
     }
     let mut tick = tokio::time::interval(STATUS_EVERY);
-    let (mut readings, mut last_group) = (0_u64, 0_u64);
+    let (mut facts, mut last_group) = (0_u64, 0_u64);
     loop {
         tick.tick().await;
         let counted = {
             let site = Arc::clone(site);
             tokio::task::spawn_blocking(move || facts_since(&site, last_group)).await
         };
-        if let Ok((facts, group)) = counted {
-            readings += facts;
+        if let Ok((more, group)) = counted {
+            facts += more;
             last_group = group;
         }
         let counts = progress.counts();
         let line = format!(
-            "{readings} facts committed   {} of {} patients live   {} in quarantine   {} frames acknowledged, {} refused",
+            "{facts} facts committed · {} of {} patients live · {} quarantined · {} frames acked",
             live_patients(site, plan),
             plan.patients.len(),
             site.store().quarantine_count().items,
             counts.acked,
-            counts.refused,
         );
-        terminal::print(&format!("\r{line:<110}"));
+        terminal::print(&format!("\r{line:<STATUS_WIDTH$}"));
     }
 }
 

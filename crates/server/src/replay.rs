@@ -42,12 +42,16 @@ pub struct ReplayArguments {
     /// The server: mqtts://HOST[:PORT]
     #[arg(long, value_name = "URL")]
     to: String,
-    /// How much faster than life it is sent
-    #[arg(long, default_value_t = 1.0)]
+    /// How much faster than life it is sent (0.1 to 1000)
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = parse_speed)]
     speed: f64,
     /// Time of the first sample (RFC 3339); default: now, or as long ago as the record would have taken
     #[arg(long, value_name = "TIME")]
     from: Option<Timestamp>,
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    terminal::parse_within(text, simulator::replay::SPEED_RANGE)
 }
 
 /// Replays.

@@ -56,6 +56,15 @@ impl Progress {
     }
 }
 
+/// A number from the command line that must lie within a range.
+///
+/// # Errors
+/// A sentence with the range.
+pub fn parse_within(text: &str, (least, most): (f64, f64)) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| format!("expected a number from {least} to {most}"))
+}
+
 /// Rows as an aligned table; the last column is not padded.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -76,6 +85,14 @@ pub fn table(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_stay_within_their_range() {
+        assert_eq!(parse_within("60", (1.0, 3_600.0)), Ok(60.0));
+        for wrong in ["0.5", "3601", "NaN", "inf", "x", ""] {
+            assert!(parse_within(wrong, (1.0, 3_600.0)).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn columns_are_aligned_by_characters() {

@@ -12,7 +12,7 @@ pub fn render(
     runs: usize,
     length: Duration,
     loads: &[(&'static str, Vec<Run>)],
-    kept: &[Kept],
+    kept: &Kept,
     screens: &[(&'static str, screen::Latency)],
 ) -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -50,10 +50,10 @@ pub fn render(
     );
     let _ = writeln!(
         text,
-        "\nKept on disk after the fold, with raw frames, indexes and seals: {} a reading ({} readings a run in batches \
-         of {BATCH}, at random microseconds, which compress worst).",
-        spread(kept, |run| run.bytes_per_reading, " bytes"),
-        spread(kept, |run| run.readings as f64, ""),
+        "\nKept on disk after the fold, with raw frames, indexes and seals: {} bytes a reading ({} readings in batches of \
+         {BATCH}, at random microseconds, which compress worst).",
+        number(kept.bytes_per_reading),
+        number(kept.readings as f64),
     );
     text.push_str("\n| Publish to screen | p50 | p99 | Shown | Overtaken |\n|---|---:|---:|---:|---:|\n");
     for (name, latency) in screens {
