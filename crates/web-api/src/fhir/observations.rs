@@ -97,7 +97,9 @@ fn note_refused(web: &Web, call: &Call, named: &[Subject]) -> Result<(), Refusal
     let hidden =
         named.iter().filter(|subject| !call.may_see(web, **subject)).filter_map(|subject| subject.patient());
     for patient in hidden.take(AUDITED_PATIENTS_LIMIT) {
-        refused(web, call.act(AuditAction::Search, KIND)?.detail(call.query_text()).patient(patient))?;
+        let act = call.act(AuditAction::Search, KIND)?.detail(call.query_text());
+        let known = web.site.registry().patient(patient);
+        refused(web, known.iter().fold(act, |act, patient| act.patient(patient.id)))?;
     }
     Ok(())
 }

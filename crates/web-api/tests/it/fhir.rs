@@ -35,7 +35,28 @@ pub async fn ask(clinic: &Clinic, peer: &Peer, mut request: Request<Body>) -> An
     let response = device_router(&clinic.web).oneshot(request).await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
-    Answer { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
+    let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    assert_valid(&body);
+    Answer { status, headers, body }
+}
+
+/// Whatever is answered is valid FHIR, as far as our validator knows its type.
+pub fn assert_valid(body: &Value) {
+    let resources = match body["resourceType"].as_str() {
+        Some("Bundle") => {
+            body["entry"].as_array().into_iter().flatten().map(|entry| &entry["resource"]).collect()
+        }
+        _ => vec![body],
+    };
+    for resource in resources {
+        if matches!(
+            resource["resourceType"].as_str(),
+            Some("Observation" | "Patient" | "Device" | "AuditEvent")
+        ) {
+            let issues = health_codecs::fhir::validate::resource(resource);
+            assert!(issues.is_empty(), "{issues:?} in {resource}");
+        }
+    }
 }
 
 pub async fn get(clinic: &Clinic, peer: &Peer, path: &str) -> Answer {

@@ -116,6 +116,8 @@ async fn a_clinician_reads_their_patients_only_and_a_refusal_is_recorded() {
     // And by search: nothing, and recorded as refused.
     let bundle = clinic.get(&format!("/fhir/Observation?patient={}", patient(2)), &cookie).await;
     assert_eq!((bundle.status, bundle.body["entry"].as_array()), (StatusCode::OK, None), "{}", bundle.body);
+    let unknown = clinic.get(&format!("/fhir/Observation?patient={}", patient(9)), &cookie).await;
+    assert_eq!((unknown.status, unknown.body["entry"].as_array()), (StatusCode::OK, None));
     let all = clinic.get("/fhir/Observation", &cookie).await;
     assert_eq!(super::ids(&all.body), vec![observations[0].clone()]);
     let by_id = format!("/fhir/Observation?_id={},{}", observations[0], observations[1]);

@@ -63,6 +63,7 @@ async fn the_audit_log_is_read_by_those_who_look_after_it() {
     let path = format!("/fhir/AuditEvent?patient={}&action=E&agent=ehr", patient(1));
     let bundle = clinic.get(&path, &cookie).await;
     assert_eq!(bundle.status, StatusCode::OK, "{}", bundle.body);
+    super::assert_valid(&bundle.body);
     let event = &bundle.body["entry"][0]["resource"];
     assert_eq!(event["agent"][0]["who"]["display"], "ehr");
     assert_eq!(event["entity"][0]["what"]["reference"], format!("Patient/{}", patient(1)));
@@ -70,6 +71,7 @@ async fn the_audit_log_is_read_by_those_who_look_after_it() {
     assert_eq!(&read.body, event);
     let group = clinic.get("/fhir/AuditEvent/group-1", &cookie).await;
     assert_eq!(group.status, StatusCode::OK, "{}", group.body);
+    super::assert_valid(&group.body);
     assert_eq!(group.body["agent"][0]["who"]["reference"], format!("Device/{}", monitor(1)));
     for id in ["group-2", "group-", "0", "01", "99999999999999999999"] {
         let answer = clinic.get(&format!("/fhir/AuditEvent/{id}"), &cookie).await;
@@ -80,6 +82,7 @@ async fn the_audit_log_is_read_by_those_who_look_after_it() {
     let mut seen: Vec<u64> = Vec::new();
     while let Some(path) = next {
         let page = clinic.get(&path, &cookie).await.body;
+        super::assert_valid(&page);
         seen.extend(ids(&page).iter().map(|id| id.parse::<u64>().unwrap()));
         next = link(&page, "next");
     }

@@ -322,3 +322,69 @@ async fn events_are_observations_too() {
         assert_eq!(times(&last.body), [at(-5).to_rfc3339()]);
     }
 }
+
+/// Small numbers that look random and are the same in every run.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_any_size_give_the_same_results() {
+    let clinic = Clinic::furnished();
+    let mut draw = Draw(7);
+    let mut sent: BTreeSet<(u8, &str, i64, u64)> = BTreeSet::new();
+    for round in 0..6 {
+        let mut entries: [Vec<Value>; 2] = [Vec::new(), Vec::new()];
+        for _ in 0..120 {
+            let number = 1 + draw.below(2) as u8;
+            let measure = ["heart_rate", "respiratory_rate", "blood_pressure"][draw.below(3) as usize];
+            let second = draw.below(12) as i64 - 60;
+            // Many at one instant, so that a fetch ends in the middle of one.
+            let sequence = if second == -55 { draw.below(200) } else { draw.below(2) };
+            sent.insert((number, measure, second, sequence));
+            let time = at(second).to_rfc3339();
+            let entry = match measure {
+                "blood_pressure" => {
+                    json!({"panel": measure, "sequence": sequence, "time": time, "unit": "mm[Hg]",
+                    "values": {"systolic": 120, "diastolic": 80}})
+                }
+                _ => {
+                    json!({"measure": measure, "value": 20, "unit": "/min", "sequence": sequence, "time": time})
+                }
+            };
+            entries[usize::from(number) - 1].push(entry);
+        }
+        for (index, entries) in entries.into_iter().enumerate() {
+            let receipt = clinic.ingest(monitor(index as u8 + 1), &json!(entries).to_string()).await;
+            for entry in &receipt.entries {
+                assert!(matches!(entry, pipeline::EntryOutcome::Committed { .. }), "{entry:?}");
+            }
+        }
+        if round == 3 {
+            clinic.site.fold_now().unwrap();
+        }
+    }
+    let expected = ids(&found(&clinic, "_sort=date&_count=1000").await);
+    assert_eq!(expected.len(), sent.len());
+    assert_eq!(expected.iter().collect::<BTreeSet<_>>().len(), sent.len());
+    for (order, count) in
+        [("date", 1), ("-date", 2), ("date", 7), ("-date", 64), ("date", 65), ("-date", 150)]
+    {
+        let mut next = Some(format!("/fhir/Observation?_sort={order}&_count={count}"));
+        let mut paged = Vec::new();
+        while let Some(path) = next {
+            let page = get(&clinic, &program(), &path).await.body;
+            paged.extend(ids(&page));
+            next = link(&page, "next");
+        }
+        if order == "-date" {
+            paged.reverse();
+        }
+        assert_eq!(paged, expected, "{order} by {count}");
+    }
+}
