@@ -22,8 +22,8 @@ async function run(name, test) {
   const noted = [];
   const contexts = [];
   /** A new browser session; signed in with the state of the first unless told otherwise. */
-  const open = async ({ size = WIDE, theme = "light", signedIn = true, reducedMotion = "reduce" } = {}) => {
-    const context = await browser.newContext({ viewport: size, colorScheme: theme, reducedMotion, storageState: signedIn ? state : undefined });
+  const open = async ({ size = WIDE, theme = "light", signedIn = true, as = "care" } = {}) => {
+    const context = await browser.newContext({ viewport: size, colorScheme: theme, reducedMotion: "reduce", storageState: signedIn ? states[as] : undefined });
     context.setDefaultTimeout(STEP_MS);
     context.on("page", (page) => complaints(page, noted));
     contexts.push(context);
@@ -52,13 +52,16 @@ async function run(name, test) {
   }
 }
 
-let state;
+/** Signed-in browser states: of someone who cares for patients, and of the administrator. */
+const states = {};
 try {
   browser = await launch();
-  const context = await browser.newContext({ viewport: PHONE });
-  await signIn(await context.newPage(), demo);
-  state = await context.storageState();
-  await context.close();
+  for (const [as, user] of [["care", demo.user], ["admin", demo.admin_user ?? demo.user]]) {
+    const context = await browser.newContext({ viewport: PHONE });
+    await signIn(await context.newPage(), { ...demo, user });
+    states[as] = await context.storageState();
+    await context.close();
+  }
   for (const [name, test] of Object.entries(tests)) {
     if (only.length === 0 || only.some((part) => name.includes(part))) await run(name, test);
   }

@@ -1,7 +1,10 @@
 //! Starts the real binary with its demonstration data, and ends it again.
 
 import { spawn } from "node:child_process";
+import { closeSync, openSync, readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
+
+import { SHOTS } from "./browser.mjs";
 
 /** Longest wait for the line that says that the server is ready, in ms: it builds a database and signs certificates. */
 const READY_MS = 120_000;
@@ -10,9 +13,14 @@ const END_MS = 10_000;
 
 const BINARY = process.env.AUSCULT_BIN ?? new URL("../../target/debug/auscult", import.meta.url).pathname;
 
+/** What the server logs; the screenshots lie beside it. */
+const LOG = `${SHOTS}server.log`;
+
 /** `{ address, user, password, end }` of a running demonstration. */
 export async function startDemo() {
-  const child = spawn(BINARY, ["demo", "--port", "0", "--print-json"], { stdio: ["ignore", "pipe", "inherit"] });
+  const log = openSync(LOG, "w");
+  const child = spawn(BINARY, ["demo", "--port", "0", "--print-json"], { stdio: ["ignore", "pipe", log] });
+  closeSync(log);
   const exited = new Promise((resolve) => child.once("exit", (code, signal) => resolve(signal ?? code)));
   const end = async () => {
     if (child.exitCode !== null || child.signalCode !== null) return;
@@ -40,7 +48,8 @@ export async function startDemo() {
     return { ...ready, end, freeze, thaw };
   } catch (error) {
     await end();
-    throw error;
+    const last = readFileSync(LOG, "utf8").trimEnd().split("\n").slice(-20).join("\n");
+    throw new Error(`${error.message}; its last words (${LOG}):\n${last}`);
   } finally {
     clearTimeout(timer);
   }

@@ -77,7 +77,7 @@ export function BoardTable({ board, privacy, visible }: TableProps) {
                     "None"
                   )}
                 </td>
-                {slots(tile).map((slot, index) => (
+                {slots(tile, shown.now).map((slot, index) => (
                   <Cell key={index} slot={slot} now={shown.now} linkLost={linkLost} />
                 ))}
                 <td>{tile.devices.map((device) => `${device.name}: ${device.link}`).join(", ") || "None"}</td>

@@ -53,13 +53,13 @@ function deviceLink(devices: DeviceState[]): "live" | "silent" | "never" | "none
 export function spokenTile(tile: TileData, now: number, linkLost: boolean, privacy: boolean): string {
   const who = tile.patient === null ? "no patient" : privacy ? initials(tile.patient) : fullName(tile.patient);
   const alerts = openAlerts(tile.alerts).map(spokenAlert);
-  const vitals = slots(tile).flatMap(({ vital }) => (vital === null ? [] : [spokenVital(vital, now, linkLost)]));
+  const vitals = slots(tile, now).flatMap(({ vital }) => (vital === null ? [] : [spokenVital(vital, now, linkLost)]));
   return [tile.place.name, who, ...alerts, ...vitals].join(". ");
 }
 
 export const BoardTile = memo(function BoardTile(props: TileProps) {
   const { tile, now, linkLost, privacy, tabIndex, onFocus } = props;
-  const [hr, spo2, rr, nibp, temp] = slots(tile);
+  const [hr, spo2, rr, nibp, temp] = slots(tile, now);
   const top = openAlerts(tile.alerts)[0];
   const look = top === undefined ? "" : `tile-${top.priority}${top.state === "acknowledged" ? " tile-answered" : ""}`;
   const reading = { now, linkLost };

@@ -111,13 +111,22 @@ describe("values", () => {
     expect(spokenVital(vital({ stale_after_s: 1 }), now, false)).toBe("Heart rate 72 /min, stale, 10 s old");
   });
 
+  it("give way to a current value of the same kind when they are stale", () => {
+    const rate = vital({ measured_at: "2026-11-22T08:00:00Z", observation_id: "rate" });
+    const pulse = vital({ measure: "pulse_rate_oximeter", observation_id: "pulse" });
+    expect(pick([rate, pulse], ["heart_rate", "pulse_rate_oximeter"], now)?.observation_id).toBe("pulse");
+    expect(pick([vital(), pulse], ["heart_rate", "pulse_rate_oximeter"], now)?.observation_id).toBe("o");
+    expect(pick([rate], ["heart_rate", "pulse_rate_oximeter"], now)?.observation_id).toBe("rate");
+    expect(pick([], ["heart_rate"], now)).toBeNull();
+  });
+
   it("stand in fixed places of a tile", () => {
     const old = vital({ observation_id: "old", measured_at: "2026-11-22T08:00:00Z" });
-    expect(pick([old, vital()], ["heart_rate"])?.observation_id).toBe("o");
-    expect(slots({ vitals: [] }).map(({ label, vital }) => [label, vital])).toEqual(["HR", "SpO₂", "RR", "NIBP", "Temp"].map((label) => [label, null]));
+    expect(pick([old, vital()], ["heart_rate"], now)?.observation_id).toBe("o");
+    expect(slots({ vitals: [] }, now).map(({ label, vital }) => [label, vital])).toEqual(["HR", "SpO₂", "RR", "NIBP", "Temp"].map((label) => [label, null]));
     const glucose = vital({ measure: "glucose", short: "Gluc" });
-    expect(slots({ vitals: [glucose] }).map(({ label }) => label)).toEqual(["HR", "SpO₂", "Gluc", "NIBP", "Temp"]);
-    expect(slots({ vitals: [vital({ measure: "battery_level", short: "Batt" })] }).every(({ vital }) => vital === null)).toBe(true);
+    expect(slots({ vitals: [glucose] }, now).map(({ label }) => label)).toEqual(["HR", "SpO₂", "Gluc", "NIBP", "Temp"]);
+    expect(slots({ vitals: [vital({ measure: "battery_level", short: "Batt" })] }, now).every(({ vital }) => vital === null)).toBe(true);
   });
 });
 

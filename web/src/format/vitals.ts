@@ -60,16 +60,15 @@ export function spokenVital(vital: Vital, nowMs: number, linkLost: boolean): str
   return `${vital.display} ${value}, ${fresh.stale ? "stale, " : ""}${fresh.text === "now" ? "now" : `${fresh.text} old`}`;
 }
 
-/** The newest value of the first of these measures that is known at all. */
-export function pick(vitals: Vital[], measures: readonly string[]): Vital | null {
-  for (const measure of measures) {
-    let newest: Vital | null = null;
-    for (const vital of vitals) {
-      if (vital.measure === measure && (newest === null || vital.measured_at > newest.measured_at)) newest = vital;
-    }
-    if (newest !== null) return newest;
-  }
-  return null;
+/** The newest current value of the first of these measures that has one; where all are stale, the newest of all. */
+export function pick(vitals: Vital[], measures: readonly string[], nowMs: number): Vital | null {
+  const newer = (a: Vital, b: Vital) => (Date.parse(b.measured_at) > Date.parse(a.measured_at) ? b : a);
+  const newest = measures.flatMap((measure) => {
+    const mine = vitals.filter((vital) => vital.measure === measure);
+    return mine.length === 0 ? [] : [mine.reduce(newer)];
+  });
+  if (newest.length === 0) return null;
+  return newest.find((vital) => !freshness(vital, nowMs, false).stale) ?? newest.reduce(newer);
 }
 
 export interface Slot {
@@ -81,26 +80,23 @@ const SLOTS = [
   { label: "HR", measures: ["heart_rate", "pulse_rate_oximeter", "pulse_rate_cuff"] },
   { label: "SpO₂", measures: ["oxygen_saturation"] },
   { label: "RR", measures: ["respiratory_rate"] },
-  { label: "NIBP", measures: ["blood_pressure", "arterial_pressure"] },
+  { label: "NIBP", measures: ["arterial_pressure", "blood_pressure"] },
   { label: "Temp", measures: ["body_temperature"] },
 ] as const;
 
-const SHOWN_IN_SLOTS = new Set<string>(SLOTS.flatMap((slot) => [...slot.measures]));
-/** Not vital signs of the patient: they belong to the device, or are shown on the patient's own page. */
-const NOT_ON_TILE = new Set(["battery_level", "rr_interval", "energy_expended", "room_temperature"]);
+/** What else may stand on a tile, most telling first; anything not named here is on the patient's own page. */
+const EXTRAS = ["glucose", "end_tidal_co2", "central_venous_pressure", "body_weight", "glasgow_coma_score"];
 
 /**
  * The five places of a tile, always in the same order. One of the three small places that nothing was ever measured
  * for is given to another measure the patient does have (glucose, weight), so that a home patient's tile is not empty.
  */
-export function slots(tile: Pick<Tile, "vitals">): Slot[] {
-  const extras = [...new Set(tile.vitals.map((v) => v.measure))]
-    .filter((m) => !SHOWN_IN_SLOTS.has(m) && !NOT_ON_TILE.has(m))
-    .sort();
+export function slots(tile: Pick<Tile, "vitals">, nowMs: number): Slot[] {
+  const extras = EXTRAS.filter((measure) => tile.vitals.some((vital) => vital.measure === measure));
   return SLOTS.map((slot, index) => {
-    const vital = pick(tile.vitals, slot.measures);
+    const vital = pick(tile.vitals, slot.measures, nowMs);
     const extra = vital === null && index >= 2 ? extras.shift() : undefined;
-    const chosen = extra === undefined ? vital : pick(tile.vitals, [extra]);
+    const chosen = extra === undefined ? vital : pick(tile.vitals, [extra], nowMs);
     return { label: chosen?.short ?? slot.label, vital: chosen };
   });
 }

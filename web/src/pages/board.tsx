@@ -1,8 +1,9 @@
 //! The ward board: every bed on one screen, in places that never change.
 
-import { type KeyboardEvent, useDeferredValue, useEffect, useRef, useState } from "react";
+import { type CSSProperties, type KeyboardEvent, type RefObject, useDeferredValue, useEffect, useLayoutEffect, useRef, useState } from "react";
 
 import type { Board } from "../api/types.ts";
+import { columnsFor } from "../board/columns.ts";
 import { BoardTable } from "../board/table.tsx";
 import { BoardTile } from "../board/tile.tsx";
 import { applyToBoard } from "../live/apply.ts";
@@ -59,8 +60,10 @@ function Tiles({ board, privacy }: { board: Board; privacy: boolean }) {
   const grid = useRef<HTMLDivElement>(null);
   const [focused, setFocused] = useState(0);
   const roomForStrips = !useMedia("(max-width: 700px)");
-  const strips = useStage(grid, roomForStrips && board.tiles.some((tile) => tile.strips.length > 0));
+  const showStrips = roomForStrips && board.tiles.some((tile) => tile.strips.length > 0);
+  const strips = useStage(grid, showStrips);
   const slow = useDeferredValue(board);
+  const columns = useColumns(grid, board.tiles.length, roomForStrips);
   useEffect(() => setFocused((at) => Math.min(at, Math.max(0, board.tiles.length - 1))), [board.tiles.length]);
 
   const onKey = (event: KeyboardEvent<HTMLDivElement>) => {
@@ -72,7 +75,7 @@ function Tiles({ board, privacy }: { board: Board; privacy: boolean }) {
   };
   return (
     <>
-      <div className="board" ref={grid} onKeyDown={onKey} role="group" aria-label={`Beds of ${board.ward.name}`} data-count={board.tiles.length}>
+      <div className={showStrips ? "board" : "board board-plain"} ref={grid} onKeyDown={onKey} role="group" aria-label={`Beds of ${board.ward.name}`} style={{ "--columns": columns } as CSSProperties}>
         {board.tiles.map((tile, index) => (
           <BoardTile
             key={tile.place.id}
@@ -81,7 +84,7 @@ function Tiles({ board, privacy }: { board: Board; privacy: boolean }) {
             linkLost={linkLost}
             privacy={privacy}
             strips={strips}
-            showStrips={roomForStrips}
+            showStrips={showStrips}
             tabIndex={index === focused ? 0 : -1}
             onFocus={() => setFocused(index)}
           />
@@ -90,6 +93,31 @@ function Tiles({ board, privacy }: { board: Board; privacy: boolean }) {
       <BoardTable board={slow} privacy={privacy} visible={false} />
     </>
   );
+}
+
+/** What the page's heading and foot need, in CSS pixels. */
+const AROUND_PX = 84;
+
+/** The columns for the room there is, which does not depend on the tiles in it. */
+function useColumns(grid: RefObject<HTMLElement | null>, count: number, enabled: boolean): number {
+  const [columns, setColumns] = useState(1);
+  useLayoutEffect(() => {
+    const main = grid.current?.closest("main");
+    if (!main || !enabled) return;
+    const measure = () => {
+      const top = main.getBoundingClientRect().top + window.scrollY;
+      setColumns(columnsFor(count, main.clientWidth - 20, window.innerHeight - top - AROUND_PX));
+    };
+    measure();
+    const observer = new ResizeObserver(measure);
+    observer.observe(main);
+    window.addEventListener("resize", measure);
+    return () => {
+      observer.disconnect();
+      window.removeEventListener("resize", measure);
+    };
+  }, [grid, count, enabled]);
+  return columns;
 }
 
 /** Which tile an arrow leads to, by where the tiles stand on the screen; `null` for other keys and at the edge. */

@@ -12,8 +12,11 @@ import { useRole } from "../session.tsx";
 import { AssignDialog } from "../ui/assign.tsx";
 import { Dialog, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { LinkBadge } from "../ui/device-state.tsx";
-import { mayManageDevices } from "../ui/roles.ts";
+import { mayAssignDevices, mayManageDevices } from "../ui/roles.ts";
 import { TimeField } from "../ui/time-field.tsx";
+
+/** The page is read again this often, in ms: engineers have no live stream, which is for those who see patients. */
+const RENEW_MS = 10_000;
 
 export function clockText(clock: ClockRule): string {
   switch (clock.rule) {
@@ -30,7 +33,7 @@ export function DevicePage({ deviceId }: { deviceId: string }) {
   useDocumentTitle("Device");
   const client = useQueryClient();
   const key = ["device", deviceId];
-  const found = useQuery({ queryKey: key, queryFn: ({ signal }) => get<Device>(`/devices/${encodeURIComponent(deviceId)}`, signal) });
+  const found = useQuery({ queryKey: key, queryFn: ({ signal }) => get<Device>(`/devices/${encodeURIComponent(deviceId)}`, signal), refetchInterval: RENEW_MS });
   const reload = () => {
     void client.invalidateQueries({ queryKey: key });
     void client.invalidateQueries({ queryKey: ["devices"] });
@@ -50,22 +53,24 @@ function Detail({ device, reload }: { device: Device; reload: () => void }) {
   const role = useRole();
   const [open, setOpen] = useState<"assign" | "edit" | null>(null);
   const [ending, setEnding] = useState<Assignment | null>(null);
-  const may = mayManageDevices(role);
+  const mayAssign = mayAssignDevices(role);
   const assignments = device.assignments ?? (device.assignment ? [device.assignment] : []);
   return (
     <div className="page">
       <PageTitle
         actions={
-          may && (
-            <>
+          <>
+            {mayManageDevices(role) && (
               <button type="button" onClick={() => setOpen("edit")}>
                 Change
               </button>
+            )}
+            {mayAssign && (
               <button type="button" className="primary" onClick={() => setOpen("assign")} disabled={device.retired}>
                 Assign
               </button>
-            </>
-          )
+            )}
+          </>
         }
       >
         {device.name} <LinkBadge device={device} />
@@ -113,7 +118,7 @@ function Detail({ device, reload }: { device: Device; reload: () => void }) {
                   <td data-label="From">{instantText(one.start)}</td>
                   <td data-label="Until">{one.end === null ? "Now (open)" : instantText(one.end)}</td>
                   <td>
-                    {may && one.end === null && (
+                    {mayAssign && one.end === null && (
                       <button type="button" onClick={() => setEnding(one)}>
                         End
                       </button>

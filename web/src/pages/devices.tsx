@@ -13,6 +13,9 @@ import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } f
 import { LinkBadge } from "../ui/device-state.tsx";
 import { mayManageDevices } from "../ui/roles.ts";
 
+/** The fleet is read again this often, in ms: engineers have no live stream, which is for those who see patients. */
+const RENEW_MS = 15_000;
+
 type Filter = "all" | "silent" | "unassigned" | "retired";
 
 const FILTERS: [Filter, string][] = [
@@ -37,7 +40,7 @@ export function DevicesPage() {
   const [filter, setFilter] = useState<Filter>("all");
   const [text, setText] = useState("");
   const [adding, setAdding] = useState(false);
-  const devices = useQuery({ queryKey: ["devices"], queryFn: ({ signal }) => get<{ devices: Device[] }>("/devices", signal) });
+  const devices = useQuery({ queryKey: ["devices"], queryFn: ({ signal }) => get<{ devices: Device[] }>("/devices", signal), refetchInterval: RENEW_MS });
   useLiveEvent((event) => {
     if (event.type === "device") {
       const incoming = event.data as DeviceState;

@@ -18,7 +18,7 @@ import { AlertCard } from "../ui/alert-card.tsx";
 import { Failure, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { LinkBadge } from "../ui/device-state.tsx";
 import { ProvenanceDrawer } from "../ui/provenance.tsx";
-import { maySeePatients } from "../ui/roles.ts";
+import { mayActOnAlerts } from "../ui/roles.ts";
 
 export function PatientPage({ patientId }: { patientId: string }) {
   // The name stays out of the title: titles are kept by the browser's history.
@@ -59,7 +59,7 @@ function Chart({ chart, refetch }: { chart: PatientChart; refetch: () => void })
               <AlertCard key={alert.id} alert={alert} now={now} onChanged={refetch} />
             ))}
           </section>
-          <Limits chart={chart} mayEdit={maySeePatients(role)} onChanged={refetch} />
+          <Limits chart={chart} mayEdit={mayActOnAlerts(role)} onChanged={refetch} />
           <section className="card" aria-labelledby="devices">
             <h2 id="devices">Devices</h2>
             {chart.devices.length === 0 && <p className="muted">No device is assigned.</p>}

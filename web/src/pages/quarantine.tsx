@@ -8,9 +8,11 @@ import type { Device, QuarantineDetail, QuarantineItem, QuarantineList } from ".
 import { ageSeconds, agoText, instantText } from "../format/time.ts";
 import { useLiveEvent, useNow } from "../live/context.tsx";
 import { Link, navigate, useLocation } from "../router.tsx";
+import { useRole } from "../session.tsx";
 import { AssignDialog } from "../ui/assign.tsx";
 import { Dialog, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { HexView } from "../ui/hex.tsx";
+import { mayManageDevices } from "../ui/roles.ts";
 
 /** Most items listed at once. */
 const LISTED_MAX = 200;
@@ -195,6 +197,7 @@ interface Outcome {
 function Item({ detail, onChanged }: { detail: QuarantineDetail; onChanged: () => void }) {
   const { item } = detail;
   const reason = reasonOf(item.reason);
+  const role = useRole();
   const [open, setOpen] = useState<"assign" | "discard" | null>(null);
   const rerun = useMutation({ mutationFn: () => post<Outcome>(`/quarantine/${item.id}/rerun`), onSuccess: onChanged });
   const waiting = item.state === "waiting";
@@ -216,14 +219,17 @@ function Item({ detail, onChanged }: { detail: QuarantineDetail; onChanged: () =
       {waiting && (
         <section className="mend">
           <h3>How to mend it</h3>
-          <p>{reason.mend}</p>
+          <p>
+            {reason.mend}
+            {reason.clock && !mayManageDevices(role) && " A biomedical engineer or an administrator can set the rule."}
+          </p>
           <div className="mend-actions">
             {reason.assign && (
               <button type="button" onClick={() => setOpen("assign")}>
                 Assign {item.device.name}
               </button>
             )}
-            {reason.clock && <ClockRuleButtons deviceId={item.device.id} onDone={onChanged} />}
+            {reason.clock && mayManageDevices(role) && <ClockRuleButtons deviceId={item.device.id} onDone={onChanged} />}
             <button type="button" className="primary" disabled={rerun.isPending} onClick={() => rerun.mutate()}>
               {rerun.isPending ? "Running …" : "Run again"}
             </button>

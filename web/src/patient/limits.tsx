@@ -28,6 +28,17 @@ const PANEL_PARTS: Record<string, Known[]> = {
   ],
 };
 
+/** Names for limits that are set on what this patient's devices do not measure. */
+const OTHERS: Known[] = [
+  { measure: "pulse_rate_oximeter", display: "Pulse rate (oximeter)", unit: "/min" },
+  { measure: "pulse_rate_cuff", display: "Pulse rate (cuff)", unit: "/min" },
+  { measure: "glucose", display: "Glucose (capillary)", unit: "mg/dL" },
+  { measure: "end_tidal_co2", display: "End-tidal CO₂", unit: "mmHg" },
+  { measure: "central_venous_pressure", display: "Central venous pressure", unit: "mmHg" },
+  { measure: "perfusion_index", display: "Perfusion index", unit: "%" },
+  ...(PANEL_PARTS["arterial_pressure"] ?? []),
+];
+
 /** Limits a patient can have before any device was heard. */
 const USUAL: Known[] = [
   { measure: "heart_rate", display: "Heart rate", unit: "/min" },
@@ -37,9 +48,10 @@ const USUAL: Known[] = [
   { measure: "body_temperature", display: "Body temperature", unit: "°C" },
 ];
 
-/** Every measure a limit can be set for: what is usual, and what was measured. */
-export function limitable(chart: Pick<PatientChart, "series">): Known[] {
-  const known = new Map(USUAL.map((one) => [one.measure, one]));
+/** Every measure a limit can be set for: what is usual, what was measured, and what has limits already. */
+export function limitable(chart: Pick<PatientChart, "series" | "limits">): Known[] {
+  const limited = OTHERS.filter((one) => chart.limits.some((limit) => limit.measure === one.measure));
+  const known = new Map([...USUAL, ...limited].map((one) => [one.measure, one]));
   for (const series of chart.series) {
     if (series.kind === "scalar") known.set(series.measure, { measure: series.measure, display: series.display, unit: series.unit_display });
     else if (series.kind === "panel") PANEL_PARTS[series.measure]?.forEach((one) => known.set(one.measure, one));

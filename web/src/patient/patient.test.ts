@@ -69,6 +69,11 @@ describe("charts", () => {
     expect(chartGroups([info("pulse_rate_cuff")], [])[0]?.key).toBe("pulse_rate_cuff");
   });
 
+  it("know pressures by their parts too", () => {
+    const parts = ["systolic", "diastolic", "mean_pressure"].map((part) => info(part, "scalar", "mmHg"));
+    expect(chartGroups(parts, [])).toMatchObject([{ key: "blood_pressure", title: "Blood pressure", measures: ["systolic", "diastolic", "mean_pressure"], bars: true }]);
+  });
+
   it("never join readings over more than five minutes", () => {
     expect(chartGroups([info("glucose")], [{ measure: "glucose", stale_after_s: 86_400 } as Vital])[0]?.joinMs).toBe(300_000);
   });
@@ -84,7 +89,7 @@ describe("limits", () => {
   });
 
   it("can be set for pressures by their parts, and never for a waveform", () => {
-    const measures = limitable({ series: [info("arterial_pressure", "panel"), info("ecg_ii", "waveform"), info("glucose")] }).map(({ measure }) => measure);
+    const measures = limitable({ series: [info("arterial_pressure", "panel"), info("ecg_ii", "waveform"), info("glucose")], limits: [] }).map(({ measure }) => measure);
     expect(measures).toEqual(expect.arrayContaining(["systolic", "arterial_mean", "glucose", "heart_rate"]));
     expect(measures).not.toContain("ecg_ii");
     expect(measures).not.toContain("arterial_pressure");

@@ -20,6 +20,9 @@ const PANELS: Record<string, string[]> = {
 };
 /** Drawn together where both exist. */
 const TOGETHER: Record<string, string> = { pulse_rate_oximeter: "heart_rate", pulse_rate_cuff: "heart_rate" };
+/** The panel that a component belongs to. */
+export const PANEL_OF: Record<string, string> = Object.fromEntries(Object.entries(PANELS).flatMap(([panel, parts]) => parts.map((part) => [part, panel])));
+const PANEL_TITLES: Record<string, string> = { blood_pressure: "Blood pressure", arterial_pressure: "Arterial blood pressure" };
 const FIRST = ["heart_rate", "oxygen_saturation", "respiratory_rate", "blood_pressure", "arterial_pressure", "body_temperature"];
 const HIDDEN = new Set(["rr_interval", "energy_expended"]);
 /** Never is a line drawn across more than this, in ms, whatever the usual interval: five minutes are an event. */
@@ -31,13 +34,14 @@ export function chartGroups(series: SeriesInfo[], latest: Vital[]): ChartGroup[]
   for (const entry of series) {
     if ((entry.kind !== "scalar" && entry.kind !== "panel") || HIDDEN.has(entry.measure)) continue;
     const base = TOGETHER[entry.measure];
-    const key = base !== undefined && series.some((other) => other.measure === base) ? base : entry.measure;
+    const panel = PANEL_OF[entry.measure];
+    const key = panel ?? (base !== undefined && series.some((other) => other.measure === base) ? base : entry.measure);
     const measures = entry.kind === "panel" ? (PANELS[entry.measure] ?? componentsOf(entry.measure, latest)) : [entry.measure];
-    const stale = latest.find((vital) => vital.measure === entry.measure)?.stale_after_s ?? 60;
+    const stale = latest.find((vital) => vital.measure === (panel ?? entry.measure))?.stale_after_s ?? 60;
     const joinMs = Math.min(JOIN_MAX_MS, Math.max(JOIN_MIN_MS, stale * 1_000));
     const known = groups.get(key);
     if (known) known.measures = [...new Set([...known.measures, ...measures])];
-    else groups.set(key, { key, title: entry.display, unit: entry.unit_display, measures, bars: entry.measure === "blood_pressure", joinMs });
+    else groups.set(key, { key, title: PANEL_TITLES[key] ?? entry.display, unit: entry.unit_display, measures, bars: key === "blood_pressure", joinMs });
   }
   const rank = (group: ChartGroup) => (FIRST.indexOf(group.key) + FIRST.length + 1) % (FIRST.length + 1);
   return [...groups.values()].sort((a, b) => rank(a) - rank(b) || a.title.localeCompare(b.title));

@@ -10,7 +10,7 @@ import { absentText, hasNoValue, valueText } from "../format/vitals.ts";
 import { useLink } from "../live/context.tsx";
 import { Dialog, Empty, Failure, Waiting } from "../ui/basics.tsx";
 import { TrendChart } from "./chart.tsx";
-import { chartGroups } from "./series.ts";
+import { chartGroups, PANEL_OF } from "./series.ts";
 
 const MINUTE_MS = 60_000;
 const RANGES = [
@@ -97,17 +97,8 @@ interface ReadingsProps {
   onOrigin: (observationId: string) => void;
 }
 
-/** Components are kept with their panel. */
-const PANEL_OF: Record<string, string> = {
-  systolic: "blood_pressure",
-  diastolic: "blood_pressure",
-  mean_pressure: "blood_pressure",
-  arterial_systolic: "arterial_pressure",
-  arterial_diastolic: "arterial_pressure",
-  arterial_mean: "arterial_pressure",
-};
-
 function ReadingsDrawer({ patientId, measure, from, to, onClose, onOrigin }: ReadingsProps) {
+  // Components are kept with their panel.
   const asked = PANEL_OF[measure] ?? measure;
   const found = useQuery({
     queryKey: ["readings", patientId, asked, from, to],

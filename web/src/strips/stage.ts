@@ -77,7 +77,8 @@ export class Stage {
   #measure(): void {
     const origin = this.container.getBoundingClientRect();
     const width = this.container.clientWidth;
-    const height = this.container.scrollHeight;
+    // Not scrollHeight: that would count the canvas itself, which then could never shrink.
+    const height = this.container.clientHeight;
     const style = getComputedStyle(this.container);
     const strips: StripLayout[] = [];
     for (const element of this.container.querySelectorAll<HTMLElement>("[data-strip]")) {

@@ -157,6 +157,16 @@ describe("the line", () => {
     expect(ctx.lines.length).toBeGreaterThan(600);
   });
 
+  it("is scaled anew when the signal leaves the strip", () => {
+    const channel = new Channel(1, 0);
+    channel.push(block(0, [...ramp(300), ...ramp(300).map((v) => v + 500)]), 0);
+    const ctx = pen();
+    const sweep = new Sweep({ ...layout, scale: { kind: "auto" } });
+    for (let now = 200; now <= 5_900; now += 50) sweep.step(ctx, channel, now);
+    const late = ctx.lines.slice(-40).map(({ to }) => to[1] - layout.y);
+    expect(late.every((y) => y > 0 && y < layout.h)).toBe(true);
+  });
+
   it("is empty, not frozen, after a strip was cleared", () => {
     const channel = new Channel(1, 0);
     channel.push(block(0, ramp(100)), 0);

@@ -11,6 +11,8 @@ const MARGIN = 0.12;
 const RESCALE_AT = 0.25;
 /** So long after the first sample the scale is chosen once more: by then two heartbeats were seen. */
 const SETTLE_MS = 2_500;
+/** A signal that was outside the strip for so long is scaled anew at once, in ms: what is cut off cannot be read. */
+const OUTSIDE_MS = 400;
 
 /** How values become heights: to fill the strip, or with a fixed gain about the middle of the signal. */
 export type Scale = { kind: "auto" } | { kind: "gain"; pxPerUnit: number };
@@ -84,6 +86,8 @@ export class Sweep {
   #mapping: Mapping | null = null;
   /** When the first mapping is looked at once more: it was made from very little. */
   #settlesAt: number | null = null;
+  /** For how long the signal has been outside the strip since the scale was chosen, in ms. */
+  #outsideMs = 0;
   #pen: { x: number; y: number } | null = null;
   #drawnTo: number | null = null;
 
@@ -93,7 +97,7 @@ export class Sweep {
   step(ctx: Pen, channel: Channel, nowMs: number): void {
     const moved = channel.advance(nowMs);
     if (moved === null) return;
-    const settles = this.#settlesAt !== null && moved.to >= this.#settlesAt;
+    const settles = this.#outsideMs > OUTSIDE_MS || (this.#settlesAt !== null && moved.to >= this.#settlesAt);
     if (moved.jumped || this.#drawnTo === null || settles) this.redraw(ctx, channel, settles);
     else this.#draw(ctx, channel, this.#drawnTo, moved.to);
   }
@@ -104,6 +108,7 @@ export class Sweep {
     ctx.clearRect(x, y, w, h);
     this.#pen = null;
     this.#mapping = null;
+    this.#outsideMs = 0;
     const to = channel.playMs;
     if (to === null) return;
     const bar = this.#barPx();
@@ -150,6 +155,7 @@ export class Sweep {
     ctx.lineWidth = 1.5;
     ctx.lineJoin = "round";
     ctx.lineCap = "round";
+    let last = from;
     let pen = this.#pen;
     if (pen !== null) ctx.moveTo(x + pen.x, y + pen.y);
     channel.walk(from, to, (at, value) => {
@@ -158,6 +164,8 @@ export class Sweep {
         return;
       }
       const next = { x: xOf(at, windowMs, w), y: yOf(value, mapping, h) };
+      if (next.y === 0 || next.y === h) this.#outsideMs += at - last;
+      last = at;
       // A new turn of the sweep begins at the left edge, never with a line across the strip.
       if (pen === null || next.x < pen.x) ctx.moveTo(x + next.x, y + next.y);
       else ctx.lineTo(x + next.x, y + next.y);

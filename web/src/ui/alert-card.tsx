@@ -12,7 +12,7 @@ import { ageSeconds, agoText, instantText } from "../format/time.ts";
 import { Link } from "../router.tsx";
 import { useRole } from "../session.tsx";
 import { Dialog, Field } from "./basics.tsx";
-import { mayAnswerAlerts } from "./roles.ts";
+import { mayActOnAlerts } from "./roles.ts";
 
 /** Longest note, in characters. */
 const NOTE_MAX = 1_000;
@@ -76,7 +76,7 @@ export function AlertCard({ alert, now, withSubject = false, onChanged }: CardPr
             </ol>
           </details>
         )}
-        {!resolved && mayAnswerAlerts(role) && (
+        {!resolved && mayActOnAlerts(role) && (
           <div className="alert-actions">
             {alert.state === "raised" && (
               <button type="button" className="primary" onClick={() => setAnswer("acknowledge")}>

@@ -8,7 +8,9 @@ import type { Assignment, PatientLine } from "../api/types.ts";
 import { bornText, fullName } from "../format/people.ts";
 import { fromLocalField, toLocalField } from "../format/time.ts";
 import { usePlaces } from "../pages/patients.tsx";
+import { useRole } from "../session.tsx";
 import { Dialog, Field } from "./basics.tsx";
+import { maySeePatients } from "./roles.ts";
 import { PatientPicker } from "./search.tsx";
 import { TimeField } from "./time-field.tsx";
 
@@ -21,7 +23,8 @@ interface AssignProps {
 }
 
 export function AssignDialog({ device, suggestedStart, onClose, onDone }: AssignProps) {
-  const [kind, setKind] = useState<"patient" | "place">("patient");
+  const seesPatients = maySeePatients(useRole());
+  const [kind, setKind] = useState<"patient" | "place">(seesPatients ? "patient" : "place");
   const [patient, setPatient] = useState<PatientLine | null>(null);
   const [placeId, setPlaceId] = useState("");
   const [start, setStart] = useState(() => toLocalField(suggestedStart ? new Date(suggestedStart) : new Date()));
@@ -39,7 +42,7 @@ export function AssignDialog({ device, suggestedStart, onClose, onDone }: Assign
   const overlap = send.error instanceof ApiError && send.error.code === "overlap";
   return (
     <Dialog title={`Assign ${device.name}`} onClose={onClose}>
-      <fieldset className="radio-group">
+      {seesPatients && <fieldset className="radio-group">
         <legend>To</legend>
         <label className="check">
           <input type="radio" name="kind" checked={kind === "patient"} onChange={() => setKind("patient")} /> A patient
@@ -47,7 +50,7 @@ export function AssignDialog({ device, suggestedStart, onClose, onDone }: Assign
         <label className="check">
           <input type="radio" name="kind" checked={kind === "place"} onChange={() => setKind("place")} /> A place
         </label>
-      </fieldset>
+      </fieldset>}
       {kind === "patient" && patient === null && <PatientPicker label="Patient" autoFocus onPick={setPatient} />}
       {kind === "patient" && patient !== null && (
         <p className="message message-note picked">

@@ -14,10 +14,10 @@ const CARE = ["administrator", "physician", "nurse"] as const;
 
 export const ENTRIES: readonly Entry[] = [
   { to: "/wards", label: "Wards", icon: "ward", roles: CARE },
-  { to: "/alerts", label: "Alerts", icon: "inbox", roles: [...CARE, "biomedical-engineer"] },
+  { to: "/alerts", label: "Alerts", icon: "inbox", roles: CARE },
   { to: "/patients", label: "Patients", icon: "patients", roles: CARE },
   { to: "/devices", label: "Devices", icon: "devices", roles: [...CARE, "biomedical-engineer"] },
-  { to: "/quarantine", label: "Quarantine", icon: "quarantine", roles: ["administrator", "biomedical-engineer"] },
+  { to: "/quarantine", label: "Quarantine", icon: "quarantine", roles: ["administrator", "nurse", "biomedical-engineer"] },
   { to: "/audit", label: "Audit", icon: "audit", roles: ["administrator", "auditor"] },
   { to: "/users", label: "Users", icon: "users", roles: ["administrator"] },
 ];
@@ -34,6 +34,15 @@ export function entriesFor(role: Role): Entry[] {
   return ENTRIES.filter((entry) => entry.roles === "all" || entry.roles.includes(role));
 }
 
-export const maySeePatients = (role: Role) => (CARE as readonly Role[]).includes(role);
-export const mayAnswerAlerts = (role: Role) => maySeePatients(role) || role === "biomedical-engineer";
-export const mayManageDevices = (role: Role) => role === "administrator" || role === "biomedical-engineer" || role === "nurse";
+const among =
+  (...roles: Role[]) =>
+  (role: Role): boolean =>
+    roles.includes(role);
+
+/** See patients, their values and alerts, and the live stream. */
+export const maySeePatients = among(...CARE);
+/** Acknowledge and resolve alerts, set limits. */
+export const mayActOnAlerts = among("physician", "nurse");
+/** Register devices, set their clock rules, retire them. */
+export const mayManageDevices = among("administrator", "biomedical-engineer");
+export const mayAssignDevices = among(...CARE, "biomedical-engineer");

@@ -42,7 +42,8 @@ export function Shell({ scope, children }: { scope: string; children: ReactNode 
       opened.close();
     };
   }, [end]);
-  useEffect(() => link?.setScope(scope), [link, scope]);
+  const live = maySeePatients(useRole());
+  useEffect(() => link?.setScope(live ? scope : null), [link, live, scope]);
   if (link === null) return null;
   return (
     <LinkProvider link={link}>
@@ -109,10 +110,13 @@ function Rail() {
           <Link key={entry.to} to={entry.to} aria-current={here ? "page" : undefined}>
             <span className="rail-icon">
               <Icon name={entry.icon} size={22} />
-              {alerts && <span className={alerts.high > 0 ? "count count-high" : "count"}>{alerts.open > 99 ? "99+" : alerts.open}</span>}
+              {alerts && (
+                <span className={alerts.high > 0 ? "count count-high" : "count"}>
+                  {alerts.open > 99 ? "99+" : alerts.open} <span className="sr-only">open</span>
+                </span>
+              )}
             </span>
             <span className="rail-label">{entry.label}</span>
-            {alerts && <span className="sr-only">{alerts.open} open</span>}
           </Link>
         );
       })}
@@ -137,7 +141,7 @@ function TopBar({ onSearch, onHelp }: { onSearch: () => void; onHelp: () => void
           <kbd>/</kbd>
         </button>
       )}
-      <LinkPill />
+      {maySeePatients(user.role) && <LinkPill />}
       <Clock />
       <ThemeButton />
       <button type="button" className="quiet square" onClick={onHelp} aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)">
