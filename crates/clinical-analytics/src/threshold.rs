@@ -183,6 +183,24 @@ impl ThresholdMonitor {
         ThresholdMonitor { state: State::Holds { side }, last_at: Some(last_at) }
     }
 
+    /// Forgets what was observed after `now`: a clock that ran ahead and was set right (a device's, or our own) must not
+    /// keep the values that follow from being looked at. A condition that holds goes on holding.
+    pub fn forget_after(&mut self, now: Timestamp) {
+        if self.last_at.is_some_and(|last| now < last) {
+            self.last_at = None;
+            if let State::Pending { since, .. } = self.state
+                && now < since
+            {
+                self.state = State::Inside;
+            }
+        }
+    }
+
+    /// Somebody closed the alert while its condition held: if it goes on holding, it is raised anew.
+    pub fn closed_by_hand(&mut self) {
+        self.state = State::Inside;
+    }
+
     /// Takes one value.
     pub fn observe(&mut self, limit: &Limit, at: Timestamp, value: f64) -> Option<Transition> {
         if self.last_at.is_some_and(|last| at <= last) {
@@ -290,6 +308,29 @@ mod tests {
     #[test]
     fn repeats_and_late_values_change_nothing() {
         check(&[(0, 150.0), (10, 150.0), (10, 60.0), (5, 60.0), (11, 150.0)], &[(10, "high")]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_does_not_silence_the_alarm() {
+        let at = Timestamp::from_seconds;
+        let mut monitor = ThresholdMonitor::default();
+        assert_eq!(monitor.observe(&limit(), at(300), 150.0), None);
+        monitor.forget_after(at(5));
+        assert_eq!(monitor.observe(&limit(), at(1), 150.0), None, "pending again");
+        let raised = monitor.observe(&limit(), at(11), 150.0);
+        assert!(matches!(raised, Some(Transition::Raise { side: Side::Above, .. })), "{raised:?}");
+        monitor.forget_after(at(11));
+        assert_eq!(monitor.observe(&limit(), at(10), 60.0), None, "late values still change nothing");
+    }
+
+    #[test]
+    fn a_condition_that_goes_on_after_its_alert_was_closed_is_raised_anew() {
+        let at = Timestamp::from_seconds;
+        let mut monitor = ThresholdMonitor::holding(Side::Above, at(0));
+        assert_eq!(monitor.observe(&limit(), at(1), 150.0), None);
+        monitor.closed_by_hand();
+        assert_eq!(monitor.observe(&limit(), at(2), 150.0), None);
+        assert!(monitor.observe(&limit(), at(12), 150.0).is_some());
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clinical_model::measure::BATTERY_LEVEL;
 use clinical_model::{
-    Alert, Committed, Delivery, DeviceId, Fact, PatientId, Reading, SeriesKey, Subject, Timestamp,
+    Alert, AlertId, AlertState, Committed, Delivery, DeviceId, Fact, Frame, PatientId, Reading, SeriesKey,
+    Subject, Timestamp,
 };
 use store::{Actor, AuditAction, AuditOutcome, AuditRecord, Store, TransactError, Transaction};
 
@@ -35,6 +36,8 @@ pub(crate) struct After {
     pub alarms: Arc<Mutex<Alarms>>,
     pub live: Live,
     pub started_at: Timestamp,
+    /// Changed alerts that storage refused: they go with the next transaction, and until then the cursor stands.
+    pub unkept: Mutex<HashMap<AlertId, Alert>>,
 }
 
 impl After {
@@ -52,13 +55,13 @@ impl After {
                     }
                 }
                 // Idle: nothing holds the cursor back.
-                Err(RecvTimeoutError::Timeout) if moved < done => {
+                Err(RecvTimeoutError::Timeout) if moved < done && self.all_kept() => {
                     moved = self.keep(Vec::new(), done).map_or(moved, |()| done);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if done.saturating_sub(moved) >= CURSOR_EVERY_GROUPS {
+            if done.saturating_sub(moved) >= CURSOR_EVERY_GROUPS && self.all_kept() {
                 moved = self.keep(Vec::new(), done).map_or(moved, |()| done);
             }
             self.check_silence();
@@ -80,7 +83,7 @@ impl After {
                 let appended = store::Appended { group: group.group, committed_at: group.committed_at };
                 self.take(&CommittedGroup { appended, frames: Arc::new(group.frames) }, done);
             }
-            if self.keep(Vec::new(), last).is_err() {
+            if !self.all_kept() || self.keep(Vec::new(), last).is_err() {
                 return Ok(last);
             }
             done = last;
@@ -94,9 +97,9 @@ impl After {
         let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
         let mut newest: HashMap<SeriesKey, Committed<Reading>> = HashMap::new();
         for record in group.frames.iter() {
-            let ended = alarms.heard(record.frame.device, now);
+            let ended = alarms.heard(record.frame.device, record.frame.received_at, now);
             adopt(&mut alarms, &mut changed, ended);
-            self.heard(record.frame.device, record.frame.received_at, record.frame.delivery, &record.facts);
+            self.heard(&record.frame, now, &record.facts);
             for fact in &record.facts {
                 let fact = group.appended.committed(fact.clone());
                 let alerts = alarms.observe(&fact, &self.registry, now);
@@ -105,6 +108,7 @@ impl After {
             }
         }
         self.show_vitals(newest);
+        self.add_unkept(&alarms, &mut changed);
         if changed.is_empty() {
             return moved;
         }
@@ -113,17 +117,24 @@ impl After {
         kept.map_or(moved, |()| group.appended.group)
     }
 
-    fn heard(&self, device: DeviceId, at: Timestamp, delivery: Delivery, facts: &[Fact]) {
+    fn heard(&self, frame: &Frame, now: Timestamp, facts: &[Fact]) {
+        let at = frame.received_at;
         let battery = facts.iter().rev().find_map(|fact| match fact {
             Fact::Reading(reading) if reading.series().measure == BATTERY_LEVEL => reading.value().number(),
             _ => None,
         });
-        self.live.update_heard(device, |heard| {
+        self.live.update_heard(frame.device, |heard| {
+            // What a person ran again from quarantine was heard long ago. After our clock was set back, what was
+            // heard "later" than now must not hide a silence.
+            let last = heard.last_heard_at.filter(|last| *last <= now);
+            if last.is_some_and(|last| at < last) {
+                return false;
+            }
             let tell = heard.silent
                 || heard.last_heard_at.is_none()
                 || battery.is_some_and(|level| heard.battery != Some(level));
-            heard.last_heard_at = heard.last_heard_at.max(Some(at));
-            heard.at_most_once = delivery == Delivery::AtMostOnce;
+            heard.last_heard_at = Some(at);
+            heard.at_most_once = frame.delivery == Delivery::AtMostOnce;
             heard.battery = battery.or(heard.battery);
             heard.silent = false;
             tell
@@ -177,20 +188,48 @@ impl After {
             if device.retired || device.expected_interval_s.is_none() {
                 continue;
             }
-            let Some(assignment) = self.registry.assignment_at(device.id, now) else { continue };
-            let heard = self.live.heard(device.id);
-            let since = heard.last_heard_at.max(Some(assignment.interval.start)).max(Some(self.started_at));
-            let since = since.unwrap_or(self.started_at);
+            let Some(assignment) = self.registry.assignment_at(device.id, now) else {
+                // Nobody waits for a device that was taken off.
+                let ended = alarms.not_expected(device.id, now);
+                adopt(&mut alarms, &mut changed, ended);
+                continue;
+            };
+            let mut heard = self.live.heard(device.id);
+            if heard.last_heard_at.is_some_and(|last| now < last) {
+                heard.last_heard_at = Some(now);
+                self.live.update_heard(device.id, |kept| {
+                    kept.last_heard_at = Some(now);
+                    false
+                });
+            }
+            let started_at = Some(self.started_at).filter(|at| *at <= now);
+            let since = heard.last_heard_at.max(Some(assignment.interval.start)).max(started_at);
+            let since = since.unwrap_or(now);
             let alerts = alarms.check_silence(&device, assignment.subject, since, heard.last_heard_at, now);
             if !alerts.is_empty() {
                 self.live.update_heard(device.id, |heard| !std::mem::replace(&mut heard.silent, true));
             }
             adopt(&mut alarms, &mut changed, alerts);
         }
+        self.add_unkept(&alarms, &mut changed);
         if !changed.is_empty() {
             // The cursor stays where it is: silence is about time, not about a group.
             let _ = self.keep_with(changed, None);
         }
+    }
+
+    fn all_kept(&self) -> bool {
+        self.unkept.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// What storage refused earlier, as it stands now; without what a person has answered, and so kept, meanwhile.
+    fn add_unkept(&self, alarms: &Alarms, changed: &mut Vec<Alert>) {
+        let refused = std::mem::take(&mut *self.unkept.lock().unwrap_or_else(PoisonError::into_inner));
+        let earlier = refused.into_values().filter_map(|alert| match alarms.get(alert.id) {
+            Some(now) => Some(now.clone()),
+            None => Some(alert).filter(|alert| alert.state == AlertState::Resolved),
+        });
+        changed.splice(0..0, earlier);
     }
 
     fn keep(&self, changed: Vec<Alert>, group: u64) -> Result<(), TransactError> {
@@ -224,8 +263,10 @@ impl After {
             tracing::error!(
                 error = error as &dyn std::error::Error,
                 alerts = changed.len(),
-                "alerts were not kept"
+                "alerts were not kept; they are tried again"
             );
+            let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+            unkept.extend(changed.iter().map(|alert| (alert.id, alert.clone())));
         }
         for alert in changed {
             self.live.happened(Happening::Alert(Box::new(alert)));

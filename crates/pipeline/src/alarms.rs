@@ -1,13 +1,15 @@
 //! Alarms: committed readings against limits, silence and batteries; each change is one transaction with its audit.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use clinical_analytics::{Limit, ThresholdMonitor, Transition, silence};
 use clinical_model::alert::Side;
 use clinical_model::measure::{BATTERY_LEVEL, DEVICE_ALARM};
+use clinical_model::validation::CLOCK_AHEAD_REMARKED;
 use clinical_model::{
-    Alert, AlertId, AlertKind, AlertState, Committed, Device, DeviceId, Fact, Findings, Measure, Priority,
-    Reading, SeriesKey, Subject, Timestamp,
+    Alert, AlertId, AlertKind, AlertState, Committed, Device, DeviceId, Event, Fact, Findings, Measure,
+    Priority, Reading, SeriesKey, Subject, Timestamp,
 };
 use store::{Expected, Kind, Store, StoreError};
 
@@ -21,13 +23,20 @@ const BATTERY_FINE_PERCENT: f64 = 20.0;
 /// Open alerts that are held at once; a site with more has another problem, and gets it as a log line.
 pub const OPEN_LIMIT_ALERTS: usize = 10_000;
 
-/// What an open alert is about: there is never a second one for the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Different alarms of one device about one subject that may be open at once; further ones share one alert, so that a
+/// device that goes on inventing texts does not fill the inbox of the site.
+pub const DEVICE_ALARMS_LIMIT: usize = 16;
+/// A device's alarm that arrives later than this after it happened is charted only: news of the day before is no alert.
+pub const DEVICE_ALARM_LATEST: Duration = Duration::from_secs(3_600);
+
+/// What an open alert is about: there is never a second one for the same. The subject belongs to it: what a device said
+/// about one patient must not hide what it says about the next.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
     Threshold(SeriesKey, Side),
-    Silent(DeviceId),
+    Silent(DeviceId, Subject),
     Battery(DeviceId),
-    DeviceAlarm(DeviceId),
+    DeviceAlarm(DeviceId, Subject, String),
 }
 
 fn key_of(alert: &Alert) -> Key {
@@ -36,9 +45,9 @@ fn key_of(alert: &Alert) -> Key {
             let series = SeriesKey { subject: alert.subject, measure: *measure, device: alert.device };
             Key::Threshold(series, *side)
         }
-        AlertKind::DeviceSilent { .. } => Key::Silent(alert.device),
+        AlertKind::DeviceSilent { .. } => Key::Silent(alert.device, alert.subject),
         AlertKind::BatteryLow { .. } => Key::Battery(alert.device),
-        AlertKind::DeviceAlarm { .. } => Key::DeviceAlarm(alert.device),
+        AlertKind::DeviceAlarm { text } => Key::DeviceAlarm(alert.device, alert.subject, text.clone()),
     }
 }
 
@@ -59,6 +68,8 @@ pub struct Alarms {
     monitors: HashMap<SeriesKey, ThresholdMonitor>,
     open: HashMap<Key, Alert>,
     by_id: HashMap<AlertId, Key>,
+    /// About whom the silence of a device is an open alert: asked for every frame.
+    silent: HashMap<DeviceId, Vec<Subject>>,
 }
 
 impl Alarms {
@@ -101,11 +112,30 @@ impl Alarms {
     /// comes back goes on as the same alert.
     pub fn keep(&mut self, alert: Alert) {
         let key = key_of(&alert);
-        if alert.state == AlertState::Resolved {
+        let over = alert.state == AlertState::Resolved;
+        match &key {
+            Key::Silent(device, subject) => {
+                let subjects = self.silent.entry(*device).or_default();
+                subjects.retain(|kept| kept != subject);
+                if !over {
+                    subjects.push(*subject);
+                } else if subjects.is_empty() {
+                    self.silent.remove(device);
+                }
+            }
+            // Closed by a person while it holds: if it goes on, it must be raised again.
+            Key::Threshold(series, _) if over && alert.condition_active => {
+                if let Some(monitor) = self.monitors.get_mut(series) {
+                    monitor.closed_by_hand();
+                }
+            }
+            _ => {}
+        }
+        if over {
             self.by_id.remove(&alert.id);
             self.open.remove(&key);
         } else {
-            self.by_id.insert(alert.id, key);
+            self.by_id.insert(alert.id, key.clone());
             self.open.insert(key, alert);
         }
     }
@@ -115,19 +145,73 @@ impl Alarms {
         match fact.get() {
             Fact::Reading(reading) if reading.series().measure == BATTERY_LEVEL => self.battery(reading, now),
             Fact::Reading(reading) => self.threshold(reading, registry, now),
-            Fact::Event(event) if event.series.measure == DEVICE_ALARM => {
-                let text = event.text.clone().unwrap_or_else(|| "alarm".to_owned());
-                let key = Key::DeviceAlarm(event.series.device);
-                let what = AlertKind::DeviceAlarm { text };
-                self.raise(key, event.series.subject, event.series.device, Priority::Medium, what, now)
-            }
+            Fact::Event(event) if event.series.measure == DEVICE_ALARM => self.device_alarm(event, now),
             Fact::Event(_) | Fact::Waveform(_) => Vec::new(),
         }
     }
 
-    /// A device that is heard is no longer silent.
-    pub fn heard(&mut self, device: DeviceId, now: Timestamp) -> Vec<Alert> {
-        self.end(Key::Silent(device), now)
+    /// A device of which something was received is no longer silent, whoever it was silent about. What was received
+    /// before the silence (and is run again from quarantine, say) does not end it.
+    pub fn heard(&self, device: DeviceId, received_at: Timestamp, now: Timestamp) -> Vec<Alert> {
+        let subjects = self.silent.get(&device).cloned().unwrap_or_default();
+        let mut ended = Vec::new();
+        for subject in subjects {
+            let key = Key::Silent(device, subject);
+            let before = match self.open.get(&key).map(|open| &open.what) {
+                Some(AlertKind::DeviceSilent { last_heard_at }) => *last_heard_at,
+                _ => None,
+            };
+            // A silence that began "after" now is one of a clock that was set back.
+            if before.is_none_or(|before| before < received_at || now < before) {
+                ended.extend(self.end(&key, now));
+            }
+        }
+        ended
+    }
+
+    /// Nobody waits for a device that is assigned to nobody.
+    pub fn not_expected(&self, device: DeviceId, now: Timestamp) -> Vec<Alert> {
+        let subjects = self.silent.get(&device).cloned().unwrap_or_default();
+        subjects.into_iter().flat_map(|subject| self.end(&Key::Silent(device, subject), now)).collect()
+    }
+
+    /// What a device signals has a beginning and no end: another text is another alert, and what happens again after
+    /// somebody acknowledged it is signalled again.
+    fn device_alarm(&mut self, event: &Event, now: Timestamp) -> Vec<Alert> {
+        let late = event.findings.contains(Findings::LATE);
+        if late && event.at < event.received_at.minus(DEVICE_ALARM_LATEST) {
+            return Vec::new();
+        }
+        let SeriesKey { subject, device, .. } = event.series;
+        let text = event.text.as_deref().unwrap_or("alarm");
+        let mut text = if late { format!("{text} (happened at {})", event.at) } else { text.to_owned() };
+        let mut key = Key::DeviceAlarm(device, subject, text.clone());
+        if !self.open.contains_key(&key) {
+            let theirs =
+                |key: &&Key| matches!(key, Key::DeviceAlarm(d, s, _) if (*d, *s) == (device, subject));
+            if self.open.keys().filter(theirs).count() >= DEVICE_ALARMS_LIMIT {
+                text = format!("more than {DEVICE_ALARMS_LIMIT} different alarms; look at the device");
+                key = Key::DeviceAlarm(device, subject, text.clone());
+            }
+        }
+        let mut changed = Vec::new();
+        if let Some(open) = self.open.get(&key).filter(|open| open.state == AlertState::Acknowledged) {
+            // Not newer than the alert: a repeat of what was acknowledged.
+            if event.at <= open.raised_at {
+                return Vec::new();
+            }
+            let ended = self.end(&key, now);
+            ended.iter().cloned().for_each(|alert| self.keep(alert));
+            changed.extend(ended);
+        }
+        let what = AlertKind::DeviceAlarm { text };
+        let mut raised = self.raise(key, subject, device, Priority::Medium, what, now);
+        if late {
+            // It is over, and nobody has seen it.
+            raised.iter_mut().for_each(|alert| alert.condition_ended(now));
+        }
+        changed.extend(raised);
+        changed
     }
 
     /// Raises an alert where a device has been silent for too long; `since` is when it was last heard, assigned or
@@ -145,7 +229,13 @@ impl Alarms {
             return Vec::new();
         }
         let what = AlertKind::DeviceSilent { last_heard_at };
-        self.raise(Key::Silent(device.id), subject, device.id, Priority::Low, what, now)
+        let others = self.silent.get(&device.id).cloned().unwrap_or_default();
+        let others = others.into_iter().filter(|other| *other != subject);
+        let mut changed: Vec<Alert> =
+            others.flat_map(|other| self.end(&Key::Silent(device.id, other), now)).collect();
+        let key = Key::Silent(device.id, subject);
+        changed.extend(self.raise(key, subject, device.id, Priority::Low, what, now));
+        changed
     }
 
     fn threshold(&mut self, reading: &Reading, registry: &Registry, now: Timestamp) -> Vec<Alert> {
@@ -164,7 +254,12 @@ impl Alarms {
             return self.end_both(series, now);
         };
         let at = reading.measured_at();
-        let transition = self.monitors.entry(series).or_default().observe(limit, at, value.to_f64());
+        let monitor = self.monitors.entry(series).or_default();
+        let present = reading.received_at().plus(CLOCK_AHEAD_REMARKED);
+        if at <= present {
+            monitor.forget_after(present);
+        }
+        let transition = monitor.observe(limit, at, value.to_f64());
         let threshold = |side, crossed| AlertKind::Threshold {
             measure: series.measure,
             side,
@@ -211,14 +306,14 @@ impl Alarms {
                 now,
             )
         } else if level.to_f64() >= BATTERY_FINE_PERCENT {
-            self.end(key, now)
+            self.end(&key, now)
         } else {
             Vec::new()
         }
     }
 
     fn raise(
-        &mut self,
+        &self,
         key: Key,
         subject: Subject,
         device: DeviceId,
@@ -246,8 +341,8 @@ impl Alarms {
         vec![Alert::raise(id, subject, device, priority, what, now)]
     }
 
-    fn end(&mut self, key: Key, now: Timestamp) -> Vec<Alert> {
-        let Some(open) = self.open.get(&key).filter(|alert| alert.condition_active) else {
+    fn end(&self, key: &Key, now: Timestamp) -> Vec<Alert> {
+        let Some(open) = self.open.get(key).filter(|alert| alert.condition_active) else {
             return Vec::new();
         };
         let mut ended = open.clone();
@@ -255,9 +350,9 @@ impl Alarms {
         vec![ended]
     }
 
-    fn end_both(&mut self, series: SeriesKey, now: Timestamp) -> Vec<Alert> {
-        let mut changed = self.end(Key::Threshold(series, Side::Below), now);
-        changed.extend(self.end(Key::Threshold(series, Side::Above), now));
+    fn end_both(&self, series: SeriesKey, now: Timestamp) -> Vec<Alert> {
+        let mut changed = self.end(&Key::Threshold(series, Side::Below), now);
+        changed.extend(self.end(&Key::Threshold(series, Side::Above), now));
         changed
     }
 }

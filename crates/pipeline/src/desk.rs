@@ -348,7 +348,9 @@ impl Site {
             EntryOutcome::Committed { .. } => None,
         });
         let Some((reason, what)) = refused else { return Ok(Rerun::Committed(receipt)) };
-        let still = QuarantineItem { reason, what: what.clone(), ..item };
+        // Looked at again under the lock: somebody may have set it aside, or released it, in the meantime.
+        let _desk = self.desk_lock();
+        let still = QuarantineItem { reason, what: what.clone(), ..self.waiting_item(id)? };
         let transaction = Transaction { at, quarantine: vec![still], ..Transaction::default() };
         kept("the quarantined item", self.store().transact(&transaction))?;
         Ok(Rerun::StillQuarantined { what })

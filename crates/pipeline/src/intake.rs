@@ -9,8 +9,8 @@ use clinical_model::decoded::DecodedEntry;
 use clinical_model::quarantine::QuarantineState;
 use clinical_model::validation::{Context, Rejection, validate};
 use clinical_model::{
-    Decimal, Decoded, Delivery, Device, DeviceId, Fact, Frame, FrameKind, QuarantineId, QuarantineItem,
-    QuarantineReason, SeriesKey, Subject, Timestamp, UserId,
+    Decimal, Decoded, Delivery, Device, DeviceId, DeviceTime, Fact, Findings, Frame, FrameKind, QuarantineId,
+    QuarantineItem, QuarantineReason, SeriesKey, Subject, Timestamp, UserId,
 };
 use store::{FrameRecord, Store};
 use tokio::sync::oneshot;
@@ -218,13 +218,14 @@ impl Intake {
         let mut entries = Vec::new();
         for (entry, named) in decode(frame.kind, &frame.bytes) {
             let bytes = frame.bytes.get(entry.span.clone()).unwrap_or(&frame.bytes);
+            let untimed = entry.result.as_ref().is_ok_and(|decoded| decoded.iter().any(is_untimed));
             match believe(entry, &moment).and_then(|facts| about(named.as_deref(), facts)) {
                 Ok(believed) => {
                     entries.push(EntryOutcome::Committed { facts: believed.iter().map(address).collect() });
                     facts.extend(believed);
                 }
                 Err(refused) => {
-                    let item = quarantine_item(&frame, bytes, refused);
+                    let item = quarantine_item(&frame, bytes, untimed, refused);
                     entries.push(EntryOutcome::Quarantined {
                         id: item.id,
                         reason: item.reason,
@@ -320,10 +321,28 @@ fn believe(entry: DecodedEntry, moment: &Moment<'_>) -> Result<Vec<Fact>, Refuse
     decoded.into_iter().map(|one| validate(one, moment).map_err(refuse)).collect()
 }
 
-/// The id comes from sender and bytes, so that a repeat of the same trouble is the same item.
-fn quarantine_item(frame: &Frame, bytes: &[u8], refused: Refused) -> QuarantineItem {
+/// Whether only the time of receipt says when it was measured.
+fn is_untimed(decoded: &Decoded) -> bool {
+    let (time, findings) = match decoded {
+        Decoded::Scalar(scalar) => (scalar.time, scalar.findings),
+        Decoded::Waveform(waveform) => (waveform.time, waveform.findings),
+        Decoded::Event(event) => (event.time, Findings::empty()),
+    };
+    time == DeviceTime::Unknown || findings.contains(Findings::CLOCK_NOT_SET)
+}
+
+/// The id comes from sender and bytes, so that a repeat of the same trouble is the same item. Where the bytes do not say
+/// when, the time of receipt belongs to it: 72 beats a minute at noon and 72 at night are two readings, and neither may
+/// vanish behind the other.
+fn quarantine_item(frame: &Frame, bytes: &[u8], untimed: bool, refused: Refused) -> QuarantineItem {
     let kind = frame.kind.to_string();
-    let digest = trust::digest::sha256(&[frame.device.as_uuid().as_bytes(), kind.as_bytes(), bytes]);
+    let received_ms = if untimed { frame.received_at.as_millis().to_be_bytes().to_vec() } else { Vec::new() };
+    let digest = trust::digest::sha256(&[
+        frame.device.as_uuid().as_bytes(),
+        kind.as_bytes(),
+        bytes,
+        received_ms.as_slice(),
+    ]);
     let mut id = [0; 16];
     id.copy_from_slice(&digest[..16]);
     QuarantineItem {

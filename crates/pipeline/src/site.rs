@@ -10,8 +10,8 @@ use store::{Store, StoreError};
 
 use crate::admission::Admission;
 use crate::after::After;
-use crate::audit_group::AuditGroup;
 use crate::alarms::{Alarms, LoadAlertsError};
+use crate::audit_group::AuditGroup;
 use crate::chart::Chart;
 use crate::clock::Clock;
 use crate::commit::{self, AFTER_LIMIT_GROUPS, CommitQueue, OnDurabilityFailure};
@@ -122,6 +122,7 @@ impl Site {
             alarms,
             live,
             started_at: clock.now(),
+            unkept: Mutex::default(),
         };
         let done = after.catch_up().map_err(StartError::Store)?;
         let (to_after, from_commit) = mpsc::sync_channel(AFTER_LIMIT_GROUPS);

@@ -1,14 +1,19 @@
 //! Alarms over committed readings: raised once, answered by people, ended by the condition, kept over a restart.
 
 use clinical_analytics::Limit;
-use clinical_model::{Alert, AlertKind, AlertState, Priority, measure};
+use clinical_model::{
+    Alert, AlertKind, AlertState, FrameKind, Interval, Patient, PatientId, Priority, Private, Subject,
+    Timestamp, measure,
+};
 use pipeline::Site;
 use pipeline::audited::Act;
 use pipeline::desk::DeskError;
 use pipeline::live::{Happening, Since};
 use store::{Actor, AuditAction};
 
-use crate::site::{MONITOR, NURSE, PATIENT, SetClock, eventually, furnish, heart_rate, open};
+use crate::site::{
+    MONITOR, NURSE, PATIENT, START_S, SetClock, assignment, eventually, furnish, heart_rate, open, send,
+};
 
 fn open_alerts(site: &Site) -> Vec<Alert> {
     let act = Act::new(Actor::System, AuditAction::Read, "Alert");
@@ -120,8 +125,141 @@ async fn a_low_battery_is_an_alert_about_the_device() {
     let site = open(directory.path(), SetClock::new());
     furnish(&site);
     let body = br#"{"measure":"battery_level","value":9,"unit":"%"}"#;
-    crate::site::send(&site, MONITOR, clinical_model::FrameKind::Envelope, body).await;
+    send(&site, MONITOR, FrameKind::Envelope, body).await;
     eventually("raised", || !open_alerts(&site).is_empty()).await;
     assert_eq!(pipeline::alarms::describe(&open_alerts(&site)[0]), "Battery 9 %");
+    site.stop();
+}
+
+/// An alarm of the monitor itself, so many seconds ago.
+async fn device_alarm(site: &Site, text: &str, ago_s: i64) {
+    let at = site.clock().now().plus_micros(-ago_s * 1_000_000);
+    let body = format!(r#"{{"event":"device_alarm","text":"{text}","time":"{at}"}}"#);
+    send(site, MONITOR, FrameKind::Envelope, body.as_bytes()).await;
+}
+
+fn texts(site: &Site) -> Vec<(String, bool)> {
+    let mut open: Vec<_> = open_alerts(site)
+        .iter()
+        .filter_map(|alert| match &alert.what {
+            AlertKind::DeviceAlarm { text } => Some((text.clone(), alert.condition_active)),
+            _ => None,
+        })
+        .collect();
+    open.sort();
+    open
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alarm_of_a_device_does_not_hide_another_nor_its_own_return() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    device_alarm(&site, "lead off", 0).await;
+    eventually("first", || texts(&site).len() == 1).await;
+    let first = open_alerts(&site).remove(0);
+    site.acknowledge(NURSE, first.id, None).unwrap();
+    clock.advance(5);
+    device_alarm(&site, "asystole", 0).await;
+    eventually("second", || texts(&site).len() == 2).await;
+    clock.advance(5);
+    device_alarm(&site, "lead off", 0).await;
+    eventually("again", || open_alerts(&site).iter().all(|alert| alert.state == AlertState::Raised)).await;
+    assert_eq!(texts(&site), [("asystole".to_owned(), true), ("lead off".to_owned(), true)]);
+    assert!(open_alerts(&site).iter().all(|alert| alert.id != first.id), "the acknowledged one is over");
+    site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_alarm_of_a_device_says_when_and_is_not_shown_as_going_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let site = open(directory.path(), SetClock::new());
+    furnish(&site);
+    device_alarm(&site, "yesterday", 86_000).await;
+    device_alarm(&site, "occlusion", 600).await;
+    eventually("raised", || !texts(&site).is_empty()).await;
+    let happened = Timestamp::from_seconds(START_S - 600);
+    assert_eq!(texts(&site), [(format!("occlusion (happened at {happened})"), false)]);
+    site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_device_said_about_one_patient_does_not_hide_what_it_says_about_the_next() {
+    const OTHER: PatientId = PatientId::from_bytes([0x21; 16]);
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    let known = site.registry().patient(PATIENT).unwrap();
+    let record_number = Private::new("MRN-2".into());
+    let other = Patient { id: OTHER, record_number, ..Patient::clone(&known) };
+    site.add_patient(Actor::System, other).unwrap();
+    device_alarm(&site, "apnoea", 0).await;
+    clock.advance(36);
+    eventually("alarm and silence", || open_alerts(&site).len() == 2).await;
+
+    let now = site.clock().now();
+    let held = site.registry().assignment_at(MONITOR, now).unwrap();
+    site.end_assignment(Actor::User(NURSE), held.id, now).unwrap();
+    let next = clinical_model::Assignment {
+        subject: Subject::Patient(OTHER),
+        interval: Interval::since(now),
+        ..assignment(2, MONITOR, now)
+    };
+    site.assign(Actor::User(NURSE), next).unwrap();
+    clock.advance(1);
+    device_alarm(&site, "apnoea", 0).await;
+    let about = |site: &Site, patient| {
+        open_alerts(site).iter().filter(|alert| alert.subject == Subject::Patient(patient)).count()
+    };
+    eventually("about the next", || about(&site, OTHER) == 1).await;
+    clock.advance(36);
+    eventually("silent about the next", || about(&site, OTHER) == 2).await;
+    assert_eq!(about(&site, PATIENT), 2, "nobody has seen those");
+    site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_that_goes_on_after_its_alert_was_closed_is_an_alert_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    site.set_limits(Actor::User(NURSE), PATIENT, vec![limit()]).unwrap();
+    tachycardia(&site, &clock).await;
+    eventually("raised", || !open_alerts(&site).is_empty()).await;
+    let closed = site.resolve(NURSE, open_alerts(&site)[0].id, None).unwrap();
+    assert!(open_alerts(&site).is_empty());
+    tachycardia(&site, &clock).await;
+    eventually("raised again", || !open_alerts(&site).is_empty()).await;
+    assert_ne!(open_alerts(&site)[0].id, closed.id);
+    site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_set_back_hides_neither_a_silence_nor_a_value() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    site.set_limits(Actor::User(NURSE), PATIENT, vec![limit()]).unwrap();
+    heart_rate(&site, 70).await;
+    eventually("heard", || site.live().heard(MONITOR).last_heard_at.is_some()).await;
+    clock.advance(-3_000);
+    tachycardia(&site, &clock).await;
+    eventually("raised", || !open_alerts(&site).is_empty()).await;
+    let latest = site
+        .read(Act::new(Actor::System, AuditAction::Read, "Patient").patient(PATIENT), |chart| {
+            chart.latest(Subject::Patient(PATIENT))
+        })
+        .unwrap();
+    assert_eq!(
+        latest[0].readings[0].value().number().unwrap().to_string(),
+        "134",
+        "not the one of the future"
+    );
+    clock.advance(36);
+    eventually("silent", || open_alerts(&site).len() == 2).await;
     site.stop();
 }

@@ -283,3 +283,37 @@ async fn a_full_quarantine_refuses_what_would_wait_and_takes_what_is_sound() {
     drop(intake);
     site.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_bytes_without_a_time_are_two_readings_even_in_quarantine() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    site.add_device(Actor::System, device(CUFF, "Cuff 1")).unwrap();
+    let receipt = send(&site, CUFF, FrameKind::Gatt(0x2A35), &CUFF_FRAME).await;
+    let EntryOutcome::Quarantined { id, .. } = receipt.entries[0] else { panic!("{receipt:?}") };
+    site.discard(NURSE, id, "not on a patient").unwrap();
+    clock.advance(3_600);
+    send(&site, CUFF, FrameKind::Gatt(0x2A35), &CUFF_FRAME).await;
+    assert_eq!(site.store().quarantine_count().items, 1, "acknowledged, so it must be somewhere");
+    clock.advance(3_600);
+    send(&site, CUFF, FrameKind::Gatt(0x2A35), &CUFF_FRAME).await;
+    assert_eq!(site.store().quarantine_count().items, 2);
+    site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sequence_without_an_identifier_waits_and_the_chart_stays_readable() {
+    let directory = tempfile::tempdir().unwrap();
+    let site = open(directory.path(), SetClock::new());
+    furnish(&site);
+    assert_eq!(clinical_model::reading::SEQUENCE_LIMIT, trust::identity::MAX_SEQUENCE);
+    let body = br#"{"measure":"heart_rate","value":60,"sequence":4294967295}"#;
+    let receipt = send(&site, MONITOR, FrameKind::Envelope, body).await;
+    assert!(
+        matches!(receipt.entries[0], EntryOutcome::Quarantined { reason: QuarantineReason::Impossible, .. }),
+        "{receipt:?}"
+    );
+    site.stop();
+}
