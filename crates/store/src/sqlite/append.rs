@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering;
 
+use clinical_model::validation::{CLOCK_AHEAD_REMARKED, LATE_AFTER};
 use clinical_model::{DeviceId, Fact, QuarantineItem, RecordId, SeriesKey, Timestamp};
 use rusqlite::{Connection, TransactionBehavior, params};
 use trust::Aad;
@@ -141,10 +142,14 @@ impl SqliteStore {
             "INSERT INTO latest(series, measured_at, sequence, sealed) VALUES(?1, ?2, ?3, ?4)
              ON CONFLICT(series) DO UPDATE SET
                  measured_at = excluded.measured_at, sequence = excluded.sequence, sealed = excluded.sealed
-             WHERE (excluded.measured_at, excluded.sequence) > (latest.measured_at, latest.sequence)",
+             WHERE (excluded.measured_at, excluded.sequence) > (latest.measured_at, latest.sequence)
+                OR (latest.measured_at > ?5 AND excluded.measured_at BETWEEN ?6 AND ?5)",
         )?;
+        // What a clock that ran ahead left behind must not stand as the latest value before those that follow.
+        let ahead = committed_at.plus(CLOCK_AHEAD_REMARKED).as_micros();
+        let live = committed_at.minus(LATE_AFTER).as_micros();
         for (series, row, sealed) in &prepared.latest {
-            upsert.execute(params![series, row.measured_us, row.sequence, sealed])?;
+            upsert.execute(params![series, row.measured_us, row.sequence, sealed, ahead, live])?;
         }
         Ok(())
     }

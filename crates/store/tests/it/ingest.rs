@@ -106,6 +106,22 @@ pub fn latest_is_the_newest_by_time_and_sequence(factory: &dyn Factory) {
     assert!(store.latest(Subject::Patient(patient(9))).unwrap().is_empty());
 }
 
+pub fn latest_is_not_held_by_a_clock_that_ran_ahead(factory: &dyn Factory) {
+    let store = factory.open();
+    let latest = |store: &dyn Store| store.latest(Subject::Patient(patient(1))).unwrap()[0].value();
+    let append = |measured_ms, value: &str, committed_ms| {
+        let one = readings(vec![reading(series(1), measured_ms, 0, value)]);
+        store.append(&[one], at(committed_ms)).unwrap();
+    };
+    append(1_240_000, "44", 1_000_000);
+    append(100_000, "50", 1_001_000);
+    assert_eq!(latest(&*store), number("44"), "late data is never the latest");
+    append(1_002_000, "120", 1_002_000);
+    assert_eq!(latest(&*store), number("120"), "what is live goes before what claims to be of the future");
+    append(1_001_000, "119", 1_003_000);
+    assert_eq!(latest(&*store), number("120"));
+}
+
 pub fn cursors_hold_folding_back(factory: &dyn Factory) {
     let store = factory.open();
     for i in 0..5 {
