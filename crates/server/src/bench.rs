@@ -121,7 +121,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let (mut throw_away, kek) = ThrowAway::make_in(&arguments.dir, "Measurement")?;
     throw_away.config.web.listen.set_port(0);
     let data_dir = throw_away.config.site.data_dir.clone();
-    serve::runtime()?.block_on(async {
+    serve::block_on(async {
         let flavour = Flavour { demo: true, password_cost: PasswordCost::OWASP_MINIMUM };
         let running = Running::start(&throw_away.config, kek, flavour).await?;
         let stage = Stage::set(&running).await?;

@@ -85,7 +85,7 @@ pub fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
     let (mut throw_away, kek) = ThrowAway::make("Demonstration", arguments.keep.as_deref())?;
     let (port, note) = free_port(arguments.port);
     throw_away.config.web.listen.set_port(port);
-    let result = serve::runtime()?.block_on(async {
+    let result = serve::block_on(async {
         let flavour = Flavour { demo: true, password_cost: PasswordCost::OWASP_MINIMUM };
         let running = Running::start(&throw_away.config, kek, flavour).await?;
         show(running, arguments, note, &throw_away).await

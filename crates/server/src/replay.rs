@@ -85,7 +85,7 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<ExitCode> {
         Some(from) => from,
         None => start_of(path, arguments.speed)?,
     };
-    serve::runtime()?.block_on(async {
+    serve::block_on(async {
         let publisher = Publisher::connect(options)
             .await
             .with_context(|| format!("{host}:{port} does not let the device {} in", arguments.device))?;

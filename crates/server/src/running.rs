@@ -122,7 +122,12 @@ impl Running {
     /// The address of the web app.
     pub fn web_url(&self) -> String {
         let scheme = if self.secure_web { "https" } else { "http" };
-        format!("{scheme}://{}", self.addresses.web)
+        let address = self.addresses.web;
+        if address.ip().is_unspecified() {
+            // It listens everywhere; this name is in its certificate and works from this machine.
+            return format!("{scheme}://localhost:{}", address.port());
+        }
+        format!("{scheme}://{address}")
     }
 
     /// The link for the first administrator, while there is nobody who could sign in.

@@ -1,7 +1,9 @@
 //! `auscult serve`: runs the server until it is told to stop.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,6 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::{Config, ConfigArguments};
 use crate::running::{self, Flavour, Running};
 use crate::{keys, logging, terminal};
+
+/// Time that blocking work has when everything else has ended.
+const BLOCKING_STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// What `auscult serve` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -54,7 +59,7 @@ pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     logging::start(&config.log.level)?;
     let kek = keys::load(&config.key, &config.site.data_dir)?;
     running::raise_file_limit();
-    runtime()?.block_on(async {
+    block_on(async {
         let mut running = Running::start(&config, kek, Flavour::site()).await?;
         announce(&running, arguments.print_json);
         let result = tokio::select! {
@@ -87,12 +92,17 @@ fn announce(running: &Running, print_json: bool) {
     }
 }
 
-/// A runtime with a worker a core.
+/// Runs on a runtime with a worker a core. What still blocks a thread at the end (a backup that somebody asked for)
+/// is given [`BLOCKING_STOP_LIMIT`] and then left to the end of the process.
 ///
 /// # Errors
-/// When the system gives no threads.
-pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime cannot start")
+/// When the system gives no threads, or the work fails.
+pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.enable_all().build().context("the runtime cannot start")?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_timeout(BLOCKING_STOP_LIMIT);
+    result
 }
 
 /// Resolves when the process is asked to stop.

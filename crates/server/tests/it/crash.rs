@@ -22,7 +22,7 @@ use store::{Order, RangeQuery, SeriesFilter, Store as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::devices;
-use crate::process::{Place, Server, auscult};
+use crate::process::{Place, Server, auscult, succeed};
 
 /// Rounds where nothing else is asked for.
 const DEFAULT_ROUNDS: u32 = 5;
@@ -34,6 +34,8 @@ const BATCH: usize = 5;
 const LIFE: Duration = Duration::from_millis(150);
 /// Longest wait for the first acknowledgement of a round.
 const FIRST_ACK_LIMIT: Duration = Duration::from_secs(60);
+/// The backup begins when the ledger is so long: some thousand readings.
+const LEDGER_BEFORE_BACKUP_BYTES: u64 = 256 << 10;
 /// Most readings that are read back of one series.
 const READ_LIMIT: usize = 10_000_000;
 
@@ -85,7 +87,7 @@ fn crash(rounds: u32) -> Verdict {
         assert!(written > 0, "nothing was acknowledged in round {round}");
     }
     let acked = load::read_ledger(&ledger).unwrap();
-    let verdict = judge(&acked, &read_back(&place));
+    let verdict = judge(&acked, &read_back(&place, &place.data()));
     println!("{rounds} rounds: {verdict:?}");
     verdict
 }
@@ -157,7 +159,7 @@ fn a_disk_that_fails_ends_the_process_and_loses_nothing() {
     assert!(server.log().contains("auscult doctor"), "it says what to do: {}", server.log());
     let figures = loading.join().unwrap();
     assert!(figures.acked_messages > 0, "{figures:?}");
-    let verdict = judge(&load::read_ledger(&ledger).unwrap(), &read_back(&place));
+    let verdict = judge(&load::read_ledger(&ledger).unwrap(), &read_back(&place, &place.data()));
     assert_eq!((verdict.lost, verdict.duplicated, verdict.changed), (0, 0, 0), "{verdict:?}");
 }
 
@@ -178,7 +180,39 @@ fn a_stop_under_load_loses_nothing_and_is_a_success() {
     let (status, _) = server.stop();
     assert!(status.success(), "{status}");
     assert!(loading.join().unwrap().acked_messages > 0);
-    let verdict = judge(&load::read_ledger(&ledger).unwrap(), &read_back(&place));
+    let verdict = judge(&load::read_ledger(&ledger).unwrap(), &read_back(&place, &place.data()));
+    assert_eq!((verdict.lost, verdict.duplicated, verdict.changed), (0, 0, 0), "{verdict:?}");
+}
+
+#[test]
+#[cfg_attr(feature = "planted-early-acknowledgement", ignore = "the bug is planted")]
+fn a_backup_under_load_holds_what_was_acknowledged_before_it() {
+    let place = Place::new();
+    let devices = devices::provision(&place, DEVICES);
+    let credentials = devices::credentials(&place, &devices);
+    let ledger = place.path("ledger.txt");
+    let server = Server::serve(&place, &[]);
+    let stop = CancellationToken::new();
+    let loading = start_load(&server, &devices, &credentials, &ledger, &stop);
+    let began = Instant::now();
+    while file_length(&ledger) < LEDGER_BEFORE_BACKUP_BYTES {
+        assert!(began.elapsed() < FIRST_ACK_LIMIT, "too little was acknowledged; log: {}", server.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let before = load::read_ledger(&ledger).unwrap();
+    let (backup, restored) = (place.path("backup"), place.path("restored"));
+    let (backup, restored) = (backup.to_str().unwrap(), restored.to_str().unwrap());
+    let arguments = place.arguments();
+    let mut asked = vec!["backup"];
+    asked.extend(arguments.iter().map(String::as_str));
+    asked.push(backup);
+    succeed(&asked);
+    assert!(!loading.is_finished(), "the load went on meanwhile");
+    stop.cancel();
+    loading.join().unwrap();
+    server.kill();
+    succeed(&["restore", backup, restored, "--key-file", &arguments[3]]);
+    let verdict = judge(&before, &read_back(&place, Path::new(restored)));
     assert_eq!((verdict.lost, verdict.duplicated, verdict.changed), (0, 0, 0), "{verdict:?}");
 }
 
@@ -197,8 +231,8 @@ fn judge(acked: &[LedgerLine], kept: &HashMap<(DeviceId, Timestamp, u32), Vec<St
     verdict
 }
 
-fn read_back(place: &Place) -> HashMap<(DeviceId, Timestamp, u32), Vec<String>> {
-    let store = devices::open(place);
+fn read_back(place: &Place, data: &Path) -> HashMap<(DeviceId, Timestamp, u32), Vec<String>> {
+    let store = devices::open(place, data);
     let range =
         RangeQuery { from: Timestamp::MIN, to: Timestamp::MAX, order: Order::Ascending, limit: READ_LIMIT };
     let mut kept: HashMap<_, Vec<String>> = HashMap::new();

@@ -1,7 +1,7 @@
 //! A store with patients and devices before its first start, and a certificate for each device.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use trust::pki::{Authority, IssueRequest, PeerUri};
 
 use crate::process::{Place, succeed};
 
-/// Opens the store of a place that no server holds.
-pub fn open(place: &Place) -> SqliteStore {
+/// Opens a store that no server holds with the key of a place.
+pub fn open(place: &Place, data: &Path) -> SqliteStore {
     let kek = Kek::parse(std::fs::read(place.key()).unwrap()).unwrap();
-    SqliteStore::open(&place.data(), kek, store::sqlite::Options::default()).unwrap()
+    SqliteStore::open(data, kek, store::sqlite::Options::default()).unwrap()
 }
 
 /// Patients and devices, before the first start.
@@ -32,7 +32,7 @@ pub fn provision(place: &Place, count: usize) -> Vec<DeviceId> {
         fold_every: Duration::from_secs(3_600),
         on_durability_failure: Box::new(|error| panic!("{error}")),
     };
-    let site = Site::start(Arc::new(open(place)), Arc::new(SystemClock), options).unwrap();
+    let site = Site::start(Arc::new(open(place, &place.data())), Arc::new(SystemClock), options).unwrap();
     let now = SystemClock.now();
     let devices = (1..=count).map(|number| {
         let id = || trust::uuid_v7(u64::try_from(now.as_millis()).unwrap());

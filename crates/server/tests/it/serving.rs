@@ -1,11 +1,14 @@
 //! Serving, stopping, and what reaches a running server from its own machine.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use simulator::client::{ConnectOptions, Publisher, Qos, Reconnect};
+use store::{SeriesFilter, Store as _};
 
 use crate::devices;
 use crate::process::{Place, Server, refuse, run, succeed};
@@ -105,14 +108,46 @@ async fn the_setup_link_makes_the_first_administrator_once() {
     assert_eq!(server.ready["setup_link"], Value::Null);
 }
 
+/// A new authority and a certificate of it; their directories.
+fn issue(place: &Place, device: &str) -> (PathBuf, PathBuf) {
+    let (pki, certs) = (place.data().join("pki"), place.path("certs"));
+    succeed(&["pki", "init", pki.to_str().unwrap(), "--site", "Site"]);
+    succeed(&["pki", "issue", pki.to_str().unwrap(), "--device", device, "--out", certs.to_str().unwrap()]);
+    (pki, certs)
+}
+
+#[test]
+fn a_recording_is_replayed_and_kept() {
+    let place = Place::new();
+    let device = devices::provision(&place, 1)[0].to_string();
+    let (_, certs) = issue(&place, &device);
+    let server = Server::serve(&place, &[]);
+    let file = |name: String| certs.join(name).to_str().unwrap().to_owned();
+    let (certificate, key) = (file(format!("{device}.pem")), file(format!("{device}.key")));
+    let authority = file("authority.pem".into());
+    let record = concat!(env!("CARGO_MANIFEST_DIR"), "/../simulator/recordings/mitdb/208.hea");
+    let to = format!("mqtts://localhost:{}", server.address("mqtt").rsplit(':').next().unwrap());
+    let mut arguments = vec!["replay", record, "--device", &device, "--cert", &certificate, "--key", &key];
+    arguments.extend(["--authority", &authority, "--to", &to, "--speed", "1000"]);
+    let said = succeed(&arguments);
+    assert!(said.contains("180 seconds sent, 180 acknowledged, 0 refused"), "{said}");
+    assert!(server.stop().0.success());
+    let store = devices::open(&place, &place.data());
+    let measures: BTreeSet<_> = store
+        .series(&SeriesFilter::default())
+        .unwrap()
+        .into_iter()
+        .map(|series| series.measure.name)
+        .collect();
+    assert!(measures.contains("heart_rate") && measures.len() >= 3, "two leads and the rate: {measures:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_certificate_ends_a_live_connection() {
     let place = Place::new();
     let device = devices::provision(&place, 1)[0];
-    let (pki, certs) = (place.data().join("pki"), place.path("certs"));
+    let (pki, certs) = issue(&place, &device.to_string());
     let pki = pki.to_str().unwrap();
-    succeed(&["pki", "init", pki, "--site", "Revoke"]);
-    succeed(&["pki", "issue", pki, "--device", &device.to_string(), "--out", certs.to_str().unwrap()]);
     let read = |name: String| std::fs::read_to_string(certs.join(name)).unwrap();
     let (certificate, key) = (read(format!("{device}.pem")), read(format!("{device}.key")));
     let identity = Some((certificate.as_str(), key.as_str()));
