@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -181,13 +182,15 @@ struct Caller {
     address: SocketAddr,
     /// The certificate, where the port asks for one; or why it cannot be used.
     certificate: Option<Result<PeerCertificate, String>>,
+    /// Whether a refusal was logged: once a connection is enough.
+    is_logged: AtomicBool,
 }
 
 async fn serve_one(socket: TcpStream, from: SocketAddr, port: Arc<Port>, stopping: CancellationToken) {
     // Answers are small and waited for; a failure to set this only costs time.
     let _ = socket.set_nodelay(true);
     let Some(acceptor) = port.tls.clone() else {
-        let caller = Caller { address: from, certificate: None };
+        let caller = Caller { address: from, certificate: None, is_logged: AtomicBool::new(false) };
         return converse(socket, false, caller, port, stopping).await;
     };
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket));
@@ -203,7 +206,7 @@ async fn serve_one(socket: TcpStream, from: SocketAddr, port: Arc<Port>, stoppin
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     let shown = session.peer_certificates().and_then(|chain| chain.first());
     let certificate = port.devices.is_some().then(|| peer_certificate(shown.map(AsRef::as_ref)));
-    let caller = Caller { address: from, certificate };
+    let caller = Caller { address: from, certificate, is_logged: AtomicBool::new(false) };
     converse(stream, is_http2, caller, port, stopping).await;
 }
 
@@ -272,7 +275,9 @@ async fn answer(mut request: Request<Body>, port: &Port, caller: &Caller) -> Res
 
 fn admitted(web: &Web, caller: &Caller) -> Result<DevicePeer, Problem> {
     let refuse = |why: String| {
-        tracing::warn!(from = %caller.address, why, "a certificate was refused");
+        if !caller.is_logged.swap(true, Ordering::Relaxed) {
+            tracing::warn!(from = %caller.address, why, "a certificate was refused");
+        }
         Problem::new(Code::Forbidden, why)
     };
     let certificate = match &caller.certificate {
