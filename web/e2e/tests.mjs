@@ -192,6 +192,28 @@ tests["the identity banner says who and what is not recorded"] = async ({ demo, 
   assert.ok(!(await page.title()).includes(patient.family), "the title of the tab names the patient");
 };
 
+tests["each role finds its own pages, and none that refuses it"] = async ({ demo, open }) => {
+  const rails = {
+    nurse: ["Wards", "Alerts", "Patients", "Devices", "Quarantine"],
+    physician: ["Wards", "Alerts", "Patients", "Devices"],
+    "biomedical-engineer": ["Devices", "Quarantine"],
+    auditor: ["Audit"],
+    administrator: ["Wards", "Alerts", "Patients", "Devices", "Quarantine", "Audit", "Users"],
+  };
+  for (const user of demo.users ?? [demo.user]) {
+    const page = await open({ signedIn: false });
+    await signIn(page, { ...demo, user });
+    const { role } = (await api(page, "/session")).user;
+    assert.deepEqual(await page.$$eval(".rail-label", (found) => found.map((one) => one.textContent)), rails[role], role);
+    for (const label of rails[role]) {
+      await page.click(`.rail a:has-text("${label}")`);
+      await page.waitForSelector(`h1:has-text("${label}")`);
+      await page.waitForSelector(".waiting", { state: "detached" });
+      assert.equal(await page.$(".message-bad"), null, `${label} refuses the ${role}`);
+    }
+  }
+};
+
 tests["an alert is acknowledged with a note"] = async ({ demo, open }) => {
   const page = await open();
   await show(page, demo, ["alerts", "/alerts", ".inbox"]);

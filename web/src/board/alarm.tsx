@@ -3,7 +3,7 @@
 import { useLayoutEffect, useRef } from "react";
 
 import type { Alert } from "../api/types.ts";
-import { openAlerts, spokenAlert, stars } from "../format/alerts.ts";
+import { alertText, openAlerts, spokenAlert, stars } from "../format/alerts.ts";
 
 /** Starts an element's animations at the page's own zero, so that all banners of a priority flash together. */
 export function useFlashInStep(key: string) {
@@ -26,7 +26,7 @@ export function AlarmBanner({ alerts }: { alerts: Alert[] }) {
       <span className="alarm-stars" aria-hidden="true">
         {stars(first.priority)}
       </span>
-      <span className="alarm-text">{first.text}</span>
+      <span className="alarm-text">{alertText(first)}</span>
       {first.state === "acknowledged" && <span className="alarm-mark">Ack</span>}
       {first.latched && <span className="alarm-mark">Ended</span>}
       {open.length > 1 && <span className="alarm-more">+{open.length - 1}</span>}

@@ -3,7 +3,7 @@
 import { useEffect, useRef, useState } from "react";
 
 import type { Board } from "../api/types.ts";
-import { openAlerts, priorityText, stars, stateText } from "../format/alerts.ts";
+import { alertText, openAlerts, priorityText, stars, stateText } from "../format/alerts.ts";
 import { fullName, initials } from "../format/people.ts";
 import { absentText, freshness, hasNoValue, type Slot, slots, valueText } from "../format/vitals.ts";
 import { useLinkLost, useLink } from "../live/context.tsx";
@@ -71,7 +71,7 @@ export function BoardTable({ board, privacy, visible }: TableProps) {
                       <span className={`badge badge-${alert.priority}`}>
                         {stars(alert.priority)} {priorityText(alert.priority)}
                       </span>{" "}
-                      {alert.text}. {stateText(alert)}
+                      {alertText(alert)}. {stateText(alert)}
                     </>
                   ) : (
                     "None"

@@ -1,6 +1,7 @@
 //! How an alert reads: colour is never alone, the symbol and the words say the same.
 
 import type { Alert, Priority } from "../api/types.ts";
+import { withReadableTimes } from "./time.ts";
 
 const RANK: Record<Priority, number> = { high: 3, medium: 2, low: 1 };
 
@@ -20,10 +21,15 @@ export function stateText(alert: Alert): string {
   return alert.latched ? "Not acknowledged, condition ended (latched)" : "Not acknowledged";
 }
 
+/** What was noticed: parameter, value, comparator and limit, as the server says it. */
+export function alertText(alert: Alert): string {
+  return withReadableTimes(alert.text);
+}
+
 /** `*** High priority: HR 134 > 120 /min. Not acknowledged.` */
 export function spokenAlert(alert: Alert): string {
   const kind = alert.technical ? "technical alert" : "alert";
-  return `${priorityText(alert.priority)} priority ${kind}: ${alert.text}. ${stateText(alert)}.`;
+  return `${priorityText(alert.priority)} priority ${kind}: ${alertText(alert)}. ${stateText(alert)}.`;
 }
 
 /** The most urgent first: unanswered before answered, then priority, then the newest. */

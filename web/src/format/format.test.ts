@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest";
 import type { Alert, PatientLine, Vital } from "../api/types.ts";
 import { byUrgency, laterAlert, openAlerts, spokenAlert, stars, stateText } from "./alerts.ts";
 import { bornText, fullName, initials } from "./people.ts";
-import { ageText, agoText, birthDateText, clockText, dateText, fromDateField, fromLocalField, instantText, patientAge, toLocalField } from "./time.ts";
+import { ageText, agoText, birthDateText, clockText, dateText, fromDateField, fromLocalField, instantText, patientAge, toLocalField, withReadableTimes } from "./time.ts";
 import { absentText, freshness, hasNoValue, pick, slots, spokenVital, valueText } from "./vitals.ts";
 
 const at = new Date(2026, 10, 2, 4, 5, 6);
@@ -40,6 +40,11 @@ describe("times", () => {
     expect(patientAge("2027-01-01", today)).toBeNull();
     expect(bornText("1945-07-14", today)).toBe("14-Jul-1945 (80y)");
     expect(bornText(null, today)).toBe("Not Known");
+  });
+
+  it("puts instants in sentences into words, and leaves what has no zone alone", () => {
+    expect(withReadableTimes(`Device silent since ${at.toISOString()}; again`)).toBe("Device silent since 02-Nov-2026 04:05:06; again");
+    expect(withReadableTimes("2026-11-22T10:52:36 by its own clock")).toBe("2026-11-22T10:52:36 by its own clock");
   });
 
   it("says how old something is", () => {

@@ -27,6 +27,11 @@ export function preciseText(iso: string | null | undefined): string {
   return `${dateText(at)} ${clockText(at)}.${String(at.getMilliseconds()).padStart(3, "0")}`;
 }
 
+/** Sentences of the server carry instants as programs write them; people read them in their own zone. */
+export function withReadableTimes(text: string): string {
+  return text.replace(/\b\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:Z|[+-]\d{2}:\d{2})/g, (iso) => instantText(iso));
+}
+
 /** The viewer's zone as an offset, `UTC+01:00`. */
 export function zoneText(at: Date): string {
   const minutes = -at.getTimezoneOffset();

@@ -6,7 +6,7 @@ import { useState } from "react";
 import { get, query } from "../api/client.ts";
 import type { AuditGroup, AuditRow, PatientLine } from "../api/types.ts";
 import { fullName } from "../format/people.ts";
-import { preciseText } from "../format/time.ts";
+import { preciseText, withReadableTimes } from "../format/time.ts";
 import { Link } from "../router.tsx";
 import { useRole } from "../session.tsx";
 import { Dialog, Empty, Failure, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
@@ -99,16 +99,18 @@ function Acts() {
                   <td className="number mono" data-label="No.">
                     {row.sequence}
                   </td>
-                  <td data-label="When">{preciseText(row.at)}</td>
-                  <td data-label="Who">
+                  <td className="nowrap" data-label="When">
+                    {preciseText(row.at)}
+                  </td>
+                  <td className="nowrap" data-label="Who">
                     {row.actor.label} <span className="muted">{row.actor.kind}</span>
                   </td>
                   <td data-label="Did">{row.action}</td>
                   <td data-label="To">
                     {[row.object, row.device?.name].filter(Boolean).join(", ")}
-                    {row.detail && <span className="muted"> {row.detail}</span>}
+                    {row.detail && <Detail text={withReadableTimes(row.detail)} />}
                   </td>
-                  <td data-label="Patient">
+                  <td className="nowrap" data-label="Patient">
                     {row.patient === null ? (
                       <span className="muted">None</span>
                     ) : (
@@ -142,6 +144,19 @@ function Acts() {
         </Dialog>
       )}
     </>
+  );
+}
+
+/** Longest detail that is shown at once, in characters. */
+const DETAIL_SHOWN = 160;
+
+function Detail({ text }: { text: string }) {
+  if (text.length <= DETAIL_SHOWN) return <span className="muted"> {text}</span>;
+  return (
+    <details className="muted">
+      <summary>{text.slice(0, 80)} …</summary>
+      {text}
+    </details>
   );
 }
 

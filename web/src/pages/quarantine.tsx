@@ -5,7 +5,7 @@ import { useState } from "react";
 
 import { explain, get, post, put, query } from "../api/client.ts";
 import type { Device, QuarantineDetail, QuarantineItem, QuarantineList } from "../api/types.ts";
-import { ageSeconds, agoText, instantText } from "../format/time.ts";
+import { ageSeconds, agoText, instantText, withReadableTimes } from "../format/time.ts";
 import { useLiveEvent, useNow } from "../live/context.tsx";
 import { Link, navigate, useLocation } from "../router.tsx";
 import { useRole } from "../session.tsx";
@@ -127,7 +127,7 @@ function Items({ items }: { items: QuarantineItem[] }) {
               <th scope="row">
                 <Link to={`/quarantine/${item.id}`}>{reasonOf(item.reason).title}</Link>
               </th>
-              <td data-label="What">{item.what}</td>
+              <td data-label="What">{withReadableTimes(item.what)}</td>
               <td data-label="Device">
                 <Link to={`/devices/${item.device.id}`}>{item.device.name}</Link>
               </td>
@@ -204,7 +204,7 @@ function Item({ detail, onChanged }: { detail: QuarantineDetail; onChanged: () =
   return (
     <>
       <p className="quarantine-what">
-        <strong>{reason.title}</strong>: {item.what}
+        <strong>{reason.title}</strong>: {withReadableTimes(item.what)}
       </p>
       <dl className="facts">
         <Fact label="Device">
@@ -242,7 +242,7 @@ function Item({ detail, onChanged }: { detail: QuarantineDetail; onChanged: () =
       {rerun.isError && <Failure error={rerun.error} />}
       {rerun.data && (
         <p className={`message ${rerun.data.outcome === "committed" ? "message-good" : "message-bad"}`} role="status">
-          <strong>{rerun.data.outcome === "committed" ? "Charted" : "Still in quarantine"}</strong>: {rerun.data.what}
+          <strong>{rerun.data.outcome === "committed" ? "Charted" : "Still in quarantine"}</strong>: {withReadableTimes(rerun.data.what)}
         </p>
       )}
       <h3>The bytes that arrived</h3>

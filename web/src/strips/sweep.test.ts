@@ -16,7 +16,7 @@ const layout: StripLayout = {
   h: 100,
   color: "#0f0",
   windowMs: 6_000,
-  scale: { kind: "gain", pxPerUnit: 10 },
+  scale: { kind: "gain", pxPerUnit: 1 },
 };
 
 /** Remembers what was drawn. */

@@ -6,7 +6,7 @@ import { useState } from "react";
 import { ApiError, explain, post } from "../api/client.ts";
 import type { Alert } from "../api/types.ts";
 import { alarmClass, useFlashInStep } from "../board/alarm.tsx";
-import { priorityText, stars, stateText } from "../format/alerts.ts";
+import { alertText, priorityText, stars, stateText } from "../format/alerts.ts";
 import { fullName } from "../format/people.ts";
 import { ageSeconds, agoText, instantText } from "../format/time.ts";
 import { Link } from "../router.tsx";
@@ -35,12 +35,12 @@ export function AlertCard({ alert, now, withSubject = false, onChanged }: CardPr
   const banner = useFlashInStep(look);
   const { patient, place } = alert;
   return (
-    <article className={`alert-card ${resolved ? "alert-resolved" : ""}`} aria-label={`${priorityText(alert.priority)} priority: ${alert.text}`}>
+    <article className={`alert-card ${resolved ? "alert-resolved" : ""}`} aria-label={`${priorityText(alert.priority)} priority: ${alertText(alert)}`}>
       <div ref={banner} className={`alarm ${look}`}>
         <span className="alarm-stars" aria-hidden="true">
           {stars(alert.priority)}
         </span>
-        <span className="alarm-text">{alert.text}</span>
+        <span className="alarm-text">{alertText(alert)}</span>
         <span className="alarm-mark">
           {priorityText(alert.priority)}
           {alert.technical ? ", technical" : ""}
@@ -115,7 +115,7 @@ function AnswerDialog({ alert, answer, onClose, onChanged }: { alert: Alert; ans
         <span className={`badge badge-${alert.priority}`}>
           {stars(alert.priority)} {priorityText(alert.priority)}
         </span>{" "}
-        <strong>{alert.text}</strong>
+        <strong>{alertText(alert)}</strong>
       </p>
       <p className="hint">
         {answer === "acknowledge"

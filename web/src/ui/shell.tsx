@@ -18,7 +18,7 @@ import { ShortcutSheet, useShortcuts } from "./shortcuts.tsx";
 import { prefer, usePreferences } from "./theme.ts";
 
 /** Least time between two counts of the open alerts, in ms: a storm of alerts must not become a storm of questions. */
-const COUNT_EVERY_MS = 2_000;
+const COUNT_EVERY_MS = 5_000;
 /** The counts are asked for again after so long even when nothing happened, in ms. */
 const COUNT_AT_LEAST_EVERY_MS = 60_000;
 
