@@ -120,16 +120,23 @@ pub struct DecodedEntry {
 pub struct DecodedFrame {
     /// The entries.
     pub entries: Vec<DecodedEntry>,
+    /// The device's own count of its messages, where it sends one: it rises by one with each.
+    pub message_number: Option<u32>,
 }
 
 impl DecodedFrame {
+    /// A frame of these entries whose messages are not counted.
+    pub const fn of(entries: Vec<DecodedEntry>) -> Self {
+        DecodedFrame { entries, message_number: None }
+    }
+
     /// A frame that is one readable entry.
     pub fn single(length: usize, decoded: Vec<Decoded>) -> Self {
-        DecodedFrame { entries: vec![DecodedEntry { span: 0..length, result: Ok(decoded) }] }
+        DecodedFrame::of(vec![DecodedEntry { span: 0..length, result: Ok(decoded) }])
     }
 
     /// A frame that could not be read at all.
     pub fn unreadable(length: usize, fault: DecodeFault) -> Self {
-        DecodedFrame { entries: vec![DecodedEntry { span: 0..length, result: Err(fault) }] }
+        DecodedFrame::of(vec![DecodedEntry { span: 0..length, result: Err(fault) }])
     }
 }

@@ -374,6 +374,9 @@ measures! {
     /// A button was pressed by the patient.
     PATIENT_CALL = 203, "patient_call", "Patient call", "Call", loinc None, also NONE,
         mdc None, "", unit "1" "", Event, Procedure, possible ANY, usual ANY, change None;
+    /// Messages of a device did not arrive: the amount says how many, the text which.
+    DATA_GAP = 205, "data_gap", "Gap in the data", "Gap", loinc None, also NONE,
+        mdc None, "", unit "1" "", Event, Procedure, possible ANY, usual ANY, change None;
     /// A tag was seen by a receiver.
     TAG_SIGHTING = 204, "tag_sighting", "Tag sighting", "Tag", loinc None, also NONE,
         mdc None, "", unit "1" "", Event, Procedure, possible ANY, usual ANY, change None;

@@ -1,7 +1,7 @@
 //! The JSON envelope: one reading, panel, waveform block or event, or a batch of them.
 //!
 //! A frame is UTF-8 text holding one entry object, an array of entries, or an object with the array under
-//! `readings` and optionally a `message_id`. Each entry stands for itself: a bad one becomes a fault with its
+//! `readings` and optionally a `message_id` and a `message_number`. Each entry stands for itself: a bad one becomes a fault with its
 //! place, and its neighbours are kept. Digits are kept as sent, and no tree is built: the text is taken apart in
 //! place. A field that is not in this table, or stands twice, is a fault; `null` is the same as leaving it out.
 //!
@@ -42,7 +42,8 @@ use crate::fault;
 use fields::{Fields, List, Source};
 
 pub use encode::{
-    EncodePanelError, encode_batch, encode_event, encode_panel, encode_scalar, encode_waveform,
+    EncodePanelError, encode_batch, encode_event, encode_numbered_batch, encode_panel, encode_scalar,
+    encode_waveform,
 };
 
 /// Longest frame, in bytes: more than [`MAX_SAMPLES`] written out in full, with room to spare.
@@ -80,12 +81,15 @@ pub const DEVICE_FLAGS: Findings = Findings::QUESTIONABLE
 /// Reads an envelope.
 pub fn decode(bytes: &[u8]) -> DecodedFrame {
     match read(bytes) {
-        Ok(entries) => DecodedFrame { entries },
+        Ok((entries, message_number)) => DecodedFrame { entries, message_number },
         Err(fault) => DecodedFrame::unreadable(bytes.len(), fault),
     }
 }
 
-fn read(bytes: &[u8]) -> Result<Vec<DecodedEntry>, DecodeFault> {
+/// Entries, and the device's count of its messages.
+type Read = (Vec<DecodedEntry>, Option<u32>);
+
+fn read(bytes: &[u8]) -> Result<Read, DecodeFault> {
     if bytes.len() > MAX_FRAME_BYTES {
         let what = format!("{} bytes; an envelope has at most {MAX_FRAME_BYTES}", bytes.len());
         return Err(fault::at(fault::TOO_LONG, MAX_FRAME_BYTES, what));
@@ -95,7 +99,7 @@ fn read(bytes: &[u8]) -> Result<Vec<DecodedEntry>, DecodeFault> {
     let source = Source::new(text);
     let piece = text.trim_matches([' ', '\t', '\n', '\r']);
     match piece.bytes().next() {
-        Some(b'[') => entries(&source, piece),
+        Some(b'[') => Ok((entries(&source, piece)?, None)),
         Some(b'{') => object(&source, piece),
         _ => {
             let any: Result<serde::de::IgnoredAny, _> = serde_json::from_str(text);
@@ -107,7 +111,7 @@ fn read(bytes: &[u8]) -> Result<Vec<DecodedEntry>, DecodeFault> {
 }
 
 /// An object: a batch if it has `readings`, else an entry.
-fn object<'a>(source: &Source<'a>, piece: &'a str) -> Result<Vec<DecodedEntry>, DecodeFault> {
+fn object<'a>(source: &Source<'a>, piece: &'a str) -> Result<Read, DecodeFault> {
     let result = match Fields::read(source, piece) {
         Ok(fields) if fields.has("readings") => return batch(source, fields),
         Ok(fields) => entry::read(source, fields),
@@ -115,16 +119,17 @@ fn object<'a>(source: &Source<'a>, piece: &'a str) -> Result<Vec<DecodedEntry>, 
         Err(fault) if fault.code == fault::BAD_JSON => return Err(fault),
         Err(fault) => Err(fault),
     };
-    Ok(vec![DecodedEntry { span: source.span(piece), result }])
+    Ok((vec![DecodedEntry { span: source.span(piece), result }], None))
 }
 
-fn batch<'a>(source: &Source<'a>, mut fields: Fields<'a>) -> Result<Vec<DecodedEntry>, DecodeFault> {
+fn batch<'a>(source: &Source<'a>, mut fields: Fields<'a>) -> Result<Read, DecodeFault> {
     let readings = fields.need("readings")?;
     if let Some(id) = fields.take("message_id") {
         source.word(id, "message_id")?;
     }
-    fields.finish(source, "readings and message_id")?;
-    entries(source, readings.get())
+    let number = fields.take("message_number").map(|raw| source.count(raw, "message_number")).transpose()?;
+    fields.finish(source, "readings, message_id and message_number")?;
+    Ok((entries(source, readings.get())?, number))
 }
 
 /// Each item of a list, read for itself.

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use clinical_analytics::trend::{Bucket, bucketed};
 use clinical_model::{
-    Alert, AlertId, Committed, Measure, MeasureKind, PatientId, QuarantineId, QuarantineItem, Reading,
+    Alert, AlertId, Committed, Event, Measure, MeasureKind, PatientId, QuarantineId, QuarantineItem, Reading,
     SeriesKey, Subject, Timestamp, Waveform,
 };
 use store::{
@@ -180,6 +180,14 @@ impl<'a> Chart<'a> {
         }
         blocks.sort_by_key(|block| block.start);
         Ok(blocks)
+    }
+
+    /// Events of one series in a range of time.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn events(&self, series: &SeriesKey, range: &RangeQuery) -> Result<Vec<Committed<Event>>, ReadError> {
+        Ok(self.store().events(series, range)?)
     }
 
     /// The observation behind an identifier; `None` for anything that is not in the chart.

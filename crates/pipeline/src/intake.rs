@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use crate::admission::{Admission, AdmissionRefused, Peer, PeerCertificate};
 use crate::clock::Clock;
 use crate::commit::CommitQueue;
+use crate::gaps::MessageNumbers;
 use crate::live::Live;
 use crate::registry::{PreviousValues, Registry};
 
@@ -128,6 +129,7 @@ pub struct Intake {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) queue: CommitQueue,
     pub(crate) previous: Arc<Mutex<PreviousValues>>,
+    pub(crate) numbers: Arc<Mutex<MessageNumbers>>,
     pub(crate) live: Live,
     pub(crate) quarantine_limit_items: u64,
 }
@@ -183,7 +185,7 @@ impl Intake {
         frame: Frame,
         released: Option<(QuarantineId, UserId)>,
     ) -> Result<Pending, IntakeError> {
-        let (record, receipt) = self.read(frame, released)?;
+        let (record, receipt) = self.read(frame, released, Counting::On)?;
         remember(&self.previous, &record.facts);
         self.queue.submit(record, receipt).await.map(Pending)
     }
@@ -194,7 +196,16 @@ impl Intake {
     /// # Errors
     /// [`IntakeError`] where it would be refused before the commit.
     pub fn preview(&self, frame: Frame) -> Result<Vec<EntryOutcome>, IntakeError> {
-        self.read(frame, None).map(|(_, receipt)| receipt.entries)
+        self.read(frame, None, Counting::Off).map(|(_, receipt)| receipt.entries)
+    }
+
+    /// The gap before a message, as a fact about whom the device is assigned to now; where it is nobody, nobody's data
+    /// is missing.
+    fn gap_before(&self, number: u32, moment: &Moment<'_>) -> Option<Fact> {
+        let mut numbers = self.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let gap = numbers.observe(moment.device.id, number)?;
+        drop(numbers);
+        validate(gap, moment).ok()
     }
 
     /// What a frame would become, without committing anything.
@@ -202,6 +213,7 @@ impl Intake {
         &self,
         frame: Frame,
         released: Option<(QuarantineId, UserId)>,
+        counting: Counting,
     ) -> Result<(FrameRecord, Receipt), IntakeError> {
         if frame.bytes.len() > FRAME_LIMIT_BYTES {
             return Err(IntakeError::TooLarge { size_bytes: frame.bytes.len() });
@@ -216,7 +228,11 @@ impl Intake {
         let mut facts = Vec::new();
         let mut quarantined = Vec::new();
         let mut entries = Vec::new();
-        for (entry, named) in decode(frame.kind, &frame.bytes) {
+        let (decoded, number) = decode(frame.kind, &frame.bytes);
+        if let (Counting::On, Some(number), None) = (counting, number, released) {
+            facts.extend(self.gap_before(number, &moment));
+        }
+        for (entry, named) in decoded {
             let bytes = frame.bytes.get(entry.span.clone()).unwrap_or(&frame.bytes);
             let untimed = entry.result.as_ref().is_ok_and(|decoded| decoded.iter().any(is_untimed));
             match believe(entry, &moment).and_then(|facts| about(named.as_deref(), facts)) {
@@ -250,10 +266,12 @@ impl Intake {
 }
 
 /// Bytes to measurements, by the codec of their language; and whom an entry names as its subject, where it does.
-fn decode(kind: FrameKind, bytes: &[u8]) -> Vec<(DecodedEntry, Option<String>)> {
+/// Also the device's count of its messages, where it sends one.
+fn decode(kind: FrameKind, bytes: &[u8]) -> (Vec<(DecodedEntry, Option<String>)>, Option<u32>) {
     match kind {
         FrameKind::Gatt(_) | FrameKind::Envelope => {
-            device_codecs::decode(kind, bytes).entries.into_iter().map(|entry| (entry, None)).collect()
+            let decoded = device_codecs::decode(kind, bytes);
+            (decoded.entries.into_iter().map(|entry| (entry, None)).collect(), decoded.message_number)
         }
         FrameKind::Fhir => {
             let entries = health_codecs::fhir::read_frame(bytes).entries.into_iter().map(|entry| {
@@ -261,7 +279,7 @@ fn decode(kind: FrameKind, bytes: &[u8]) -> Vec<(DecodedEntry, Option<String>)> 
                 let result = entry.result.map(|observation| observation.decoded);
                 (DecodedEntry { span: entry.span, result }, named)
             });
-            entries.collect()
+            (entries.collect(), None)
         }
     }
 }
@@ -293,6 +311,13 @@ fn about(named: Option<&str>, facts: Vec<Fact>) -> Result<Vec<Fact>, Refused> {
 /// The fields of a frame with their meaning, for a person who looks at raw bytes.
 pub fn explain(kind: FrameKind, bytes: &[u8]) -> Vec<device_codecs::ExplainedField> {
     device_codecs::explain(kind, bytes)
+}
+
+/// Whether a message's number counts: not when it is only tried, nor when it is run again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counting {
+    On,
+    Off,
 }
 
 /// Why an entry goes to quarantine.

@@ -13,6 +13,7 @@ pub mod chart;
 pub mod clock;
 pub mod commit;
 pub mod desk;
+pub mod gaps;
 pub mod intake;
 pub mod live;
 pub mod records;

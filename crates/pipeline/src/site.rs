@@ -98,6 +98,7 @@ impl Site {
             clock: Arc::clone(&clock),
             queue,
             previous: Arc::default(),
+            numbers: Arc::default(),
             live: live.clone(),
             quarantine_limit_items: crate::intake::QUARANTINE_LIMIT_ITEMS,
         };

@@ -76,7 +76,9 @@ pub async fn replay(
     let closed = |progress| move |source| ReplayError::Closed { progress, seconds, source };
     for second in 0..seconds {
         sleep_until(began + Duration::from_secs_f64(second as f64 / speed)).await;
-        let frame = crate::play::second_frame(&strip, second, from.plus(Duration::from_secs(second)));
+        let number = u32::try_from(second).unwrap_or(u32::MAX);
+        let at = from.plus(Duration::from_secs(second));
+        let frame = crate::play::second_frame(&strip, second, at, number);
         let payload: Arc<[u8]> = frame.into_bytes().into();
         let pending = publisher.publish(topic.clone(), payload, Qos::AtLeastOnce).await;
         waiting.push(pending.map_err(closed(progress))?);

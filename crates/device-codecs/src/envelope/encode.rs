@@ -66,6 +66,11 @@ impl Object {
         }
     }
 
+    fn readings<Entry: AsRef<str>>(&mut self, entries: &[Entry]) {
+        let entries: Vec<&str> = entries.iter().map(AsRef::as_ref).collect();
+        self.json("readings", &format!("[{}]", entries.join(",")));
+    }
+
     fn sequence(&mut self, sequence: u32) {
         if sequence != 0 {
             self.json("sequence", &sequence.to_string());
@@ -184,13 +189,20 @@ pub fn encode_event(event: &DecodedEvent) -> String {
     object.finish()
 }
 
+/// A frame of several entries with the device's own count of its messages, by which gaps are found.
+pub fn encode_numbered_batch<Entry: AsRef<str>>(entries: &[Entry], message_number: u32) -> String {
+    let mut object = Object(String::from("{"));
+    object.json("message_number", &message_number.to_string());
+    object.readings(entries);
+    object.finish()
+}
+
 /// A frame of several entries, each as the functions above write it.
 pub fn encode_batch<Entry: AsRef<str>>(entries: &[Entry], message_id: Option<&str>) -> String {
     let mut object = Object(String::from("{"));
     if let Some(id) = message_id {
         object.text("message_id", id);
     }
-    let entries: Vec<&str> = entries.iter().map(AsRef::as_ref).collect();
-    object.json("readings", &format!("[{}]", entries.join(",")));
+    object.readings(entries);
     object.finish()
 }

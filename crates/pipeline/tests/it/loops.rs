@@ -255,6 +255,34 @@ async fn acts_of_people_are_audited_and_bad_ones_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn messages_that_did_not_arrive_leave_a_record_of_the_gap() {
+    let directory = tempfile::tempdir().unwrap();
+    let site = open(directory.path(), SetClock::new());
+    furnish(&site);
+    for number in [7, 8, 8, 12] {
+        let body =
+            format!(r#"{{"message_number":{number},"readings":[{{"measure":"heart_rate","value":70}}]}}"#);
+        send(&site, MONITOR, FrameKind::Envelope, body.as_bytes()).await;
+    }
+    let series = clinical_model::SeriesKey {
+        subject: Subject::Patient(PATIENT),
+        measure: measure::DATA_GAP,
+        device: MONITOR,
+    };
+    let range = store::RangeQuery {
+        from: Timestamp::MIN,
+        to: Timestamp::MAX,
+        order: store::Order::Ascending,
+        limit: 10,
+    };
+    let gaps = site.read(act(), |chart| chart.events(&series, &range)).unwrap();
+    assert_eq!(gaps.len(), 1);
+    assert_eq!(gaps[0].text.as_deref(), Some("messages 9 to 11 did not arrive"));
+    assert_eq!(gaps[0].amount.as_ref().map(|(count, _)| count.to_string()), Some("3".to_owned()));
+    site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_quarantine_refuses_what_would_wait_and_takes_what_is_sound() {
     let directory = tempfile::tempdir().unwrap();
     let site = open(directory.path(), SetClock::new());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clinical_model::{FrameKind, Timestamp};
-use device_codecs::envelope::{encode_batch, encode_scalar, encode_waveform};
+use device_codecs::envelope::{encode_numbered_batch, encode_scalar, encode_waveform};
 use rustls::ClientConfig;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -53,7 +53,8 @@ async fn broadcast(
         sleep_until(began + Duration::from_secs(second + 1)).await;
         let at = began_at.plus(Duration::from_secs(second));
         let (shown, at_second) = shown(&stage.strips, strip, start_s, scenes, second);
-        let frame = frame(shown, at_second, at);
+        let number = u32::try_from(second).unwrap_or(u32::MAX);
+        let frame = frame(shown, at_second, at, number);
         if !uplink.send(&stage.progress, FrameKind::Envelope, frame.into_bytes()).await {
             return;
         }
@@ -84,11 +85,11 @@ fn shown<'a>(
     }
 }
 
-/// The envelope of one second.
-pub(crate) fn frame(strip: &Strip, second: u64, at: Timestamp) -> String {
+/// The envelope of one second. Its number counts the transmitter's seconds: what it could not send leaves a gap.
+pub(crate) fn frame(strip: &Strip, second: u64, at: Timestamp, number: u32) -> String {
     let mut entries: Vec<String> = strip.blocks(second, at).iter().map(encode_waveform).collect();
     entries.push(encode_scalar(&strip.heart_rate(second, at.plus(Duration::from_secs(1)))));
-    encode_batch(&entries, None)
+    encode_numbered_batch(&entries, number)
 }
 
 #[cfg(test)]
@@ -128,7 +129,7 @@ mod tests {
     #[test]
     fn one_second_is_two_blocks_and_a_heart_rate() {
         let at = Timestamp::from_seconds(1_790_000_000);
-        let frame = frame(&strip("mitdb/208"), 17, at);
+        let frame = frame(&strip("mitdb/208"), 17, at, 17);
         let entries = decode(FrameKind::Envelope, frame.as_bytes()).entries;
         let decoded: Vec<Decoded> = entries.into_iter().flat_map(|entry| entry.result.unwrap()).collect();
         let blocks = decoded

@@ -1,16 +1,18 @@
 //! Patients: finding them, admitting them, one patient's page, and their alert limits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::Json;
 use axum::extract::{Path, State};
 use clinical_analytics::Limit;
 use clinical_model::patient::Gender;
-use clinical_model::{MeasureKind, Patient, PatientId, PlaceId, Private, Subject, Timestamp};
-use pipeline::audited::Act;
+use clinical_model::{MeasureKind, Patient, PatientId, PlaceId, Private, SeriesKey, Subject, Timestamp};
+use pipeline::audited::{Act, ReadError};
+use pipeline::chart::Chart;
 use serde::{Deserialize, Serialize};
-use store::{AuditAction, AuditOutcome, SeriesFilter};
+use store::{AuditAction, AuditOutcome, Order, RangeQuery, SeriesFilter};
 
 use super::views::{self, AlertView, DeviceState, Named, PatientLine, PlaceView, Vital};
 use super::wards::{alerts_of, position};
@@ -19,6 +21,10 @@ use crate::access::Access;
 use crate::problem::Problem;
 use crate::state::Web;
 
+/// Events that a patient's page shows at most.
+const EVENTS_LIMIT: usize = 50;
+/// How far back a patient's page looks for events.
+const EVENTS_SPAN: Duration = Duration::from_secs(7 * 86_400);
 /// Patients of one list.
 const LIST_LIMIT: usize = 200;
 
@@ -146,6 +152,45 @@ pub(crate) struct SeriesView {
     device_id: String,
 }
 
+/// Something that happened, gaps in the data among it.
+#[derive(Serialize)]
+pub(crate) struct EventView {
+    measure: &'static str,
+    display: &'static str,
+    at: Timestamp,
+    amount: Option<String>,
+    unit: Option<String>,
+    text: Option<String>,
+    device_id: String,
+}
+
+/// The latest events of a patient, newest first.
+fn events_of(chart: &Chart<'_>, series: &[SeriesKey], now: Timestamp) -> Result<Vec<EventView>, ReadError> {
+    let range = RangeQuery {
+        from: now.minus(EVENTS_SPAN),
+        to: Timestamp::MAX,
+        order: Order::Descending,
+        limit: EVENTS_LIMIT,
+    };
+    let mut events = Vec::new();
+    for one in series.iter().filter(|one| one.measure.kind == MeasureKind::Event) {
+        for event in chart.events(one, &range)? {
+            events.push(EventView {
+                measure: one.measure.name,
+                display: one.measure.display,
+                at: event.at,
+                amount: event.amount.as_ref().map(|(amount, _)| amount.to_string()),
+                unit: event.amount.as_ref().map(|(_, unit)| unit.clone()),
+                text: event.text.clone(),
+                device_id: one.device.to_string(),
+            });
+        }
+    }
+    events.sort_by_key(|event| std::cmp::Reverse(event.at));
+    events.truncate(EVENTS_LIMIT);
+    Ok(events)
+}
+
 /// A limit with the words a person reads.
 #[derive(Serialize)]
 pub(crate) struct LimitView {
@@ -176,6 +221,7 @@ pub(crate) struct PatientPage {
     devices: Vec<DeviceState>,
     alerts: Vec<AlertView>,
     limits: Vec<LimitView>,
+    events: Vec<EventView>,
     position: String,
     server_time: Timestamp,
 }
@@ -205,6 +251,7 @@ pub(crate) async fn show(
             let mut series =
                 chart.series(&SeriesFilter { subject: Some(subject), ..SeriesFilter::default() })?;
             series.sort();
+            let events = events_of(chart, &series, web.site.clock().now())?;
             let series = series
                 .iter()
                 .map(|one| SeriesView {
@@ -226,6 +273,7 @@ pub(crate) async fn show(
                 devices: devices.iter().map(|device| views::device_state(web, device)).collect(),
                 alerts: alerts_of(web, chart, &patient),
                 limits: limit_views(&registry.limits(patient.id)),
+                events,
                 position,
                 server_time: web.site.clock().now(),
             })

@@ -54,7 +54,7 @@ pub fn decode_frame(bytes: &[u8]) -> DecodedFrame {
         span: entry.span,
         result: entry.result.map(|observation| observation.decoded),
     });
-    DecodedFrame { entries: entries.collect() }
+    DecodedFrame::of(entries.collect())
 }
 
 fn read_entry(span: Range<usize>, entry: &Value) -> ForeignEntry {

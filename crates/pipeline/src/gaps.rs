@@ -1,0 +1,73 @@
+//! Gaps: when a device counts its messages and some did not arrive, that is a fact of its own and stands in the chart.
+
+use std::collections::HashMap;
+
+use clinical_model::measure::DATA_GAP;
+use clinical_model::{Decimal, Decoded, DecodedEvent, DeviceId, DeviceTime};
+
+/// A count that falls by more than this began anew: the device was restarted. By less, a message came late.
+const RESTARTED_BELOW: u32 = 64;
+
+/// The last message number of each device: at most one entry a registered device.
+#[derive(Debug, Default)]
+pub struct MessageNumbers(HashMap<DeviceId, u32>);
+
+impl MessageNumbers {
+    /// Takes the number of a message that arrived; the gap before it, if there is one. The first message since the
+    /// server started, and the first since the device did, begin a new count.
+    pub fn observe(&mut self, device: DeviceId, number: u32) -> Option<Decoded> {
+        let Some(last) = self.0.get(&device).copied() else {
+            self.0.insert(device, number);
+            return None;
+        };
+        let late = number <= last && last - number < RESTARTED_BELOW;
+        if late {
+            return None;
+        }
+        self.0.insert(device, number);
+        let missing = number.checked_sub(last)?.checked_sub(1).filter(|missing| *missing > 0)?;
+        let text = match missing {
+            1 => format!("message {} did not arrive", last + 1),
+            _ => format!("messages {} to {} did not arrive", last + 1, number - 1),
+        };
+        let amount = Decimal::new(i64::from(missing), 0).map(|count| (count, "{message}".to_owned()));
+        Some(Decoded::Event(DecodedEvent {
+            measure: DATA_GAP,
+            // It is noticed when the next message arrives.
+            time: DeviceTime::Unknown,
+            // The chart keeps 24 bits of a sequence.
+            sequence: number & 0x00FF_FFFF,
+            amount,
+            text: Some(text),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(numbers: &[u32], expected: &[&str]) {
+        let mut seen = MessageNumbers::default();
+        let device = DeviceId::from_bytes([1; 16]);
+        let gaps: Vec<String> = numbers
+            .iter()
+            .filter_map(|number| match seen.observe(device, *number)? {
+                Decoded::Event(event) => event.text,
+                _ => None,
+            })
+            .collect();
+        assert_eq!(gaps, expected, "{numbers:?}");
+    }
+
+    #[test]
+    fn missing_messages_are_named_and_repeats_restarts_and_late_ones_are_no_gap() {
+        check(&[5, 6, 7], &[]);
+        check(&[5, 6, 8], &["message 7 did not arrive"]);
+        check(&[5, 10, 11], &["messages 6 to 9 did not arrive"]);
+        check(&[5, 5, 6, 6], &[]);
+        check(&[5, 8, 6, 7, 9], &["messages 6 to 7 did not arrive"]);
+        check(&[500, 0, 1, 3], &["message 2 did not arrive"]);
+        check(&[u32::MAX, 0, 1], &[]);
+    }
+}
