@@ -33,8 +33,10 @@ use crate::{logging, serve, terminal};
 const CONNECTIONS: usize = 50;
 /// Readings of one message of the batch load: a gateway that sends every minute or so.
 const BATCH: usize = 100;
-/// Messages of one connection that wait for their acknowledgement, in the pipelined loads.
+/// Messages of one connection that wait for their acknowledgement, in the pipelined load of single readings.
 const WINDOW: u16 = 16;
+/// The same for batches: more would only wait in line.
+const BATCH_WINDOW: u16 = 4;
 /// Fewest runs of each load: a median of fewer says nothing.
 const MIN_RUNS: usize = 3;
 /// Most runs of each load.
@@ -100,7 +102,7 @@ pub struct Shape {
 }
 
 const SHAPES: [Shape; 3] = [
-    Shape { name: "batches of 100 readings, 16 in flight", batch: BATCH, window: WINDOW },
+    Shape { name: "batches of 100 readings, 4 in flight", batch: BATCH, window: BATCH_WINDOW },
     Shape { name: "single readings, 16 in flight", batch: 1, window: WINDOW },
     Shape { name: "single readings, 1 in flight", batch: 1, window: 1 },
 ];
