@@ -98,7 +98,9 @@ impl Access {
                     | Permission::ReadAudit
                     | Permission::SendMeasurements
             ),
-            Access::Peer(Peer::Device(_)) => matches!(permission, Permission::Open | Permission::SendMeasurements),
+            Access::Peer(Peer::Device(_)) => {
+                matches!(permission, Permission::Open | Permission::SendMeasurements)
+            }
         }
     }
 

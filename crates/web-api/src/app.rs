@@ -24,7 +24,9 @@ pub(crate) async fn serve(uri: Uri) -> Response {
     }
     match Files::get("index.html") {
         Some(page) => answer("index.html", page.data.into_owned()),
-        None => (StatusCode::OK, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], NOT_BUILT).into_response(),
+        None => {
+            (StatusCode::OK, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], NOT_BUILT).into_response()
+        }
     }
 }
 

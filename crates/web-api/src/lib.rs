@@ -18,5 +18,5 @@ pub mod session;
 mod state;
 
 pub use people::{NewUser, Role};
-pub use serve::{serve_devices, serve_web};
+pub use serve::{DevicePeer, device_router, serve_devices, serve_web};
 pub use state::{Web, WebOptions};

@@ -144,8 +144,12 @@ async fn pass_gate(State(gate): State<Gate>, mut request: Request, next: Next) -
         Err(problem) => return problem.into_response(),
     };
     if !access.holds(gate.permission) {
-        let act = Act::new(access.actor(), AuditAction::Read, "operation")
-            .detail(format!("{} {} needs {:?}", request.method(), request.uri().path(), gate.permission));
+        let act = Act::new(access.actor(), AuditAction::Read, "operation").detail(format!(
+            "{} {} needs {:?}",
+            request.method(),
+            request.uri().path(),
+            gate.permission
+        ));
         return refuse(&gate.web, act).await.into_response();
     }
     request.extensions_mut().insert(access);
@@ -166,7 +170,8 @@ pub(crate) async fn refuse(web: &Arc<Web>, act: Act) -> Problem {
 
 /// Who is signed in by the request's cookie.
 pub(crate) fn signed_in(web: &Web, headers: &HeaderMap, touch: bool) -> Result<(Access, Current), Problem> {
-    let signed_out = || Problem::new(Code::SignedOut, "nobody is signed in, or the session has ended; sign in again");
+    let signed_out =
+        || Problem::new(Code::SignedOut, "nobody is signed in, or the session has ended; sign in again");
     let current = web.sessions.current(headers, web.site.clock().now(), touch).ok_or_else(signed_out)?;
     let user = web.people.by_id(current.user).filter(|user| !user.disabled).ok_or_else(signed_out)?;
     Ok((Access::Person(user), current))

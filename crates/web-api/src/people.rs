@@ -8,8 +8,8 @@ use pipeline::audited::Act;
 use pipeline::records::{self, RecordError};
 use serde::{Deserialize, Serialize};
 use store::{
-    Actor, AuditAction, AuditOutcome, Expected, IndexEntry, KeyDomain, Kind, Store, StoreError, Transaction,
-    TransactError,
+    Actor, AuditAction, AuditOutcome, Expected, IndexEntry, KeyDomain, Kind, Store, StoreError,
+    TransactError, Transaction,
 };
 use trust::password::{self, PasswordError, WeakPassword};
 use trust::{SecretText, TokenSecret};

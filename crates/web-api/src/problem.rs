@@ -81,7 +81,9 @@ impl Code {
             Code::Forbidden | Code::Forged | Code::SetupClosed => StatusCode::FORBIDDEN,
             Code::NotFound => StatusCode::NOT_FOUND,
             Code::BadRequest => StatusCode::BAD_REQUEST,
-            Code::ChangedBySomebodyElse | Code::Overlap | Code::AlreadyAnswered | Code::Exists => StatusCode::CONFLICT,
+            Code::ChangedBySomebodyElse | Code::Overlap | Code::AlreadyAnswered | Code::Exists => {
+                StatusCode::CONFLICT
+            }
             Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Code::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -193,7 +195,9 @@ impl IntoResponse for Problem {
 fn hidden(error: &(dyn std::error::Error + 'static), code: Code) -> Problem {
     tracing::error!(error, "a request failed");
     match code {
-        Code::Unavailable => Problem::new(code, "nothing can be kept now; try again in a moment").retry_after(2),
+        Code::Unavailable => {
+            Problem::new(code, "nothing can be kept now; try again in a moment").retry_after(2)
+        }
         _ => Problem::internal(),
     }
 }

@@ -73,11 +73,13 @@ impl Sessions {
         let token = TokenSecret::generate();
         let mut sessions = self.lock();
         if sessions.len() >= SESSION_LIMIT
-            && let Some(oldest) = sessions.iter().min_by_key(|(_, session)| session.seen_at).map(|(hash, _)| *hash)
+            && let Some(oldest) =
+                sessions.iter().min_by_key(|(_, session)| session.seen_at).map(|(hash, _)| *hash)
         {
             end(sessions.remove(&oldest));
         }
-        let session = Session { user: user.id, started_at: now, seen_at: now, ended: watch::Sender::new(false) };
+        let session =
+            Session { user: user.id, started_at: now, seen_at: now, ended: watch::Sender::new(false) };
         sessions.insert(token.hash().0, session);
         token
     }
@@ -149,7 +151,9 @@ pub(crate) fn cookie(token: &TokenSecret, secure: bool) -> Option<HeaderValue> {
 /// The cookie that takes a token away.
 pub(crate) fn no_cookie(secure: bool) -> HeaderValue {
     if secure {
-        HeaderValue::from_static("__Host-auscult_session=; Path=/; HttpOnly; SameSite=Strict; Secure; Max-Age=0")
+        HeaderValue::from_static(
+            "__Host-auscult_session=; Path=/; HttpOnly; SameSite=Strict; Secure; Max-Age=0",
+        )
     } else {
         HeaderValue::from_static("auscult_session=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0")
     }
@@ -202,7 +206,8 @@ impl SignInGuard {
         let keys = [Some(name_key(name)), address.map(address_key)];
         for key in keys.into_iter().flatten() {
             if failures.len() >= GUARD_LIMIT
-                && let Some(quiet) = failures.iter().min_by_key(|(_, failed)| failed.last).map(|(key, _)| key.clone())
+                && let Some(quiet) =
+                    failures.iter().min_by_key(|(_, failed)| failed.last).map(|(key, _)| key.clone())
             {
                 failures.remove(&quiet);
             }

@@ -48,7 +48,8 @@ pub(crate) struct RowView {
 fn actor_view(web: &Web, actor: &Actor) -> ActorView {
     match actor {
         Actor::User(id) => {
-            let label = web.people.by_id(*id).map_or_else(|| "somebody who left".to_owned(), |user| user.display);
+            let label =
+                web.people.by_id(*id).map_or_else(|| "somebody who left".to_owned(), |user| user.display);
             ActorView { kind: "user", id: id.to_string(), label }
         }
         Actor::Device(id) => {

@@ -86,7 +86,9 @@ pub(crate) async fn trend(
     }
     let names: Vec<&str> = query.measures.split(',').filter(|name| !name.is_empty()).collect();
     if names.is_empty() || names.len() > TREND_LIMIT_MEASURES {
-        return Err(Problem::bad_request(format!("\"measures\" must name 1 to {TREND_LIMIT_MEASURES} measures")));
+        return Err(Problem::bad_request(format!(
+            "\"measures\" must name 1 to {TREND_LIMIT_MEASURES} measures"
+        )));
     }
     let measures = names.into_iter().map(measure_of).collect::<Result<Vec<_>, _>>()?;
     let patient = theirs(&web, &access, &id).await?;
@@ -132,7 +134,9 @@ fn trend_series(chart: &Chart<'_>, trend: &Trend, query: &TrendQuery) -> Result<
         series.max.push(bucket.max);
         series.count.push(bucket.count);
         let identifier = match single {
-            Some(reading) => Some(chart.identifier(&trend.series, reading.measured_at(), reading.sequence())?),
+            Some(reading) => {
+                Some(chart.identifier(&trend.series, reading.measured_at(), reading.sequence())?)
+            }
             None => None,
         };
         series.observation_id.push(identifier);
@@ -231,8 +235,10 @@ pub(crate) async fn waveform(
         .patient(patient.id)
         .detail(format!("{} from {} to {}", measure.name, query.from, query.to));
     web.blocking(move |web| {
-        let blocks = web.site.read(act, |chart| chart.waveforms(patient.id, measure, query.from, query.to))?;
-        let rate = blocks.first().map(|block| f64::from(block.rate_numerator) / f64::from(block.rate_denominator));
+        let blocks =
+            web.site.read(act, |chart| chart.waveforms(patient.id, measure, query.from, query.to))?;
+        let rate =
+            blocks.first().map(|block| f64::from(block.rate_numerator) / f64::from(block.rate_denominator));
         let segments = blocks.iter().filter_map(|block| segment(block, query.from, query.to)).collect();
         Ok(Json(WaveformAnswer { measure: measure.name, rate, unit_display: measure.unit_display, segments }))
     })
@@ -328,7 +334,9 @@ pub(crate) async fn provenance(
         let address = store.open_identifier(&id).map_err(ReadError::Store)?;
         let (series, at, _) = address.ok_or_else(not_found)?;
         let registry = web.site.registry();
-        let act = Act::new(access.actor(), AuditAction::Read, "provenance").device(series.device).detail(id.clone());
+        let act = Act::new(access.actor(), AuditAction::Read, "provenance")
+            .device(series.device)
+            .detail(id.clone());
         let act = match series.subject {
             Subject::Patient(patient) if access.may_see_id(registry, patient) => act.patient(patient),
             Subject::Patient(patient) => {

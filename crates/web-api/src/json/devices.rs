@@ -43,11 +43,13 @@ fn subject_view(web: &Web, access: &Access, subject: Subject) -> SubjectView {
     let registry = web.site.registry();
     match subject {
         Subject::Patient(id) => {
-            let patient = registry.patient(id).filter(|patient| {
-                access.holds(Permission::ReadChart) && access.may_see(registry, patient)
-            });
+            let patient = registry
+                .patient(id)
+                .filter(|patient| access.holds(Permission::ReadChart) && access.may_see(registry, patient));
             let label = match patient {
-                Some(patient) => format!("{}, {}", patient.family.expose().to_uppercase(), patient.given.expose()),
+                Some(patient) => {
+                    format!("{}, {}", patient.family.expose().to_uppercase(), patient.given.expose())
+                }
                 None => "a patient".to_owned(),
             };
             SubjectView { kind: "patient", id: id.to_string(), label }
@@ -128,7 +130,10 @@ pub(crate) struct Devices {
     devices: Vec<DeviceView>,
 }
 
-pub(crate) async fn list(State(web): State<Arc<Web>>, Extension(access): Extension<Access>) -> Answer<Devices> {
+pub(crate) async fn list(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+) -> Answer<Devices> {
     let act = Act::new(access.actor(), AuditAction::Search, "Device");
     web.blocking(move |web| {
         let devices = web.site.read(act, |chart| {

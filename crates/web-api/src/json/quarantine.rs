@@ -183,16 +183,20 @@ pub(crate) async fn rerun_many(
 ) -> Answer<ManyAnswer> {
     let by = user_of(&access)?;
     let act = Act::new(access.actor(), AuditAction::Search, "Quarantine").detail("to run again");
-    let waiting = web.blocking(move |web| web.site.read(act, |chart| chart.quarantine(true, RERUN_LIMIT))).await??;
+    let waiting =
+        web.blocking(move |web| web.site.read(act, |chart| chart.quarantine(true, RERUN_LIMIT))).await??;
     let mut answer = ManyAnswer { released: 0, still_waiting: 0 };
     let wanted = waiting.into_iter().filter(|item| {
-        many.device_id.is_none_or(|device| item.device == device) && many.reason.is_none_or(|reason| item.reason == reason)
+        many.device_id.is_none_or(|device| item.device == device)
+            && many.reason.is_none_or(|reason| item.reason == reason)
     });
     // Oldest first, so that what follows sees its neighbours in order.
     for item in wanted.collect::<Vec<_>>().into_iter().rev() {
         match web.site.rerun(by, item.id).await {
             Ok(Rerun::Committed(_)) => answer.released += 1,
-            Ok(Rerun::StillQuarantined { .. }) | Err(pipeline::desk::DeskError::DealtWith) => answer.still_waiting += 1,
+            Ok(Rerun::StillQuarantined { .. }) | Err(pipeline::desk::DeskError::DealtWith) => {
+                answer.still_waiting += 1
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -87,7 +87,10 @@ pub(crate) struct Setup {
     password: String,
 }
 
-pub(crate) async fn set_up(State(web): State<Arc<Web>>, Body(setup): Body<Setup>) -> Result<Response, Problem> {
+pub(crate) async fn set_up(
+    State(web): State<Arc<Web>>,
+    Body(setup): Body<Setup>,
+) -> Result<Response, Problem> {
     let new = NewUser {
         name: setup.name,
         display: setup.display,

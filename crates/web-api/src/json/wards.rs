@@ -44,7 +44,10 @@ pub(crate) struct Wards {
 
 fn wards_of(web: &Web, access: &Access) -> Vec<Arc<Place>> {
     let places = web.site.registry().places();
-    places.into_iter().filter(|place| place.kind == PlaceKind::Ward && access.may_see_ward(place.id)).collect()
+    places
+        .into_iter()
+        .filter(|place| place.kind == PlaceKind::Ward && access.may_see_ward(place.id))
+        .collect()
 }
 
 pub(crate) async fn list(State(web): State<Arc<Web>>, Extension(access): Extension<Access>) -> Answer<Wards> {
@@ -124,13 +127,15 @@ pub(crate) async fn board(
         let patients = registry.patients();
         let of_ward: Vec<_> = patients.into_iter().filter(|one| registry.ward_of(one) == Some(id)).collect();
         let shown = of_ward.iter().map(|patient| patient.id.to_string()).collect::<Vec<_>>().join(" ");
-        let act = Act::new(access.actor(), AuditAction::Read, "ward board").detail(format!("{}: {shown}", ward.name));
+        let act = Act::new(access.actor(), AuditAction::Read, "ward board")
+            .detail(format!("{}: {shown}", ward.name));
         let board = web.site.read(act, |chart| {
             // The position is taken before the values: what changes in between comes once more, and does no harm.
             let position = position(web);
             let places = registry.places();
             let beds = places.iter().filter(|place| place.ward == Some(id));
-            let tiles = beds.map(|place| tile(web, chart, place, &of_ward)).collect::<Result<_, ReadError>>()?;
+            let tiles =
+                beds.map(|place| tile(web, chart, place, &of_ward)).collect::<Result<_, ReadError>>()?;
             Ok(Board {
                 ward: Named { id: id.to_string(), name: ward.name.clone() },
                 position,
@@ -190,10 +195,15 @@ pub(crate) struct Places {
     places: Vec<PlaceView>,
 }
 
-pub(crate) async fn places(State(web): State<Arc<Web>>, Extension(access): Extension<Access>) -> Answer<Places> {
+pub(crate) async fn places(
+    State(web): State<Arc<Web>>,
+    Extension(access): Extension<Access>,
+) -> Answer<Places> {
     let theirs = |place: &Arc<Place>| access.may_see_ward(place.ward.unwrap_or(place.id));
     let places = web.site.registry().places();
-    Ok(Json(Places { places: places.iter().filter(|place| theirs(place)).map(|place| views::place(place)).collect() }))
+    Ok(Json(Places {
+        places: places.iter().filter(|place| theirs(place)).map(|place| views::place(place)).collect(),
+    }))
 }
 
 #[derive(Deserialize)]

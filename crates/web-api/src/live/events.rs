@@ -210,7 +210,8 @@ impl Stream {
                 match vitals {
                     Ok(Ok(vitals)) if vitals.is_empty() => Ok(()),
                     Ok(Ok(vitals)) => {
-                        self.send("vitals", event.offset, &Vitals { patient_id: *patient, place_id, vitals }).await
+                        self.send("vitals", event.offset, &Vitals { patient_id: *patient, place_id, vitals })
+                            .await
                     }
                     _ => Err(Closed),
                 }

@@ -74,9 +74,9 @@ pub(crate) async fn upgrade(
     Extension(current): Extension<Current>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Problem> {
-    Ok(upgrade
-        .max_message_size(CLIENT_MESSAGE_LIMIT_BYTES)
-        .on_upgrade(move |socket| Connection { web, access, current, channels: HashMap::new(), last: 0 }.run(socket)))
+    Ok(upgrade.max_message_size(CLIENT_MESSAGE_LIMIT_BYTES).on_upgrade(move |socket| {
+        Connection { web, access, current, channels: HashMap::new(), last: 0 }.run(socket)
+    }))
 }
 
 struct Channel {
@@ -150,10 +150,14 @@ impl Connection {
         let wanted: Vec<Wanted> = request
             .subscribe
             .into_iter()
-            .filter(|one| one.measure.kind == MeasureKind::Waveform && self.access.may_see_id(registry, one.patient_id))
+            .filter(|one| {
+                one.measure.kind == MeasureKind::Waveform && self.access.may_see_id(registry, one.patient_id)
+            })
             .collect();
-        let listed = wanted.iter().map(|one| format!("{} {}", one.patient_id, one.measure.name)).collect::<Vec<_>>();
-        let act = Act::new(self.access.actor(), AuditAction::Stream, "live waveforms").detail(listed.join(", "));
+        let listed =
+            wanted.iter().map(|one| format!("{} {}", one.patient_id, one.measure.name)).collect::<Vec<_>>();
+        let act =
+            Act::new(self.access.actor(), AuditAction::Stream, "live waveforms").detail(listed.join(", "));
         let recorded = self.web.blocking(move |web| web.site.record(act, AuditOutcome::Success)).await;
         recorded.ok()?.ok()?;
         let mut channels = HashMap::new();

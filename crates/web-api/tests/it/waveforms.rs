@@ -1,0 +1,219 @@
+//! Live waveforms over a real WebSocket: only theirs, in order, gaps told, and a slow reader costs the others nothing.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clinical_model::Timestamp;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+use crate::clinic::{Clinic, START_S, eventually, monitor, patient};
+
+/// A WebSocket client, just enough of RFC 6455 for what the server sends.
+struct Socket {
+    stream: TcpStream,
+}
+
+/// One message of the server.
+#[derive(Debug)]
+enum Message {
+    Text(serde_json::Value),
+    Block { flags: u8, channel: u32, start_us: i64, count: usize },
+    Closed,
+}
+
+impl Socket {
+    async fn open(address: std::net::SocketAddr, cookie: &str) -> Socket {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!(
+            "GET /api/v1/live/waveforms HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nCookie: {cookie}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap();
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        Socket { stream }
+    }
+
+    /// Clients mask; a mask of zeros leaves the text as it is.
+    async fn say(&mut self, text: &str) {
+        let mut frame = vec![0x81, 0x80 | 126];
+        frame.extend((text.len() as u16).to_be_bytes());
+        frame.extend([0; 4]);
+        frame.extend(text.as_bytes());
+        self.stream.write_all(&frame).await.unwrap();
+    }
+
+    async fn next(&mut self) -> Message {
+        tokio::time::timeout(Duration::from_secs(20), self.read()).await.expect("a message")
+    }
+
+    async fn read(&mut self) -> Message {
+        let Ok(first) = self.stream.read_u8().await else { return Message::Closed };
+        let length = match self.stream.read_u8().await.unwrap() {
+            126 => usize::from(self.stream.read_u16().await.unwrap()),
+            127 => usize::try_from(self.stream.read_u64().await.unwrap()).unwrap(),
+            short => usize::from(short),
+        };
+        let mut payload = vec![0; length];
+        self.stream.read_exact(&mut payload).await.unwrap();
+        match first & 0x0F {
+            1 => Message::Text(serde_json::from_slice(&payload).unwrap()),
+            2 => Message::Block {
+                flags: payload[1],
+                count: usize::from(u16::from_le_bytes(payload[2..4].try_into().unwrap())),
+                channel: u32::from_le_bytes(payload[4..8].try_into().unwrap()),
+                start_us: i64::from_le_bytes(payload[8..16].try_into().unwrap()),
+            },
+            _ => Message::Closed,
+        }
+    }
+
+    async fn block(&mut self) -> (u8, i64) {
+        loop {
+            match self.next().await {
+                Message::Block { flags, start_us, count, channel } => {
+                    assert!(count > 0 && channel > 0);
+                    return (flags, start_us);
+                }
+                Message::Text(_) => {}
+                Message::Closed => panic!("closed"),
+            }
+        }
+    }
+}
+
+struct Served {
+    address: std::net::SocketAddr,
+    _stop: oneshot::Sender<()>,
+}
+
+async fn served(clinic: &Clinic) -> Served {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let web = clinic.web.clone();
+    tokio::spawn(async move {
+        let _ = web_api::serve_web(listener, web, None, async {
+            let _ = stopped.await;
+        })
+        .await;
+    });
+    Served { address, _stop: stop }
+}
+
+fn block(start_ms: i64, samples: usize) -> String {
+    let at = Timestamp::from_millis(START_S * 1_000 - 100_000 + start_ms);
+    let bytes = STANDARD.encode(vec![1u8; samples * 2]);
+    format!(
+        r#"{{"waveform":"ecg_ii","time":"{at}","rate":1000,"unit":"mV","gain":0.005,"offset":0,"samples_base64":"{bytes}"}}"#
+    )
+}
+
+fn subscription() -> String {
+    format!(
+        r#"{{"subscribe":[{{"patient_id":"{}","measure":"ecg_ii"}},{{"patient_id":"{}","measure":"ecg_ii"}},
+            {{"patient_id":"{}","measure":"heart_rate"}}]}}"#,
+        patient(1),
+        patient(2),
+        patient(1)
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_come_in_order_with_gaps_told_and_only_of_their_patients() {
+    let clinic = Clinic::furnished();
+    let served = served(&clinic).await;
+    let cookie = clinic.sign_in("nurse").await;
+    let mut socket = Socket::open(served.address, &cookie).await;
+    socket.say(&subscription()).await;
+    let Message::Text(channels) = socket.next().await else { panic!("no channels") };
+    let channels = channels["channels"].as_array().unwrap();
+    assert_eq!(channels.len(), 1, "neither the other ward's patient nor what is no waveform: {channels:?}");
+    assert_eq!(channels[0]["patient_id"], patient(1).to_string());
+    clinic.ingest(monitor(2), &block(0, 100)).await;
+    for start_ms in [0, 100, 500, 200] {
+        clinic.ingest(monitor(1), &block(start_ms, 100)).await;
+    }
+    clinic.ingest(monitor(1), &block(600, 100)).await;
+    let first = socket.block().await;
+    assert_eq!(first.0, 0);
+    let after_ms = |start_us: i64| (start_us - first.1) / 1_000;
+    let rest: Vec<(u8, i64)> = [socket.block().await, socket.block().await, socket.block().await]
+        .into_iter()
+        .map(|(flags, start_us)| (flags, after_ms(start_us)))
+        .collect();
+    assert_eq!(
+        rest,
+        [(0, 100), (1, 500), (0, 600)],
+        "a jump is a gap; what came late is not swept over again"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_loses_blocks_is_told_so_and_costs_the_others_nothing() {
+    const BLOCKS: i64 = 700;
+    let clinic = Clinic::furnished();
+    let served = served(&clinic).await;
+    let cookie = clinic.sign_in("nurse").await;
+    let mut slow = Socket::open(served.address, &cookie).await;
+    let mut quick = Socket::open(served.address, &cookie).await;
+    for socket in [&mut slow, &mut quick] {
+        socket.say(&subscription()).await;
+        assert!(matches!(socket.next().await, Message::Text(_)));
+    }
+    let reader = tokio::spawn(async move {
+        let mut seen = 0;
+        while seen < BLOCKS {
+            assert_eq!(quick.block().await.0, 0, "the quick reader loses nothing");
+            seen += 1;
+        }
+    });
+    // Far more than the bounded queue and the buffers of the connection hold.
+    for number in 0..BLOCKS {
+        clinic
+            .ingest(monitor(1), &block(number * 20, 20_000).replace("\"rate\":1000", "\"rate\":1000000"))
+            .await;
+        // The quick reader keeps up: at most the bound of the hub is under way.
+        if number % 16 == 0 {
+            eventually("shown", || true).await;
+        }
+    }
+    reader.await.unwrap();
+    let mut seen = 0;
+    let mut told = false;
+    loop {
+        let (flags, start_us) = slow.block().await;
+        seen += 1;
+        told |= flags == 1;
+        if start_us == Timestamp::from_millis(START_S * 1_000 - 100_000 + (BLOCKS - 1) * 20).as_micros() {
+            break;
+        }
+    }
+    assert!(told && seen < BLOCKS, "{seen} of {BLOCKS}, told: {told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_closes_and_the_end_of_the_session_closes() {
+    let clinic = Clinic::furnished();
+    let served = served(&clinic).await;
+    let cookie = clinic.sign_in("nurse").await;
+    let many =
+        format!(r#"{{"subscribe":[{}]}}"#, vec![r#"{"patient_id":"x","measure":"ecg_ii"}"#; 3].join(","));
+    for nonsense in ["{}", "[", "\u{0}", &many] {
+        let mut socket = Socket::open(served.address, &cookie).await;
+        socket.say(nonsense).await;
+        assert!(matches!(socket.next().await, Message::Closed), "{nonsense}");
+    }
+    let mut socket = Socket::open(served.address, &cookie).await;
+    socket.say(&subscription()).await;
+    assert!(matches!(socket.next().await, Message::Text(_)));
+    clinic.post("/api/v1/sign-out", &cookie, serde_json::json!({})).await;
+    assert!(matches!(socket.next().await, Message::Closed));
+}
