@@ -3,7 +3,7 @@
 /** Narrowest tile that shows everything, in CSS pixels. */
 export const TILE_MIN_WIDTH_PX = 284;
 /** Lowest tile that shows everything, in CSS pixels. */
-export const TILE_MIN_HEIGHT_PX = 204;
+export const TILE_MIN_HEIGHT_PX = 200;
 export const GAP_PX = 6;
 /** Width over height of a tile that is read most easily. */
 const SHAPE = 1.5;
