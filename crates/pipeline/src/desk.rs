@@ -245,9 +245,7 @@ impl Site {
     pub fn set_limits(&self, actor: Actor, patient: PatientId, limits: Vec<Limit>) -> Result<(), DeskError> {
         let _desk = self.desk_lock();
         self.known_subject(Subject::Patient(patient))?;
-        for limit in &limits {
-            limit.check().map_err(DeskError::Limit)?;
-        }
+        Limit::check_all(&limits).map_err(DeskError::Limit)?;
         let act = Act::new(actor, AuditAction::Update, "Alert limits").patient(patient);
         let write = records::limits_write(&PatientLimits { patient, limits: limits.clone() });
         kept("the alert limits", self.act_on(act, vec![write]))?;

@@ -2,4 +2,5 @@
 
 mod alarms;
 mod loops;
+mod refusing;
 mod site;

@@ -1,0 +1,113 @@
+//! A store whose audit can be made to fail: what cannot be recorded must not be done, and not be seen.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clinical_model::{
+    Committed, DeviceId, Event, PatientId, QuarantineId, QuarantineItem, Reading, SeriesKey, Subject,
+    Timestamp, Waveform,
+};
+use pipeline::audited::{Act, ReadError};
+use pipeline::desk::DeskError;
+use pipeline::{Site, SiteOptions};
+use store::sqlite::{Options, SqliteStore};
+use store::{
+    Actor, Appended, AuditAction, AuditQuery, AuditRow, Document, DocumentQuery, Folded, FrameRecord,
+    GroupSummary, KeptFrame, Kind, QuarantineCount, RangeQuery, RestoreReport, SeriesFilter, Store,
+    StoreError, StoredGroup, TransactError, Transaction, VerifyReport,
+};
+use trust::Kek;
+
+use crate::site::{KEY, MONITOR, NURSE, PATIENT, SetClock, assignment, furnish, heart_rate};
+
+struct Refusing {
+    kept: SqliteStore,
+    refuse: Arc<AtomicBool>,
+}
+
+macro_rules! as_kept {
+    ($($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
+        $(fn $name(&self, $($argument: $kind),*) -> $answer { self.kept.$name($($argument),*) })*
+    };
+}
+
+type Kept<T> = Result<T, StoreError>;
+
+impl Store for Refusing {
+    fn transact(&self, transaction: &Transaction) -> Result<(), TransactError> {
+        if self.refuse.load(Ordering::SeqCst) && !transaction.audit.is_empty() {
+            return Err(TransactError::Store(StoreError::Full { doing: "writing the audit log" }));
+        }
+        self.kept.transact(transaction)
+    }
+
+    as_kept! {
+        append(frames: &[FrameRecord], at: Timestamp) -> Kept<Appended>;
+        groups_after(after: u64, limit: usize) -> Kept<Vec<StoredGroup>>;
+        last_group() -> u64;
+        cursor(consumer: &str) -> Kept<u64>;
+        fold(limit: usize, now: Timestamp) -> Kept<Folded>;
+        series(filter: &SeriesFilter) -> Kept<Vec<SeriesKey>>;
+        readings(series: &SeriesKey, range: &RangeQuery) -> Kept<Vec<Committed<Reading>>>;
+        waveforms(series: &SeriesKey, range: &RangeQuery) -> Kept<Vec<Committed<Waveform>>>;
+        events(series: &SeriesKey, range: &RangeQuery) -> Kept<Vec<Committed<Event>>>;
+        latest(subject: Subject) -> Kept<Vec<Committed<Reading>>>;
+        frames(device: DeviceId, received_at: Timestamp) -> Kept<Vec<KeptFrame>>;
+        identifier(series: &SeriesKey, at: Timestamp, sequence: u32) -> Kept<String>;
+        open_identifier(text: &str) -> Kept<Option<(SeriesKey, Timestamp, u32)>>;
+        blind(field: &str, value: &str) -> [u8; 16];
+        document(kind: Kind, id: [u8; 16]) -> Kept<Option<Document>>;
+        documents(query: &DocumentQuery) -> Kept<Vec<Document>>;
+        audit_rows(query: &AuditQuery) -> Kept<Vec<AuditRow>>;
+        group_summaries(before: Option<u64>, limit: usize) -> Kept<Vec<GroupSummary>>;
+        quarantined(id: QuarantineId) -> Kept<Option<QuarantineItem>>;
+        quarantine(waiting: bool, before: Option<(Timestamp, QuarantineId)>, limit: usize) -> Kept<Vec<QuarantineItem>>;
+        quarantine_count() -> QuarantineCount;
+        backup(target: &Path, progress: &mut dyn FnMut(u64, u64)) -> Kept<RestoreReport>;
+        verify(progress: &mut dyn FnMut(u64, u64)) -> Kept<VerifyReport>;
+        ensure_patient_key(patient: PatientId) -> Kept<()>;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_recorded_is_not_seen_and_not_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let kept = SqliteStore::open(directory.path(), Kek::from_bytes(&KEY), Options::default()).unwrap();
+    let refuse = Arc::new(AtomicBool::new(false));
+    let store = Refusing { kept, refuse: Arc::clone(&refuse) };
+    let options = SiteOptions {
+        fold_every: Duration::from_secs(3_600),
+        on_durability_failure: Box::new(|error| panic!("stable storage failed: {error}")),
+    };
+    let site = Site::start(Arc::new(store), SetClock::new(), options).unwrap();
+    furnish(&site);
+    heart_rate(&site, 70).await;
+    refuse.store(true, Ordering::SeqCst);
+
+    let act = || Act::new(Actor::User(NURSE), AuditAction::Read, "Patient").patient(PATIENT);
+    let mut seen = false;
+    let read = site.read(act(), |chart| {
+        seen = true;
+        chart.latest(Subject::Patient(PATIENT))
+    });
+    assert!(matches!(read, Err(ReadError::Audit(_))), "{read:?}");
+    assert!(!seen, "nothing was read");
+
+    let limits = site.set_limits(Actor::User(NURSE), PATIENT, Vec::new());
+    assert!(matches!(limits, Err(DeskError::Store(_))), "{limits:?}");
+    assert!(!site.registry().limits(PATIENT).is_empty(), "nothing was changed");
+    let history = site.registry().assignments(MONITOR);
+    let ended =
+        site.end_assignment(Actor::User(NURSE), assignment(1, MONITOR, Timestamp::MIN).id, Timestamp::MAX);
+    assert!(matches!(ended, Err(DeskError::Store(_))), "{ended:?}");
+    assert_eq!(site.registry().assignments(MONITOR), history);
+
+    // Ingest is audited by its group, and goes on.
+    heart_rate(&site, 71).await;
+    refuse.store(false, Ordering::SeqCst);
+    let latest = site.read(act(), |chart| chart.latest(Subject::Patient(PATIENT))).unwrap();
+    assert_eq!(latest.len(), 1);
+    site.stop();
+}
