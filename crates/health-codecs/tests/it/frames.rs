@@ -123,6 +123,18 @@ fn refused_structures() -> Vec<Refused> {
             "not understood",
         ),
         (vec![("code", coded("http://loinc.org", "85354-9"))], "value", "Observation", "panel"),
+        (
+            vec![(
+                "code",
+                json!({ "coding": [
+                    { "system": "http://loinc.org", "code": "8867-4" },
+                    { "system": "http://loinc.org", "code": "9279-1" },
+                ] }),
+            )],
+            "value",
+            "Observation.code",
+            "contradict",
+        ),
         (vec![("code", coded("urn:iso:std:iso:11073:10101", "131330"))], "value", "Observation", "curve"),
         (
             vec![("component", json!([{ "code": { "text": "cuff" }, "valueString": "large" }]))],

@@ -202,6 +202,17 @@ impl Reader {
             };
             self.refuse(IssueCode::NotSupported, what, place);
         }
+        if let Some(found) = found
+            && let Some(other) = contradicting_code(concept, found)
+        {
+            let what = format!(
+                "its codes contradict each other: {} is not {}, and one value cannot be both",
+                cut(other),
+                found.name
+            );
+            self.refuse(IssueCode::Value, what, place);
+            return None;
+        }
         found
     }
 
@@ -386,6 +397,26 @@ fn find_measure(concept: &Value, panel: Option<Measure>) -> Option<Measure> {
         .find_map(mdc)
         .or_else(|| of(&[system::LOINC]).find_map(loinc))
         .or_else(|| of(&[system::MEASURE]).find_map(Measure::by_name))
+}
+
+/// A code of the concept that is known, and means something else than the measure that was found. Codings are meant to
+/// say the same; where they do not, nobody knows what was measured.
+fn contradicting_code(concept: &Value, found: Measure) -> Option<&str> {
+    items(concept, "coding").iter().find_map(|coding| {
+        let code = text(coding, "code")?;
+        let system = text(coding, "system")?;
+        let other = match system {
+            system::LOINC => {
+                let ours = found.loinc == Some(code) || found.also_loinc.contains(&code);
+                Measure::by_loinc(code).filter(|_| !ours)
+            }
+            system::MDC | system::MDC_OID => {
+                code.parse().ok().filter(|number| found.mdc != Some(*number)).and_then(Measure::by_mdc)
+            }
+            _ => None,
+        };
+        other.filter(|other| *other != found).map(|_| code)
+    })
 }
 
 /// What a dataAbsentReason says; what we have no word for is "not available".
