@@ -38,6 +38,12 @@ pub enum LimitError {
         /// Name of the measure.
         measure: &'static str,
     },
+    /// The measure stands twice, and only one could hold.
+    #[error("{measure} stands twice; give its lower and upper limit together")]
+    Twice {
+        /// Name of the measure.
+        measure: &'static str,
+    },
     /// The measure has no numbers.
     #[error("{measure} has no single value that could be limited")]
     NotScalar {
@@ -115,6 +121,20 @@ impl Limit {
             && high - low <= 2.0 * self.hysteresis
         {
             return Err(LimitError::Crossed { measure, low, high });
+        }
+        Ok(())
+    }
+
+    /// Whether the limits of a patient can be used together.
+    ///
+    /// # Errors
+    /// [`LimitError`] with the first thing that makes no sense.
+    pub fn check_all(limits: &[Limit]) -> Result<(), LimitError> {
+        for (at, limit) in limits.iter().enumerate() {
+            limit.check()?;
+            if limits[..at].iter().any(|earlier| earlier.measure == limit.measure) {
+                return Err(LimitError::Twice { measure: limit.measure.name });
+            }
         }
         Ok(())
     }
@@ -346,6 +366,8 @@ mod tests {
             change(&mut limit);
             limit.check()
         };
+        assert_eq!(Limit::check_all(&Limit::adult_defaults()), Ok(()));
+        assert!(matches!(Limit::check_all(&[limit(), limit()]), Err(LimitError::Twice { .. })));
         assert!(matches!(with(|l| (l.low, l.high) = (None, None)), Err(LimitError::Empty { .. })));
         assert!(matches!(with(|l| l.low = Some(139.0)), Err(LimitError::Crossed { .. })));
         assert!(matches!(with(|l| l.high = Some(f64::NAN)), Err(LimitError::OutOfRange { .. })));
