@@ -17,6 +17,16 @@ export class ApiError extends Error {
   }
 }
 
+/** So long after the last touch of mouse, screen or key a page counts as unattended, in milliseconds. */
+const UNATTENDED_AFTER_MS = 60_000;
+
+let touchedAt = Date.now();
+if (typeof window !== "undefined") {
+  for (const type of ["pointerdown", "pointermove", "keydown", "wheel"]) {
+    window.addEventListener(type, () => (touchedAt = Date.now()), { passive: true, capture: true });
+  }
+}
+
 type Ended = () => void;
 const sessionListeners = new Set<Ended>();
 
@@ -47,6 +57,8 @@ async function problem(response: Response): Promise<ApiError> {
 async function call<T>(method: string, path: string, body: unknown, signal?: AbortSignal): Promise<T> {
   const timeout = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
   const headers: Record<string, string> = { accept: "application/json" };
+  // What a page asks by itself must not keep the session of somebody who has left.
+  if (Date.now() - touchedAt > UNATTENDED_AFTER_MS) headers["x-auscult-unattended"] = "1";
   if (method !== "GET") {
     headers["content-type"] = "application/json";
     headers["x-auscult"] = "1";
