@@ -97,7 +97,17 @@ impl<'a> Chart<'a> {
     /// # Errors
     /// [`ReadError`].
     pub fn latest(&self, subject: Subject) -> Result<Vec<Observed>, ReadError> {
-        Ok(together(self.store().latest(subject)?))
+        let mut observed = together(self.store().latest(subject)?);
+        // A component that the newest panel lacks is missing, and not what it was in an earlier one.
+        let instant =
+            |one: &Observed| one.readings.first().map(|first| (first.measured_at(), first.sequence()));
+        let mut newest = std::collections::HashMap::new();
+        for one in &observed {
+            let kept = newest.entry(one.series()).or_insert(instant(one));
+            *kept = (*kept).max(instant(one));
+        }
+        observed.retain(|one| newest.get(&one.series()) == Some(&instant(one)));
+        Ok(observed)
     }
 
     /// The series of a subject, panels beside their components.

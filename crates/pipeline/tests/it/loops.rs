@@ -345,3 +345,20 @@ async fn a_sequence_without_an_identifier_waits_and_the_chart_stays_readable() {
     );
     site.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_the_newest_panel_lacks_is_not_shown_from_an_earlier_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    for values in [r#"{"systolic":120,"diastolic":80,"mean":93}"#, r#"{"systolic":85,"diastolic":50}"#] {
+        let now = clinical_model::Timestamp::to_rfc3339(site.clock().now());
+        let body = format!(r#"{{"panel":"blood_pressure","values":{values},"time":"{now}"}}"#);
+        send(&site, MONITOR, FrameKind::Envelope, body.as_bytes()).await;
+        clock.advance(60);
+    }
+    let expected = [("diastolic", "50"), ("systolic", "85")];
+    assert_eq!(latest(&site), expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    site.stop();
+}

@@ -5,8 +5,8 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering;
 
 use clinical_model::validation::{CLOCK_AHEAD_REMARKED, LATE_AFTER};
-use clinical_model::{DeviceId, Fact, QuarantineItem, RecordId, SeriesKey, Timestamp};
-use rusqlite::{Connection, TransactionBehavior, params};
+use clinical_model::{DeviceId, Fact, Findings, QuarantineItem, RecordId, SeriesKey, Timestamp};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use trust::Aad;
 use trust::digest::Sha256;
 
@@ -68,7 +68,9 @@ impl SqliteStore {
         let transaction =
             writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(self.wrote(DOING))?;
         numbers.write(&transaction).map_err(self.wrote(DOING))?;
-        self.write_group(&transaction, &prepared, group, committed_at).map_err(self.wrote(DOING))?;
+        let unchanged =
+            self.write_group(&transaction, &prepared, group, committed_at).map_err(self.wrote(DOING))?;
+        self.mark_contradicted(&transaction, &unchanged, committed_at)?;
         let mut change = self.write_quarantined(&transaction, &prepared.quarantined)?;
         for (id, by) in frames.iter().flat_map(|record| &record.released) {
             change += self.release(&transaction, *id, *by, committed_at)?;
@@ -107,6 +109,11 @@ impl SqliteStore {
             match newest.entry(reading.series()) {
                 Entry::Vacant(entry) => drop(entry.insert(row)),
                 Entry::Occupied(mut entry) if entry.get().key() < row.key() => drop(entry.insert(row)),
+                Entry::Occupied(mut entry)
+                    if entry.get().key() == row.key() && entry.get().value != row.value =>
+                {
+                    entry.get_mut().findings |= Findings::CONFLICT;
+                }
                 Entry::Occupied(_) => {}
             }
         }
@@ -130,7 +137,7 @@ impl SqliteStore {
         prepared: &Prepared,
         group: u64,
         committed_at: Timestamp,
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<Vec<(u32, Row)>> {
         let at = committed_at.as_micros();
         connection
             .prepare_cached("INSERT INTO journal(number, committed_at, sealed) VALUES(?1, ?2, ?3)")?
@@ -148,8 +155,44 @@ impl SqliteStore {
         // What a clock that ran ahead left behind must not stand as the latest value before those that follow.
         let ahead = committed_at.plus(CLOCK_AHEAD_REMARKED).as_micros();
         let live = committed_at.minus(LATE_AFTER).as_micros();
+        let mut unchanged = Vec::new();
         for (series, row, sealed) in &prepared.latest {
-            upsert.execute(params![series, row.measured_us, row.sequence, sealed, ahead, live])?;
+            let place = params![series, row.measured_us, row.sequence, sealed, ahead, live];
+            if upsert.execute(place)? == 0 {
+                unchanged.push((*series, *row));
+            }
+        }
+        Ok(unchanged)
+    }
+
+    /// Where another value came under the identity of a latest value, the latest says so: it stays, and is remarked.
+    fn mark_contradicted(
+        &self,
+        connection: &Connection,
+        unchanged: &[(u32, Row)],
+        committed_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut select = connection
+            .prepare_cached(
+                "SELECT sealed FROM latest WHERE series = ?1 AND measured_at = ?2 AND sequence = ?3",
+            )
+            .map_err(read(DOING))?;
+        let mut update = connection
+            .prepare_cached("UPDATE latest SET sealed = ?2 WHERE series = ?1")
+            .map_err(self.wrote(DOING))?;
+        for (series, row) in unchanged {
+            let place = params![series, row.measured_us, row.sequence];
+            let found: Option<Vec<u8>> =
+                select.query_row(place, |found| found.get(0)).optional().map_err(read(DOING))?;
+            let Some(sealed) = found else { continue };
+            let mut kept = self.open_latest(*series, &sealed)?;
+            if kept.value == row.value || kept.findings.contains(Findings::CONFLICT) {
+                continue;
+            }
+            kept.findings |= Findings::CONFLICT;
+            let named = self.keys.sealing(self.domain_of(*series)?, committed_at)?;
+            let sealed = named.seal(latest_place(&series.to_be_bytes()), &kept.encode());
+            update.execute(params![series, sealed]).map_err(self.wrote(DOING))?;
         }
         Ok(())
     }

@@ -106,6 +106,23 @@ pub fn latest_is_the_newest_by_time_and_sequence(factory: &dyn Factory) {
     assert!(store.latest(Subject::Patient(patient(9))).unwrap().is_empty());
 }
 
+pub fn a_latest_value_that_was_contradicted_says_so(factory: &dyn Factory) {
+    let store = factory.open();
+    let contradicted = |store: &dyn Store, number: u8| {
+        let latest = store.latest(Subject::Patient(patient(number))).unwrap();
+        latest[0].findings().contains(Findings::CONFLICT)
+    };
+    let one = [readings(vec![reading(series(1), 3_000, 0, "81")])];
+    store.append(&one, at(4_000)).unwrap();
+    store.append(&one, at(5_000)).unwrap();
+    assert!(!contradicted(&*store, 1), "a repeat is no contradiction");
+    store.append(&[readings(vec![reading(series(1), 3_000, 0, "140")])], at(6_000)).unwrap();
+    assert!(contradicted(&*store, 1));
+    let both = readings(vec![reading(series(2), 3_000, 0, "81"), reading(series(2), 3_000, 0, "140")]);
+    store.append(&[both], at(7_000)).unwrap();
+    assert!(contradicted(&*store, 2), "in one group too");
+}
+
 pub fn latest_is_not_held_by_a_clock_that_ran_ahead(factory: &dyn Factory) {
     let store = factory.open();
     let latest = |store: &dyn Store| store.latest(Subject::Patient(patient(1))).unwrap()[0].value();

@@ -17,7 +17,7 @@ macro_rules! store_suite {
             store_suite!(@tests $factory;
                 law: any_history_reads_as_its_union, curves_keep_every_sample_once;
                 ingest: a_committed_group_is_read_back, latest_is_the_newest_by_time_and_sequence,
-                    latest_is_not_held_by_a_clock_that_ran_ahead,
+                    latest_is_not_held_by_a_clock_that_ran_ahead, a_latest_value_that_was_contradicted_says_so,
                     cursors_hold_folding_back, repeats_and_conflicts_of_events_and_curves,
                     frames_are_found_before_and_after_folding, quarantine_counts_releases_and_pages,
                     identifiers_round_trip, summaries_count_and_hash, series_are_listed_by_subject_device_and_measure,
