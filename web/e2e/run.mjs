@@ -22,8 +22,8 @@ async function run(name, test) {
   const noted = [];
   const contexts = [];
   /** A new browser session; signed in with the state of the first unless told otherwise. */
-  const open = async ({ size = WIDE, theme = "light", signedIn = true, as = "care" } = {}) => {
-    const context = await browser.newContext({ viewport: size, colorScheme: theme, reducedMotion: "reduce", storageState: signedIn ? states[as] : undefined });
+  const open = async ({ size = WIDE, theme = "light", signedIn = true, as = "care", motion = "reduce" } = {}) => {
+    const context = await browser.newContext({ viewport: size, colorScheme: theme, reducedMotion: motion, storageState: signedIn ? states[as] : undefined });
     context.setDefaultTimeout(STEP_MS);
     context.on("page", (page) => complaints(page, noted));
     contexts.push(context);

@@ -112,6 +112,38 @@ tests["the board fits one screen"] = async ({ demo, open }) => {
   assert.ok(tiles > 24 || over <= 0, `${tiles} beds need ${over} px more than ${WIDE.width}×${WIDE.height}`);
 };
 
+tests["a high alert flashes at 2 Hz, and stands still for whoever asks for less motion"] = async ({ demo, open }) => {
+  for (const [motion, wanted] of [["no-preference", [500]], ["reduce", []]]) {
+    const page = await open({ motion });
+    await show(page, demo, ["board", `/wards/${(await openedWard(page, demo)).id}`, ".tile .reading-value"]);
+    const banner = await page.waitForSelector(".alarm-high.alarm-raised", { timeout: HAPPENS_MS });
+    assert.deepEqual(await banner.evaluate((one) => one.getAnimations().map((animation) => animation.effect.getTiming().duration)), wanted);
+    assert.match(await banner.innerText(), /\*\*\*/);
+  }
+};
+
+tests["a chart says what is under the cursor, and leads to it"] = async ({ demo, open }) => {
+  const page = await open();
+  await openedWard(page, demo);
+  const patient = await somebody(page);
+  await show(page, demo, ["patient", `/patients/${patient.id}`, ".uplot"]);
+  await page.click("button:has-text('15 min')");
+  await page.waitForSelector(".charts:not(.charts-old)");
+  const over = page.locator(".chart .u-over").first();
+  await over.scrollIntoViewIfNeeded();
+  const box = await over.boundingBox();
+  // The newest readings stand at the right edge.
+  for (let back = 4; back < box.width; back += 4) {
+    await page.mouse.move(box.x + box.width - back, box.y + box.height / 2);
+    if (/\/min/.test(await page.textContent(".chart-readout"))) break;
+  }
+  assert.match(await page.textContent(".chart-readout"), /\d\d-[A-Z][a-z]{2} \d\d:\d\d:\d\d .*\/min/);
+  await page.screenshot({ path: `${SHOTS}cursor.png` });
+  await page.mouse.down();
+  await page.mouse.up();
+  await page.waitForSelector("dialog.drawer");
+};
+
 for (const theme of ["light", "dark"]) {
   tests[`every page is accessible in the ${theme} theme`] = async ({ demo, open }) => {
     const page = await open({ theme, as: "admin" });

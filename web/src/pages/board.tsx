@@ -30,7 +30,7 @@ export function BoardPage({ wardId }: { wardId: string }) {
         actions={
           <>
             <span className="muted">
-              {data.tiles.filter((tile) => tile.patient !== null).length} of {data.tiles.length} beds taken, {raised} unanswered {raised === 1 ? "alert" : "alerts"}
+              {data.tiles.filter((tile) => tile.patient !== null).length} of {data.tiles.length} places taken, {raised} unanswered {raised === 1 ? "alert" : "alerts"}
             </span>
             <button type="button" aria-pressed={privacy} onClick={() => prefer({ privacy: !privacy })}>
               <Icon name="eye" /> Initials only

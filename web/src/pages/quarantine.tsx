@@ -246,7 +246,7 @@ function Item({ detail, onChanged }: { detail: QuarantineDetail; onChanged: () =
         </p>
       )}
       <h3>The bytes that arrived</h3>
-      <HexView hex={detail.hex} explained={detail.explained} fault={item.reason === "unassigned" || item.reason === "unknown-device" ? null : item.offset} />
+      <HexView hex={detail.hex} explained={detail.explained} fault={item.reason === "undecodable" || item.offset > 0 ? item.offset : null} />
       {open === "assign" && <AssignDialog device={item.device} suggestedStart={hourBefore(item.received_at)} onClose={() => setOpen(null)} onDone={onChanged} />}
       {open === "discard" && <DiscardDialog item={item} onClose={() => setOpen(null)} onDone={onChanged} />}
     </>

@@ -119,7 +119,7 @@ function draw(element: HTMLElement, props: Omit<ChartProps, "onPick">, mine: Tre
     width: Math.max(120, element.clientWidth),
     height: HEIGHT_PX,
     legend: { show: false },
-    padding: [6, 8, 0, 0],
+    padding: [6, 22, 0, 0],
     cursor: { sync: { key: syncKey, setSeries: false }, drag: { x: false, y: false }, points: { show: false }, y: false },
     scales: { x: { time: true, range: () => [Date.parse(trend.from) / 1_000, Date.parse(trend.to) / 1_000] }, y: { range: (_, min, max) => yRange(min, max) } },
     series,

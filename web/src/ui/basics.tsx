@@ -3,6 +3,7 @@
 import { type ReactNode, useEffect, useId, useRef } from "react";
 
 import { explain } from "../api/client.ts";
+import { useLinkLost } from "../live/context.tsx";
 import { Icon } from "./icons.tsx";
 
 /** The page's heading. Takes the focus on arrival, so that a screen reader says where one is. */
@@ -63,6 +64,8 @@ interface DialogProps {
 export function Dialog({ title, onClose, children, drawer = false, wide = false }: DialogProps) {
   const dialog = useRef<HTMLDialogElement>(null);
   const id = useId();
+  // The page's own banner stands behind a modal dialog.
+  const lost = useLinkLost();
   useEffect(() => {
     const element = dialog.current;
     const before = document.activeElement;
@@ -93,6 +96,11 @@ export function Dialog({ title, onClose, children, drawer = false, wide = false 
             <Icon name="close" />
           </button>
         </header>
+        {lost && (
+          <p className="message message-bad" role="alert">
+            <strong>Link lost:</strong> nothing shown here is current.
+          </p>
+        )}
         {children}
       </div>
     </dialog>
