@@ -1,10 +1,11 @@
 //! How the app is built: plain files with hashed names under /assets, nothing inlined, so that a strict CSP holds.
 
 import react from "@vitejs/plugin-react";
+import { loadEnv } from "vite";
 import { defineConfig } from "vitest/config";
 
 /** Where `npm run dev` finds the API: a running server, or `dev/mock.mjs`. */
-const API = process.env["AUSCULT_API"] ?? "http://127.0.0.1:8787";
+const API = loadEnv("", ".", "AUSCULT_")["AUSCULT_API"] ?? "http://127.0.0.1:8787";
 
 export default defineConfig({
   plugins: [react()],
