@@ -47,12 +47,23 @@ pub(super) fn open_file(path: &Path) -> Result<Connection, OpenError> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let failed = |error| open_failure(path, "opening the file", error);
+    make_private(path);
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(PREPARED_LIMIT);
     connection.pragma_update(None, "page_size", PAGE_BYTES).map_err(failed)?;
     connection.pragma_update(None, "foreign_keys", "OFF").map_err(failed)?;
     Ok(connection)
+}
+
+/// Makes a new file that only its owner may read; the library gives the same mode to the log beside it. The directory
+/// may have been made by somebody else, with another mode. Where it fails, opening fails and says why.
+fn make_private(path: &Path) {
+    let mut options = std::fs::File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    drop(options.open(path));
 }
 
 /// The library takes a file cut to almost nothing for a new database: refuses one that must hold something.

@@ -438,3 +438,20 @@ fn readers_and_a_fold_beside_commits_never_see_a_gap() {
         stop.store(true, Ordering::Release);
     });
 }
+
+#[cfg(unix)]
+#[test]
+fn files_are_readable_by_their_owner_alone_even_in_an_open_directory() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let store = try_open(directory.path()).unwrap();
+    store.append(&[], at(1_000)).unwrap();
+    for entry in std::fs::read_dir(directory.path()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name() != "lock" {
+            let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{:?}", entry.file_name());
+        }
+    }
+}
