@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clinical_model::measure::BATTERY_LEVEL;
 use clinical_model::{
-    Alert, AlertId, AlertState, Committed, Delivery, DeviceId, Fact, Frame, PatientId, Reading, SeriesKey,
-    Subject, Timestamp,
+    Alert, AlertId, AlertState, Committed, Delivery, DeviceId, Fact, Findings, Frame, PatientId, Reading,
+    SeriesKey, Subject, Timestamp,
 };
 use store::{Actor, AuditAction, AuditOutcome, AuditRecord, Store, TransactError, Transaction};
 
@@ -155,6 +155,8 @@ impl After {
                     *kept = reading;
                 }
             }
+            // A strip from a buffer is in the chart; drawn on a live screen, it would be taken for the heart of now.
+            Fact::Waveform(waveform) if waveform.findings.contains(Findings::LATE) => {}
             Fact::Waveform(waveform) => {
                 if let Some(patient) = waveform.series.subject.patient()
                     && self.live.is_watched(patient)

@@ -362,3 +362,23 @@ async fn a_component_that_the_newest_panel_lacks_is_not_shown_from_an_earlier_on
     assert_eq!(latest(&site), expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     site.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_strip_is_charted_and_never_drawn_as_live() {
+    let directory = tempfile::tempdir().unwrap();
+    let site = open(directory.path(), SetClock::new());
+    furnish(&site);
+    let mut strips = site.live().waveforms(PATIENT);
+    for (ago_s, count) in [(600, 1), (2, 2)] {
+        let at = Timestamp::from_seconds(START_S - ago_s);
+        let body = format!(
+            r#"{{"waveform":"ecg_ii","time":"{at}","rate":250,"gain":0.005,"samples":[{count},{count}]}}"#
+        );
+        let receipt = send(&site, MONITOR, FrameKind::Envelope, body.as_bytes()).await;
+        assert!(matches!(receipt.entries[0], EntryOutcome::Committed { .. }), "{receipt:?}");
+    }
+    let shown =
+        tokio::time::timeout(std::time::Duration::from_secs(20), strips.recv()).await.unwrap().unwrap();
+    assert_eq!(shown.samples, [2, 2], "the first that is shown is the one of now");
+    site.stop();
+}
