@@ -128,13 +128,13 @@ function Items({ items }: { items: QuarantineItem[] }) {
                 <Link to={`/quarantine/${item.id}`}>{reasonOf(item.reason).title}</Link>
               </th>
               <td data-label="What">{withReadableTimes(item.what)}</td>
-              <td data-label="Device">
+              <td className="nowrap" data-label="Device">
                 <Link to={`/devices/${item.device.id}`}>{item.device.name}</Link>
               </td>
-              <td data-label="Received">
+              <td className="nowrap" data-label="Received">
                 {instantText(item.received_at)} <span className="age">{agoText(ageSeconds(item.received_at, now))}</span>
               </td>
-              <td data-label="Kind">
+              <td className="nowrap" data-label="Kind">
                 <span className="mono">{item.kind}</span> <span className="age">{item.size_bytes} bytes</span>
               </td>
               <td data-label="State">{item.state}</td>
