@@ -140,41 +140,35 @@ impl<'de> Deserialize<'de> for Measure {
 impl Measure {
     /// Every row, in the order of the table.
     pub fn all() -> impl Iterator<Item = Measure> {
-        TABLE.iter().copied()
+        TABLE.iter().map(|measure| **measure)
     }
 
     /// By its number in storage.
     pub fn by_number(number: u16) -> Option<Measure> {
-        TABLE.iter().copied().find(|row| row.number == number)
+        Measure::all().find(|row| row.number == number)
     }
 
     /// By its name.
     pub fn by_name(name: &str) -> Option<Measure> {
-        TABLE.iter().copied().find(|row| row.name == name)
+        Measure::all().find(|row| row.name == name)
     }
 
     /// By its MDC number.
     pub fn by_mdc(code: u32) -> Option<Measure> {
-        TABLE.iter().copied().find(|row| row.mdc == Some(code))
+        Measure::all().find(|row| row.mdc == Some(code))
     }
 
     /// By LOINC: the measure that leads with the code, else the first that also carries it.
     pub fn by_loinc(code: &str) -> Option<Measure> {
-        TABLE
-            .iter()
-            .copied()
+        Measure::all()
             .find(|row| row.loinc == Some(code))
-            .or_else(|| TABLE.iter().copied().find(|row| row.also_loinc.contains(&code)))
+            .or_else(|| Measure::all().find(|row| row.also_loinc.contains(&code)))
     }
 
     /// Every measure that the chart shows under a LOINC code: 8867-4 covers the heart rate of an ECG and
     /// the pulse rates of an oximeter and a cuff.
     pub fn all_by_loinc(code: &str) -> Vec<Measure> {
-        TABLE
-            .iter()
-            .copied()
-            .filter(|row| row.loinc == Some(code) || row.also_loinc.contains(&code))
-            .collect()
+        Measure::all().filter(|row| row.loinc == Some(code) || row.also_loinc.contains(&code)).collect()
     }
 
     /// By `name`, `LOINC`, or `MDC` number written as text, in this order.
@@ -182,7 +176,7 @@ impl Measure {
         Measure::by_name(text)
             .or_else(|| Measure::by_loinc(text))
             .or_else(|| text.parse().ok().and_then(Measure::by_mdc))
-            .or_else(|| TABLE.iter().copied().find(|row| !row.mdc_refid.is_empty() && row.mdc_refid == text))
+            .or_else(|| Measure::all().find(|row| !row.mdc_refid.is_empty() && row.mdc_refid == text))
     }
 
     /// The panel that this is a component of.
@@ -195,7 +189,7 @@ impl Measure {
 
     /// The components of a panel, in the order of the table; empty for anything else.
     pub fn components(self) -> Vec<Measure> {
-        TABLE.iter().copied().filter(|row| row.panel() == Some(self)).collect()
+        Measure::all().filter(|row| row.panel() == Some(self)).collect()
     }
 
     /// Whether values are numbers at instants.
@@ -217,11 +211,7 @@ macro_rules! measures {
             category: Category::$category, possible: $possible, usual: $usual, max_change_per_min: $change,
         }); )*
 
-        static TABLE: &[Measure] = &[ $( Measure(&MeasureRow {
-            number: $number, name: $name, display: $display, short: $short, loinc: $loinc, also_loinc: $also,
-            mdc: $mdc, mdc_refid: $refid, unit: $unit, unit_display: $unit_display, kind: $kind,
-            category: Category::$category, possible: $possible, usual: $usual, max_change_per_min: $change,
-        }), )* ];
+        static TABLE: &[&Measure] = &[ $(&$konst),* ];
     };
 }
 

@@ -109,7 +109,7 @@ impl Reading {
         value: Value,
         findings: Findings,
     ) -> Self {
-        Reading { series, measured_at, received_at, sequence, value, findings }
+        Reading::validated(series, measured_at, received_at, sequence, value, findings)
     }
 
     /// Which curve it belongs to.

@@ -15,9 +15,9 @@
 //! | [`pki`], [`tls`] | Which device or program is at the other end of the wire? |
 //! | [`audit`] | What is committed to the log without showing it? |
 
-pub mod digest;
 pub mod audit;
 pub mod blind;
+pub mod digest;
 pub mod envelope;
 pub mod identity;
 pub mod keyring;

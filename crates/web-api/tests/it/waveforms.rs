@@ -208,8 +208,7 @@ async fn nonsense_closes_and_the_end_of_the_session_closes() {
     let clinic = Clinic::furnished();
     let served = served(&clinic).await;
     let cookie = clinic.sign_in("nurse").await;
-    let many =
-        format!(r#"{{"subscribe":[{}]}}"#, vec![r#"{"patient_id":"x","measure":"ecg_ii"}"#; 3].join(","));
+    let many = format!(r#"{{"subscribe":[{}]}}"#, [r#"{"patient_id":"x","measure":"ecg_ii"}"#; 3].join(","));
     for nonsense in ["{}", "[", "\u{0}", &many] {
         let mut socket = Socket::open(served.address, &cookie).await;
         socket.say(nonsense).await;
