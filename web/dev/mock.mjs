@@ -224,7 +224,7 @@ function route(method, url, body, session, req) {
     if (!t) return fail(404, "not-found", "No such patient", "The patient does not exist, or is not open to you.");
     log("read", t.patient, "patient", null);
     const s = (measure, short, display, unit_display, kind) => ({ measure, short, display, unit_display, kind, device_id: t.d.id });
-    return { body: { patient: PATIENT(t.patient), place: t.place, ward: t.place.ward_id === ward.id ? ward : ward2, latest: [...t.vitals.values()], series: [...[...t.vitals.values()].map((v) => s(v.measure, v.short, v.display, v.unit_display, v.components.length ? "panel" : "scalar")), s("ecg_ii", "II", "ECG lead II", "mV", "waveform"), s("plethysmogram", "Pleth", "Plethysmogram", "", "waveform")], devices: [pub(t.d)], alerts: t.alerts.filter((a) => a.state !== "resolved"), limits: limitsOf(t.patient.id), position: position(), server_time: now() } };
+    return { body: { patient: PATIENT(t.patient), place: t.place, ward: t.place.ward_id === ward.id ? ward : ward2, latest: [...t.vitals.values()], series: [...[...t.vitals.values()].map((v) => s(v.measure, v.short, v.display, v.unit_display, v.components.length ? "panel" : "scalar")), s("ecg_ii", "II", "ECG lead II", "mV", "waveform"), s("plethysmogram", "Pleth", "Plethysmogram", "", "waveform")], devices: [pub(t.d)], alerts: t.alerts.filter((a) => a.state !== "resolved"), limits: limitsOf(t.patient.id), events: [], position: position(), server_time: now() } };
   }
   if (is("GET", "/patients/[^/]+/trend")) {
     const t = tileOf(seg[1]), from = Date.parse(q.get("from")), to = Date.parse(q.get("to")), buckets = Number(q.get("buckets")), bucket = Math.max(1000, Math.ceil((to - from) / buckets));

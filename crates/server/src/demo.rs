@@ -85,6 +85,8 @@ pub fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
     let (mut throw_away, kek) = ThrowAway::make("Demonstration", arguments.keep.as_deref())?;
     let (port, note) = free_port(arguments.port);
     throw_away.config.web.listen.set_port(port);
+    // Invented patients: a board that somebody shows to others may stay open.
+    throw_away.config.web.idle_timeout_min = throw_away.config.web.session_limit_min;
     let result = serve::block_on(async {
         let flavour = Flavour { demo: true, password_cost: PasswordCost::OWASP_MINIMUM };
         let running = Running::start(&throw_away.config, kek, flavour).await?;

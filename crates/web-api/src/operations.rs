@@ -22,6 +22,9 @@ use crate::{app, json, live};
 /// Header that a page of another site cannot send without asking first.
 pub const FORGERY_HEADER: &str = "x-auscult";
 
+/// Header by which a page says that nobody has touched it for a while: what it asks by itself keeps no session alive.
+pub const UNATTENDED_HEADER: &str = "x-auscult-unattended";
+
 /// One operation.
 pub struct Operation {
     /// HTTP method.
@@ -139,7 +142,8 @@ async fn pass_gate(State(gate): State<Gate>, mut request: Request, next: Next) -
     if gate.permission == Permission::Open {
         return next.run(request).await;
     }
-    let (access, current) = match signed_in(&gate.web, request.headers(), true) {
+    let attended = !request.headers().contains_key(UNATTENDED_HEADER);
+    let (access, current) = match signed_in(&gate.web, request.headers(), attended) {
         Ok(signed_in) => signed_in,
         Err(problem) => return problem.into_response(),
     };

@@ -156,6 +156,17 @@ export interface SeriesInfo {
   device_id: string;
 }
 
+/** Something that happened: a dose, an alarm of a device, messages that did not arrive. */
+export interface ChartEvent {
+  measure: string;
+  display: string;
+  at: string;
+  amount: string | null;
+  unit: string | null;
+  text: string | null;
+  device_id: string;
+}
+
 export interface PatientChart {
   patient: PatientLine;
   place: Place | null;
@@ -165,6 +176,7 @@ export interface PatientChart {
   devices: DeviceState[];
   alerts: Alert[];
   limits: Limit[];
+  events: ChartEvent[];
   position: string;
   server_time: string;
 }

@@ -8,6 +8,7 @@ import { ageSeconds, agoText } from "../format/time.ts";
 import { applyToChart } from "../live/apply.ts";
 import { useFollowed, useLinkLost, useNow } from "../live/context.tsx";
 import { PatientBanner } from "../patient/banner.tsx";
+import { Events } from "../patient/events.tsx";
 import { LatestVitals } from "../patient/latest.tsx";
 import { Limits } from "../patient/limits.tsx";
 import { Waveforms } from "../patient/paper.tsx";
@@ -60,6 +61,7 @@ function Chart({ chart, refetch }: { chart: PatientChart; refetch: () => void })
             ))}
           </section>
           <Limits chart={chart} mayEdit={mayActOnAlerts(role)} onChanged={refetch} />
+          <Events chart={chart} />
           <section className="card" aria-labelledby="devices">
             <h2 id="devices">Devices</h2>
             {chart.devices.length === 0 && <p className="muted">No device is assigned.</p>}

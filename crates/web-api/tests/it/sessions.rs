@@ -49,6 +49,23 @@ async fn a_session_begins_with_the_right_password_and_ends_by_sign_out_and_idlen
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_unattended_page_asks_keeps_no_session_alive() {
+    let clinic = Clinic::furnished();
+    let cookie = clinic.sign_in("nurse").await;
+    let mut status = StatusCode::OK;
+    for _ in 0..4 {
+        clinic.clock.advance(5 * 60);
+        let request = axum::http::Request::get("/api/v1/wards")
+            .header(header::COOKIE, &cookie)
+            .header("x-auscult-unattended", "1")
+            .body(axum::body::Body::empty())
+            .unwrap();
+        status = clinic.send(request).await.status;
+    }
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn guessing_is_slowed_down_even_for_the_right_password_and_for_names_nobody_has() {
     for name in ["nurse", "nobody"] {
         let clinic = Clinic::furnished();

@@ -111,7 +111,7 @@ async fn served(clinic: &Clinic) -> Served {
 }
 
 fn block(start_ms: i64, samples: usize) -> String {
-    let at = Timestamp::from_millis(START_S * 1_000 - 200_000 + start_ms);
+    let at = Timestamp::from_millis(START_S * 1_000 - 100_000 + start_ms);
     let bytes = STANDARD.encode(vec![1u8; samples * 2]);
     format!(
         r#"{{"waveform":"ecg_ii","time":"{at}","rate":1000,"unit":"mV","gain":0.005,"offset":0,"samples_base64":"{bytes}"}}"#
@@ -196,7 +196,7 @@ async fn a_slow_reader_loses_blocks_is_told_so_and_costs_the_others_nothing() {
         let (flags, start_us) = slow.block().await;
         seen += 1;
         told |= flags == 1;
-        if start_us == Timestamp::from_millis(START_S * 1_000 - 200_000 + (BLOCKS - 1) * 200).as_micros() {
+        if start_us == Timestamp::from_millis(START_S * 1_000 - 100_000 + (BLOCKS - 1) * 200).as_micros() {
             break;
         }
     }
