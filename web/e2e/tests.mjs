@@ -213,6 +213,18 @@ async function tabTo(page, fits, argument) {
   assert.fail(`80 presses of Tab did not lead to ${fits}`);
 }
 
+tests["a patient is found from anywhere with the keyboard alone"] = async ({ demo, open }) => {
+  const page = await open();
+  await openedWard(page, demo);
+  const { id, record_number: record } = await somebody(page);
+  await page.keyboard.press("/");
+  await page.waitForSelector("dialog [role=combobox]:focus");
+  await page.keyboard.type(record);
+  await page.waitForSelector(`dialog [role=option]:has-text("${record}")`);
+  await page.keyboard.press("Enter");
+  await page.waitForURL(`**/patients/${id}`);
+};
+
 tests["the identity banner says who and what is not recorded"] = async ({ demo, open }) => {
   const page = await open();
   await openedWard(page, demo);

@@ -1,6 +1,6 @@
 //! Small pieces that every page uses: headings, messages, dialogs, drawers, fields.
 
-import { type ReactNode, useEffect, useId, useRef } from "react";
+import { type ReactNode, useEffect, useId, useLayoutEffect, useRef, useState } from "react";
 
 import { explain } from "../api/client.ts";
 import { useLinkLost } from "../live/context.tsx";
@@ -66,10 +66,13 @@ export function Dialog({ title, onClose, children, drawer = false, wide = false 
   const id = useId();
   // The page's own banner stands behind a modal dialog.
   const lost = useLinkLost();
-  useEffect(() => {
+  // A field can take the focus only in a dialog that is open: the contents come after the opening, so that `autoFocus` holds.
+  const [opened, setOpened] = useState(false);
+  useLayoutEffect(() => {
     const element = dialog.current;
     const before = document.activeElement;
     element?.showModal();
+    setOpened(true);
     return () => {
       element?.close();
       if (before instanceof HTMLElement && before.isConnected) before.focus();
@@ -101,7 +104,7 @@ export function Dialog({ title, onClose, children, drawer = false, wide = false 
             <strong>Link lost:</strong> nothing shown here is current.
           </p>
         )}
-        {children}
+        {opened && children}
       </div>
     </dialog>
   );
