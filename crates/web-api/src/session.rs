@@ -129,12 +129,17 @@ fn end(session: Option<Session>) {
 }
 
 fn token_of(headers: &HeaderMap) -> Option<TokenSecret> {
-    let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-    cookies
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(name, _)| *name == COOKIE || *name == SECURE_COOKIE)
-        .and_then(|(_, token)| TokenSecret::parse(token).ok())
+    let named = |wanted: &str| {
+        let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+        cookies
+            .flat_map(|line| line.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='))
+            .find(|(name, _)| *name == wanted)
+            .map(|(_, token)| token.to_owned())
+    };
+    // The one that browsers bind to the host goes first: a neighbour can plant the other.
+    let token = named(SECURE_COOKIE).or_else(|| named(COOKIE))?;
+    TokenSecret::parse(&token).ok()
 }
 
 /// The cookie that carries a token.
@@ -217,9 +222,14 @@ impl SignInGuard {
         }
     }
 
-    /// A right password clears the name.
-    pub(crate) fn succeeded(&self, name: &str) {
-        self.lock().remove(&name_key(name));
+    /// A right password clears the name, and takes back what this attempt counted against its address: a change of
+    /// shift behind one address is no attack.
+    pub(crate) fn succeeded(&self, name: &str, address: Option<IpAddr>) {
+        let mut failures = self.lock();
+        failures.remove(&name_key(name));
+        if let Some(failed) = address.and_then(|address| failures.get_mut(&address_key(address))) {
+            failed.count = failed.count.saturating_sub(1);
+        }
     }
 }
 
@@ -268,6 +278,28 @@ mod tests {
     }
 
     #[test]
+    fn a_change_of_shift_behind_one_address_locks_nobody_out() {
+        let guard = SignInGuard::default();
+        let address: IpAddr = "10.0.0.1".parse().unwrap();
+        for number in 0..200 {
+            let name = format!("nurse {number}");
+            assert_eq!(guard.wait_s(&name, Some(address), at(0)), None, "{name}");
+            guard.failed(&name, Some(address), at(0));
+            guard.succeeded(&name, Some(address));
+        }
+    }
+
+    #[test]
+    fn a_planted_cookie_does_not_take_the_place_of_the_one_bound_to_the_host() {
+        let (planted, bound) = (TokenSecret::generate(), TokenSecret::generate());
+        let mut headers = HeaderMap::new();
+        let line =
+            format!("{COOKIE}={}; {SECURE_COOKIE}={}", planted.to_text().expose(), bound.to_text().expose());
+        headers.insert(header::COOKIE, line.parse().unwrap());
+        assert!(token_of(&headers).is_some_and(|token| token.hash() == bound.hash()));
+    }
+
+    #[test]
     fn guessing_is_slowed_down_by_name_and_by_address() {
         let guard = SignInGuard::default();
         let address: IpAddr = "127.0.0.1".parse().unwrap();
@@ -286,7 +318,7 @@ mod tests {
             guard.failed(&format!("name {number}"), Some(address), at(0));
         }
         assert!(guard.wait_s("physician", Some(address), at(0)).is_some());
-        guard.succeeded("nurse");
+        guard.succeeded("nurse", None);
         assert_eq!(guard.wait_s("nurse", None, at(0)), None);
         guard.failed("x", None, at(2_000));
         assert_eq!(guard.lock().len(), 1, "old failures are forgotten");

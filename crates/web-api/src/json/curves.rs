@@ -206,6 +206,8 @@ pub(crate) struct WaveformQuery {
 #[derive(Serialize)]
 pub(crate) struct Segment {
     start_ms: f64,
+    rate: f64,
+    device_id: String,
     gain: f64,
     offset: f64,
     samples_base64: String,
@@ -256,6 +258,8 @@ fn segment(block: &clinical_model::Waveform, from: Timestamp, to: Timestamp) -> 
     let bytes: Vec<u8> = block.samples[first..=last].iter().flat_map(|sample| sample.to_le_bytes()).collect();
     Some(Segment {
         start_ms: block.start.plus_micros(block.offset_micros(first)).as_micros() as f64 / 1_000.0,
+        rate: f64::from(block.rate_numerator) / f64::from(block.rate_denominator),
+        device_id: block.series.device.to_string(),
         gain: block.gain.to_f64(),
         offset: block.offset.to_f64(),
         samples_base64: STANDARD.encode(bytes),

@@ -8,8 +8,8 @@ use axum::extract::{Path, State};
 use clinical_model::quarantine::QuarantineState;
 use clinical_model::{DeviceId, QuarantineId, QuarantineItem, QuarantineReason, Timestamp, UserId};
 use pipeline::audited::Act;
-use pipeline::desk::Rerun;
-use pipeline::intake::{EntryOutcome, QUARANTINE_LIMIT_ITEMS};
+use pipeline::desk::{DeskError, Rerun};
+use pipeline::intake::{EntryOutcome, IntakeError, QUARANTINE_LIMIT_ITEMS};
 use serde::{Deserialize, Serialize};
 use store::AuditAction;
 
@@ -36,6 +36,16 @@ pub(crate) struct ItemView {
     offset: usize,
     size_bytes: usize,
     state: &'static str,
+}
+
+/// Whether an item is theirs: its bytes may be readings of the patient that the device was assigned to. What belongs to
+/// nobody yet is everybody's to mend.
+fn theirs(web: &Web, access: &Access, item: &QuarantineItem) -> bool {
+    let registry = web.site.registry();
+    match registry.subject_at(item.device, item.received_at).and_then(|subject| subject.patient()) {
+        Some(patient) => access.may_see_id(registry, patient),
+        None => true,
+    }
 }
 
 fn item_view(web: &Web, item: &QuarantineItem) -> ItemView {
@@ -91,7 +101,8 @@ pub(crate) async fn list(
         let items = web.site.read(act, |chart| chart.quarantine(waiting_only, limit))?;
         let count = web.site.store().quarantine_count();
         let count = Count { items: count.items, bytes: count.bytes, limit_items: QUARANTINE_LIMIT_ITEMS };
-        Ok(Json(Items { items: items.iter().map(|item| item_view(web, item)).collect(), count }))
+        let items = items.iter().filter(|item| theirs(web, &access, item));
+        Ok(Json(Items { items: items.map(|item| item_view(web, item)).collect(), count }))
     })
     .await?
 }
@@ -112,6 +123,7 @@ pub(crate) async fn show(
     let act = Act::new(access.actor(), AuditAction::Read, "Quarantine").detail(id.to_string());
     web.blocking(move |web| {
         let item = web.site.read(act, |chart| chart.quarantined(id))?;
+        let item = item.filter(|item| theirs(web, &access, item));
         let item = item.ok_or_else(|| Problem::not_found("quarantined item"))?;
         Ok(Json(ItemPage {
             item: item_view(web, &item),
@@ -129,6 +141,20 @@ pub(crate) struct RerunAnswer {
     observation_ids: Vec<String>,
 }
 
+/// Refuses an item that is not theirs as if it were not there.
+async fn check_theirs(web: &Arc<Web>, access: &Access, id: QuarantineId) -> Result<(), Problem> {
+    let access = access.clone();
+    let act = Act::new(access.actor(), AuditAction::Read, "Quarantine").detail(id.to_string());
+    web.blocking(move |web| {
+        let item = web.site.read(act, |chart| chart.quarantined(id))?;
+        match item {
+            Some(item) if theirs(web, &access, &item) => Ok(()),
+            _ => Err(Problem::not_found("quarantined item")),
+        }
+    })
+    .await?
+}
+
 fn user_of(access: &Access) -> Result<UserId, Problem> {
     access.user().ok_or_else(|| Problem::not_found("quarantined item"))
 }
@@ -140,6 +166,7 @@ pub(crate) async fn rerun(
 ) -> Answer<RerunAnswer> {
     let id: QuarantineId = id_of(&id, "quarantined item")?;
     let by = user_of(&access)?;
+    check_theirs(&web, &access, id).await?;
     match web.site.rerun(by, id).await? {
         Rerun::StillQuarantined { what } => {
             Ok(Json(RerunAnswer { outcome: "quarantined", what, observation_ids: Vec::new() }))
@@ -165,6 +192,7 @@ pub(crate) async fn rerun(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Many {
     device_id: Option<DeviceId>,
     reason: Option<QuarantineReason>,
@@ -187,16 +215,20 @@ pub(crate) async fn rerun_many(
         web.blocking(move |web| web.site.read(act, |chart| chart.quarantine(true, RERUN_LIMIT))).await??;
     let mut answer = ManyAnswer { released: 0, still_waiting: 0 };
     let wanted = waiting.into_iter().filter(|item| {
-        many.device_id.is_none_or(|device| item.device == device)
+        theirs(&web, &access, item)
+            && many.device_id.is_none_or(|device| item.device == device)
             && many.reason.is_none_or(|reason| item.reason == reason)
     });
     // Oldest first, so that what follows sees its neighbours in order.
     for item in wanted.collect::<Vec<_>>().into_iter().rev() {
         match web.site.rerun(by, item.id).await {
             Ok(Rerun::Committed(_)) => answer.released += 1,
-            Ok(Rerun::StillQuarantined { .. }) | Err(pipeline::desk::DeskError::DealtWith) => {
-                answer.still_waiting += 1
-            }
+            // What cannot be run now (a retired device) must not keep the others waiting.
+            Ok(Rerun::StillQuarantined { .. })
+            | Err(
+                DeskError::DealtWith
+                | DeskError::Intake(IntakeError::Retired { .. } | IntakeError::UnknownDevice { .. }),
+            ) => answer.still_waiting += 1,
             Err(error) => return Err(error.into()),
         }
     }
@@ -220,6 +252,7 @@ pub(crate) async fn discard(
     if reason.is_empty() || reason.chars().count() > 500 {
         return Err(Problem::bad_request("say why, in 1 to 500 characters"));
     }
+    check_theirs(&web, &access, id).await?;
     web.blocking(move |web| {
         let item = web.site.discard(by, id, &reason)?;
         Ok(Json(item_view(web, &item)))

@@ -7,8 +7,10 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::http::{HeaderMap, header};
 use axum::response::Response;
-use clinical_model::{Measure, MeasureKind, PatientId, Timestamp, Waveform};
+use clinical_model::validation::CLOCK_AHEAD_REMARKED;
+use clinical_model::{DeviceId, Measure, MeasureKind, PatientId, Timestamp, Waveform};
 use pipeline::audited::Act;
 use serde::{Deserialize, Serialize};
 use store::{AuditAction, AuditOutcome};
@@ -17,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::access::Access;
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::session::Current;
 use crate::state::Web;
 
@@ -33,6 +35,8 @@ const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(20);
 const SESSION_CHECK_EVERY: Duration = Duration::from_secs(5);
 /// Blocks further apart than this are a gap, in microseconds: the jitter of a device's clock.
 const GAP_MICROS: i64 = 20_000;
+/// A channel goes over to another device of the same measure when its own has sent nothing for so long.
+const TAKE_OVER_AFTER: Duration = Duration::from_secs(5);
 /// Flag of a block before which samples are missing.
 const FLAG_GAP: u8 = 1;
 
@@ -72,17 +76,33 @@ pub(crate) async fn upgrade(
     State(web): State<Arc<Web>>,
     Extension(access): Extension<Access>,
     Extension(current): Extension<Current>,
+    headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Problem> {
+    if !same_origin(&headers) {
+        return Err(Problem::new(Code::Forbidden, "a page of another origin may not listen here"));
+    }
     Ok(upgrade.max_message_size(CLIENT_MESSAGE_LIMIT_BYTES).on_upgrade(move |socket| {
         Connection { web, access, current, channels: HashMap::new(), last: 0 }.run(socket)
     }))
+}
+
+/// Whether the page that opens the stream is ours. A strict same-site cookie does not keep out a page of another port of
+/// the same host, and the rule that a page reads only its own origin does not hold for WebSockets. What is no browser
+/// sends no origin.
+fn same_origin(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let asked = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, rest)| rest);
+    asked.is_some() && asked == host
 }
 
 struct Channel {
     number: u32,
     gain_offset: Option<(f64, f64)>,
     expected: Option<Timestamp>,
+    /// Whose blocks it draws, and when the last of them arrived: two devices are never one curve.
+    drawn: Option<(DeviceId, Timestamp)>,
     lost: bool,
 }
 
@@ -164,7 +184,7 @@ impl Connection {
         for one in wanted {
             let kept = self.channels.remove(&one).unwrap_or_else(|| {
                 self.last += 1;
-                Channel { number: self.last, gain_offset: None, expected: None, lost: false }
+                Channel { number: self.last, gain_offset: None, expected: None, drawn: None, lost: false }
             });
             channels.insert(one, kept);
         }
@@ -226,6 +246,25 @@ impl Connection {
         let Some(patient_id) = block.series.subject.patient() else { return Vec::new() };
         let wanted = Wanted { patient_id, measure: block.series.measure };
         let Some(channel) = self.channels.get_mut(&wanted) else { return Vec::new() };
+        let device = block.series.device;
+        if let Some((drawn, last)) = channel.drawn
+            && drawn != device
+        {
+            if block.received_at.duration_since(last) < TAKE_OVER_AFTER {
+                return Vec::new();
+            }
+            channel.lost = true;
+            channel.expected = None;
+        }
+        channel.drawn = Some((device, block.received_at));
+        // A block of a clock that ran ahead must not keep those that follow from being drawn.
+        let ahead = block.received_at.plus(CLOCK_AHEAD_REMARKED);
+        if block.start <= ahead
+            && channel.expected.is_some_and(|expected| ahead.plus(TAKE_OVER_AFTER) < expected)
+        {
+            channel.lost = true;
+            channel.expected = None;
+        }
         let apart = channel.expected.map_or(0, |expected| block.start.micros_since(expected));
         if apart < -GAP_MICROS {
             // Late or repeated: the sweep has passed it.

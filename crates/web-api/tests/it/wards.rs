@@ -150,3 +150,32 @@ async fn a_person_registers_assigns_mends_and_runs_again() {
     let again = clinic.call(axum::http::Method::PUT, &id_path, Some(&cookie), Some(clock)).await;
     assert_eq!(again.body["code"], "changed-by-somebody-else");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quarantined_readings_of_another_wards_patient_are_not_theirs() {
+    let clinic = Clinic::furnished();
+    let receipt = clinic.ingest(monitor(1), r#"{"measure":"heart_rate","value":999}"#).await;
+    let pipeline::EntryOutcome::Quarantined { id, .. } = receipt.entries[0] else { panic!("{receipt:?}") };
+    let (ours, other) = (clinic.sign_in("nurse").await, clinic.sign_in("nurse 2").await);
+    let listed = |answer: &crate::clinic::Answer| answer.body["items"].as_array().unwrap().len();
+    assert_eq!(listed(&clinic.get("/api/v1/quarantine", &ours).await), 1);
+    assert_eq!(listed(&clinic.get("/api/v1/quarantine", &other).await), 0);
+    let page = format!("/api/v1/quarantine/{id}");
+    assert_eq!(clinic.get(&page, &ours).await.status, StatusCode::OK);
+    assert_eq!(clinic.get(&page, &other).await.status, StatusCode::NOT_FOUND);
+    for (act, body) in [("rerun", json!({})), ("discard", json!({"reason": "not mine"}))] {
+        let refused = clinic.post(&format!("{page}/{act}"), &other, body).await;
+        assert_eq!(refused.status, StatusCode::NOT_FOUND, "{act}");
+    }
+    let many = clinic.post("/api/v1/quarantine/rerun", &other, json!({})).await;
+    assert_eq!((&many.body["released"], &many.body["still_waiting"]), (&json!(0), &json!(0)));
+    let typo = clinic.post("/api/v1/quarantine/rerun", &ours, json!({"device": "x"})).await;
+    assert_eq!(typo.status, StatusCode::BAD_REQUEST, "a filter that is not known is no wish for all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_beyond_all_bounds_is_wrong_and_no_fault_of_the_server() {
+    let clinic = Clinic::furnished();
+    let body = json!({"name": "nurse", "password": "x".repeat(5_000)});
+    assert_eq!(clinic.post("/api/v1/sign-in", "", body).await.status, StatusCode::UNAUTHORIZED);
+}

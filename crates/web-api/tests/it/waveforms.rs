@@ -28,19 +28,24 @@ enum Message {
 
 impl Socket {
     async fn open(address: std::net::SocketAddr, cookie: &str) -> Socket {
+        let (socket, head) = Self::ask(address, cookie, &format!("http://{address}")).await;
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        socket
+    }
+
+    async fn ask(address: std::net::SocketAddr, cookie: &str, origin: &str) -> (Socket, String) {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!(
             "GET /api/v1/live/waveforms HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nCookie: {cookie}\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nCookie: {cookie}\r\n\
+             Origin: {origin}\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(stream.read_u8().await.unwrap());
         }
-        let head = String::from_utf8(head).unwrap();
-        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-        Socket { stream }
+        (Socket { stream }, String::from_utf8(head).unwrap())
     }
 
     /// Clients mask; a mask of zeros leaves the text as it is.
@@ -219,4 +224,49 @@ async fn nonsense_closes_and_the_end_of_the_session_closes() {
     assert!(matches!(socket.next().await, Message::Text(_)));
     clinic.post("/api/v1/sign-out", &cookie, serde_json::json!({})).await;
     assert!(matches!(socket.next().await, Message::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_origin_may_not_listen() {
+    let clinic = Clinic::furnished();
+    let served = served(&clinic).await;
+    let cookie = clinic.sign_in("nurse").await;
+    for origin in ["http://evil.example", "http://127.0.0.1:1", "null"] {
+        let (_, head) = Socket::ask(served.address, &cookie, origin).await;
+        assert!(head.starts_with("HTTP/1.1 403"), "{origin}: {head}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_devices_are_never_one_curve_and_a_clock_that_ran_ahead_does_not_freeze_it() {
+    let clinic = Clinic::furnished();
+    let served = served(&clinic).await;
+    let cookie = clinic.sign_in("nurse").await;
+    let mut device = clinic_model_device(&clinic);
+    device.id = monitor(9);
+    device.serial = "S9".into();
+    clinic.site.add_device(store::Actor::System, device).unwrap();
+    let assignment = clinical_model::Assignment {
+        id: crate::clinic::assigned(9),
+        device: monitor(9),
+        subject: clinical_model::Subject::Patient(patient(1)),
+        interval: clinical_model::Interval::since(Timestamp::from_seconds(START_S - 3_600)),
+    };
+    clinic.site.assign(store::Actor::System, assignment).unwrap();
+    let mut socket = Socket::open(served.address, &cookie).await;
+    socket.say(&subscription()).await;
+    assert!(matches!(socket.next().await, Message::Text(_)));
+    clinic.ingest(monitor(1), &block(0, 100)).await;
+    clinic.ingest(monitor(9), &block(50, 100)).await;
+    clinic.ingest(monitor(1), &block(100, 100)).await;
+    let first = socket.block().await;
+    assert_eq!(socket.block().await, (0, first.1 + 100_000), "the other device is not drawn between them");
+    clinic.ingest(monitor(1), &block(300_000, 100)).await;
+    clinic.ingest(monitor(1), &block(200, 100)).await;
+    assert_eq!(socket.block().await, (1, first.1 + 300_000_000));
+    assert_eq!(socket.block().await, (1, first.1 + 200_000), "set right, and drawn again");
+}
+
+fn clinic_model_device(clinic: &Clinic) -> clinical_model::Device {
+    clinical_model::Device::clone(&clinic.site.registry().device(monitor(1)).unwrap())
 }
