@@ -205,7 +205,8 @@ export interface WaveformHistory {
   /** Samples per second. */
   rate: number;
   unit_display: string;
-  segments: { start_ms: number; gain: number; offset: number; samples_base64: string }[];
+  /** Each with its own rate: blocks of another device, or after a change of its setting, are of another. */
+  segments: { start_ms: number; rate: number; device_id: string; gain: number; offset: number; samples_base64: string }[];
 }
 
 export interface ExplainedField {

@@ -10,6 +10,14 @@ interface VitalsEvent {
   vitals: Vital[];
 }
 
+/** Whether a value claims to be of the future of one that arrived now: the clock of its device ran ahead. */
+const fromTheFuture = (old: Vital, incoming: Vital) => Date.parse(old.measured_at) > Date.parse(incoming.received_at) + AHEAD_MS;
+
+const isLate = (vital: Vital) => vital.findings.some((finding) => finding.name === "late");
+
+/** A device's clock may run so far ahead of the server's without a remark. */
+const AHEAD_MS = 5_000;
+
 /** The latest value of each measure of each device: the newer measurement wins, the same instant is replaced. */
 export function mergeVitals(known: Vital[], incoming: Vital[]): Vital[] {
   let merged = known;
@@ -18,6 +26,7 @@ export function mergeVitals(known: Vital[], incoming: Vital[]): Vital[] {
     const old = merged[at];
     if (old === undefined) merged = [...merged, vital];
     else if (Date.parse(vital.measured_at) >= Date.parse(old.measured_at)) merged = merged.with(at, vital);
+    else if (fromTheFuture(old, vital) && !isLate(vital)) merged = merged.with(at, vital);
   }
   return merged;
 }

@@ -92,6 +92,14 @@ describe("what an event changes", () => {
     expect(mergeVitals([older], [vital("2026-11-22T09:00:01Z", "90", "other")])).toHaveLength(2);
   });
 
+  it("lets a value of now take the place of one that claims to be of the future", () => {
+    const ahead = vital("2026-11-22T09:04:00Z", "44");
+    const live = { ...vital("2026-11-22T09:00:00Z", "120"), received_at: "2026-11-22T09:00:01Z", findings: [] } as Vital;
+    expect(mergeVitals([ahead], [live])).toEqual([live]);
+    const late = { ...live, findings: [{ name: "late", text: "measured well before it was received" }] } as Vital;
+    expect(mergeVitals([ahead], [late])).toEqual([ahead]);
+  });
+
   it("compares instants, not text", () => {
     const known = vital("2026-11-22T09:00:00.500Z", "70");
     expect(mergeVitals([known], [vital("2026-11-22T09:00:00Z", "69")])).toEqual([known]);

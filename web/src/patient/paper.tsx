@@ -265,8 +265,8 @@ interface Frame {
 /** The samples of a row as `(x px, value)`; `null` where the line breaks. */
 export function rowPoints(history: WaveformHistory, from: number, ms: number, width: number): ({ x: number; value: number } | null)[] {
   const points: ({ x: number; value: number } | null)[] = [];
-  const step = 1_000 / history.rate;
   for (const segment of history.segments) {
+    const step = 1_000 / segment.rate;
     const samples = decodeSamples(segment.samples_base64);
     const begin = Math.max(0, Math.ceil((from - segment.start_ms) / step));
     const end = Math.min(samples.length, Math.floor((from + ms - segment.start_ms) / step) + 1);
