@@ -99,11 +99,15 @@ export function query(entries: Record<string, string | number | null | undefined
   return text ? `?${text}` : "";
 }
 
+/** Begins with a capital, ends with a stop. */
+const sentence = (text: string): string => text.charAt(0).toLocaleUpperCase() + text.slice(1).replace(/[^.!?…]$/, "$&.");
+
 /** What to tell a person about a failure. */
 export function explain(error: unknown): string {
   if (error instanceof ApiError) {
     const wait = error.retryAfterS === null ? "" : ` Try again in ${Math.ceil(error.retryAfterS)} s.`;
-    return `${error.title}${error.detail && error.detail !== error.title ? `. ${error.detail}` : ""}${wait}`;
+    const sentences = [error.title, error.detail === error.title ? "" : error.detail].filter(Boolean).map(sentence);
+    return `${sentences.join(" ")}${wait}`;
   }
   return error instanceof Error ? error.message : "Something failed.";
 }

@@ -12,7 +12,7 @@ import { useRole } from "../session.tsx";
 import { AssignDialog } from "../ui/assign.tsx";
 import { Dialog, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { LinkBadge } from "../ui/device-state.tsx";
-import { mayAssignDevices, mayManageDevices } from "../ui/roles.ts";
+import { mayAssignDevices, mayManageDevices, maySeePatients } from "../ui/roles.ts";
 import { TimeField } from "../ui/time-field.tsx";
 
 /** The page is read again this often, in ms: engineers have no live stream, which is for those who see patients. */
@@ -92,6 +92,9 @@ function Detail({ device, reload }: { device: Device; reload: () => void }) {
           <Fact label="In quarantine">
             {device.waiting_in_quarantine > 0 ? <Link to={`/quarantine?device=${device.id}`}>{device.waiting_in_quarantine} waiting</Link> : "Nothing"}
           </Fact>
+          <Fact label="Id, for its certificate and topics">
+            <span className="mono">{device.id}</span>
+          </Fact>
         </dl>
       </section>
       <h2 className="above-table">Assignments</h2>
@@ -113,7 +116,7 @@ function Detail({ device, reload }: { device: Device; reload: () => void }) {
               {assignments.map((one) => (
                 <tr key={one.id}>
                   <th scope="row">
-                    {one.subject.kind === "patient" ? <Link to={`/patients/${one.subject.id}`}>{one.subject.label}</Link> : one.subject.label}
+                    {one.subject.kind === "patient" && maySeePatients(role) ? <Link to={`/patients/${one.subject.id}`}>{one.subject.label}</Link> : one.subject.label}
                   </th>
                   <td data-label="From">{instantText(one.start)}</td>
                   <td data-label="Until">{one.end === null ? "Now (open)" : instantText(one.end)}</td>
@@ -246,7 +249,7 @@ function EditDialog({ device, onClose, onDone }: DialogProps & { device: Device 
           </Field>
         )}
         <Field label="Zone of its clock, minutes east of UTC">
-          <input type="number" required min={-840} max={840} value={form.utc_offset_min} onChange={set("utc_offset_min")} />
+          <input type="number" required min={-720} max={840} value={form.utc_offset_min} onChange={set("utc_offset_min")} />
         </Field>
         <Field label="Longest usual silence, s" hint="Empty for a device that sends only when it is used">
           <input type="number" min={1} value={form.expected_interval_s} onChange={set("expected_interval_s")} />

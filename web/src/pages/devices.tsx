@@ -11,7 +11,7 @@ import { Link, navigate } from "../router.tsx";
 import { useRole } from "../session.tsx";
 import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { LinkBadge } from "../ui/device-state.tsx";
-import { mayManageDevices } from "../ui/roles.ts";
+import { mayManageDevices, maySeePatients } from "../ui/roles.ts";
 
 /** The fleet is read again this often, in ms: engineers have no live stream, which is for those who see patients. */
 const RENEW_MS = 15_000;
@@ -86,6 +86,7 @@ export function DevicesPage() {
 }
 
 function Fleet({ devices, now }: { devices: Device[]; now: number }) {
+  const role = useRole();
   return (
     <div className="table-scroll">
       <table className="stack-table">
@@ -117,14 +118,14 @@ function Fleet({ devices, now }: { devices: Device[]; now: number }) {
               <td data-label="Assigned to">
                 {device.assignment === null ? (
                   <span className="muted">Nobody</span>
-                ) : device.assignment.subject.kind === "patient" ? (
+                ) : device.assignment.subject.kind === "patient" && maySeePatients(role) ? (
                   <Link to={`/patients/${device.assignment.subject.id}`}>{device.assignment.subject.label}</Link>
                 ) : (
                   device.assignment.subject.label
                 )}
               </td>
               <td data-label="Quarantine">
-                {device.waiting_in_quarantine > 0 ? <Link to="/quarantine">{device.waiting_in_quarantine} waiting</Link> : <span className="muted">None</span>}
+                {device.waiting_in_quarantine > 0 ? <Link to={`/quarantine?device=${device.id}`}>{device.waiting_in_quarantine} waiting</Link> : <span className="muted">None</span>}
               </td>
             </tr>
           ))}
@@ -166,16 +167,16 @@ function NewDevice({ onClose }: { onClose: () => void }) {
           <input required value={form.kind} onChange={set("kind")} />
         </Field>
         <Field label="Manufacturer">
-          <input value={form.manufacturer} onChange={set("manufacturer")} />
+          <input required value={form.manufacturer} onChange={set("manufacturer")} />
         </Field>
         <Field label="Model">
-          <input value={form.model} onChange={set("model")} />
+          <input required value={form.model} onChange={set("model")} />
         </Field>
         <Field label="Serial number">
-          <input value={form.serial} onChange={set("serial")} />
+          <input required value={form.serial} onChange={set("serial")} />
         </Field>
         <Field label="Zone of its clock, minutes east of UTC" hint="For devices that send local time">
-          <input type="number" required min={-840} max={840} value={form.utc_offset_min} onChange={set("utc_offset_min")} />
+          <input type="number" required min={-720} max={840} value={form.utc_offset_min} onChange={set("utc_offset_min")} />
         </Field>
         <Field label="Longest usual silence, s" hint="Longer raises an alert; leave empty for a device that sends only when it is used">
           <input type="number" min={1} value={form.expected_interval_s} onChange={set("expected_interval_s")} />

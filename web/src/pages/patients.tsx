@@ -103,6 +103,11 @@ function NewPatient({ onClose }: { onClose: () => void }) {
         <Field label="Born" hint="As 14-Jul-1945; leave empty where it is not known">
           <input autoComplete="off" aria-invalid={badDate} value={form.birth_date} onChange={set("birth_date")} />
         </Field>
+        {badDate && (
+          <p className="bad" role="status">
+            This is no date. Write day, month and year as in 14-Jul-1945.
+          </p>
+        )}
         <Field label="Gender">
           <select value={form.gender} onChange={set("gender")}>
             {(["female", "male", "other", "unknown"] as const).map((gender) => (

@@ -88,7 +88,7 @@ export function Limits({ chart, mayEdit, onChanged }: { chart: PatientChart; may
                 {limitText(limit)} <span className="unit">{known.get(limit.measure)?.unit}</span>
               </strong>
               <span className="muted">
-                {priorityText(limit.priority)}, after {limit.persistence_s} s
+                {priorityText(limit.priority)}, {limit.persistence_s === 0 ? "at once" : `after ${limit.persistence_s} s`}
               </span>
             </li>
           ))}
