@@ -88,7 +88,7 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<ExitCode> {
     serve::block_on(async {
         let publisher = Publisher::connect(options)
             .await
-            .with_context(|| format!("{host}:{port} does not let the device {} in", arguments.device))?;
+            .with_context(|| format!("cannot send to {host}:{port} as the device {}", arguments.device))?;
         let mut line = Progress::new("replaying");
         let total = duration_s(path)?;
         let replayed =
