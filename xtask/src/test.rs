@@ -10,7 +10,7 @@ use crate::workshop::Workshop;
 use crate::{process, supply, tidy, tools, web};
 
 /// In this order: what is quick, and what others need, comes first.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step { name: "tools", about: "node, npm, a C compiler and a browser are here", run: tools },
     Step { name: "format", about: "rustfmt changes nothing", run: format },
     Step { name: "tidy", about: "the house rules that need no compiler", run: tidy },
@@ -19,6 +19,7 @@ const STEPS: [Step; 9] = [
     Step { name: "clippy", about: "no warning anywhere", run: clippy },
     Step { name: "rust", about: "every Rust test", run: rust },
     Step { name: "browser", about: "the real server in a real browser", run: browser },
+    Step { name: "planted", about: "the crash harness finds a planted early acknowledgement", run: planted },
     Step { name: "clients", about: "real clients, and what else needs more than Rust", run: clients },
 ];
 
@@ -108,6 +109,15 @@ fn browser(workshop: &Workshop) -> anyhow::Result<()> {
     e2e.args(["run", "--prefix", "web", "e2e"]);
     e2e.env("AUSCULT_BIN", workshop.auscult("debug")).env("AUSCULT_CHROMIUM", chromium);
     process::run(&mut e2e)?;
+    Ok(())
+}
+
+/// A harness that cannot fail proves nothing: with a bug planted on purpose it must find lost readings.
+fn planted(workshop: &Workshop) -> anyhow::Result<()> {
+    let feature = "server/planted-early-acknowledgement";
+    let arguments =
+        ["test", "--workspace", "--locked", "--features", feature, "--test", "it", "--", "a_planted_early"];
+    process::run(&mut process::cargo(workshop, &arguments))?;
     Ok(())
 }
 
