@@ -59,6 +59,14 @@ pub enum AlertKind {
         /// Percent.
         level: Decimal,
     },
+    /// A device that should be heard all the time sends nothing but late data (its clock is behind, or it sends what it
+    /// stored): a technical alarm, because nothing of it can raise a live one.
+    DataLate {
+        /// When what arrived last was measured, by the device.
+        measured_at: Timestamp,
+        /// When it arrived.
+        received_at: Timestamp,
+    },
     /// A device signalled an alarm of its own.
     DeviceAlarm {
         /// Its text.

@@ -211,6 +211,24 @@ pub enum Fact {
 }
 
 impl Fact {
+    /// What is odd about any shape.
+    pub const fn findings(&self) -> Findings {
+        match self {
+            Fact::Reading(reading) => reading.findings(),
+            Fact::Waveform(waveform) => waveform.findings,
+            Fact::Event(event) => event.findings,
+        }
+    }
+
+    /// The instant of any shape: of a block, that of its first sample.
+    pub const fn at(&self) -> Timestamp {
+        match self {
+            Fact::Reading(reading) => reading.measured_at(),
+            Fact::Waveform(waveform) => waveform.start,
+            Fact::Event(event) => event.at,
+        }
+    }
+
     /// The series of any shape.
     pub fn series(&self) -> SeriesKey {
         match self {

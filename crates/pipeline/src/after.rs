@@ -100,6 +100,13 @@ impl After {
             let ended = alarms.heard(record.frame.device, record.frame.received_at, now);
             adopt(&mut alarms, &mut changed, ended);
             self.heard(&record.frame, now, &record.facts);
+            // What a person ran again from quarantine is old by nature.
+            if record.released.is_empty()
+                && let Some(device) = self.registry.device(record.frame.device)
+            {
+                let alerts = alarms.freshness(&device, record, now);
+                adopt(&mut alarms, &mut changed, alerts);
+            }
             for fact in &record.facts {
                 let fact = group.appended.committed(fact.clone());
                 let alerts = alarms.observe(&fact, &self.registry, now);

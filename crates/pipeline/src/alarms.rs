@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use clinical_analytics::{Limit, ThresholdMonitor, Transition, silence};
 use clinical_model::alert::Side;
-use clinical_model::measure::{BATTERY_LEVEL, DEVICE_ALARM};
+use clinical_model::measure::{BATTERY_LEVEL, DATA_GAP, DEVICE_ALARM};
 use clinical_model::validation::CLOCK_AHEAD_REMARKED;
 use clinical_model::{
     Alert, AlertId, AlertKind, AlertState, Committed, Device, DeviceId, Event, Fact, Findings, Measure,
     Priority, Reading, SeriesKey, Subject, Timestamp,
 };
-use store::{Expected, Kind, Store, StoreError};
+use store::{Expected, FrameRecord, Kind, Store, StoreError};
 
 use crate::records::{self, RecordError};
 use crate::registry::Registry;
@@ -29,6 +29,10 @@ pub const DEVICE_ALARMS_LIMIT: usize = 16;
 /// A device's alarm that arrives later than this after it happened is charted only: news of the day before is no alert.
 pub const DEVICE_ALARM_LATEST: Duration = Duration::from_secs(3_600);
 
+/// A device that should be heard all the time may send nothing but late data for so long: what it stored while its link
+/// was lost comes first, and then what is new.
+pub const ONLY_LATE_FOR: Duration = Duration::from_secs(60);
+
 /// What an open alert is about: there is never a second one for the same. The subject belongs to it: what a device said
 /// about one patient must not hide what it says about the next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +40,7 @@ enum Key {
     Threshold(SeriesKey, Side),
     Silent(DeviceId, Subject),
     Battery(DeviceId),
+    Late(DeviceId, Subject),
     DeviceAlarm(DeviceId, Subject, String),
 }
 
@@ -47,6 +52,7 @@ fn key_of(alert: &Alert) -> Key {
         }
         AlertKind::DeviceSilent { .. } => Key::Silent(alert.device, alert.subject),
         AlertKind::BatteryLow { .. } => Key::Battery(alert.device),
+        AlertKind::DataLate { .. } => Key::Late(alert.device, alert.subject),
         AlertKind::DeviceAlarm { text } => Key::DeviceAlarm(alert.device, alert.subject, text.clone()),
     }
 }
@@ -70,6 +76,10 @@ pub struct Alarms {
     by_id: HashMap<AlertId, Key>,
     /// About whom the silence of a device is an open alert: asked for every frame.
     silent: HashMap<DeviceId, Vec<Subject>>,
+    /// About whom the lateness of a device's data is an open alert whose condition holds.
+    late: HashMap<DeviceId, Subject>,
+    /// When something new, not late, last arrived from a device.
+    fresh: HashMap<DeviceId, Timestamp>,
 }
 
 impl Alarms {
@@ -123,6 +133,12 @@ impl Alarms {
                     self.silent.remove(device);
                 }
             }
+            Key::Late(device, _) if over || !alert.condition_active => {
+                self.late.remove(device);
+                // Closed by a person while it holds: raised again if it goes on as long as it took before.
+                self.fresh.remove(device);
+            }
+            Key::Late(device, subject) => drop(self.late.insert(*device, *subject)),
             // Closed by a person while it holds: if it goes on, it must be raised again.
             Key::Threshold(series, _) if over && alert.condition_active => {
                 if let Some(monitor) = self.monitors.get_mut(series) {
@@ -167,6 +183,40 @@ impl Alarms {
             }
         }
         ended
+    }
+
+    /// Whether what arrives from a device that should be heard all the time is new. Late data raises no threshold
+    /// alarms; that nothing else comes must be known.
+    pub fn freshness(&mut self, device: &Device, frame: &FrameRecord, now: Timestamp) -> Vec<Alert> {
+        let mut facts = frame.facts.iter().filter(|fact| fact.series().measure != DATA_GAP).peekable();
+        let Some(first) = facts.peek().filter(|_| device.expected_interval_s.is_some()) else {
+            return Vec::new();
+        };
+        let (subject, measured_at) = (first.series().subject, first.at());
+        let received_at = frame.frame.received_at;
+        let before = self.late.get(&device.id).copied();
+        if !facts.all(|fact| fact.findings().contains(Findings::LATE)) {
+            self.fresh.insert(device.id, received_at);
+            return before.map_or_else(Vec::new, |about| self.end(&Key::Late(device.id, about), now));
+        }
+        let since = *self.fresh.entry(device.id).or_insert(received_at);
+        if received_at.duration_since(since) < ONLY_LATE_FOR {
+            return Vec::new();
+        }
+        let mut changed = match before.filter(|about| *about != subject) {
+            Some(other) => self.end(&Key::Late(device.id, other), now),
+            None => Vec::new(),
+        };
+        let what = AlertKind::DataLate { measured_at, received_at };
+        changed.extend(self.raise(
+            Key::Late(device.id, subject),
+            subject,
+            device.id,
+            Priority::Medium,
+            what,
+            now,
+        ));
+        changed
     }
 
     /// Nobody waits for a device that is assigned to nobody.
@@ -366,6 +416,9 @@ pub fn describe(alert: &Alert) -> String {
         AlertKind::DeviceSilent { last_heard_at: Some(at) } => format!("Device silent since {at}"),
         AlertKind::DeviceSilent { last_heard_at: None } => "Device never heard".to_owned(),
         AlertKind::BatteryLow { level } => format!("Battery {level} %"),
+        AlertKind::DataLate { measured_at, .. } => {
+            format!("Only late data (measured {measured_at}): no live alarms; check the device's clock")
+        }
         AlertKind::DeviceAlarm { text } => format!("Device alarm: {text}"),
     }
 }

@@ -104,7 +104,7 @@ export interface Alert {
   state: "raised" | "acknowledged" | "resolved";
   condition_active: boolean;
   latched: boolean;
-  kind: "threshold" | "device-silent" | "battery-low" | "device-alarm";
+  kind: "threshold" | "device-silent" | "battery-low" | "data-late" | "device-alarm";
   text: string;
   patient: PatientLine | null;
   place: Place | null;

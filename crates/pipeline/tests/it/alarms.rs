@@ -263,3 +263,38 @@ async fn a_clock_that_was_set_back_hides_neither_a_silence_nor_a_value() {
     eventually("silent", || open_alerts(&site).len() == 2).await;
     site.stop();
 }
+
+/// One heart rate measured `age_s` seconds ago.
+async fn heart_rate_of_before(site: &Site, age_s: u64) {
+    let at = site.clock().now().minus(std::time::Duration::from_secs(age_s));
+    let body = format!(r#"{{"measure":"heart_rate","value":180,"time":"{at}"}}"#);
+    crate::site::send(site, MONITOR, clinical_model::FrameKind::Envelope, body.as_bytes()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_monitor_whose_clock_is_behind_is_itself_an_alert() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    heart_rate(&site, 70).await;
+    // What was stored while the link was lost is no alert, as long as something new follows.
+    for _ in 0..5 {
+        clock.advance(5);
+        heart_rate_of_before(&site, 600).await;
+    }
+    heart_rate(&site, 70).await;
+    for _ in 0..12 {
+        assert!(open_alerts(&site).is_empty());
+        clock.advance(5);
+        heart_rate_of_before(&site, 600).await;
+    }
+    eventually("raised", || !open_alerts(&site).is_empty()).await;
+    let alert = open_alerts(&site).remove(0);
+    assert!(matches!(alert.what, AlertKind::DataLate { .. }), "{alert:?}");
+    assert_eq!(alert.priority, Priority::Medium);
+    site.acknowledge(NURSE, alert.id, None).unwrap();
+    heart_rate(&site, 70).await;
+    eventually("new data ends it", || open_alerts(&site).is_empty()).await;
+    site.stop();
+}

@@ -291,6 +291,7 @@ fn alert_kind(what: &AlertKind) -> &'static str {
         AlertKind::Threshold { .. } => "threshold",
         AlertKind::DeviceSilent { .. } => "device-silent",
         AlertKind::BatteryLow { .. } => "battery-low",
+        AlertKind::DataLate { .. } => "data-late",
         AlertKind::DeviceAlarm { .. } => "device-alarm",
     }
 }
