@@ -167,6 +167,29 @@ describe("the line", () => {
     expect(late.every((y) => y > 0 && y < layout.h)).toBe(true);
   });
 
+  it("never shows the first samples of a beating heart as a flat line", () => {
+    const channel = new Channel(1, 0);
+    channel.push(block(0, ramp(500)), 0);
+    const ctx = pen();
+    const sweep = new Sweep({ ...layout, scale: { kind: "auto" } });
+    for (let now = 0; now <= 2_000; now += 5) sweep.step(ctx, channel, now);
+    expect(ctx.lines.length).toBeGreaterThan(0);
+    const level = ctx.lines.filter(({ from, to }) => from[1] === to[1] && from[1] === layout.y + layout.h / 2);
+    expect(level).toEqual([]);
+  });
+
+  it("draws a signal that stays flat, and follows it when it rises", () => {
+    const channel = new Channel(1, 0);
+    channel.push(block(0, [...Array<number>(350).fill(7), ...ramp(200)]), 0);
+    const ctx = pen();
+    const sweep = new Sweep({ ...layout, scale: { kind: "auto" } });
+    for (let now = 0; now <= 3_400; now += 20) sweep.step(ctx, channel, now);
+    expect(ctx.lines.length).toBeGreaterThan(0);
+    expect(new Set(ctx.lines.map(({ to }) => to[1]))).toEqual(new Set([layout.y + layout.h / 2]));
+    for (let now = 3_400; now <= 5_000; now += 20) sweep.step(ctx, channel, now);
+    expect(new Set(ctx.lines.slice(-20).map(({ to }) => to[1])).size).toBeGreaterThan(5);
+  });
+
   it("is empty, not frozen, after a strip was cleared", () => {
     const channel = new Channel(1, 0);
     channel.push(block(0, ramp(100)), 0);

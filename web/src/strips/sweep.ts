@@ -98,7 +98,7 @@ export class Sweep {
     const moved = channel.advance(nowMs);
     if (moved === null) return;
     const settles = this.#outsideMs > OUTSIDE_MS || (this.#settlesAt !== null && moved.to >= this.#settlesAt);
-    if (moved.jumped || this.#drawnTo === null || settles) this.redraw(ctx, channel, settles);
+    if (moved.jumped || this.#drawnTo === null || settles || this.#rises(channel, moved.to)) this.redraw(ctx, channel, settles);
     else this.#draw(ctx, channel, this.#drawnTo, moved.to);
   }
 
@@ -124,6 +124,13 @@ export class Sweep {
     this.#drawnTo = null;
   }
 
+  /** Whether a line that was flat has a height now: drawn with the old scale it would stay flat, and look like a heart that stands. */
+  #rises(channel: Channel, to: number): boolean {
+    if (this.#mapping?.pxPerUnit !== 0 || this.layout.scale.kind !== "auto") return false;
+    const range = channel.range(to - this.layout.windowMs, to);
+    return range !== null && range.max > range.min;
+  }
+
   #barPx(): number {
     return Math.max(BAR_MIN_PX, this.layout.w * BAR_SHARE);
   }
@@ -133,7 +140,7 @@ export class Sweep {
     const range = channel.range(to - windowMs, to);
     if (range === null) return this.#mapping;
     const next = scale.kind === "auto" ? fit(range, h) : { ...fit(range, h), pxPerUnit: scale.pxPerUnit };
-    if (this.#mapping === null) this.#settlesAt = to + SETTLE_MS;
+    if (this.#mapping === null) this.#settlesAt ??= to + SETTLE_MS;
     return this.#mapping !== null && !differs(this.#mapping, next, h) ? this.#mapping : next;
   }
 
@@ -142,6 +149,12 @@ export class Sweep {
     const [fromX, toX] = [xOf(from, windowMs, w), xOf(to, windowMs, w)];
     const wrapped = toX < fromX;
     if (this.#mapping === null || wrapped) this.#mapping = this.#rescale(channel, to);
+    // One sample has no height: whether the line is flat is known only later. Until then nothing is drawn.
+    if (this.layout.scale.kind === "auto" && this.#mapping?.pxPerUnit === 0 && this.#settlesAt !== null && to < this.#settlesAt) {
+      this.#mapping = null;
+      this.#drawnTo = to;
+      return;
+    }
     // Nothing measured yet, nothing to draw.
     const mapping = this.#mapping ?? { centre: 0, pxPerUnit: 0 };
 
