@@ -41,6 +41,12 @@ pub enum DeskError {
         /// Which expectation.
         detail: String,
     },
+    /// It exists already, or the place is taken.
+    #[error("{what}")]
+    Taken {
+        /// What is taken, and by what.
+        what: String,
+    },
     /// The assignment overlaps another.
     #[error("the device is assigned during that time already; end that assignment first")]
     Overlap(#[source] AssignmentOverlap),
@@ -71,6 +77,14 @@ fn kept(what: &'static str, result: Result<(), TransactError>) -> Result<(), Des
     result.map_err(|error| match error {
         TransactError::Conflict { detail, .. } => DeskError::Conflict { what, detail },
         TransactError::Store(error) => DeskError::Store(error),
+    })
+}
+
+/// As [`kept`], for what is new: a conflict can only mean that it exists.
+fn kept_new(taken: &str, result: Result<(), TransactError>) -> Result<(), DeskError> {
+    kept("it", result).map_err(|error| match error {
+        DeskError::Conflict { .. } => DeskError::Taken { what: taken.to_owned() },
+        other => other,
     })
 }
 
@@ -112,13 +126,19 @@ impl Site {
     /// Admits a patient. The patient's own key is made first.
     ///
     /// # Errors
-    /// [`DeskError::Conflict`] where the record number is taken.
+    /// [`DeskError::Taken`] where the record number is another patient's, or somebody lies in the bed: a second patient in
+    /// one bed would hide the first from the ward board.
     pub fn add_patient(&self, actor: Actor, patient: Patient) -> Result<Patient, DeskError> {
         let _desk = self.desk_lock();
+        if let Some(place) = patient.place.and_then(|id| self.registry().place(id))
+            && self.registry().patients().iter().any(|other| other.place == Some(place.id))
+        {
+            return Err(DeskError::Taken { what: format!("{} is taken by another patient", place.name) });
+        }
         self.store().ensure_patient_key(patient.id).map_err(DeskError::Store)?;
         let act = Act::new(actor, AuditAction::Create, "Patient").patient(patient.id);
         let write = records::patient_write(self.store(), &patient, Expected::Absent);
-        kept("the patient", self.act_on(act, vec![write]))?;
+        kept_new("another patient has this record number", self.act_on(act, vec![write]))?;
         self.registry().put_patient(patient.clone(), 1);
         self.live().happened(Happening::Assignment { subject: Subject::Patient(patient.id) });
         Ok(patient)
@@ -127,12 +147,13 @@ impl Site {
     /// Registers a device.
     ///
     /// # Errors
-    /// [`DeskError::Conflict`] where maker, model and serial number are taken.
+    /// [`DeskError::Taken`] where maker, model and serial number are those of another device.
     pub fn add_device(&self, actor: Actor, device: Device) -> Result<Device, DeskError> {
         let _desk = self.desk_lock();
         let act = Act::new(actor, AuditAction::Create, "Device").device(device.id);
         let write = records::device_write(self.store(), &device, Expected::Absent);
-        kept("the device", self.act_on(act, vec![write]))?;
+        let taken = "a device of this manufacturer, model and serial number is registered already";
+        kept_new(taken, self.act_on(act, vec![write]))?;
         self.registry().put_device(device.clone(), 1);
         Ok(device)
     }

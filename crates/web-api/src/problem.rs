@@ -101,7 +101,7 @@ impl Code {
             Code::Forbidden => "Not permitted",
             Code::Forged => "The request could be forged",
             Code::NotFound => "Not found",
-            Code::BadRequest => "The request makes no sense",
+            Code::BadRequest => "The request cannot be used",
             Code::ChangedBySomebodyElse => "Changed by somebody else",
             Code::Overlap => "Assigned already",
             Code::AlreadyAnswered => "Answered already",
@@ -229,6 +229,7 @@ impl From<DeskError> for Problem {
         match &error {
             DeskError::NotFound { what, .. } => Problem::not_found(what),
             DeskError::Conflict { .. } => Problem::new(Code::ChangedBySomebodyElse, error.to_string()),
+            DeskError::Taken { .. } => Problem::new(Code::Exists, error.to_string()),
             DeskError::Overlap(_) => Problem::new(Code::Overlap, with_cause()),
             DeskError::Time { .. } | DeskError::Limit(_) => Problem::bad_request(with_cause()),
             DeskError::Alert(_) | DeskError::DealtWith => Problem::new(Code::AlreadyAnswered, with_cause()),

@@ -52,7 +52,7 @@ export function BoardTable({ board, privacy, visible }: TableProps) {
           {current.tiles.map((tile) => {
             const alert = openAlerts(tile.alerts)[0];
             return (
-              <tr key={tile.place.id}>
+              <tr key={`${tile.place.id} ${tile.patient?.id ?? ""}`}>
                 <th scope="row">{tile.place.name}</th>
                 <td>
                   {tile.patient === null ? (

@@ -78,7 +78,7 @@ function Tiles({ board, privacy }: { board: Board; privacy: boolean }) {
       <div className={showStrips ? "board" : "board board-plain"} ref={grid} onKeyDown={onKey} role="group" aria-label={`Beds of ${board.ward.name}`} style={{ "--columns": columns } as CSSProperties}>
         {board.tiles.map((tile, index) => (
           <BoardTile
-            key={tile.place.id}
+            key={`${tile.place.id} ${tile.patient?.id ?? ""}`}
             tile={tile}
             now={now}
             linkLost={linkLost}

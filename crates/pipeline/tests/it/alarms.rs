@@ -193,7 +193,7 @@ async fn what_a_device_said_about_one_patient_does_not_hide_what_it_says_about_t
     furnish(&site);
     let known = site.registry().patient(PATIENT).unwrap();
     let record_number = Private::new("MRN-2".into());
-    let other = Patient { id: OTHER, record_number, ..Patient::clone(&known) };
+    let other = Patient { id: OTHER, record_number, place: None, ..Patient::clone(&known) };
     site.add_patient(Actor::System, other).unwrap();
     device_alarm(&site, "apnoea", 0).await;
     clock.advance(36);

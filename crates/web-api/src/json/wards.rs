@@ -134,8 +134,18 @@ pub(crate) async fn board(
             let position = position(web);
             let places = registry.places();
             let beds = places.iter().filter(|place| place.ward == Some(id));
-            let tiles =
-                beds.map(|place| tile(web, chart, place, &of_ward)).collect::<Result<_, ReadError>>()?;
+            let mut tiles = Vec::new();
+            for place in beds {
+                // One tile a patient: whoever shares a place must not hide the other.
+                let mut here: Vec<_> =
+                    of_ward.iter().filter(|one| one.place == Some(place.id)).map(Some).collect();
+                if here.is_empty() {
+                    here.push(None);
+                }
+                for patient in here {
+                    tiles.push(tile(web, chart, place, patient)?);
+                }
+            }
             Ok(Board {
                 ward: Named { id: id.to_string(), name: ward.name.clone() },
                 position,
@@ -148,8 +158,12 @@ pub(crate) async fn board(
     .await?
 }
 
-fn tile(web: &Web, chart: &Chart<'_>, place: &Place, patients: &[Arc<Patient>]) -> Result<Tile, ReadError> {
-    let patient = patients.iter().find(|patient| patient.place == Some(place.id));
+fn tile(
+    web: &Web,
+    chart: &Chart<'_>,
+    place: &Place,
+    patient: Option<&Arc<Patient>>,
+) -> Result<Tile, ReadError> {
     let mut tile = Tile {
         place: views::place(place),
         patient: None,

@@ -179,3 +179,20 @@ async fn a_password_beyond_all_bounds_is_wrong_and_no_fault_of_the_server() {
     let body = json!({"name": "nurse", "password": "x".repeat(5_000)});
     assert_eq!(clinic.post("/api/v1/sign-in", "", body).await.status, StatusCode::UNAUTHORIZED);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_patient_in_a_taken_bed_is_refused_and_hides_nobody() {
+    let clinic = Clinic::furnished();
+    let cookie = clinic.sign_in("nurse").await;
+    let new = |number: &str, place: serde_json::Value| {
+        json!({"family": "New", "given": "Ann", "birth_date": "1950-03-21", "gender": "female",
+               "record_number": number, "place_id": place})
+    };
+    let taken = clinic.post("/api/v1/patients", &cookie, new("MRN-9", json!(bed(1)))).await;
+    assert_eq!((taken.status, &taken.body["code"]), (StatusCode::CONFLICT, &json!("exists")));
+    assert_eq!(taken.body["detail"], "Bed 1 is taken by another patient");
+    let same = clinic.post("/api/v1/patients", &cookie, new("MRN-1", json!(null))).await;
+    assert_eq!(same.body["detail"], "another patient has this record number");
+    let board = clinic.get(&format!("/api/v1/wards/{}/board", ward(1)), &cookie).await;
+    assert_eq!(board.body["tiles"][0]["patient"]["family"], "Family1");
+}
