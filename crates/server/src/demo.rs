@@ -19,6 +19,7 @@ use trust::password::PasswordCost;
 
 use crate::provision::{self, ThrowAway};
 use crate::running::{self, Flavour, Running};
+use crate::serve::StopSignal;
 use crate::{logging, serve, terminal};
 
 /// Beds of the demonstration: one screen of a ward board.
@@ -89,8 +90,9 @@ pub fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
     throw_away.config.web.idle_timeout_min = throw_away.config.web.session_limit_min;
     let result = serve::block_on(async {
         let flavour = Flavour { demo: true, password_cost: PasswordCost::OWASP_MINIMUM };
+        let stop = StopSignal::listen()?;
         let running = Running::start(&throw_away.config, kek, flavour).await?;
-        show(running, arguments, note, &throw_away).await
+        show(running, stop, arguments, note, &throw_away).await
     });
     if let Some(kept) = throw_away.kept() {
         let kept = kept.display();
@@ -109,11 +111,12 @@ fn free_port(wanted: u16) -> (u16, Option<String>) {
 
 async fn show(
     mut running: Running,
+    stop: StopSignal,
     arguments: &DemoArguments,
     note: Option<String>,
     throw_away: &ThrowAway,
 ) -> anyhow::Result<()> {
-    let stop = stop_after(arguments.seconds);
+    let stop = stop_after(stop, arguments.seconds);
     let plan = Arc::new(Plan::seeded(SEED, BEDS, HOMES));
     let password = provision::random_password();
     let credentials = furnish(&running, &plan, &password).await?;
@@ -141,7 +144,7 @@ async fn show(
         std::future::pending::<anyhow::Result<()>>().await
     };
     let result = tokio::select! {
-        stopped = stop => stopped,
+        () = stop => Ok(()),
         failed = watching => failed,
         played = &mut playing => Err(match played {
             Ok(Ok(())) => anyhow::anyhow!("the simulated devices ended early"),
@@ -177,13 +180,13 @@ async fn furnish(running: &Running, plan: &Arc<Plan>, password: &str) -> anyhow:
     furnished.await.context("setting up the hospital was broken off")?
 }
 
-async fn stop_after(seconds: Option<u64>) -> anyhow::Result<()> {
+async fn stop_after(mut stop: StopSignal, seconds: Option<u64>) {
     match seconds {
         Some(seconds) => tokio::select! {
-            stopped = serve::stop_signal() => stopped,
-            () = tokio::time::sleep(Duration::from_secs(seconds)) => Ok(()),
+            () = stop.asked() => {}
+            () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
         },
-        None => serve::stop_signal().await,
+        None => stop.asked().await,
     }
 }
 

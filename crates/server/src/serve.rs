@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, ConfigArguments};
 use crate::running::{self, Flavour, Running};
@@ -60,10 +60,11 @@ pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     let kek = keys::load(&config.key, &config.site.data_dir)?;
     running::raise_file_limit();
     block_on(async {
+        let mut stop = StopSignal::listen()?;
         let mut running = Running::start(&config, kek, Flavour::site()).await?;
         announce(&running, arguments.print_json);
         let result = tokio::select! {
-            stopped = stop_signal() => stopped,
+            () = stop.asked() => Ok(()),
             error = running.port_failed() => Err(error),
         };
         tracing::info!("stopping: what is under way is committed and acknowledged first");
@@ -105,16 +106,30 @@ pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Res
     result
 }
 
-/// Resolves when the process is asked to stop.
-///
-/// # Errors
-/// When signals cannot be received.
-pub async fn stop_signal() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be received")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be received")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Hears that the process is asked to stop, from the moment it is made: before anybody is told that the server is ready,
+/// or whoever stops it at once would kill it.
+pub struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// When signals cannot be received.
+    pub fn listen() -> anyhow::Result<Self> {
+        Ok(StopSignal {
+            terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be received")?,
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT cannot be received")?,
+        })
     }
-    Ok(())
+
+    /// Resolves when the process was asked to stop.
+    pub async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
