@@ -174,6 +174,17 @@ impl Waveform {
         i64::try_from(micros).unwrap_or(i64::MAX)
     }
 
+    /// The part whose samples lie in `[from, to)`; `None` where there is none.
+    pub fn within(&self, from: Timestamp, to: Timestamp) -> Option<Waveform> {
+        let at = |index: usize| self.start.plus_micros(self.offset_micros(index));
+        let first = (0..self.samples.len()).find(|index| from <= at(*index))?;
+        let end = (first..self.samples.len()).find(|index| to <= at(*index)).unwrap_or(self.samples.len());
+        if end <= first {
+            return None;
+        }
+        Some(Waveform { start: at(first), samples: self.samples[first..end].to_vec(), ..self.clone() })
+    }
+
     /// The instant after the last sample: where the next block is expected.
     pub fn end(&self) -> Timestamp {
         self.start.plus_micros(self.offset_micros(self.samples.len()))
@@ -252,6 +263,12 @@ impl<T> Committed<T> {
     /// any other caller.
     pub const fn restored(inner: T, committed_at: Timestamp, group: u64) -> Self {
         Committed { inner, committed_at, group }
+    }
+
+    /// A part of what was committed is committed too.
+    pub fn part<U>(&self, part: impl FnOnce(&T) -> Option<U>) -> Option<Committed<U>> {
+        let inner = part(&self.inner)?;
+        Some(Committed { inner, committed_at: self.committed_at, group: self.group })
     }
 
     /// When the group that carried it was committed.

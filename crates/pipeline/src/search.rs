@@ -295,7 +295,10 @@ impl Chart<'_> {
         let Position { at, series, sequence } = *address;
         if series.measure.kind == MeasureKind::Waveform {
             let to = at.plus_micros((i64::from(sequence) * 1_000).max(1));
-            let blocks = self.curve(&series, at, to)?;
+            let mut blocks = self.curve(&series, at, to)?;
+            if sequence > 0 {
+                blocks = blocks.iter().filter_map(|block| block.part(|whole| whole.within(at, to))).collect();
+            }
             return Ok((!blocks.is_empty()).then_some(Found::Curve(blocks)));
         }
         let query = SearchQuery {

@@ -249,19 +249,14 @@ pub(crate) async fn waveform(
 
 /// The part of a block that lies in `[from, to)`.
 fn segment(block: &clinical_model::Waveform, from: Timestamp, to: Timestamp) -> Option<Segment> {
-    let inside = |index: &usize| {
-        let at = block.start.plus_micros(block.offset_micros(*index));
-        from <= at && at < to
-    };
-    let first = (0..block.samples.len()).find(inside)?;
-    let last = (0..block.samples.len()).rev().find(inside)?;
-    let bytes: Vec<u8> = block.samples[first..=last].iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    let part = block.within(from, to)?;
+    let bytes: Vec<u8> = part.samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
     Some(Segment {
-        start_ms: block.start.plus_micros(block.offset_micros(first)).as_micros() as f64 / 1_000.0,
-        rate: f64::from(block.rate_numerator) / f64::from(block.rate_denominator),
-        device_id: block.series.device.to_string(),
-        gain: block.gain.to_f64(),
-        offset: block.offset.to_f64(),
+        start_ms: part.start.as_micros() as f64 / 1_000.0,
+        rate: f64::from(part.rate_numerator) / f64::from(part.rate_denominator),
+        device_id: part.series.device.to_string(),
+        gain: part.gain.to_f64(),
+        offset: part.offset.to_f64(),
         samples_base64: STANDARD.encode(bytes),
     })
 }

@@ -257,6 +257,17 @@ async fn a_curve_is_one_observation_an_interval() {
         assert_eq!(sampled["data"].as_str().unwrap().split(' ').count(), 750);
         let path = format!("/fhir/Observation/{}", observation["id"].as_str().unwrap());
         assert_eq!(&get(&clinic, &program(), &path).await.body, observation, "the address holds");
+        // An interval inside the blocks holds its own samples only: 1.5 s at 250 Hz, from the middle of a block.
+        let half = |second: i64| at(second).plus_micros(500_000);
+        let inside = format!("date=ge{}&date=lt{}", half(-20), at(-18));
+        let cut = found(&clinic, &format!("patient={}&code={code}&{inside}", patient(1))).await;
+        let sampled = &cut["entry"][0]["resource"]["component"][0]["valueSampledData"];
+        assert_eq!(sampled["data"].as_str().unwrap().split(' ').count(), 375, "folded: {fold}");
+        assert_eq!(
+            sampled["data"].as_str().unwrap().split(' ').next(),
+            Some("0"),
+            "sample 125 of the first block"
+        );
         // With readings, in the order of time.
         send(&clinic, 1, -20, -17).await;
         let both = found(&clinic, &format!("code={code},8867-4&{span}&_sort=date")).await;
