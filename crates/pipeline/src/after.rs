@@ -1,14 +1,14 @@
 //! After the commit, in commit order: alarms, then live screens. Each is idempotent and has its own durable cursor.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clinical_model::measure::BATTERY_LEVEL;
 use clinical_model::{
-    Alert, AlertId, AlertState, Committed, Delivery, DeviceId, Fact, Findings, Frame, PatientId, Reading,
-    SeriesKey, Subject, Timestamp,
+    Alert, AlertId, AlertState, Committed, Delivery, Fact, Findings, Frame, PatientId, Reading, SeriesKey,
+    Subject, Timestamp,
 };
 use store::{Actor, AuditAction, AuditOutcome, AuditRecord, Store, TransactError, Transaction};
 
@@ -306,9 +306,4 @@ fn audit_of(alert: &Alert, at: Timestamp) -> AuditRecord {
         object: "Alert".to_owned(),
         detail: alarms::describe(alert),
     }
-}
-
-/// The devices of a group, once each.
-pub fn devices_of(group: &CommittedGroup) -> BTreeSet<DeviceId> {
-    group.frames.iter().map(|record| record.frame.device).collect()
 }

@@ -386,8 +386,7 @@ impl Alarms {
             tracing::error!(alerts.open = self.open.len(), "too many open alerts; a new one was not raised");
             return Vec::new();
         }
-        let millis = u64::try_from(now.as_millis()).unwrap_or(0);
-        let id = AlertId::from_uuid(trust::uuid_v7(millis));
+        let id = AlertId::from_bytes(crate::clock::new_id(now));
         vec![Alert::raise(id, subject, device, priority, what, now)]
     }
 

@@ -183,10 +183,9 @@ impl<'a> Chart<'a> {
     ) -> Result<Vec<Committed<Waveform>>, ReadError> {
         let filter =
             SeriesFilter { subject: Some(Subject::Patient(patient)), measures: vec![measure], device: None };
-        let range = RangeQuery { from, to, order: Order::Ascending, limit: WAVEFORM_LIMIT_BLOCKS };
         let mut blocks = Vec::new();
         for series in self.store().series(&filter)? {
-            blocks.extend(self.store().waveforms(&series, &range)?);
+            blocks.extend(self.curve(&series, from, to)?);
         }
         blocks.sort_by_key(|block| block.start);
         Ok(blocks)

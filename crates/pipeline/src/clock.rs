@@ -20,3 +20,8 @@ impl Clock for SystemClock {
         Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
 }
+
+/// The bytes of a new id (UUID version 7) drawn at an instant.
+pub fn new_id(at: Timestamp) -> [u8; 16] {
+    trust::uuid_v7(u64::try_from(at.as_millis()).unwrap_or(0)).into_bytes()
+}

@@ -22,7 +22,7 @@ pub mod search;
 pub mod site;
 
 pub use admission::{Admission, AdmissionRefused, Peer, PeerCertificate};
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, SystemClock, new_id};
 pub use intake::{EntryOutcome, FactAddress, Intake, IntakeError, Pending, Receipt};
 pub use registry::Registry;
 pub use site::{Site, SiteOptions};

@@ -16,10 +16,10 @@ use clinical_model::{
 
 pub use error::{OpenError, StoreError, TransactError};
 pub use words::{
-    Actor, Appended, AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow, CommittedFact, Document,
-    DocumentQuery, DocumentWrite, Expected, Folded, FrameRecord, GroupSummary, IndexEntry, KeptFrame,
-    KeyDomain, Kind, Order, QuarantineCount, RangeQuery, RestoreReport, SeriesFilter, StoredGroup,
-    Transaction, VerifyFinding, VerifyReport, series_of,
+    Actor, Appended, AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow, Document, DocumentQuery,
+    DocumentWrite, Expected, Folded, FrameRecord, GroupSummary, IndexEntry, KeptFrame, KeyDomain, Kind,
+    Order, QuarantineCount, RangeQuery, RestoreReport, SeriesFilter, StoredGroup, Transaction, VerifyFinding,
+    VerifyReport,
 };
 
 /// What is kept, whatever keeps it. All methods block; call them off the async threads.

@@ -1,8 +1,8 @@
 //! The words of the [`crate::Store`] trait: what goes in and what comes out.
 
 use clinical_model::{
-    AlertId, Committed, DeviceId, Fact, Frame, Measure, PatientId, QuarantineId, QuarantineItem, SeriesKey,
-    Subject, Timestamp, UserId,
+    AlertId, Committed, DeviceId, Fact, Frame, Measure, PatientId, QuarantineId, QuarantineItem, Subject,
+    Timestamp, UserId,
 };
 
 /// One frame with what came of it, ready to be committed.
@@ -383,12 +383,4 @@ pub struct VerifyReport {
     pub readings: u64,
     /// Damage.
     pub findings: Vec<VerifyFinding>,
-}
-
-/// Facts of a group as the after-commit stages see them.
-pub type CommittedFact = Committed<Fact>;
-
-/// The series of a committed fact.
-pub fn series_of(fact: &CommittedFact) -> SeriesKey {
-    fact.get().series()
 }

@@ -22,7 +22,7 @@ const USER_LIMIT: usize = 100_000;
 const NAME_LIMIT_CHARS: usize = 100;
 
 /// What a person does here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// Runs the site.
@@ -227,7 +227,7 @@ impl Web {
             password::hash(&new.password, self.options.password_cost).map_err(PeopleError::Hash)?;
         let at = self.site.clock().now();
         let record = UserRecord {
-            id: UserId::from_uuid(trust::uuid_v7(u64::try_from(at.as_millis()).unwrap_or(0))),
+            id: UserId::from_bytes(pipeline::new_id(at)),
             name: new.name.trim().to_owned(),
             display: new.display.trim().to_owned(),
             role: new.role,

@@ -266,8 +266,7 @@ fn rendered_group(summary: &GroupSummary) -> Value {
         network_address: None,
     });
     let entities = summary.sources.iter().map(|(device, frames, facts, quarantined, hash)| {
-        let hash_hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut entity = AuditEntity::group(summary.group, u64::from(*facts), &hash_hex);
+        let mut entity = AuditEntity::group(summary.group, u64::from(*facts), &crate::json::hex(hash));
         entity.details.extend([
             ("device".to_owned(), device.to_string()),
             ("frames".to_owned(), frames.to_string()),

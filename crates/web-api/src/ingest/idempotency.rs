@@ -70,8 +70,7 @@ impl Key {
         let mut id = [0; 16];
         id.copy_from_slice(&digest[..16]);
         let content = trust::digest::sha256(&[kind.to_string().as_bytes(), body]);
-        let fingerprint = content.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Some(Key { id, fingerprint }))
+        Ok(Some(Key { id, fingerprint: crate::json::hex(&content) }))
     }
 }
 

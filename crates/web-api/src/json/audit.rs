@@ -10,9 +10,8 @@ use pipeline::audited::Act;
 use serde::{Deserialize, Serialize};
 use store::{Actor, AuditAction, AuditOutcome, AuditQuery, AuditRow};
 
-use super::curves::hex;
 use super::views::{self, Named};
-use super::{Answer, Asked, id_of};
+use super::{Answer, Asked, hex, id_of};
 use crate::access::Access;
 use crate::state::Web;
 

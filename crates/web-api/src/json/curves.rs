@@ -16,7 +16,7 @@ use store::{AuditAction, Order, RangeQuery, SeriesFilter};
 
 use super::patients::theirs;
 use super::views::{self, DeviceState, PatientLine, Vital};
-use super::{Answer, Asked};
+use super::{Answer, Asked, hex};
 use crate::access::Access;
 use crate::problem::Problem;
 use crate::state::Web;
@@ -283,15 +283,6 @@ pub(crate) fn explained(kind: clinical_model::FrameKind, bytes: &[u8]) -> Vec<Ex
             meaning: field.meaning,
         })
         .collect()
-}
-
-/// Bytes as hexadecimal text.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[derive(Serialize)]

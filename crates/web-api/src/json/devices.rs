@@ -201,9 +201,8 @@ pub(crate) async fn register(
     Body(new): Body<NewDevice>,
 ) -> Answer<DeviceView> {
     checked_times(new.utc_offset_min, new.expected_interval_s)?;
-    let millis = u64::try_from(web.site.clock().now().as_millis()).unwrap_or(0);
     let device = Device {
-        id: DeviceId::from_uuid(trust::uuid_v7(millis)),
+        id: DeviceId::from_bytes(pipeline::new_id(web.site.clock().now())),
         name: checked_text("name", &new.name)?,
         kind: checked_text("kind", &new.kind)?,
         manufacturer: checked_text("manufacturer", &new.manufacturer)?,
@@ -293,9 +292,8 @@ pub(crate) async fn assign(
         }
         NewSubject::Place(id) => Subject::Place(id),
     };
-    let millis = u64::try_from(web.site.clock().now().as_millis()).unwrap_or(0);
     let assignment = Assignment {
-        id: AssignmentId::from_uuid(trust::uuid_v7(millis)),
+        id: AssignmentId::from_bytes(pipeline::new_id(web.site.clock().now())),
         device,
         subject,
         interval: Interval { start: new.start, end: new.end },

@@ -125,9 +125,8 @@ pub(crate) async fn admit(
         }
     }
     web.blocking(move |web| {
-        let millis = u64::try_from(web.site.clock().now().as_millis()).unwrap_or(0);
         let patient = Patient {
-            id: PatientId::from_uuid(trust::uuid_v7(millis)),
+            id: PatientId::from_bytes(pipeline::new_id(web.site.clock().now())),
             family: Private::new(new.family.trim().to_owned()),
             given: Private::new(new.given.trim().to_owned()),
             birth_date: new.birth_date.map(Private::new),

@@ -13,9 +13,9 @@ use pipeline::intake::{EntryOutcome, IntakeError, QUARANTINE_LIMIT_ITEMS};
 use serde::{Deserialize, Serialize};
 use store::AuditAction;
 
-use super::curves::{Explained, explained, hex};
+use super::curves::{Explained, explained};
 use super::views::{self, Named};
-use super::{Answer, Asked, Body, id_of};
+use super::{Answer, Asked, Body, hex, id_of};
 use crate::access::Access;
 use crate::problem::Problem;
 use crate::state::Web;

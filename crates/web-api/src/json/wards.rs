@@ -242,8 +242,7 @@ pub(crate) async fn add_place(
         return Err(Problem::not_found("ward"));
     }
     web.blocking(move |web| {
-        let millis = u64::try_from(web.site.clock().now().as_millis()).unwrap_or(0);
-        let id = PlaceId::from_uuid(trust::uuid_v7(millis));
+        let id = PlaceId::from_bytes(pipeline::new_id(web.site.clock().now()));
         let place = Place { id, name, kind: new.kind, ward: new.ward_id };
         let place = web.site.add_place(access.actor(), place)?;
         Ok(Json(views::place(&place)))
