@@ -145,6 +145,12 @@ pub enum Kind {
     IdempotentRequest = 9,
     /// A setting of the site.
     Setting = 10,
+    /// A correction of charted observations.
+    Correction = 11,
+    /// The identifier under which somebody else posted a resource.
+    ResourceIdentifier = 12,
+    /// What a transaction of several writes is about to do.
+    PendingTransaction = 13,
 }
 
 /// A document with its version.

@@ -35,9 +35,9 @@ pub(super) fn place(row_key: &[u8]) -> Aad<'_> {
     Aad { table: "document", row: row_key, column: "body" }
 }
 
-/// Sessions and remembered outcomes are fleeting: their earlier versions tell nothing and would outgrow the rest.
+/// Sessions, remembered outcomes and intents are fleeting: their earlier versions tell nothing and would outgrow the rest.
 const fn keeps_history(kind: Kind) -> bool {
-    !matches!(kind, Kind::Session | Kind::IdempotentRequest)
+    !matches!(kind, Kind::Session | Kind::IdempotentRequest | Kind::PendingTransaction)
 }
 
 pub(super) const fn kind_name(kind: Kind) -> &'static str {
@@ -52,11 +52,14 @@ pub(super) const fn kind_name(kind: Kind) -> &'static str {
         Kind::Session => "session",
         Kind::IdempotentRequest => "idempotent request",
         Kind::Setting => "setting",
+        Kind::Correction => "correction",
+        Kind::ResourceIdentifier => "resource identifier",
+        Kind::PendingTransaction => "pending transaction",
     }
 }
 
 pub(super) fn kind_from_number(number: u8) -> Option<Kind> {
-    const KINDS: [Kind; 10] = [
+    const KINDS: [Kind; 13] = [
         Kind::Patient,
         Kind::Device,
         Kind::Place,
@@ -67,6 +70,9 @@ pub(super) fn kind_from_number(number: u8) -> Option<Kind> {
         Kind::Session,
         Kind::IdempotentRequest,
         Kind::Setting,
+        Kind::Correction,
+        Kind::ResourceIdentifier,
+        Kind::PendingTransaction,
     ];
     KINDS.into_iter().find(|kind| *kind as u8 == number)
 }
@@ -320,5 +326,6 @@ mod tests {
             assert!(kind_from_number(number).is_none_or(|kind| kind as u8 == number));
         }
         assert_eq!(kind_from_number(10), Some(Kind::Setting));
+        assert_eq!(kind_from_number(13), Some(Kind::PendingTransaction));
     }
 }
