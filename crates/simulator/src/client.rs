@@ -128,10 +128,12 @@ pub struct ConnectOptions {
     pub window: u16,
     /// What happens when the connection breaks.
     pub reconnect: Reconnect,
+    /// Whether a message that is sent again carries the DUP flag; over a new session it need not (MQTT 5.0, 3.3.1.1).
+    pub mark_resent: bool,
 }
 
 impl ConnectOptions {
-    /// MQTT 5, keep-alive 30 s, no will, [`DEFAULT_WINDOW`], [`Reconnect::PATIENT`].
+    /// MQTT 5, keep-alive 30 s, no will, [`DEFAULT_WINDOW`], [`Reconnect::PATIENT`], resent messages marked.
     pub fn new(
         address: impl Into<String>,
         server_name: ServerName<'static>,
@@ -150,6 +152,7 @@ impl ConnectOptions {
             subscribe: Vec::new(),
             window: DEFAULT_WINDOW,
             reconnect: Reconnect::PATIENT,
+            mark_resent: true,
         }
     }
 }

@@ -278,7 +278,7 @@ impl Session {
             if first.message.qos != Qos::AtMostOnce && link.vacancy() == 0 {
                 break;
             }
-            let handed = link.publish(&first.message, first.sends > 0)?;
+            let handed = link.publish(&first.message, first.sends > 0 && self.options.mark_resent)?;
             let Some(mut outgoing) = self.waiting.pop_front() else { break };
             outgoing.sends += 1;
             match handed {

@@ -6,6 +6,8 @@ use clinical_model::{DeviceId, Timestamp};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
+use super::readings::Reading;
+
 /// Bytes gathered before a write, where more acknowledgements are waiting.
 const GATHER_BYTES: usize = 64 * 1024;
 
@@ -46,9 +48,11 @@ pub struct LedgerLine {
     pub sequence: u32,
     /// The heart rate that was sent.
     pub value: i32,
+    /// When the client knew that it was acknowledged, by the client's clock.
+    pub acked_at: Timestamp,
 }
 
-/// The ledger being written. Lines are handed to the system whole; the system outlives the server that is killed.
+/// The ledger being written. Lines are handed to the disk whole, some at a time.
 pub(super) struct Ledger {
     file: File,
     path: PathBuf,
@@ -66,11 +70,13 @@ impl Ledger {
     pub(super) async fn append(
         &mut self,
         device: DeviceId,
-        readings: &[(Timestamp, u32, i32)],
+        readings: &[Reading],
+        acked_at: Timestamp,
         now: bool,
     ) -> Result<(), LedgerError> {
         for (at, sequence, value) in readings {
-            let line = format!("{device} {} {sequence} {value}\n", at.as_micros());
+            let (at, acked_at) = (at.as_micros(), acked_at.as_micros());
+            let line = format!("{device} {at} {sequence} {value} {acked_at}\n");
             self.gathered.extend(line.as_bytes());
         }
         if now || self.gathered.len() >= GATHER_BYTES { self.flush().await } else { Ok(()) }
@@ -79,7 +85,7 @@ impl Ledger {
     pub(super) async fn flush(&mut self) -> Result<(), LedgerError> {
         let failed = |source| file_error(&self.path, "written", source);
         self.file.write_all(&self.gathered).await.map_err(failed)?;
-        self.file.flush().await.map_err(failed)?;
+        self.file.sync_data().await.map_err(failed)?;
         self.gathered.clear();
         Ok(())
     }
@@ -115,6 +121,7 @@ fn parse(line: &str) -> Option<LedgerLine> {
         measured_at: Timestamp::from_micros(fields.next()?.parse().ok()?),
         sequence: fields.next()?.parse().ok()?,
         value: fields.next()?.parse().ok()?,
+        acked_at: Timestamp::from_micros(fields.next()?.parse().ok()?),
     };
     fields.next().is_none().then_some(entry)
 }
@@ -130,15 +137,16 @@ mod tests {
         let device = DeviceId::from_bytes([7; 16]);
         let at = Timestamp::from_micros(1_790_000_000_000_123);
         let mut ledger = Ledger::open(&path).await.unwrap();
-        ledger.append(device, &[(at, 0, 60)], false).await.unwrap();
+        ledger.append(device, &[(at, 0, 60)], at, false).await.unwrap();
         // Gathered, not yet written.
         assert_eq!(read_ledger(&path).unwrap(), vec![]);
-        ledger.append(device, &[(at.plus_micros(1), 1, 61)], true).await.unwrap();
+        ledger.append(device, &[(at.plus_micros(1), 1, 61)], at, true).await.unwrap();
         let expected = |sequence: u32| LedgerLine {
             device,
             measured_at: at.plus_micros(i64::from(sequence)),
             sequence,
             value: 60 + sequence as i32,
+            acked_at: at,
         };
         assert_eq!(read_ledger(&path).unwrap(), vec![expected(0), expected(1)]);
     }
@@ -147,7 +155,7 @@ mod tests {
     fn a_broken_last_line_is_left_out_and_any_other_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.txt");
-        let whole = format!("{} 5 0 60\n", DeviceId::from_bytes([1; 16]));
+        let whole = format!("{} 5 0 60 9\n", DeviceId::from_bytes([1; 16]));
         std::fs::write(&path, format!("{whole}0101")).unwrap();
         assert_eq!(read_ledger(&path).unwrap().len(), 1);
         std::fs::write(&path, format!("nonsense\n{whole}")).unwrap();
