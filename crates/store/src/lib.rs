@@ -8,6 +8,7 @@ pub mod sqlite;
 mod words;
 
 use std::path::Path;
+use std::time::Duration;
 
 use clinical_model::{
     Committed, DeviceId, Event, PatientId, QuarantineId, QuarantineItem, Reading, SeriesKey, Subject,
@@ -16,10 +17,10 @@ use clinical_model::{
 
 pub use error::{OpenError, StoreError, TransactError};
 pub use words::{
-    Actor, Appended, AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow, Document, DocumentQuery,
-    DocumentWrite, Expected, Folded, FrameRecord, GroupSummary, IndexEntry, KeptFrame, KeyDomain, Kind,
-    Order, QuarantineCount, RangeQuery, RestoreReport, SeriesFilter, StoredGroup, Transaction, VerifyFinding,
-    VerifyReport,
+    Actor, Appended, AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow, Document, DocumentChange,
+    DocumentQuery, DocumentWrite, Expected, Folded, FrameRecord, GroupSummary, IndexEntry, KeptFrame,
+    KeyDomain, Kind, News, Order, Point, QuarantineCount, RangeQuery, RestoreReport, SeriesFilter,
+    StoredGroup, Transaction, VerifyFinding, VerifyReport,
 };
 
 /// What is kept, whatever keeps it. All methods block; call them off the async threads.
@@ -105,6 +106,29 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`] on reading or opening a sealed block.
     fn frames(&self, device: DeviceId, received_at: Timestamp) -> Result<Vec<KeptFrame>, StoreError>;
 
+    /// The readings of one series in `[from, to)` by measured time as bare points, for work on many of them: trends,
+    /// statistics, counts. One point an identity (the first value committed); points of one call of `each` stand in
+    /// the order of time, calls need not. Stops when `each` returns false.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading or opening a sealed block.
+    fn scan(
+        &self,
+        series: &SeriesKey,
+        from: Timestamp,
+        to: Timestamp,
+        each: &mut dyn FnMut(&[Point]) -> bool,
+    ) -> Result<(), StoreError> {
+        let range = RangeQuery { from, to, order: Order::Ascending, limit: usize::MAX };
+        let mut points: Vec<Point> = self.readings(series, &range)?.iter().map(Point::of).collect();
+        // The store gives the values of one identity in the order of their commits.
+        points.dedup_by_key(|point| (point.at, point.sequence));
+        if !points.is_empty() {
+            each(&points);
+        }
+        Ok(())
+    }
+
     // --- Identifiers --------------------------------------------------------------------------------------
 
     /// The sealed identifier of a reading, panel, waveform or event: its identity, unreadable to an outsider.
@@ -130,6 +154,13 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`TransactError::Conflict`] where an expectation does not hold, [`TransactError::Store`] otherwise.
     fn transact(&self, transaction: &Transaction) -> Result<(), TransactError>;
+
+    /// All versions of a document that are kept, oldest first, the present one last; without the removals between
+    /// them. Empty where it never existed, and of kinds without history only the present one.
+    ///
+    /// # Errors
+    /// [`StoreError`] on reading or opening one.
+    fn document_versions(&self, kind: Kind, id: [u8; 16]) -> Result<Vec<Document>, StoreError>;
 
     /// One document.
     ///
@@ -174,6 +205,51 @@ pub trait Store: Send + Sync + 'static {
 
     /// How much is waiting in quarantine.
     fn quarantine_count(&self) -> QuarantineCount;
+
+    // --- Several processes over one store ---------------------------------------------------------------------
+
+    /// Whether other processes may write to the same store.
+    fn shared(&self) -> bool;
+
+    /// Waits until a group or a change of a document later than `seen` was committed by anybody, or for `timeout`, and
+    /// tells what is committed now. A group that it tells of is found by [`Store::groups_after`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where the database cannot be asked.
+    fn wait_for_news(&self, seen: News, timeout: Duration) -> Result<News, StoreError>;
+
+    /// Changes of documents with numbers above `change`, in the order of their commits, at most `limit`. A number is
+    /// seen only after all numbers before it.
+    ///
+    /// # Errors
+    /// [`StoreError::TooFarBehind`] where some of them are no longer listed; another [`StoreError`] on reading.
+    fn changes_after(&self, change: u64, limit: usize) -> Result<Vec<DocumentChange>, StoreError>;
+
+    /// Takes, or keeps, a lease for `life` from now on, by the store's own clock. False while another has it. Where no
+    /// other process can write it is always held.
+    ///
+    /// # Errors
+    /// [`StoreError`] on writing.
+    fn hold_lease(&self, name: &'static str, holder: [u8; 16], life: Duration) -> Result<bool, StoreError>;
+
+    /// Gives a lease back, where this holder has it.
+    ///
+    /// # Errors
+    /// [`StoreError`] on writing.
+    fn release_lease(&self, name: &'static str, holder: [u8; 16]) -> Result<(), StoreError>;
+
+    /// Says that a node lives for `life` from now on and has shown all groups up to `group`: folding leaves the later
+    /// ones where [`Store::groups_after`] finds them.
+    ///
+    /// # Errors
+    /// [`StoreError`] on writing.
+    fn node_progress(&self, node: [u8; 16], group: u64, life: Duration) -> Result<(), StoreError>;
+
+    /// Says that a node has ended: nothing waits for it any more.
+    ///
+    /// # Errors
+    /// [`StoreError`] on writing.
+    fn node_gone(&self, node: [u8; 16]) -> Result<(), StoreError>;
 
     // --- Care of the whole ----------------------------------------------------------------------------------
 

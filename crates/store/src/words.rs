@@ -1,8 +1,8 @@
 //! The words of the [`crate::Store`] trait: what goes in and what comes out.
 
 use clinical_model::{
-    AlertId, Committed, DeviceId, Fact, Frame, Measure, PatientId, QuarantineId, QuarantineItem, Subject,
-    Timestamp, UserId,
+    AlertId, Committed, DeviceId, Fact, Frame, Measure, PatientId, QuarantineId, QuarantineItem, Reading,
+    Subject, Timestamp, UserId, Value,
 };
 
 /// One frame with what came of it, ready to be committed.
@@ -101,6 +101,31 @@ pub struct RangeQuery {
     pub order: Order,
     /// At most so many rows.
     pub limit: usize,
+}
+
+/// One reading without its series.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// When it was measured.
+    pub at: Timestamp,
+    /// Its sequence.
+    pub sequence: u32,
+    /// The value in the unit of the series, or why there is none.
+    pub value: Value,
+    /// When it was committed.
+    pub committed_at: Timestamp,
+}
+
+impl Point {
+    /// The point of a reading.
+    pub fn of(reading: &Committed<Reading>) -> Self {
+        Point {
+            at: reading.measured_at(),
+            sequence: reading.sequence(),
+            value: reading.value(),
+            committed_at: reading.committed_at(),
+        }
+    }
 }
 
 /// A frame as it was kept.
@@ -347,6 +372,40 @@ pub struct Transaction {
     pub audit: Vec<AuditRecord>,
     /// Progress of a consumer: (name, group).
     pub cursor: Option<(&'static str, u64)>,
+    /// Only while this holder has this lease: (name, holder). Checked in the same transaction, so that a holder who
+    /// was away too long changes nothing.
+    pub lease: Option<(&'static str, [u8; 16])>,
+}
+
+/// How far somebody has seen what was committed; see [`crate::Store::wait_for_news`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// The last committed group.
+    pub group: u64,
+    /// The last change of a document.
+    pub change: u64,
+}
+
+impl News {
+    /// Whether anything in it is later than what was seen.
+    pub fn is_later_than(self, seen: News) -> bool {
+        self.group > seen.group || self.change > seen.change
+    }
+}
+
+/// That a document was written or removed, without its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DocumentChange {
+    /// Its number, counted from 1 in the order of the commits, without gaps.
+    pub change: u64,
+    /// Kind of the document.
+    pub kind: Kind,
+    /// Its id.
+    pub id: [u8; 16],
+    /// The version that was written; of a removed one the last that it had.
+    pub version: u64,
+    /// Whether it was removed.
+    pub removed: bool,
 }
 
 /// How much is waiting in quarantine.
