@@ -18,7 +18,7 @@ bitflags::bitflags! {
         const LATE = 1 << 5;
         /// The device's clock runs a little ahead of ours.
         const CLOCK_AHEAD = 1 << 6;
-        /// Another value was kept under the same identity before.
+        /// Another value was kept under the same identity: the first committed stands, and each says that there is another.
         const CONFLICT = 1 << 7;
         /// Sent without a promise of delivery (MQTT QoS 0).
         const AT_MOST_ONCE = 1 << 8;
@@ -54,6 +54,13 @@ bitflags::bitflags! {
         const CLOCK_NOT_SET = 1 << 23;
         /// Entered or sent by a program as a FHIR resource, not by a device.
         const FROM_PROGRAM = 1 << 24;
+        /// A person or a program put it right after it was charted. Never stored with a value: corrections are laid over
+        /// readings when they are read.
+        const CORRECTED = 1 << 25;
+        /// A person or a program said that it should never have been charted. Never stored with a value.
+        const ENTERED_IN_ERROR = 1 << 26;
+        /// Taken out of the chart: shown only where a record must be complete. Never stored with a value.
+        const WITHDRAWN = 1 << 27;
     }
 }
 
@@ -76,7 +83,7 @@ const DESCRIPTIONS: &[(Findings, &str, &str)] = &[
     (Findings::CLOCK_CORRECTED, "clock-corrected", "the device's clock was corrected by its rule"),
     (Findings::LATE, "late", "measured well before it was received"),
     (Findings::CLOCK_AHEAD, "clock-ahead", "the device's clock runs ahead"),
-    (Findings::CONFLICT, "conflict", "differs from a value kept under the same identity"),
+    (Findings::CONFLICT, "conflict", "another value was kept under the same identity"),
     (Findings::AT_MOST_ONCE, "at-most-once", "sent without a promise of delivery"),
     (Findings::QUESTIONABLE, "questionable", "the device calls it questionable"),
     (Findings::INVALID, "invalid", "the device calls it invalid"),
@@ -94,6 +101,9 @@ const DESCRIPTIONS: &[(Findings, &str, &str)] = &[
     (Findings::DEMONSTRATION, "demonstration", "demonstration or test data"),
     (Findings::CLOCK_NOT_SET, "clock-not-set", "the device's clock is not set"),
     (Findings::FROM_PROGRAM, "from-program", "sent by a program"),
+    (Findings::CORRECTED, "corrected", "corrected after it was charted"),
+    (Findings::ENTERED_IN_ERROR, "entered-in-error", "entered in error"),
+    (Findings::WITHDRAWN, "withdrawn", "withdrawn from the chart"),
 ];
 
 #[cfg(test)]

@@ -145,6 +145,41 @@ fn validate_scalar(scalar: DecodedScalar, context: &dyn Context) -> Result<Readi
     Ok(Reading::validated(series, measured_at, context.received_at(), scalar.sequence, value, findings))
 }
 
+/// A value that somebody puts in the place of a measured one, in the unit of the series: the same rules of unit and
+/// possible range as for any other value.
+///
+/// # Errors
+/// [`Rejection::Unit`], [`Rejection::Impossible`].
+pub fn replacement(measure: Measure, value: DecodedValue, unit: &str) -> Result<Value, Rejection> {
+    let number = match value {
+        DecodedValue::Absent(absent) => return Ok(Value::Absent(absent)),
+        DecodedValue::Number(number) => number,
+    };
+    let converted =
+        unit::to_series_unit(measure, number, unit).map_err(|source| Rejection::Unit { measure, source })?;
+    usual(measure, converted.value).map(|_| Value::Number(converted.value))
+}
+
+/// A reading as a correction left it: the same identity with another value, or the same value with other findings. What
+/// was remarked about the measured value goes with it.
+///
+/// # Errors
+/// [`Rejection::Impossible`].
+pub fn restated(reading: &Reading, value: Value, marked: Findings) -> Result<Reading, Rejection> {
+    let mut findings = reading.findings() | marked;
+    if marked.intersects(Findings::CORRECTED | Findings::ENTERED_IN_ERROR) {
+        findings.remove(Findings::PRELIMINARY);
+    }
+    if value != reading.value() {
+        findings.remove(Findings::OUTSIDE_USUAL | Findings::FAST_CHANGE | Findings::UNIT_CONVERTED);
+        if let Value::Number(number) = value {
+            findings |= usual(reading.series().measure, number)?;
+        }
+    }
+    let (at, received_at) = (reading.measured_at(), reading.received_at());
+    Ok(Reading::validated(reading.series(), at, received_at, reading.sequence(), value, findings))
+}
+
 fn validate_waveform(waveform: DecodedWaveform, context: &dyn Context) -> Result<Waveform, Rejection> {
     let measure = waveform.measure;
     let unusable = |what| Rejection::Waveform { measure, what };
@@ -288,12 +323,7 @@ fn plausibility(
 ) -> Result<Findings, Rejection> {
     let measure = series.measure;
     let number = value.to_f64();
-    let inside = |range: (f64, f64)| range.0 <= number && number <= range.1;
-    if !inside(measure.possible) {
-        return Err(Rejection::Impossible { measure, value });
-    }
-    let mut findings = Findings::empty();
-    findings.set(Findings::OUTSIDE_USUAL, !inside(measure.usual));
+    let mut findings = usual(measure, value)?;
     if let (Some(limit), Some((before_at, before))) = (measure.max_change_per_min, context.previous(series)) {
         let apart = measured_at.duration_since(before_at);
         if !apart.is_zero() && apart <= FAST_CHANGE_WINDOW {
@@ -303,6 +333,18 @@ fn plausibility(
             findings.set(Findings::FAST_CHANGE, change > limit * minutes.max(1.0 / 6.0));
         }
     }
+    Ok(findings)
+}
+
+/// Whether a number is possible, and whether it is unusual.
+fn usual(measure: Measure, value: Decimal) -> Result<Findings, Rejection> {
+    let number = value.to_f64();
+    let inside = |range: (f64, f64)| range.0 <= number && number <= range.1;
+    if !inside(measure.possible) {
+        return Err(Rejection::Impossible { measure, value });
+    }
+    let mut findings = Findings::empty();
+    findings.set(Findings::OUTSIDE_USUAL, !inside(measure.usual));
     Ok(findings)
 }
 
