@@ -14,6 +14,7 @@ use store::{
 };
 
 use crate::audited::ReadError;
+use crate::corrections::Corrections;
 use crate::records;
 use crate::registry::Registry;
 use crate::site::Site;
@@ -77,6 +78,10 @@ impl<'a> Chart<'a> {
 
     pub(crate) fn store(&self) -> &dyn Store {
         self.site.store()
+    }
+
+    pub(crate) fn corrections(&self) -> &Corrections {
+        self.site.corrections()
     }
 
     /// Devices, places, patients and assignments.

@@ -12,6 +12,7 @@ pub mod audited;
 pub mod chart;
 pub mod clock;
 pub mod commit;
+pub mod corrections;
 pub mod desk;
 pub mod gaps;
 pub mod intake;

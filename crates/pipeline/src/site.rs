@@ -15,6 +15,7 @@ use crate::audit_group::AuditGroup;
 use crate::chart::Chart;
 use crate::clock::Clock;
 use crate::commit::{self, AFTER_LIMIT_GROUPS, CommitQueue, OnDurabilityFailure};
+use crate::corrections::Corrections;
 use crate::intake::Intake;
 use crate::live::Live;
 use crate::registry::{LoadError, Registry};
@@ -68,6 +69,7 @@ pub struct Site {
     alarms: Arc<Mutex<Alarms>>,
     live: Live,
     admission: Admission,
+    corrections: Corrections,
     intake: Mutex<Option<Intake>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     stop: Arc<Stop>,
@@ -103,6 +105,7 @@ impl Site {
             quarantine_limit_items: crate::intake::QUARANTINE_LIMIT_ITEMS,
         };
         recall_heard(store.as_ref(), &registry, &live).map_err(StartError::Store)?;
+        let corrections = Corrections::load(store.as_ref()).map_err(StartError::Store)?;
         let site = Arc::new(Site {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
@@ -110,6 +113,7 @@ impl Site {
             alarms: Arc::clone(&alarms),
             live: live.clone(),
             admission,
+            corrections,
             intake: Mutex::new(Some(intake)),
             threads: Mutex::default(),
             stop: Arc::default(),
@@ -178,6 +182,11 @@ impl Site {
     /// Who may send.
     pub fn admission(&self) -> &Admission {
         &self.admission
+    }
+
+    /// Which series have corrections.
+    pub(crate) fn corrections(&self) -> &Corrections {
+        &self.corrections
     }
 
     pub(crate) fn alarms(&self) -> &Mutex<Alarms> {
