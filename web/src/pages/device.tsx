@@ -10,7 +10,7 @@ import { useLiveEvent, useNow } from "../live/context.tsx";
 import { Link } from "../router.tsx";
 import { useRole } from "../session.tsx";
 import { AssignDialog } from "../ui/assign.tsx";
-import { Dialog, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { Dialog, DialogFoot, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { LinkBadge } from "../ui/device-state.tsx";
 import { mayAssignDevices, mayManageDevices, maySeePatients } from "../ui/roles.ts";
 import { TimeField } from "../ui/time-field.tsx";
@@ -172,19 +172,9 @@ function EndDialog({ assignment, onClose, onDone }: DialogProps & { assignment: 
         }}
       >
         <TimeField label="End" required value={end} onChange={setEnd} />
-        {send.isError && (
-          <p className="message message-bad" role="alert">
-            {explain(send.error)}
-          </p>
-        )}
-        <div className="form-actions">
-          <button type="button" onClick={onClose}>
-            Cancel
-          </button>
-          <button type="submit" className="primary" disabled={send.isPending || at === null}>
-            End assignment
-          </button>
-        </div>
+        <DialogFoot action={send} blocked={at === null} onClose={onClose}>
+          End assignment
+        </DialogFoot>
       </form>
     </Dialog>
   );
@@ -258,19 +248,9 @@ function EditDialog({ device, onClose, onDone }: DialogProps & { device: Device 
           <input type="checkbox" checked={form.retired} onChange={(event) => setForm({ ...form, retired: event.target.checked })} />
           Retired: nothing it sends is accepted
         </label>
-        {save.isError && (
-          <p className="message message-bad" role="alert">
-            {changed ? "Somebody else has changed this device meanwhile. Close this, look, and repeat your change." : explain(save.error)}
-          </p>
-        )}
-        <div className="form-actions">
-          <button type="button" onClick={onClose}>
-            Cancel
-          </button>
-          <button type="submit" className="primary" disabled={save.isPending}>
-            Save
-          </button>
-        </div>
+        <DialogFoot action={save} refusal={save.isError ? changed ? "Somebody else has changed this device meanwhile. Close this, look, and repeat your change." : explain(save.error) : undefined} onClose={onClose}>
+          Save
+        </DialogFoot>
       </form>
     </Dialog>
   );

@@ -3,13 +3,13 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { explain, get, post } from "../api/client.ts";
+import { get, post } from "../api/client.ts";
 import type { Device, DeviceState } from "../api/types.ts";
 import { ageSeconds, agoText } from "../format/time.ts";
 import { useLiveEvent, useNow } from "../live/context.tsx";
 import { Link, navigate } from "../router.tsx";
 import { useRole } from "../session.tsx";
-import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { Dialog, DialogFoot, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { LinkBadge } from "../ui/device-state.tsx";
 import { mayManageDevices, maySeePatients } from "../ui/roles.ts";
 
@@ -181,19 +181,9 @@ function NewDevice({ onClose }: { onClose: () => void }) {
         <Field label="Longest usual silence, s" hint="Longer raises an alert; leave empty for a device that sends only when it is used">
           <input type="number" min={1} value={form.expected_interval_s} onChange={set("expected_interval_s")} />
         </Field>
-        {save.isError && (
-          <p className="message message-bad" role="alert">
-            {explain(save.error)}
-          </p>
-        )}
-        <div className="form-actions">
-          <button type="button" onClick={onClose}>
-            Cancel
-          </button>
-          <button type="submit" className="primary" disabled={save.isPending}>
-            Register
-          </button>
-        </div>
+        <DialogFoot action={save} onClose={onClose}>
+          Register
+        </DialogFoot>
       </form>
     </Dialog>
   );

@@ -3,12 +3,12 @@
 import { useMutation, useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { explain, get, post } from "../api/client.ts";
+import { get, post } from "../api/client.ts";
 import type { PatientLine, Place } from "../api/types.ts";
 import { bornText, fullName, genderText } from "../format/people.ts";
 import { fromDateField } from "../format/time.ts";
 import { Link, navigate } from "../router.tsx";
-import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { Dialog, DialogFoot, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { usePatientSearch } from "../ui/search.tsx";
 
 export function PatientsPage() {
@@ -132,19 +132,9 @@ function NewPatient({ onClose }: { onClose: () => void }) {
               ))}
           </select>
         </Field>
-        {save.isError && (
-          <p className="message message-bad" role="alert">
-            {explain(save.error)}
-          </p>
-        )}
-        <div className="form-actions">
-          <button type="button" onClick={onClose}>
-            Cancel
-          </button>
-          <button type="submit" className="primary" disabled={save.isPending || badDate}>
-            Take in
-          </button>
-        </div>
+        <DialogFoot action={save} blocked={badDate} onClose={onClose}>
+          Take in
+        </DialogFoot>
       </form>
     </Dialog>
   );

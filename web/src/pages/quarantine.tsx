@@ -10,7 +10,7 @@ import { useLiveEvent, useNow } from "../live/context.tsx";
 import { Link, navigate, useLocation } from "../router.tsx";
 import { useRole } from "../session.tsx";
 import { AssignDialog } from "../ui/assign.tsx";
-import { Dialog, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { Dialog, DialogFoot, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { HexView } from "../ui/hex.tsx";
 import { mayManageDevices } from "../ui/roles.ts";
 
@@ -302,19 +302,9 @@ function DiscardDialog({ item, onClose, onDone }: { item: QuarantineItem; onClos
         <Field label="Reason">
           <textarea required rows={3} autoFocus value={reason} onChange={(event) => setReason(event.target.value)} />
         </Field>
-        {send.isError && (
-          <p className="message message-bad" role="alert">
-            {explain(send.error)}
-          </p>
-        )}
-        <div className="form-actions">
-          <button type="button" onClick={onClose}>
-            Cancel
-          </button>
-          <button type="submit" className="danger" disabled={send.isPending || reason.trim() === ""}>
-            Discard
-          </button>
-        </div>
+        <DialogFoot action={send} blocked={reason.trim() === ""} dangerous onClose={onClose}>
+          Discard
+        </DialogFoot>
       </form>
     </Dialog>
   );

@@ -3,10 +3,10 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { explain, get, post } from "../api/client.ts";
+import { get, post } from "../api/client.ts";
 import type { Role, User, WardLine } from "../api/types.ts";
 import { roleText } from "../format/people.ts";
-import { Dialog, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { Dialog, DialogFoot, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 
 const ROLES: Role[] = ["nurse", "physician", "biomedical-engineer", "auditor", "administrator"];
 /** Least length of a password, in characters; the server decides. */
@@ -123,19 +123,9 @@ function NewUser({ wards, onClose }: { wards: WardLine[]; onClose: () => void })
         <Field label="First password" hint={`At least ${PASSWORD_MIN} characters; hand it over in person`}>
           <input type="password" required minLength={PASSWORD_MIN} autoComplete="new-password" value={form.password} onChange={set("password")} />
         </Field>
-        {save.isError && (
-          <p className="message message-bad" role="alert">
-            {explain(save.error)}
-          </p>
-        )}
-        <div className="form-actions">
-          <button type="button" onClick={onClose}>
-            Cancel
-          </button>
-          <button type="submit" className="primary" disabled={save.isPending}>
-            Create
-          </button>
-        </div>
+        <DialogFoot action={save} onClose={onClose}>
+          Create
+        </DialogFoot>
       </form>
     </Dialog>
   );

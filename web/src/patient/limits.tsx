@@ -3,10 +3,10 @@
 import { useMutation } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { explain, put } from "../api/client.ts";
+import { put } from "../api/client.ts";
 import type { Limit, PatientChart, Priority } from "../api/types.ts";
 import { priorityText } from "../format/alerts.ts";
-import { Dialog, Empty } from "../ui/basics.tsx";
+import { Dialog, DialogFoot, Empty } from "../ui/basics.tsx";
 import { Icon } from "../ui/icons.tsx";
 
 interface Known {
@@ -154,6 +154,9 @@ function LimitsDialog({ chart, onClose, onChanged }: { chart: PatientChart; onCl
       onClose();
     },
   });
+  // A patient without any limit raises no alert at all: that is never one click away.
+  const [sure, setSure] = useState(false);
+  const leavesNone = drafts.length === 0 && chart.limits.length > 0;
   const set = (at: number, change: Partial<Draft>) => setDrafts(drafts.map((draft, i) => (i === at ? { ...draft, ...change } : draft)));
   return (
     <Dialog title="Limits of this patient" onClose={onClose} wide>
@@ -230,19 +233,15 @@ function LimitsDialog({ chart, onClose, onChanged }: { chart: PatientChart; onCl
             </select>
           </label>
         )}
-        {save.isError && (
-          <p className="message message-bad" role="alert">
-            {explain(save.error)}
-          </p>
+        {leavesNone && (
+          <label className="check">
+            <input type="checkbox" required checked={sure} onChange={(event) => setSure(event.target.checked)} />
+            I remove every limit: no value of this patient will raise an alert
+          </label>
         )}
-        <div className="form-actions">
-          <button type="button" onClick={onClose}>
-            Cancel
-          </button>
-          <button type="submit" className="primary" disabled={save.isPending || faults.some((one) => one !== null)}>
-            Save limits
-          </button>
-        </div>
+        <DialogFoot action={save} blocked={faults.some((one) => one !== null) || (leavesNone && !sure)} onClose={onClose}>
+          Save limits
+        </DialogFoot>
       </form>
     </Dialog>
   );

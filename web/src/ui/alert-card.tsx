@@ -11,7 +11,7 @@ import { fullName } from "../format/people.ts";
 import { ageSeconds, agoText, instantText } from "../format/time.ts";
 import { Link } from "../router.tsx";
 import { useRole } from "../session.tsx";
-import { Dialog, Field } from "./basics.tsx";
+import { Dialog, DialogFoot, Field } from "./basics.tsx";
 import { mayActOnAlerts } from "./roles.ts";
 
 /** Longest note, in characters. */
@@ -133,19 +133,9 @@ function AnswerDialog({ alert, answer, onClose, onChanged }: { alert: Alert; ans
         <Field label="Note" hint="Optional; is kept with your name and the time">
           <textarea rows={3} maxLength={NOTE_MAX} autoFocus value={note} onChange={(event) => setNote(event.target.value)} />
         </Field>
-        {send.isError && (
-          <p className="message message-bad" role="alert">
-            {late ? "Somebody has answered this alert already. Close this and look again." : explain(send.error)}
-          </p>
-        )}
-        <div className="form-actions">
-          <button type="button" onClick={onClose}>
-            Cancel
-          </button>
-          <button type="submit" className="primary" disabled={send.isPending}>
-            {verb}
-          </button>
-        </div>
+        <DialogFoot action={send} refusal={send.isError ? late ? "Somebody has answered this alert already. Close this and look again." : explain(send.error) : undefined} onClose={onClose}>
+          {verb}
+        </DialogFoot>
       </form>
     </Dialog>
   );

@@ -9,7 +9,7 @@ import { bornText, fullName } from "../format/people.ts";
 import { fromLocalField, toLocalField } from "../format/time.ts";
 import { usePlaces } from "../pages/patients.tsx";
 import { useRole } from "../session.tsx";
-import { Dialog, Field } from "./basics.tsx";
+import { Dialog, DialogFoot, Field } from "./basics.tsx";
 import { maySeePatients } from "./roles.ts";
 import { PatientPicker } from "./search.tsx";
 import { TimeField } from "./time-field.tsx";
@@ -82,19 +82,9 @@ export function AssignDialog({ device, suggestedStart, onClose, onDone }: Assign
         )}
         <TimeField label="From" hint="Readings measured from this time on belong to the patient or place" required value={start} onChange={setStart} />
         <TimeField label="Until" hint="Leave empty while the device stays" value={end} onChange={setEnd} />
-        {send.isError && (
-          <p className="message message-bad" role="alert">
-            {overlap ? `${explain(send.error)} End the other assignment first, or choose another time.` : explain(send.error)}
-          </p>
-        )}
-        <div className="form-actions">
-          <button type="button" onClick={onClose}>
-            Cancel
-          </button>
-          <button type="submit" className="primary" disabled={send.isPending || subject === undefined || startAt === null || (end.trim() !== "" && fromLocalField(end) === null)}>
-            Assign
-          </button>
-        </div>
+        <DialogFoot action={send} refusal={send.isError ? overlap ? `${explain(send.error)} End the other assignment first, or choose another time.` : explain(send.error) : undefined} blocked={subject === undefined || startAt === null || (end.trim() !== "" && fromLocalField(end) === null)} onClose={onClose}>
+          Assign
+        </DialogFoot>
       </form>
     </Dialog>
   );

@@ -110,6 +110,40 @@ export function Dialog({ title, onClose, children, drawer = false, wide = false 
   );
 }
 
+interface DialogFootProps {
+  /** What the form does when it is submitted. */
+  action: { isPending: boolean; isError: boolean; error: unknown };
+  /** What a refusal means here, where it means more than the server says. */
+  refusal?: string | undefined;
+  /** True while the form cannot be submitted yet. */
+  blocked?: boolean;
+  dangerous?: boolean;
+  onClose: () => void;
+  /** The verb on the button. */
+  children: ReactNode;
+}
+
+/** The foot of a dialog's form: why it was refused, the way out, and the act itself. */
+export function DialogFoot({ action, refusal, blocked = false, dangerous = false, onClose, children }: DialogFootProps) {
+  return (
+    <>
+      {action.isError && (
+        <p className="message message-bad" role="alert">
+          {refusal ?? explain(action.error)}
+        </p>
+      )}
+      <div className="form-actions">
+        <button type="button" onClick={onClose}>
+          Cancel
+        </button>
+        <button type="submit" className={dangerous ? "danger" : "primary"} disabled={action.isPending || blocked}>
+          {children}
+        </button>
+      </div>
+    </>
+  );
+}
+
 export function Field({ label, hint, children }: { label: string; hint?: string; children: ReactNode }) {
   return (
     <label className="field">
