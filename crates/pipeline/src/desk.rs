@@ -76,6 +76,10 @@ pub enum DeskError {
 fn kept(what: &'static str, result: Result<(), TransactError>) -> Result<(), DeskError> {
     result.map_err(|error| match error {
         TransactError::Conflict { detail, .. } => DeskError::Conflict { what, detail },
+        // No act of a person depends on a lease; were one lost, somebody else would have acted.
+        TransactError::LeaseLost { lease } => {
+            DeskError::Conflict { what, detail: format!("the lease of {lease} was lost") }
+        }
         TransactError::Store(error) => DeskError::Store(error),
     })
 }

@@ -92,6 +92,22 @@ pub enum StoreError {
         #[source]
         source: rusqlite::Error,
     },
+    /// The database cannot be reached, or the connection to it broke. Nothing was acknowledged; whoever tries again
+    /// later loses nothing, because repeats are harmless.
+    #[error("the database cannot be reached (while {doing})")]
+    Unavailable {
+        /// What was being done.
+        doing: &'static str,
+        /// What the connection said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Changes of documents later than the one asked for are no longer listed: read the documents again.
+    #[error("changes of documents are listed from {oldest} on only; read the documents again")]
+    TooFarBehind {
+        /// The oldest change that is still listed.
+        oldest: u64,
+    },
     /// A sealed row does not open: it was changed, moved or damaged, or its key is gone.
     #[error("the sealed {what} cannot be opened")]
     Sealed {
@@ -144,6 +160,12 @@ pub enum TransactError {
         kind: &'static str,
         /// Which expectation or unique index.
         detail: String,
+    },
+    /// The lease that the transaction depends on is held by somebody else now, or by nobody. Nothing was changed.
+    #[error("the lease of {lease} was lost to somebody else")]
+    LeaseLost {
+        /// Name of the lease.
+        lease: &'static str,
     },
     /// The store failed.
     #[error("the store failed")]

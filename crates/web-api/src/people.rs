@@ -252,7 +252,7 @@ impl Web {
         let transaction = Transaction { at, writes: vec![write], audit: vec![act], ..Transaction::default() };
         store.transact(&transaction).map_err(|error| match error {
             TransactError::Conflict { .. } => PeopleError::Exists { name: record.name.clone() },
-            TransactError::Store(_) => PeopleError::Keep(error),
+            TransactError::LeaseLost { .. } | TransactError::Store(_) => PeopleError::Keep(error),
         })?;
         let user = record.user();
         let mut by_name = self.people.by_name.write().unwrap_or_else(PoisonError::into_inner);

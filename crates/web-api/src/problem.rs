@@ -214,7 +214,9 @@ impl From<ReadError> for Problem {
 impl From<TransactError> for Problem {
     fn from(error: TransactError) -> Self {
         match &error {
-            TransactError::Conflict { .. } => Problem::new(Code::ChangedBySomebodyElse, error.to_string()),
+            TransactError::Conflict { .. } | TransactError::LeaseLost { .. } => {
+                Problem::new(Code::ChangedBySomebodyElse, error.to_string())
+            }
             TransactError::Store(_) => hidden(&error, Code::Unavailable),
         }
     }

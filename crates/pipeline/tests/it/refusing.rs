@@ -14,9 +14,9 @@ use pipeline::desk::DeskError;
 use pipeline::{Site, SiteOptions};
 use store::sqlite::{Options, SqliteStore};
 use store::{
-    Actor, Appended, AuditAction, AuditQuery, AuditRow, Document, DocumentQuery, Folded, FrameRecord,
-    GroupSummary, KeptFrame, Kind, QuarantineCount, RangeQuery, RestoreReport, SeriesFilter, Store,
-    StoreError, StoredGroup, TransactError, Transaction, VerifyReport,
+    Actor, Appended, AuditAction, AuditQuery, AuditRow, Document, DocumentChange, DocumentQuery, Folded,
+    FrameRecord, GroupSummary, KeptFrame, Kind, News, QuarantineCount, RangeQuery, RestoreReport,
+    SeriesFilter, Store, StoreError, StoredGroup, TransactError, Transaction, VerifyReport,
 };
 use trust::Kek;
 
@@ -59,12 +59,20 @@ impl Store for Refusing {
         open_identifier(text: &str) -> Kept<Option<(SeriesKey, Timestamp, u32)>>;
         blind(field: &str, value: &str) -> [u8; 16];
         document(kind: Kind, id: [u8; 16]) -> Kept<Option<Document>>;
+        document_versions(kind: Kind, id: [u8; 16]) -> Kept<Vec<Document>>;
         documents(query: &DocumentQuery) -> Kept<Vec<Document>>;
         audit_rows(query: &AuditQuery) -> Kept<Vec<AuditRow>>;
         group_summaries(before: Option<u64>, limit: usize) -> Kept<Vec<GroupSummary>>;
         quarantined(id: QuarantineId) -> Kept<Option<QuarantineItem>>;
         quarantine(waiting: bool, before: Option<(Timestamp, QuarantineId)>, limit: usize) -> Kept<Vec<QuarantineItem>>;
         quarantine_count() -> QuarantineCount;
+        shared() -> bool;
+        wait_for_news(seen: News, timeout: Duration) -> Kept<News>;
+        changes_after(change: u64, limit: usize) -> Kept<Vec<DocumentChange>>;
+        hold_lease(name: &'static str, holder: [u8; 16], life: Duration) -> Kept<bool>;
+        release_lease(name: &'static str, holder: [u8; 16]) -> Kept<()>;
+        node_progress(node: [u8; 16], group: u64, life: Duration) -> Kept<()>;
+        node_gone(node: [u8; 16]) -> Kept<()>;
         backup(target: &Path, progress: &mut dyn FnMut(u64, u64)) -> Kept<RestoreReport>;
         verify(progress: &mut dyn FnMut(u64, u64)) -> Kept<VerifyReport>;
         ensure_patient_key(patient: PatientId) -> Kept<()>;

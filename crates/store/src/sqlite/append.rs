@@ -86,6 +86,7 @@ impl SqliteStore {
         change.apply(&mut lock(&self.waiting));
         self.extend_tail(frames, committed_at, group);
         self.last_group.store(group, Ordering::Release);
+        self.news.tell(|news| news.group = group);
         Ok(Appended { group, committed_at })
     }
 

@@ -11,6 +11,7 @@ use super::SqliteStore;
 use super::bytes::{pack, unpack};
 use super::connection::{lock, read};
 use super::keys::Domain;
+use super::news::NewChanges;
 use super::quarantine::CountChange;
 use crate::words::{Document, DocumentQuery, DocumentWrite, Expected, IndexEntry, Kind, Order, Transaction};
 use crate::{StoreError, TransactError};
@@ -83,9 +84,12 @@ impl SqliteStore {
         self.still_durable(DOING)?;
         let transaction =
             writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(self.wrote(DOING))?;
+        let mut changes = NewChanges::after(&transaction)?;
         for write in &wanted.writes {
-            self.write_document(&transaction, write, wanted.at)?;
+            let version = self.write_document(&transaction, write, wanted.at)?;
+            changes.note(write, version);
         }
+        let last_change = changes.write(&transaction).map_err(self.wrote(DOING))?;
         self.write_index(&transaction, &wanted.writes)?;
         let mut change = CountChange::default();
         for item in &wanted.quarantine {
@@ -104,15 +108,19 @@ impl SqliteStore {
         }
         transaction.commit().map_err(self.wrote(DOING))?;
         change.apply(&mut lock(&self.waiting));
+        if let Some(change) = last_change {
+            self.news.tell(|news| news.change = change);
+        }
         Ok(())
     }
 
+    /// Writes or removes one document; tells its version then.
     fn write_document(
         &self,
         connection: &Connection,
         write: &DocumentWrite,
         at: Timestamp,
-    ) -> Result<(), TransactError> {
+    ) -> Result<u64, TransactError> {
         let kind = write.kind as u8;
         let current: Option<u64> = connection
             .prepare_cached("SELECT version FROM document WHERE kind = ?1 AND id = ?2")
@@ -136,7 +144,7 @@ impl SqliteStore {
                 .prepare_cached("DELETE FROM document WHERE kind = ?1 AND id = ?2")
                 .and_then(|mut delete| delete.execute(params![kind, write.id]))
                 .map_err(self.wrote(DOING))?;
-            return Ok(());
+            return Ok(current.unwrap_or(0));
         };
         let before = match current {
             Some(version) => version,
@@ -159,7 +167,7 @@ impl SqliteStore {
             )
             .and_then(|mut put| put.execute(params![kind, write.id, version as i64, at.as_micros(), sealed]))
             .map_err(self.wrote(DOING))?;
-        Ok(())
+        Ok(version)
     }
 
     /// Replaces the index rows of all written documents; all old ones go first, so that a unique value can move
@@ -226,6 +234,30 @@ impl SqliteStore {
                 Ok(Document { kind, id, version, updated_at, body, index_value: Vec::new() })
             })
             .transpose()
+    }
+
+    pub(super) fn read_versions(&self, kind: Kind, id: [u8; 16]) -> Result<Vec<Document>, StoreError> {
+        let doing = "reading the versions of a document";
+        let connection = self.readers.get();
+        let mut select = connection
+            .prepare_cached(
+                "SELECT version, updated_at, sealed FROM document_history WHERE kind = ?1 AND id = ?2
+                 UNION ALL SELECT version, updated_at, sealed FROM document WHERE kind = ?1 AND id = ?2
+                 ORDER BY version",
+            )
+            .map_err(read(doing))?;
+        let rows = select
+            .query_map(params![kind as u8, id], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
+            })
+            .map_err(read(doing))?;
+        rows.map(|row| {
+            let (version, updated_at, sealed) = row.map_err(read(doing))?;
+            let (version, updated_at) = (version.unsigned_abs(), Timestamp::from_micros(updated_at));
+            let body = self.open_document((kind, id, version, updated_at), &sealed)?;
+            Ok(Document { kind, id, version, updated_at, body, index_value: Vec::new() })
+        })
+        .collect()
     }
 
     pub(super) fn open_document(&self, of: VersionOf, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {

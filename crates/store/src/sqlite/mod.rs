@@ -24,6 +24,7 @@ mod fold_curves;
 mod fold_parts;
 mod journal;
 mod keys;
+mod news;
 mod quarantine;
 mod query;
 mod row;
@@ -52,6 +53,7 @@ pub use backup::{RestoreError, restore, verify_backup};
 
 use connection::{Readers, lock, open_failure, readable};
 use keys::{Domain, Keys, Purpose};
+use news::Bell;
 use series::{LoadError, SeriesTable};
 use tail::Tail;
 
@@ -100,6 +102,7 @@ pub struct SqliteStore {
     series: RwLock<SeriesTable>,
     tail: RwLock<Tail>,
     last_group: AtomicU64,
+    news: Bell,
     waiting: Mutex<QuarantineCount>,
     /// Stable storage has failed once: nothing is written any more.
     failed: AtomicBool,
@@ -166,6 +169,9 @@ impl SqliteStore {
         let last_group: i64 = writer
             .query_row("SELECT coalesce(max(number), 0) FROM group_summary", [], |row| row.get(0))
             .map_err(failed)?;
+        let last_change: i64 = writer
+            .query_row("SELECT coalesce(max(change), 0) FROM document_change", [], |row| row.get(0))
+            .map_err(failed)?;
         let (items, bytes): (i64, i64) = writer
             .query_row(
                 "SELECT count(*), coalesce(sum(frame_bytes), 0) FROM quarantine WHERE waiting = 1",
@@ -192,6 +198,7 @@ impl SqliteStore {
             series: RwLock::new(series),
             tail: RwLock::default(),
             last_group: AtomicU64::new(last_group as u64),
+            news: Bell::new(News { group: last_group as u64, change: last_change as u64 }),
             waiting: Mutex::new(QuarantineCount { items: items as u64, bytes: bytes as u64 }),
             failed: AtomicBool::new(false),
             blind,
@@ -386,6 +393,10 @@ impl Store for SqliteStore {
         self.read_document(kind, id)
     }
 
+    fn document_versions(&self, kind: Kind, id: [u8; 16]) -> Result<Vec<Document>, StoreError> {
+        self.read_versions(kind, id)
+    }
+
     fn documents(&self, query: &DocumentQuery) -> Result<Vec<Document>, StoreError> {
         self.page_documents(query)
     }
@@ -413,6 +424,36 @@ impl Store for SqliteStore {
 
     fn quarantine_count(&self) -> QuarantineCount {
         *lock(&self.waiting)
+    }
+
+    fn shared(&self) -> bool {
+        false
+    }
+
+    fn wait_for_news(&self, seen: News, timeout: Duration) -> Result<News, StoreError> {
+        Ok(self.news.wait(seen, timeout))
+    }
+
+    fn changes_after(&self, change: u64, limit: usize) -> Result<Vec<DocumentChange>, StoreError> {
+        self.read_changes(change, limit)
+    }
+
+    // The lock on the directory keeps every other process out: leases and the progress of nodes are this one's own.
+
+    fn hold_lease(&self, _: &'static str, _: [u8; 16], _: Duration) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    fn release_lease(&self, _: &'static str, _: [u8; 16]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn node_progress(&self, _: [u8; 16], _: u64, _: Duration) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn node_gone(&self, _: [u8; 16]) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn backup(&self, target: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<RestoreReport, StoreError> {

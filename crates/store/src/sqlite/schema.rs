@@ -3,7 +3,8 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Scripts of `data.db`. Plain columns hold random ids, numbers of measures, sequences, instants and sizes only.
-pub(super) const DATA: &[&str] = &[r"
+pub(super) const DATA: &[&str] = &[
+    r"
 CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE journal(number INTEGER PRIMARY KEY, committed_at INTEGER NOT NULL, sealed BLOB NOT NULL);
@@ -61,7 +62,13 @@ CREATE TABLE audit(
 CREATE INDEX audit_patient ON audit(patient, sequence) WHERE patient IS NOT NULL;
 CREATE INDEX audit_actor ON audit(actor, sequence);
 CREATE INDEX audit_time ON audit(at);
-"];
+",
+    r"
+CREATE TABLE document_change(
+    change INTEGER PRIMARY KEY, kind INTEGER NOT NULL, id BLOB NOT NULL, version INTEGER NOT NULL,
+    removed INTEGER NOT NULL);
+",
+];
 
 /// Scripts of `keystore.db`.
 pub(super) const KEYSTORE: &[&str] = &[r"

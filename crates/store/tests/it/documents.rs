@@ -1,9 +1,11 @@
 //! Documents, their index and history, the audit log, and transactions that are all or nothing.
 
+use std::time::Duration;
+
 use clinical_model::{AlertId, PatientId, UserId};
 use store::{
-    Actor, AuditAction, AuditOutcome, AuditQuery, AuditRecord, DocumentQuery, DocumentWrite, Expected,
-    IndexEntry, KeyDomain, Kind, Order, Store, TransactError, Transaction,
+    Actor, AuditAction, AuditOutcome, AuditQuery, AuditRecord, DocumentChange, DocumentQuery, DocumentWrite,
+    Expected, IndexEntry, KeyDomain, Kind, News, Order, Store, TransactError, Transaction,
 };
 
 use crate::support::*;
@@ -215,4 +217,75 @@ pub fn removed_documents_go_on_counting(factory: &dyn Factory) {
     assert_eq!(store.document(Kind::Patient, [1; 16]).unwrap().unwrap().version, 3);
     put(&*store, vec![DocumentWrite { expected: Expected::Any, ..remove.clone() }]).unwrap();
     refused(put(&*store, vec![remove]));
+}
+
+pub fn versions_stay_readable(factory: &dyn Factory) {
+    let store = factory.open();
+    for body in ["a", "b", "c"] {
+        put(&*store, vec![write(1, Expected::Any, body, vec![])]).unwrap();
+    }
+    let remove = |id| DocumentWrite { body: None, ..write(id, Expected::Any, "", vec![]) };
+    put(&*store, vec![remove(1)]).unwrap();
+    put(&*store, vec![write(1, Expected::Absent, "d", vec![]), write(2, Expected::Any, "z", vec![])])
+        .unwrap();
+    let versions = |kind, id: u8| {
+        let found = store.document_versions(kind, [id; 16]).unwrap();
+        found
+            .iter()
+            .map(|one| (one.version, String::from_utf8(one.body.clone()).unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let whole = [(1, "a"), (2, "b"), (3, "c"), (4, "d")].map(|(version, body)| (version, body.to_owned()));
+    assert_eq!(versions(Kind::Patient, 1), whole);
+    assert_eq!((versions(Kind::Patient, 3), versions(Kind::Device, 1)), (vec![], vec![]));
+    put(&*store, vec![remove(1)]).unwrap();
+    assert_eq!(versions(Kind::Patient, 1), whole, "what was removed can still be read");
+    // What is fleeting keeps its present version only.
+    let session = |body: &str| DocumentWrite { kind: Kind::Session, ..write(5, Expected::Any, body, vec![]) };
+    put(&*store, vec![session("1")]).unwrap();
+    put(&*store, vec![session("2")]).unwrap();
+    assert_eq!(versions(Kind::Session, 5), [(2, "2".to_owned())]);
+}
+
+pub fn changes_are_listed_in_order(factory: &dyn Factory) {
+    let store = factory.open();
+    assert_eq!(store.changes_after(0, 9).unwrap(), []);
+    put(&*store, vec![write(1, Expected::Any, "a", vec![]), write(2, Expected::Any, "b", vec![])]).unwrap();
+    assert!(put(&*store, vec![write(3, Expected::Version(7), "x", vec![])]).is_err(), "takes no number");
+    let remove = DocumentWrite { body: None, ..write(1, Expected::Version(1), "", vec![]) };
+    put(&*store, vec![write(2, Expected::Any, "c", vec![]), remove]).unwrap();
+    drop(store);
+    let store = factory.open();
+    let of = |change, id, version, removed| DocumentChange {
+        change,
+        kind: Kind::Patient,
+        id: [id; 16],
+        version,
+        removed,
+    };
+    let all = [of(1, 1, 1, false), of(2, 2, 1, false), of(3, 2, 2, false), of(4, 1, 1, true)];
+    assert_eq!(store.changes_after(0, 9).unwrap(), all);
+    assert_eq!(store.changes_after(1, 2).unwrap(), all[1..3]);
+    assert_eq!(
+        (store.changes_after(4, 9).unwrap(), store.changes_after(u64::MAX, 9).unwrap()),
+        (vec![], vec![])
+    );
+}
+
+pub fn news_wake_who_waits(factory: &dyn Factory) {
+    const LONG: Duration = Duration::from_secs(60);
+    let store = factory.open();
+    let none = store.wait_for_news(News::default(), Duration::ZERO).unwrap();
+    assert_eq!(none, News::default());
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| store.wait_for_news(none, LONG).unwrap());
+        store.append(&[readings(vec![reading(series(1), 0, 0, "70")])], at(0)).unwrap();
+        assert_eq!(waiting.join().unwrap(), News { group: 1, change: 0 });
+        let waiting = scope.spawn(|| store.wait_for_news(News { group: 1, change: 0 }, LONG).unwrap());
+        put(&*store, vec![write(1, Expected::Any, "a", vec![])]).unwrap();
+        assert_eq!(waiting.join().unwrap(), News { group: 1, change: 1 });
+    });
+    drop(store);
+    let news = factory.open().wait_for_news(News::default(), LONG).unwrap();
+    assert_eq!(news, News { group: 1, change: 1 }, "what was committed before is news too");
 }

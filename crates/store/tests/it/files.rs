@@ -181,13 +181,16 @@ fn damaged_files_are_named() {
 
 #[test]
 fn a_later_format_is_refused() {
-    for name in ["data.db", "keystore.db"] {
+    for (name, format) in [("data.db", 2), ("keystore.db", 1)] {
         let factory = SqliteFactory::new();
         drop(factory.sqlite());
         let file = Connection::open(factory.path().join(name)).unwrap();
         file.pragma_update(None, "user_version", 99).unwrap();
         file.close().unwrap();
-        assert!(matches!(try_open(factory.path()), Err(OpenError::TooNew { found: 99, known: 1 })), "{name}");
+        assert!(
+            matches!(try_open(factory.path()), Err(OpenError::TooNew { found: 99, known }) if known == format),
+            "{name}"
+        );
     }
 }
 
@@ -310,6 +313,19 @@ fn verification_names_what_was_tampered_with() {
         let place = format!("data.db, table {table}");
         assert!(report.findings.iter().any(|finding| finding.place.starts_with(&place)), "{sql}: {report:?}");
     }
+}
+
+#[test]
+fn who_is_too_far_behind_is_told_where_the_list_begins() {
+    let factory = SqliteFactory::new();
+    let store = factory.sqlite();
+    fill(&store);
+    assert_eq!(store.changes_after(0, 9).unwrap().len(), 2);
+    drop(store);
+    tamper(factory.path(), "DELETE FROM document_change WHERE change = 1");
+    let store = factory.sqlite();
+    assert!(matches!(store.changes_after(0, 9), Err(StoreError::TooFarBehind { oldest: 2 })));
+    assert_eq!(store.changes_after(1, 9).unwrap().len(), 1);
 }
 
 #[test]

@@ -24,7 +24,8 @@ macro_rules! store_suite {
                     limits_and_orders_agree_with_the_whole;
                 documents: versions_and_expectations, unique_values, pages_in_both_directions,
                     audit_has_no_gaps_and_filters, a_failed_transaction_leaves_nothing,
-                    removed_documents_go_on_counting;
+                    removed_documents_go_on_counting, versions_stay_readable, changes_are_listed_in_order,
+                    news_wake_who_waits;
             );
         }
     };
