@@ -3,14 +3,14 @@
 
 use std::sync::PoisonError;
 
-use clinical_analytics::trend::{Bucket, bucketed};
+use clinical_analytics::trend::{Bucket, Buckets};
 use clinical_model::{
-    Alert, AlertId, Committed, Event, Measure, MeasureKind, PatientId, QuarantineId, QuarantineItem, Reading,
-    SeriesKey, Subject, Timestamp, Waveform,
+    Alert, AlertId, Committed, Decimal, Event, Measure, MeasureKind, PatientId, QuarantineId, QuarantineItem,
+    Reading, SeriesKey, Subject, Timestamp, Waveform,
 };
 use store::{
-    AuditQuery, AuditRow, DocumentQuery, GroupSummary, KeptFrame, Kind, Order, RangeQuery, SeriesFilter,
-    Store, StoreError,
+    AuditQuery, AuditRow, DocumentQuery, GroupSummary, KeptFrame, Kind, Order, Point, RangeQuery,
+    SeriesFilter, Store, StoreError,
 };
 
 use crate::audited::ReadError;
@@ -19,8 +19,6 @@ use crate::records;
 use crate::registry::Registry;
 use crate::site::Site;
 
-/// Most readings of one series that one trend looks at: a month at a reading every two seconds.
-pub const TREND_LIMIT_READINGS: usize = 1_300_000;
 /// Most waveform blocks of one answer.
 pub const WAVEFORM_LIMIT_BLOCKS: usize = 2_000;
 
@@ -53,8 +51,10 @@ pub struct Trend {
     pub series: SeriesKey,
     /// The buckets, oldest first; empty ones are left out.
     pub buckets: Vec<Bucket>,
-    /// For each bucket with exactly one reading, that reading.
-    pub single: Vec<Option<Committed<Reading>>>,
+    /// For each bucket with exactly one reading, when that was measured, and its sequence.
+    pub single: Vec<Option<(Timestamp, u32)>>,
+    /// Most decimal places that a reading had.
+    pub decimals: u8,
 }
 
 /// Everything behind one value.
@@ -160,19 +160,53 @@ impl<'a> Chart<'a> {
     ) -> Result<Vec<Trend>, ReadError> {
         let filter =
             SeriesFilter { subject: Some(Subject::Patient(patient)), measures: vec![measure], device: None };
-        let range = RangeQuery { from, to, order: Order::Ascending, limit: TREND_LIMIT_READINGS };
-        let mut trends = Vec::new();
-        for series in self.store().series(&filter)? {
-            let readings = self.store().readings(&series, &range)?;
-            let numbers = readings.iter().filter_map(|reading| {
-                reading.value().number().map(|number| (reading.measured_at(), number.to_f64()))
-            });
-            let filled = bucketed(from, to, buckets, numbers);
-            let single =
-                filled.iter().map(|bucket| single_of(bucket, &readings, from, to, buckets)).collect();
-            trends.push(Trend { series, buckets: filled, single });
-        }
-        Ok(trends)
+        let series = self.store().series(&filter)?;
+        series.iter().map(|one| self.trend_of(one, from, to, buckets)).collect()
+    }
+
+    /// Minimum, mean and maximum a bucket of one scalar series; buckets without a value are left out.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn trend_of(
+        &self,
+        series: &SeriesKey,
+        from: Timestamp,
+        to: Timestamp,
+        buckets: usize,
+    ) -> Result<Trend, ReadError> {
+        let mut filling = Buckets::new(from, to, buckets);
+        let mut last_of: Vec<(Timestamp, u32)> = vec![(Timestamp::MIN, 0); buckets];
+        let mut decimals = 0;
+        self.numbers(series, from, to, &mut |point, number| {
+            decimals = decimals.max(number.decimals());
+            if let Some(index) = filling.add(point.at, number.to_f64()) {
+                last_of[index] = (point.at, point.sequence);
+            }
+            true
+        })?;
+        let filled = filling.filled();
+        let single = filled.iter().map(|bucket| (bucket.count == 1).then(|| last_of[bucket.index])).collect();
+        Ok(Trend { series: *series, buckets: filled, single, decimals })
+    }
+
+    /// Every number of a scalar series in a range, as the chart believes it now: one an identity, without what was
+    /// entered in error. In no promised order; stops when `each` returns false.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn numbers(
+        &self,
+        series: &SeriesKey,
+        from: Timestamp,
+        to: Timestamp,
+        each: &mut dyn FnMut(&Point, Decimal) -> bool,
+    ) -> Result<(), ReadError> {
+        let mut all = |points: &[Point]| {
+            let mut numbers = points.iter().filter_map(|point| Some((point, point.value.number()?)));
+            numbers.all(|(point, number)| each(point, number))
+        };
+        Ok(self.store().scan(series, from, to, &mut all)?)
     }
 
     /// Waveform blocks of every series of a measure of a patient that touch a range.
@@ -351,25 +385,4 @@ pub fn together(readings: Vec<Committed<Reading>>) -> Vec<Observed> {
         }
     }
     observed
-}
-
-fn single_of(
-    bucket: &Bucket,
-    readings: &[Committed<Reading>],
-    from: Timestamp,
-    to: Timestamp,
-    buckets: usize,
-) -> Option<Committed<Reading>> {
-    if bucket.count != 1 {
-        return None;
-    }
-    let span = i128::from(to.micros_since(from));
-    let start = from.plus_micros((bucket.index as i128 * span / buckets as i128) as i64);
-    let end = from.plus_micros(((bucket.index as i128 + 1) * span / buckets as i128 + 1) as i64);
-    let first = readings.partition_point(|reading| reading.measured_at() < start);
-    readings[first..]
-        .iter()
-        .take_while(|reading| reading.measured_at() <= end)
-        .find(|reading| reading.value().number().is_some_and(|number| number.to_f64() == bucket.mean))
-        .copied()
 }

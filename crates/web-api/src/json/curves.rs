@@ -128,15 +128,13 @@ fn trend_series(chart: &Chart<'_>, trend: &Trend, query: &TrendQuery) -> Result<
     for (bucket, single) in trend.buckets.iter().zip(&trend.single) {
         // One reading is shown at its own time; a bucket of several at its middle.
         let middle = (from_ms + (bucket.index as f64 + 0.5) * width_ms) as i64;
-        series.t.push(single.map_or(middle, |reading| reading.measured_at().as_millis()));
+        series.t.push(single.map_or(middle, |(at, _)| at.as_millis()));
         series.min.push(bucket.min);
         series.mean.push(bucket.mean);
         series.max.push(bucket.max);
         series.count.push(bucket.count);
         let identifier = match single {
-            Some(reading) => {
-                Some(chart.identifier(&trend.series, reading.measured_at(), reading.sequence())?)
-            }
+            Some((at, sequence)) => Some(chart.identifier(&trend.series, *at, *sequence)?),
             None => None,
         };
         series.observation_id.push(identifier);
