@@ -7,6 +7,7 @@
 pub mod access;
 mod app;
 pub mod fhir;
+mod guard;
 mod ingest;
 mod json;
 mod live;

@@ -15,7 +15,7 @@ use store::{AuditAction, AuditOutcome};
 
 use crate::access::{Access, Permission};
 use crate::problem::{Code, Problem};
-use crate::session::Current;
+use crate::session::{self, Current};
 use crate::state::Web;
 use crate::{app, json, live};
 
@@ -143,7 +143,7 @@ async fn pass_gate(State(gate): State<Gate>, mut request: Request, next: Next) -
         return next.run(request).await;
     }
     let attended = !request.headers().contains_key(UNATTENDED_HEADER);
-    let (access, current) = match signed_in(&gate.web, request.headers(), attended) {
+    let (access, current) = match signed_in(&gate.web, request.headers(), attended).await {
         Ok(signed_in) => signed_in,
         Err(problem) => return problem.into_response(),
     };
@@ -172,11 +172,21 @@ pub(crate) async fn refuse(web: &Arc<Web>, act: Act) -> Problem {
     Problem::new(Code::Forbidden, "your role does not permit this")
 }
 
-/// Who is signed in by the request's cookie.
-pub(crate) fn signed_in(web: &Web, headers: &HeaderMap, touch: bool) -> Result<(Access, Current), Problem> {
+/// Who is signed in by the request's cookie. `touch` counts the request as activity.
+pub(crate) async fn signed_in(
+    web: &Arc<Web>,
+    headers: &HeaderMap,
+    touch: bool,
+) -> Result<(Access, Current), Problem> {
     let signed_out =
         || Problem::new(Code::SignedOut, "nobody is signed in, or the session has ended; sign in again");
-    let current = web.sessions.current(headers, web.site.clock().now(), touch).ok_or_else(signed_out)?;
+    let hash = session::token_of(headers).ok_or_else(signed_out)?.hash();
+    let now = web.site.clock().now();
+    let current = match web.sessions.glance(&hash, now, touch) {
+        Some(current) => Some(current),
+        None => web.blocking(move |web| web.sessions.look(&hash, now, touch)).await??,
+    };
+    let current = current.ok_or_else(signed_out)?;
     let user = web.people.by_id(current.user).filter(|user| !user.disabled).ok_or_else(signed_out)?;
     Ok((Access::Person(user), current))
 }

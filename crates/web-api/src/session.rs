@@ -1,30 +1,40 @@
-//! Sessions: opaque tokens that only their hash is kept of, ended by idleness, age or sign-out; and the guard
-//! against guessing passwords.
+//! Sessions: opaque tokens of which only the hash is kept, in the store, so that every node knows them; ended by idleness,
+//! age or sign-out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, HeaderValue, header};
-use clinical_model::{Timestamp, UserId};
+use clinical_model::{RecordId as _, Timestamp, UserId};
+use pipeline::records::{json_from, json_write, sortable};
+use serde::{Deserialize, Serialize};
+use store::{
+    DocumentQuery, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind, Order, Store, StoreError,
+    TransactError, Transaction,
+};
 use tokio::sync::watch;
 use trust::{TokenHash, TokenSecret};
 
 use crate::people::User;
 
-/// Sessions that may exist at once; the oldest ends beyond it.
-const SESSION_LIMIT: usize = 10_000;
-/// Failed attempts on one name before waiting begins.
-const FREE_ATTEMPTS: u32 = 5;
-/// Longest wait after a failed attempt, in seconds.
-const LONGEST_WAIT_S: u64 = 300;
-/// Failed attempts from one address, whatever the names, before waiting begins.
-const FREE_ATTEMPTS_ADDRESS: u32 = 30;
-/// Names and addresses that are remembered; the one longest quiet is forgotten beyond it.
-const GUARD_LIMIT: usize = 20_000;
-/// Failures are forgotten after so long without another.
-const FORGET_AFTER: Duration = Duration::from_secs(900);
+/// Sessions that one node holds in memory; beyond it the one longest unseen is read again when it comes back.
+const KNOWN_LIMIT: usize = 10_000;
+/// Sessions of one person at one time; the oldest ends beyond it. A ward's account is used on many tablets.
+const OF_ONE_USER_LIMIT: usize = 100;
+/// Sessions beyond their age that are removed with each new one: more than one, so that they cannot pile up.
+const SWEEP_LIMIT: usize = 16;
+/// Activity is written down at most this often in the idle time: once a minute of the usual fifteen.
+const TOUCHES_OF_IDLE_TIME: u32 = 15;
+/// Where several nodes share the store, what one of them knows of a session is asked again after so long.
+const FRESH_FOR: Duration = Duration::from_secs(1);
+/// Times that a session is read again because another node was faster to write it.
+const LOOK_LIMIT_TRIES: usize = 4;
+/// The index of sessions by their beginning.
+const BY_START: &str = "started";
+/// The index of sessions by person and beginning.
+const BY_USER: &str = "user-started";
 
 /// The cookie's name on plain loopback.
 const COOKIE: &str = "auscult_session";
@@ -35,10 +45,56 @@ const SECURE_COOKIE: &str = "__Host-auscult_session";
 #[derive(Clone, Copy, Debug)]
 pub struct RemoteAddress(pub IpAddr);
 
-struct Session {
+/// A session as it is kept: sealed, under the first half of the token's hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    /// SHA-256 of the token, whole.
+    hash: [u8; 32],
     user: UserId,
     started_at: Timestamp,
     seen_at: Timestamp,
+}
+
+impl Record {
+    fn id(&self) -> [u8; 16] {
+        id_of(&TokenHash(self.hash))
+    }
+
+    fn write(&self, expected: Expected) -> DocumentWrite {
+        let started = sortable(self.started_at);
+        let by_user = [&self.user.to_bytes()[..], &started].concat();
+        let index = vec![
+            IndexEntry { name: BY_START, value: started.to_vec(), unique: false },
+            IndexEntry { name: BY_USER, value: by_user, unique: false },
+        ];
+        json_write(Kind::Session, self.id(), expected, KeyDomain::System, self, index)
+    }
+}
+
+fn id_of(hash: &TokenHash) -> [u8; 16] {
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash.0[..16]);
+    id
+}
+
+fn removal(id: [u8; 16]) -> DocumentWrite {
+    DocumentWrite {
+        kind: Kind::Session,
+        id,
+        expected: Expected::Any,
+        domain: KeyDomain::System,
+        body: None,
+        index: Vec::new(),
+    }
+}
+
+/// What this node knows of a session.
+struct Known {
+    record: Record,
+    /// When activity was last written down.
+    written_at: Timestamp,
+    /// When the store was last asked.
+    read_at: Instant,
     ended: watch::Sender<bool>,
 }
 
@@ -52,83 +108,181 @@ pub(crate) struct Current {
     pub ended: watch::Receiver<bool>,
 }
 
-/// All sessions. They live in memory: a restart of the server signs everybody out.
+/// All sessions.
 pub(crate) struct Sessions {
+    store: Arc<dyn Store>,
+    /// Whether other nodes write to the same store.
+    is_shared: bool,
     idle_timeout: Duration,
     limit: Duration,
-    sessions: Mutex<HashMap<[u8; 32], Session>>,
+    known: Mutex<HashMap<[u8; 16], Known>>,
 }
 
 impl Sessions {
-    pub(crate) fn new(idle_timeout: Duration, limit: Duration) -> Self {
-        Sessions { idle_timeout, limit, sessions: Mutex::default() }
+    pub(crate) fn new(store: Arc<dyn Store>, idle_timeout: Duration, limit: Duration) -> Self {
+        Sessions { is_shared: store.shared(), store, idle_timeout, limit, known: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Session>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 16], Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a session and returns its token, which is shown once.
-    pub(crate) fn begin(&self, user: &User, now: Timestamp) -> TokenSecret {
+    /// Begins a session and returns its token, which is shown once. Blocks.
+    pub(crate) fn begin(&self, user: &User, now: Timestamp) -> Result<TokenSecret, TransactError> {
         let token = TokenSecret::generate();
-        let mut sessions = self.lock();
-        if sessions.len() >= SESSION_LIMIT
-            && let Some(oldest) =
-                sessions.iter().min_by_key(|(_, session)| session.seen_at).map(|(hash, _)| *hash)
-        {
-            end(sessions.remove(&oldest));
-        }
-        let session =
-            Session { user: user.id, started_at: now, seen_at: now, ended: watch::Sender::new(false) };
-        sessions.insert(token.hash().0, session);
-        token
+        let record = Record { hash: token.hash().0, user: user.id, started_at: now, seen_at: now };
+        let first = self.listed(BY_START, Vec::new(), Order::Ascending, SWEEP_LIMIT)?;
+        let over = first.into_iter().filter(|old| now.duration_since(old.started_at) > self.limit);
+        let theirs =
+            self.listed(BY_USER, user.id.to_bytes().to_vec(), Order::Descending, OF_ONE_USER_LIMIT)?;
+        let oldest = theirs.into_iter().nth(OF_ONE_USER_LIMIT - 1);
+        let ending: BTreeSet<[u8; 16]> = over.chain(oldest).map(|record| record.id()).collect();
+        let mut writes = vec![record.write(Expected::Absent)];
+        writes.extend(ending.iter().copied().map(removal));
+        self.store.transact(&Transaction { at: now, writes, ..Transaction::default() })?;
+        ending.into_iter().for_each(|id| self.forget(id));
+        self.learn(record);
+        Ok(token)
     }
 
-    /// The session of a request, if it still runs. `touch` counts the request as activity: streams that stay open
-    /// by themselves must not keep a session alive.
-    pub(crate) fn current(&self, headers: &HeaderMap, now: Timestamp, touch: bool) -> Option<Current> {
-        let token = token_of(headers)?;
-        let hash = token.hash();
-        let mut sessions = self.lock();
-        let session = sessions.get_mut(&hash.0)?;
-        let idle = now.duration_since(session.seen_at) > self.idle_timeout;
-        let old = now.duration_since(session.started_at) > self.limit;
-        if idle || old {
-            end(sessions.remove(&hash.0));
+    fn listed(
+        &self,
+        index: &'static str,
+        prefix: Vec<u8>,
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        let query = DocumentQuery { kind: Kind::Session, index, prefix, after: None, order, limit };
+        let found = self.store.documents(&query)?;
+        Ok(found.iter().filter_map(|document| json_from(&document.body).ok()).collect())
+    }
+
+    /// Takes what the store says of a session, and answers with it as this node now knows it.
+    fn learn(&self, record: Record) -> Current {
+        let mut known = self.lock();
+        if known.len() >= KNOWN_LIMIT && !known.contains_key(&record.id()) {
+            // One that a stream waits for stays: dropping it would end the stream.
+            let quiet = known.iter().filter(|(_, one)| one.ended.receiver_count() == 0);
+            let quiet = quiet.min_by_key(|(_, one)| one.record.seen_at).map(|(id, _)| *id);
+            quiet.and_then(|id| known.remove(&id));
+        }
+        let one = known.entry(record.id()).or_insert_with(|| Known {
+            record,
+            written_at: record.seen_at,
+            read_at: Instant::now(),
+            ended: watch::Sender::new(false),
+        });
+        one.written_at = record.seen_at;
+        one.record.seen_at = one.record.seen_at.max(record.seen_at);
+        one.read_at = Instant::now();
+        self.shown(one)
+    }
+
+    fn shown(&self, one: &Known) -> Current {
+        let Record { hash, user, started_at, seen_at } = one.record;
+        let expires_at = started_at.plus(self.limit).min(seen_at.plus(self.idle_timeout));
+        Current { user, hash: TokenHash(hash), expires_at, ended: one.ended.subscribe() }
+    }
+
+    fn is_over(&self, record: &Record, now: Timestamp) -> bool {
+        now.duration_since(record.seen_at) > self.idle_timeout
+            || now.duration_since(record.started_at) > self.limit
+    }
+
+    /// The session of a token as far as this node knows it for certain; `None`: ask [`Sessions::look`]. `touch` counts
+    /// the request as activity: streams that stay open by themselves must not keep a session alive. Never blocks.
+    pub(crate) fn glance(&self, hash: &TokenHash, now: Timestamp, touch: bool) -> Option<Current> {
+        let mut known = self.lock();
+        let one = known.get_mut(&id_of(hash)).filter(|one| one.record.hash == hash.0)?;
+        let is_fresh = !self.is_shared || one.read_at.elapsed() < FRESH_FOR;
+        let touch_due =
+            touch && now.duration_since(one.written_at) >= self.idle_timeout / TOUCHES_OF_IDLE_TIME;
+        if !is_fresh || touch_due || self.is_over(&one.record, now) {
             return None;
         }
         if touch {
-            session.seen_at = now;
+            one.record.seen_at = one.record.seen_at.max(now);
         }
-        let expires_at = session.started_at.plus(self.limit).min(session.seen_at.plus(self.idle_timeout));
-        Some(Current { user: session.user, hash, expires_at, ended: session.ended.subscribe() })
+        Some(self.shown(one))
     }
 
-    /// Whether a session still runs, for a stream that asks from time to time.
+    /// The session of a token as the store knows it, if it still runs. Blocks.
+    ///
+    /// # Errors
+    /// [`TransactError`] when the store failed.
+    pub(crate) fn look(
+        &self,
+        hash: &TokenHash,
+        now: Timestamp,
+        touch: bool,
+    ) -> Result<Option<Current>, TransactError> {
+        let id = id_of(hash);
+        for _ in 0..LOOK_LIMIT_TRIES {
+            let document = self.store.document(Kind::Session, id)?;
+            let Some((mut record, version)) = document.and_then(|document| {
+                let record: Record = json_from(&document.body).ok()?;
+                (record.hash == hash.0).then_some((record, document.version))
+            }) else {
+                self.forget(id);
+                return Ok(None);
+            };
+            let here = self.lock().get(&id).map(|one| one.record.seen_at);
+            let written_at = record.seen_at;
+            record.seen_at = record.seen_at.max(here.unwrap_or(record.seen_at));
+            if self.is_over(&record, now) {
+                self.end(hash, now)?;
+                return Ok(None);
+            }
+            if touch && now.duration_since(written_at) >= self.idle_timeout / TOUCHES_OF_IDLE_TIME {
+                record.seen_at = record.seen_at.max(now);
+                let writes = vec![record.write(Expected::Version(version))];
+                match self.store.transact(&Transaction { at: now, writes, ..Transaction::default() }) {
+                    Ok(()) => {}
+                    // Another node wrote it down, or it was ended meanwhile: see which.
+                    Err(TransactError::Conflict { .. }) => continue,
+                    Err(error) => return Err(error),
+                }
+            } else {
+                record.seen_at = written_at;
+            }
+            let current = self.learn(record);
+            return Ok(if touch { self.glance(hash, now, true).or(Some(current)) } else { Some(current) });
+        }
+        Ok(None)
+    }
+
+    /// Whether a session still runs, for a stream that asks from time to time. Where the store cannot be asked, what this
+    /// node knows stands. Blocks.
     pub(crate) fn runs(&self, hash: &TokenHash, now: Timestamp) -> bool {
-        let mut sessions = self.lock();
-        let Some(session) = sessions.get(&hash.0) else { return false };
-        let runs = now.duration_since(session.seen_at) <= self.idle_timeout
-            && now.duration_since(session.started_at) <= self.limit;
-        if !runs {
-            end(sessions.remove(&hash.0));
+        if self.glance(hash, now, false).is_some() {
+            return true;
         }
-        runs
+        self.look(hash, now, false).map_or_else(
+            |_| self.lock().get(&id_of(hash)).is_some_and(|one| !self.is_over(&one.record, now)),
+            |current| current.is_some(),
+        )
     }
 
-    /// Ends one session; its streams end too.
-    pub(crate) fn end(&self, hash: &TokenHash) {
-        end(self.lock().remove(&hash.0));
+    /// Ends one session everywhere; its streams end too. Blocks.
+    ///
+    /// # Errors
+    /// [`TransactError`] when it could not be removed: it ends on this node all the same.
+    pub(crate) fn end(&self, hash: &TokenHash, now: Timestamp) -> Result<(), TransactError> {
+        self.forget(id_of(hash));
+        let writes = vec![removal(id_of(hash))];
+        self.store.transact(&Transaction { at: now, writes, ..Transaction::default() })
+    }
+
+    /// A session was removed from the store: its streams on this node end.
+    pub(crate) fn forget(&self, id: [u8; 16]) {
+        if let Some(one) = self.lock().remove(&id) {
+            one.ended.send_replace(true);
+        }
     }
 }
 
-fn end(session: Option<Session>) {
-    if let Some(session) = session {
-        session.ended.send_replace(true);
-    }
-}
-
-fn token_of(headers: &HeaderMap) -> Option<TokenSecret> {
+/// The token that a request carries.
+pub(crate) fn token_of(headers: &HeaderMap) -> Option<TokenSecret> {
     let named = |wanted: &str| {
         let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
         cookies
@@ -164,77 +318,10 @@ pub(crate) fn no_cookie(secure: bool) -> HeaderValue {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Failures {
-    count: u32,
-    last: Timestamp,
-}
-
-/// Slows down guessing: waits grow with each failure on a name, and with many failures from an address.
-#[derive(Default)]
-pub(crate) struct SignInGuard {
-    failures: Mutex<HashMap<String, Failures>>,
-}
-
-fn name_key(name: &str) -> String {
-    // Cut, so that a long name costs no memory.
-    format!("name:{}", name.trim().to_lowercase().chars().take(100).collect::<String>())
-}
-
-fn address_key(address: IpAddr) -> String {
-    format!("address:{address}")
-}
-
-impl SignInGuard {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Failures>> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Seconds to wait before the next attempt; `None`: try now.
-    pub(crate) fn wait_s(&self, name: &str, address: Option<IpAddr>, now: Timestamp) -> Option<u64> {
-        let failures = self.lock();
-        let wait = |key: &str, free: u32| {
-            let failed = failures.get(key)?;
-            let over = failed.count.checked_sub(free)?;
-            let wait = LONGEST_WAIT_S.min(2u64.saturating_pow(over.min(20)));
-            let passed = now.duration_since(failed.last).as_secs();
-            (passed < wait).then(|| wait - passed)
-        };
-        let by_name = wait(&name_key(name), FREE_ATTEMPTS);
-        by_name.max(address.and_then(|address| wait(&address_key(address), FREE_ATTEMPTS_ADDRESS)))
-    }
-
-    /// Remembers a failed attempt.
-    pub(crate) fn failed(&self, name: &str, address: Option<IpAddr>, now: Timestamp) {
-        let mut failures = self.lock();
-        failures.retain(|_, failed| now.duration_since(failed.last) < FORGET_AFTER);
-        let keys = [Some(name_key(name)), address.map(address_key)];
-        for key in keys.into_iter().flatten() {
-            if failures.len() >= GUARD_LIMIT
-                && let Some(quiet) =
-                    failures.iter().min_by_key(|(_, failed)| failed.last).map(|(key, _)| key.clone())
-            {
-                failures.remove(&quiet);
-            }
-            let failed = failures.entry(key).or_insert(Failures { count: 0, last: now });
-            failed.count = failed.count.saturating_add(1);
-            failed.last = now;
-        }
-    }
-
-    /// A right password clears the name, and takes back what this attempt counted against its address: a change of
-    /// shift behind one address is no attack.
-    pub(crate) fn succeeded(&self, name: &str, address: Option<IpAddr>) {
-        let mut failures = self.lock();
-        failures.remove(&name_key(name));
-        if let Some(failed) = address.and_then(|address| failures.get_mut(&address_key(address))) {
-            failed.count = failed.count.saturating_sub(1);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use store::sqlite::{Options, SqliteStore};
+
     use super::*;
     use crate::people::Role;
 
@@ -247,46 +334,71 @@ mod tests {
         User { id, name: "n".into(), display: "N".into(), role: Role::Nurse, wards: None, disabled: false }
     }
 
-    fn headers(token: &TokenSecret) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        let line = format!("other=1; {COOKIE}={}", token.to_text().expose());
-        headers.insert(header::COOKIE, line.parse().unwrap());
-        headers
+    fn two_nodes(idle_s: u64, limit_s: u64) -> (tempfile::TempDir, Sessions, Sessions) {
+        let directory = tempfile::tempdir().unwrap();
+        let kek = trust::Kek::from_bytes(&[7; 32]);
+        let store: Arc<dyn Store> =
+            Arc::new(SqliteStore::open(directory.path(), kek, Options::default()).unwrap());
+        let node =
+            || Sessions::new(Arc::clone(&store), Duration::from_secs(idle_s), Duration::from_secs(limit_s));
+        let (one, two) = (node(), node());
+        (directory, one, two)
+    }
+
+    fn current(sessions: &Sessions, hash: &TokenHash, second: i64, touch: bool) -> Option<Current> {
+        let glance = sessions.glance(hash, at(second), touch);
+        glance.or_else(|| sessions.look(hash, at(second), touch).unwrap())
     }
 
     #[test]
     fn a_session_ends_by_idleness_by_age_and_by_sign_out() {
-        let sessions = Sessions::new(Duration::from_secs(60), Duration::from_secs(200));
-        let headers = headers(&sessions.begin(&user(), at(0)));
-        assert!(sessions.current(&headers, at(50), true).is_some());
-        assert!(sessions.current(&headers, at(100), false).is_some());
-        let current = sessions.current(&headers, at(110), false).unwrap();
-        assert_eq!(current.expires_at, at(110));
-        assert!(sessions.current(&headers, at(111), true).is_none(), "a stream is no activity");
-        assert!(*current.ended.borrow());
+        let (_directory, sessions, _) = two_nodes(60, 200);
+        let hash = sessions.begin(&user(), at(0)).unwrap().hash();
+        assert!(current(&sessions, &hash, 50, true).is_some());
+        assert!(current(&sessions, &hash, 100, false).is_some());
+        let seen = current(&sessions, &hash, 110, false).unwrap();
+        assert_eq!(seen.expires_at, at(110));
+        assert!(current(&sessions, &hash, 111, true).is_none(), "a stream is no activity");
+        assert!(*seen.ended.borrow());
 
-        let headers = super::tests::headers(&sessions.begin(&user(), at(0)));
+        let hash = sessions.begin(&user(), at(0)).unwrap().hash();
         for second in (0..=200).step_by(50) {
-            assert!(sessions.current(&headers, at(second), true).is_some());
+            assert!(current(&sessions, &hash, second, true).is_some());
         }
-        assert!(sessions.current(&headers, at(201), true).is_none(), "age");
+        assert!(current(&sessions, &hash, 201, true).is_none(), "age");
 
-        let headers = super::tests::headers(&sessions.begin(&user(), at(0)));
-        let current = sessions.current(&headers, at(1), true).unwrap();
-        sessions.end(&current.hash);
-        assert!(sessions.current(&headers, at(2), true).is_none());
+        let hash = sessions.begin(&user(), at(0)).unwrap().hash();
+        assert!(current(&sessions, &hash, 1, true).is_some());
+        sessions.end(&hash, at(1)).unwrap();
+        assert!(current(&sessions, &hash, 2, true).is_none());
     }
 
     #[test]
-    fn a_change_of_shift_behind_one_address_locks_nobody_out() {
-        let guard = SignInGuard::default();
-        let address: IpAddr = "10.0.0.1".parse().unwrap();
-        for number in 0..200 {
-            let name = format!("nurse {number}");
-            assert_eq!(guard.wait_s(&name, Some(address), at(0)), None, "{name}");
-            guard.failed(&name, Some(address), at(0));
-            guard.succeeded(&name, Some(address));
+    fn a_session_is_known_on_every_node_and_its_end_too() {
+        let (_directory, one, two) = two_nodes(900, 3_600);
+        let hash = one.begin(&user(), at(0)).unwrap().hash();
+        assert!(current(&two, &hash, 60, true).is_some());
+        // What the other node wrote down is activity here too.
+        assert!(one.look(&hash, at(950), false).unwrap().is_some());
+        two.end(&hash, at(951)).unwrap();
+        assert!(one.look(&hash, at(952), true).unwrap().is_none(), "a touch brings nothing back");
+        assert!(one.glance(&hash, at(952), false).is_none());
+    }
+
+    #[test]
+    fn a_person_has_no_more_sessions_than_the_limit_and_old_ones_are_swept() {
+        let (_directory, sessions, _) = two_nodes(900, 3_600);
+        let first = sessions.begin(&user(), at(0)).unwrap().hash();
+        for second in 1..OF_ONE_USER_LIMIT as i64 {
+            sessions.begin(&user(), at(second)).unwrap();
         }
+        assert!(current(&sessions, &first, 200, true).is_some());
+        sessions.begin(&user(), at(200)).unwrap();
+        assert!(current(&sessions, &first, 201, true).is_none());
+        let other = User { id: UserId::from_bytes([2; 16]), ..user() };
+        sessions.begin(&other, at(5_000)).unwrap();
+        let left = sessions.listed(BY_START, Vec::new(), Order::Ascending, 1_000).unwrap();
+        assert_eq!(left.len(), OF_ONE_USER_LIMIT + 1 - SWEEP_LIMIT);
     }
 
     #[test]
@@ -297,30 +409,5 @@ mod tests {
             format!("{COOKIE}={}; {SECURE_COOKIE}={}", planted.to_text().expose(), bound.to_text().expose());
         headers.insert(header::COOKIE, line.parse().unwrap());
         assert!(token_of(&headers).is_some_and(|token| token.hash() == bound.hash()));
-    }
-
-    #[test]
-    fn guessing_is_slowed_down_by_name_and_by_address() {
-        let guard = SignInGuard::default();
-        let address: IpAddr = "127.0.0.1".parse().unwrap();
-        for _ in 0..4 {
-            guard.failed("Nurse", Some(address), at(0));
-        }
-        assert_eq!(guard.wait_s("nurse", None, at(0)), None);
-        guard.failed(" NURSE", Some(address), at(0));
-        assert_eq!(guard.wait_s("nurse", None, at(0)), Some(1));
-        for _ in 0..20 {
-            guard.failed("nurse", None, at(0));
-        }
-        assert_eq!(guard.wait_s("nurse", None, at(0)), Some(LONGEST_WAIT_S));
-        assert_eq!(guard.wait_s("physician", Some(address), at(0)), None);
-        for number in 0..30 {
-            guard.failed(&format!("name {number}"), Some(address), at(0));
-        }
-        assert!(guard.wait_s("physician", Some(address), at(0)).is_some());
-        guard.succeeded("nurse", None);
-        assert_eq!(guard.wait_s("nurse", None, at(0)), None);
-        guard.failed("x", None, at(2_000));
-        assert_eq!(guard.lock().len(), 1, "old failures are forgotten");
     }
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline::Site;
+use trust::TokenHash;
 use trust::password::PasswordCost;
 
+use crate::guard::SignInGuard;
 use crate::people::{People, PeopleError};
-use crate::session::{Sessions, SignInGuard};
+use crate::session::Sessions;
 
 /// How the web side runs.
 #[derive(Clone, Debug)]
@@ -55,13 +57,20 @@ impl Web {
     /// [`PeopleError`] where the users cannot be read.
     pub fn new(site: Arc<Site>, options: WebOptions) -> Result<Arc<Self>, PeopleError> {
         let people = People::load(site.store())?;
-        let sessions = Sessions::new(options.idle_timeout, options.session_limit);
+        let sessions = Sessions::new(site.shared_store(), options.idle_timeout, options.session_limit);
         Ok(Arc::new(Web { site, options, people, sessions, guard: SignInGuard::default() }))
     }
 
     /// The site behind.
     pub fn site(&self) -> &Arc<Site> {
         &self.site
+    }
+
+    /// Whether a session still runs, for a stream that asks from time to time.
+    pub(crate) async fn session_runs(self: &Arc<Self>, hash: &TokenHash) -> bool {
+        let hash = *hash;
+        // What could not be asked is no end of the session: the next beat asks again.
+        self.blocking(move |web| web.sessions.runs(&hash, web.site.clock().now())).await.unwrap_or(true)
     }
 
     /// Runs something that blocks (the store, a password) off the async threads.

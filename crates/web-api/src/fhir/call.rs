@@ -1,5 +1,7 @@
 //! A request as the handlers see it: who asks, with which parameters, headers and body.
 
+use std::sync::Arc;
+
 use axum::RequestExt as _;
 use axum::body::Bytes;
 use axum::extract::{Form, FromRequest as _, Path, Query, Request};
@@ -13,6 +15,7 @@ use super::answer::Refusal;
 use super::{AUDITED_PATIENTS_LIMIT, Interaction};
 use crate::access::{Access, Permission};
 use crate::operations;
+use crate::problem::Code;
 use crate::serve::{BODY_LIMIT_BYTES, BodyError, DevicePeer, read_body};
 use crate::state::Web;
 
@@ -36,16 +39,27 @@ pub(crate) enum Door {
 }
 
 impl Door {
-    pub(crate) fn access(self, web: &Web, request: &Request) -> Result<Access, Refusal> {
+    /// Who asks, by the session in the headers or by the certificate that the handshake verified.
+    pub(crate) async fn access(
+        self,
+        web: &Arc<Web>,
+        headers: &HeaderMap,
+        peer: Option<DevicePeer>,
+    ) -> Result<Access, Refusal> {
         let unknown = |what: &str| Refusal::new(StatusCode::UNAUTHORIZED, IssueCode::Login, what);
         match self {
-            Door::People => operations::signed_in(web, request.headers(), true)
-                .map(|(access, _)| access)
-                .map_err(|_| unknown("nobody is signed in, or the session has ended; sign in again")),
-            Door::Peers => request
-                .extensions()
-                .get::<DevicePeer>()
-                .map(|known| Access::Peer(known.peer.clone()))
+            Door::People => match operations::signed_in(web, headers, true).await {
+                Ok((access, _)) => Ok(access),
+                Err(problem) if problem.code() == Code::SignedOut => {
+                    Err(unknown("nobody is signed in, or the session has ended; sign in again"))
+                }
+                Err(problem) => {
+                    let what = "whether somebody is signed in cannot be read now; try again";
+                    Err(Refusal::new(problem.code().status(), IssueCode::Transient, what))
+                }
+            },
+            Door::Peers => peer
+                .map(|known| Access::Peer(known.peer))
                 .ok_or_else(|| unknown("a client certificate is needed here")),
         }
     }

@@ -28,6 +28,7 @@ use pipeline::audited::Act;
 use store::{AuditAction, AuditOutcome};
 
 use crate::access::Permission;
+use crate::serve::DevicePeer;
 use crate::state::Web;
 use answer::{Answer, Refusal};
 use call::{Call, Door};
@@ -172,7 +173,10 @@ async fn pass(
     call::accepts_json(request.headers())?;
     let access = match interaction.permission {
         Permission::Open => None,
-        _ => Some(door.access(&web, &request)?),
+        _ => {
+            let peer = request.extensions().get::<DevicePeer>().cloned();
+            Some(door.access(&web, &request.headers().clone(), peer).await?)
+        }
     };
     if let Some(access) = access.as_ref().filter(|access| !access.holds(interaction.permission)) {
         let detail =

@@ -70,7 +70,7 @@ fn view(web: &Web, user: Option<&User>, expires_at: Option<Timestamp>) -> Sessio
 }
 
 pub(crate) async fn show(State(web): State<Arc<Web>>, headers: HeaderMap) -> Response {
-    let answer = match signed_in(&web, &headers, false) {
+    let answer = match signed_in(&web, &headers, false).await {
         Ok((access, current)) => {
             let user = access.user().and_then(|id| web.people.by_id(id));
             view(&web, user.as_ref(), Some(current.expires_at))
@@ -100,7 +100,7 @@ pub(crate) async fn set_up(
         password: setup.password,
     };
     let user = web.blocking(move |web| web.set_up(&setup.token, new)).await?.map_err(people_problem)?;
-    begin(&web, &user)
+    begin(&web, user).await
 }
 
 /// What went wrong with a person, as a client sees it.
@@ -157,24 +157,29 @@ pub(crate) async fn sign_in(
     })?;
     let user = user.ok_or_else(|| Problem::new(Code::BadCredentials, "the name or the password is wrong"))?;
     web.guard.succeeded(&name, address);
-    begin(&web, &user)
+    begin(&web, user).await
 }
 
-fn begin(web: &Web, user: &User) -> Result<Response, Problem> {
+async fn begin(web: &Arc<Web>, user: User) -> Result<Response, Problem> {
     let now = web.site.clock().now();
-    let token = web.sessions.begin(user, now);
+    let id = user.id;
+    let token = web.blocking(move |web| web.sessions.begin(&user, now)).await??;
     let cookie = session::cookie(&token, web.options.secure_cookies).ok_or_else(Problem::internal)?;
     let expires_at = now.plus(web.options.idle_timeout);
-    let mut response = Json(view(web, Some(user), Some(expires_at))).into_response();
+    let user = web.people.by_id(id);
+    let mut response = Json(view(web, user.as_ref(), Some(expires_at))).into_response();
     response.headers_mut().insert(header::SET_COOKIE, cookie);
     Ok(response)
 }
 
 pub(crate) async fn sign_out(State(web): State<Arc<Web>>, headers: HeaderMap) -> Result<Response, Problem> {
-    if let Ok((access, current)) = signed_in(&web, &headers, false) {
-        web.sessions.end(&current.hash);
+    if let Ok((access, current)) = signed_in(&web, &headers, false).await {
         let act = Act::new(access.actor(), AuditAction::SignOut, "session");
-        web.blocking(move |web| web.site.record(act, AuditOutcome::Success)).await??;
+        let end = move |web: &Web| {
+            web.sessions.end(&current.hash, web.site.clock().now())?;
+            web.site.record(act, AuditOutcome::Success)
+        };
+        web.blocking(end).await??;
     }
     let mut response = Json(view(&web, None, None)).into_response();
     response.headers_mut().insert(header::SET_COOKIE, session::no_cookie(web.options.secure_cookies));

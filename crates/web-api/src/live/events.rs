@@ -156,7 +156,7 @@ impl Stream {
     }
 
     async fn beat(&self, offset: u64) -> Result<(), Closed> {
-        if !self.web.sessions.runs(&self.current.hash, self.web.site.clock().now()) {
+        if !self.web.session_runs(&self.current.hash).await {
             return self.signed_out().await;
         }
         self.send("beat", offset, &self.position(offset)).await

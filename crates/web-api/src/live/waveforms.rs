@@ -143,7 +143,7 @@ impl Connection {
                 },
                 _ = self.current.ended.changed() => break,
                 _ = check.tick() => {
-                    if !self.web.sessions.runs(&self.current.hash, self.web.site.clock().now()) {
+                    if !self.web.session_runs(&self.current.hash).await {
                         break;
                     }
                     continue;
