@@ -82,6 +82,8 @@ pub(crate) fn run(
     after: &SyncSender<CommittedGroup>,
     on_durability_failure: &OnDurabilityFailure,
 ) {
+    #[cfg(feature = "planted")]
+    let mut planted = crate::planted::Planted::default();
     while let Some(first) = queue.blocking_recv() {
         let mut bytes = first.record.frame.bytes.len();
         let mut records = vec![first.record];
@@ -94,8 +96,8 @@ pub(crate) fn run(
             waiting.push((next.receipt, next.answer));
             rooms.push(next._room);
         }
-        #[cfg(feature = "planted-early-acknowledgement")]
-        let waiting = planted_early_acknowledgement(waiting, clock);
+        #[cfg(feature = "planted")]
+        let Some((records, waiting)) = planted.before_commit(records, waiting, clock) else { continue };
         match store.append(&records, clock.now()) {
             Ok(appended) => {
                 acknowledge(waiting, appended);
@@ -107,18 +109,10 @@ pub(crate) fn run(
     }
 }
 
-/// A bug on purpose, to prove that the crash harness finds one: answers before the commit.
-#[cfg(feature = "planted-early-acknowledgement")]
-fn planted_early_acknowledgement(
+pub(crate) fn acknowledge(
     waiting: Vec<(Receipt, oneshot::Sender<Result<Receipt, IntakeError>>)>,
-    clock: &dyn Clock,
-) -> Vec<(Receipt, oneshot::Sender<Result<Receipt, IntakeError>>)> {
-    acknowledge(waiting, Appended { group: 0, committed_at: clock.now() });
-    std::thread::sleep(std::time::Duration::from_millis(30));
-    Vec::new()
-}
-
-fn acknowledge(waiting: Vec<(Receipt, oneshot::Sender<Result<Receipt, IntakeError>>)>, appended: Appended) {
+    appended: Appended,
+) {
     for (mut receipt, answer) in waiting {
         receipt.group = appended.group;
         receipt.committed_at = appended.committed_at;
@@ -149,6 +143,10 @@ fn refuse(
     error: &StoreError,
     on_durability_failure: &OnDurabilityFailure,
 ) {
+    #[cfg(feature = "planted")]
+    if trust::planted("swallowed-failure") {
+        return acknowledge(waiting, crate::planted::NOWHERE);
+    }
     let answer_with = match error {
         StoreError::Full { .. } => IntakeError::StorageFull,
         _ => IntakeError::NotKept,

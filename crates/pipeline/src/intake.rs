@@ -232,6 +232,8 @@ impl Intake {
         if let (Counting::On, Some(number), None) = (counting, number, released) {
             facts.extend(self.gap_before(number, &moment));
         }
+        #[cfg(feature = "planted")]
+        let decoded = crate::planted::spoil_identity(decoded, frame.received_at);
         for (entry, named) in decoded {
             let bytes = frame.bytes.get(entry.span.clone()).unwrap_or(&frame.bytes);
             let untimed = entry.result.as_ref().is_ok_and(|decoded| decoded.iter().any(is_untimed));

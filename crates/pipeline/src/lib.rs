@@ -17,6 +17,8 @@ pub mod desk;
 pub mod gaps;
 pub mod intake;
 pub mod live;
+#[cfg(feature = "planted")]
+mod planted;
 pub mod records;
 pub mod registry;
 pub mod search;

@@ -29,11 +29,15 @@ pub mod tls;
 pub mod token;
 
 mod encoding;
+#[cfg(feature = "planted")]
+mod planted;
 
 pub use blind::BlindIndexKey;
 pub use envelope::Aad;
 pub use identity::{IdentityKey, PackedIdentity};
 pub use keyring::{Kek, Key, KeyId, derive};
+#[cfg(feature = "planted")]
+pub use planted::planted;
 pub use random::{equal, random_bytes, uuid_v7};
 pub use secret::SecretText;
 pub use token::{TokenHash, TokenSecret};

@@ -2,8 +2,8 @@
 //!
 //! The ledger of acknowledged readings is kept by the devices, outside the server. Five rounds by default; a longer
 //! run: `AUSCULT_CRASH_ROUNDS=50 cargo test -p server crash -- --nocapture`. With the feature
-//! `planted-early-acknowledgement` the server acknowledges too early, and this test must fail; that is the proof
-//! that it can (`cargo test -p server --features planted-early-acknowledgement -- --ignored planted`).
+//! `planted` the server acknowledges too early, and this test must fail; that is the proof
+//! that it can (`cargo test -p server --features planted -- --ignored planted`).
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -49,7 +49,7 @@ struct Verdict {
 }
 
 #[test]
-#[cfg(not(feature = "planted-early-acknowledgement"))]
+#[cfg(not(feature = "planted"))]
 fn what_was_acknowledged_survives_every_crash() {
     let rounds = std::env::var("AUSCULT_CRASH_ROUNDS").map_or(DEFAULT_ROUNDS, |text| text.parse().unwrap());
     let verdict = crash(rounds);
@@ -57,7 +57,7 @@ fn what_was_acknowledged_survives_every_crash() {
 }
 
 #[test]
-#[cfg(feature = "planted-early-acknowledgement")]
+#[cfg(feature = "planted")]
 fn a_planted_early_acknowledgement_is_found() {
     let verdict = crash(DEFAULT_ROUNDS);
     assert!(verdict.lost > 0, "the harness did not notice the planted bug: {verdict:?}");
@@ -141,7 +141,7 @@ fn start_load(
 }
 
 #[test]
-#[cfg_attr(feature = "planted-early-acknowledgement", ignore = "the bug is planted")]
+#[cfg_attr(feature = "planted", ignore = "the bug is planted")]
 fn a_disk_that_fails_ends_the_process_and_loses_nothing() {
     let place = Place::new();
     let devices = devices::provision(&place, DEVICES);
@@ -164,7 +164,7 @@ fn a_disk_that_fails_ends_the_process_and_loses_nothing() {
 }
 
 #[test]
-#[cfg_attr(feature = "planted-early-acknowledgement", ignore = "the bug is planted")]
+#[cfg_attr(feature = "planted", ignore = "the bug is planted")]
 fn a_stop_under_load_loses_nothing_and_is_a_success() {
     let place = Place::new();
     let devices = devices::provision(&place, DEVICES);
@@ -185,7 +185,7 @@ fn a_stop_under_load_loses_nothing_and_is_a_success() {
 }
 
 #[test]
-#[cfg_attr(feature = "planted-early-acknowledgement", ignore = "the bug is planted")]
+#[cfg_attr(feature = "planted", ignore = "the bug is planted")]
 fn a_backup_under_load_holds_what_was_acknowledged_before_it() {
     let place = Place::new();
     let devices = devices::provision(&place, DEVICES);

@@ -149,6 +149,9 @@ impl SqliteStore {
             copy_file(source, &target.join(name), done, all, progress)?;
             done += pages(source)?;
         }
+        #[cfg(feature = "planted")]
+        let data =
+            if trust::planted("stale-backup") { planted_stale(&target.join(DATA_FILE))? } else { data };
         let (counts, last_group, last_audit) = count(&data)?;
         let mut files = Vec::new();
         for name in [DATA_FILE, keys::FILE] {
@@ -163,6 +166,18 @@ impl SqliteStore {
         progress(all, all);
         Ok(manifest.report())
     }
+}
+
+/// A bug on purpose: the newest groups are missing in the copy, and nothing says so.
+#[cfg(feature = "planted")]
+fn planted_stale(path: &Path) -> Result<Connection, StoreError> {
+    let failed = super::connection::write(DOING);
+    let copy = Connection::open(path).map_err(failed)?;
+    for table in ["journal", "group_summary"] {
+        let sql = format!("DELETE FROM {table} WHERE number > (SELECT max(number) - 10 FROM {table})");
+        copy.execute(&sql, []).map_err(failed)?;
+    }
+    Ok(copy)
 }
 
 /// Proves a backup without restoring it: hashes, keys and counts.

@@ -84,6 +84,10 @@ pub(super) fn open_writer(path: &Path, may_be_new: bool) -> Result<Connection, O
     let failed = |error| open_failure(path, "preparing the file", error);
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    #[cfg(feature = "planted")]
+    if trust::planted("no-sync") {
+        connection.pragma_update(None, "synchronous", "OFF").map_err(failed)?;
+    }
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(failed)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(failed)?;
     connection.pragma_update(None, "journal_size_limit", LOG_LIMIT_BYTES).map_err(failed)?;

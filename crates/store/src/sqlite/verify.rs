@@ -57,6 +57,10 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn find(&mut self, place: String, what: String) {
+        #[cfg(feature = "planted")]
+        if trust::planted("unnamed-damage") {
+            return;
+        }
         self.report.findings.push(VerifyFinding { place, what });
     }
 
