@@ -10,8 +10,8 @@ use std::sync::{PoisonError, RwLock};
 
 use clinical_model::validation::restated;
 use clinical_model::{
-    Absent, Committed, Decimal, DeviceId, Event, Findings, Measure, Reading, RecordId as _, SeriesKey,
-    Subject, Timestamp, Value,
+    Absent, Committed, Decimal, DeviceId, Event, Findings, Measure, MeasureKind, Reading, RecordId as _,
+    SeriesKey, Subject, Timestamp, Value,
 };
 use serde::{Deserialize, Serialize};
 use store::{
@@ -20,10 +20,10 @@ use store::{
 };
 
 use crate::audited::{Act, ReadError};
-use crate::chart::Chart;
+use crate::chart::{Chart, Observed};
 use crate::live::Happening;
 use crate::records::{self, sortable};
-use crate::search::Position;
+use crate::search::{Found, Position};
 use crate::site::Site;
 
 /// Documents that corrections are.
@@ -289,7 +289,8 @@ impl Corrections {
         Ok(Some(position))
     }
 
-    fn note(&self, address: SeriesKey) {
+    /// Remembers that a series has corrections.
+    pub(crate) fn note(&self, address: SeriesKey) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.series.len() < SERIES_LIMIT {
             known.series.insert(address);
@@ -538,6 +539,33 @@ impl Chart<'_> {
         }
     }
 
+    /// What was measured under an address, without any correction: version 1. `None` for what is not in the chart, and
+    /// for curves, which have no corrections.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn as_measured(&self, position: &Position) -> Result<Option<Found>, ReadError> {
+        let Position { at, series, sequence } = *position;
+        let order = Order::Ascending;
+        let range = RangeQuery { from: at, to: at.plus_micros(1), order, limit: usize::from(u16::MAX) };
+        let kind = series.measure.kind;
+        if kind == MeasureKind::Event {
+            let events = first_of_each(self.store().events(&series, &range)?, order);
+            return Ok(events.into_iter().find(|event| event.sequence == sequence).map(Found::Event));
+        }
+        let measures = match kind {
+            MeasureKind::Panel => series.measure.components(),
+            _ => vec![series.measure],
+        };
+        let mut readings = Vec::new();
+        for measure in measures.into_iter().filter(|measure| measure.is_scalar()) {
+            let own = self.store().readings(&SeriesKey { measure, ..series }, &range)?;
+            readings.extend(first_of_each(own, order).into_iter().find(|own| own.sequence() == sequence));
+        }
+        let measure = series.measure;
+        Ok((!readings.is_empty()).then_some(Found::Readings(Observed { measure, readings })))
+    }
+
     /// The latest correction of an observation.
     ///
     /// # Errors
@@ -569,20 +597,53 @@ pub fn is_void(findings: Findings) -> bool {
 }
 
 impl Correction {
-    /// A reading as this version says it.
-    pub fn of_reading(&self, measured: &Committed<Reading>) -> Committed<Reading> {
-        measured.part(|reading| self.over_reading(reading)).unwrap_or(*measured)
+    /// What was measured, as this version says it.
+    pub fn over(&self, measured: &Found) -> Found {
+        let over_reading = |measured: &Committed<Reading>| {
+            measured.part(|reading| self.over_reading(reading)).unwrap_or(*measured)
+        };
+        match measured {
+            Found::Readings(Observed { measure, readings }) => {
+                let readings = readings.iter().map(over_reading).collect();
+                Found::Readings(Observed { measure: *measure, readings })
+            }
+            Found::Event(measured) => Found::Event(
+                measured.part(|event| self.over_event(event)).unwrap_or_else(|| measured.clone()),
+            ),
+            Found::Curve(blocks) => Found::Curve(blocks.clone()),
+        }
     }
+}
 
-    /// An event as this version says it.
-    pub fn of_event(&self, measured: &Committed<Event>) -> Committed<Event> {
-        measured.part(|event| self.over_event(event)).unwrap_or_else(|| measured.clone())
-    }
+/// The write that keeps a correction of an observation as its next version; it conflicts where `version`, the one that is
+/// corrected, is no longer the current one (1 is what was measured).
+pub(crate) fn write_of(position: &Position, version: u64, correction: &NewCorrection) -> DocumentWrite {
+    let series = position.series;
+    let kept = |(measure, value): &(Measure, Value)| (*measure, KeptValue::of(*value));
+    let record = Record {
+        subject: series.subject,
+        measure: series.measure,
+        device: series.device,
+        at: position.at,
+        sequence: position.sequence,
+        status: correction.status,
+        withdrawn: correction.withdrawn,
+        values: correction.values.iter().map(kept).collect(),
+        reason: correction.reason.as_ref().map(|text| text.chars().take(REASON_LIMIT_CHARS).collect()),
+    };
+    let index = IndexEntry { name: BY_PLACE, value: place_bytes(position), unique: false };
+    // The first correction is the first document.
+    let expected = match version {
+        0 | 1 => Expected::Absent,
+        later => Expected::Version(later - 1),
+    };
+    let domain = series.subject.patient().map_or(KeyDomain::System, KeyDomain::Patient);
+    records::json_write(KIND, id_of(position), expected, domain, &record, vec![index])
 }
 
 impl Site {
     /// Keeps a correction of an observation as its next version, with the act's audit row in the same transaction.
-    /// `version` is the version that is corrected: 1 is what was measured.
+    /// `version` is the version that is corrected: 1 is what was measured. Returns the new version.
     ///
     /// # Errors
     /// [`CorrectError::Changed`] where that is not the current version.
@@ -592,51 +653,23 @@ impl Site {
         position: &Position,
         version: u64,
         correction: &NewCorrection,
-    ) -> Result<Correction, CorrectError> {
-        let series = position.series;
-        let record = Record {
-            subject: series.subject,
-            measure: series.measure,
-            device: series.device,
-            at: position.at,
-            sequence: position.sequence,
-            status: correction.status,
-            withdrawn: correction.withdrawn,
-            values: correction
-                .values
-                .iter()
-                .map(|(measure, value)| (*measure, KeptValue::of(*value)))
-                .collect(),
-            reason: correction.reason.as_ref().map(|text| text.chars().take(REASON_LIMIT_CHARS).collect()),
-        };
-        let index = IndexEntry { name: BY_PLACE, value: place_bytes(position), unique: false };
-        // Version 1 is the measurement itself; the first correction is the first document.
-        let expected = match version {
-            0 | 1 => Expected::Absent,
-            later => Expected::Version(later - 1),
-        };
-        let domain = series.subject.patient().map_or(KeyDomain::System, KeyDomain::Patient);
-        let write: DocumentWrite =
-            records::json_write(KIND, id_of(position), expected, domain, &record, vec![index]);
+    ) -> Result<u64, CorrectError> {
         // Known before it is written: a reader that comes in between asks once too often, never once too seldom.
-        self.corrections().note(series);
+        self.corrections().note(position.series);
         let at = self.clock().now();
         let audit = vec![act.record(at, AuditOutcome::Success)];
-        let transaction = Transaction { at, writes: vec![write], audit, ..Transaction::default() };
+        let writes = vec![write_of(position, version, correction)];
+        let transaction = Transaction { at, writes, audit, ..Transaction::default() };
         self.store().transact(&transaction).map_err(|error| match error {
             TransactError::Conflict { .. } => CorrectError::Changed { expected: version },
             other => CorrectError::Keep(other),
         })?;
-        // Screens fetch the patient again: what they show may have been corrected, or may no longer stand.
-        self.live().happened(Happening::Assignment { subject: series.subject });
-        Ok(Correction {
-            position: *position,
-            version: version.max(1) + 1,
-            corrected_at: at,
-            status: correction.status,
-            withdrawn: correction.withdrawn,
-            values: correction.values.clone(),
-            reason: record.reason,
-        })
+        self.show_corrected(position);
+        Ok(version.max(1) + 1)
+    }
+
+    /// Screens fetch the patient again: what they show may have been corrected, or may no longer stand.
+    pub(crate) fn show_corrected(&self, position: &Position) {
+        self.live().happened(Happening::Assignment { subject: position.series.subject });
     }
 }

@@ -15,6 +15,7 @@ pub mod commit;
 pub mod corrections;
 pub mod desk;
 pub mod gaps;
+pub mod identifiers;
 pub mod intake;
 pub mod live;
 #[cfg(feature = "planted")]
@@ -23,6 +24,7 @@ pub mod records;
 pub mod registry;
 pub mod search;
 pub mod site;
+pub mod together;
 
 pub use admission::{Admission, AdmissionRefused, Peer, PeerCertificate};
 pub use clock::{Clock, SystemClock, new_id};

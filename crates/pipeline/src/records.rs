@@ -78,13 +78,23 @@ pub fn patient_from(body: &[u8]) -> Result<Patient, RecordError> {
 
 /// A patient as a FHIR document; found by record number through its blind index.
 pub fn patient_write(store: &dyn Store, patient: &Patient, expected: Expected) -> DocumentWrite {
+    patient_write_as(store, patient, &health_codecs::fhir::patient::render(patient), expected)
+}
+
+/// As [`patient_write`], kept as the resource that was sent: with all that it says, whether we use it or not.
+pub fn patient_write_as(
+    store: &dyn Store,
+    patient: &Patient,
+    resource: &serde_json::Value,
+    expected: Expected,
+) -> DocumentWrite {
     let number = store.blind("record-number", patient.record_number.expose()).to_vec();
     json_write(
         Kind::Patient,
         patient.id.to_bytes(),
         expected,
         KeyDomain::Patient(patient.id),
-        &health_codecs::fhir::patient::render(patient),
+        resource,
         vec![IndexEntry { name: "record-number", value: number, unique: true }],
     )
 }
@@ -101,6 +111,16 @@ pub fn device_from(body: &[u8]) -> Result<Device, RecordError> {
 
 /// A device as a FHIR document; its serial number is unique within maker and model.
 pub fn device_write(store: &dyn Store, device: &Device, expected: Expected) -> DocumentWrite {
+    device_write_as(store, device, &health_codecs::fhir::device::render(device), expected)
+}
+
+/// As [`device_write`], kept as the resource that was sent: with all that it says, whether we use it or not.
+pub fn device_write_as(
+    store: &dyn Store,
+    device: &Device,
+    resource: &serde_json::Value,
+    expected: Expected,
+) -> DocumentWrite {
     let serial = format!("{}\u{1f}{}\u{1f}{}", device.manufacturer, device.model, device.serial);
     let serial = store.blind("device-serial", &serial).to_vec();
     json_write(
@@ -108,7 +128,7 @@ pub fn device_write(store: &dyn Store, device: &Device, expected: Expected) -> D
         device.id.to_bytes(),
         expected,
         KeyDomain::System,
-        &health_codecs::fhir::device::render(device),
+        resource,
         vec![IndexEntry { name: "serial", value: serial, unique: true }],
     )
 }

@@ -61,7 +61,7 @@ pub enum LoadError {
     },
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Known {
     devices: HashMap<DeviceId, (Arc<Device>, u64)>,
     assignments: HashMap<DeviceId, AssignmentHistory>,
@@ -109,6 +109,11 @@ impl Registry {
             Ok(())
         })?;
         Ok(Registry { known: RwLock::new(known) })
+    }
+
+    /// A copy, to try changes on.
+    pub(crate) fn copied(&self) -> Self {
+        Registry { known: RwLock::new(self.read().clone()) }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Known> {

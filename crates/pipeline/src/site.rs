@@ -139,6 +139,8 @@ impl Site {
         site.spawn("after-commit", move || after.run(&from_commit, done))?;
         let folder = Folder { store, clock: Arc::clone(&site.clock), stop: Arc::clone(&site.stop) };
         site.spawn("fold", move || folder.run(options.fold_every))?;
+        // What was decided before the last stop is charted before anybody asks.
+        site.finish_pending().map_err(StartError::Store)?;
         Ok(site)
     }
 

@@ -68,7 +68,7 @@ pub fn searchset(input: &SearchsetInput) -> Value {
     Value::Object(fields)
 }
 
-fn head(kind: &str, at: Timestamp) -> Map<String, Value> {
+pub(super) fn head(kind: &str, at: Timestamp) -> Map<String, Value> {
     let mut fields = Map::new();
     fields.insert("resourceType".into(), json!("Bundle"));
     fields.insert("type".into(), json!(kind));

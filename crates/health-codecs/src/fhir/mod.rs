@@ -12,6 +12,7 @@ pub mod bundle;
 pub mod capability;
 pub mod device;
 pub mod foreign;
+pub mod history;
 pub mod json;
 pub mod location;
 pub mod observation;

@@ -3,6 +3,7 @@
 //! An Observation is taken whole or not at all: whatever we do not understand in it that could change its meaning
 //! (a modifier extension, a comparator, an unknown component) refuses it, and says so.
 
+mod correction;
 mod frame;
 mod sampled;
 
@@ -14,6 +15,7 @@ use super::element::{cut, extension, items, text};
 use super::outcome::{IssueCode, OutcomeIssue};
 use super::{system, validate};
 
+pub use correction::{ForeignCorrection, parse_correction};
 pub use frame::{ForeignEntry, ForeignFrame, decode_frame, read_frame};
 
 /// Longest free text of an event that is kept, in characters: the bound that [`DecodedEvent`] states.
@@ -63,9 +65,9 @@ pub fn parse(resource: &Value) -> Result<ForeignObservation, Vec<OutcomeIssue>> 
     if !issues.is_empty() {
         return Err(issues);
     }
-    let mut reader = Reader { issues: Vec::new(), decoded: Vec::new() };
+    let mut reader = Reader { issues: Vec::new(), decoded: Vec::new(), is_correction: false };
     reader.observation(resource);
-    let Reader { mut issues, decoded } = reader;
+    let Reader { mut issues, decoded, .. } = reader;
     if issues.is_empty() && decoded.is_empty() {
         let what = "nothing in it can be charted: it has no value and no components with a value or dataAbsentReason";
         issues.push(OutcomeIssue::error(IssueCode::Required, what, "Observation"));
@@ -99,6 +101,8 @@ struct Common {
 struct Reader {
     issues: Vec<OutcomeIssue>,
     decoded: Vec<Decoded>,
+    /// What is read puts something charted right: it may say that it was entered in error.
+    is_correction: bool,
 }
 
 impl Reader {
@@ -147,7 +151,7 @@ impl Reader {
         match status {
             "preliminary" | "registered" => Findings::FROM_PROGRAM | Findings::PRELIMINARY,
             "unknown" => Findings::FROM_PROGRAM | Findings::QUESTIONABLE,
-            "cancelled" | "entered-in-error" => {
+            "cancelled" | "entered-in-error" if !self.is_correction => {
                 let what = format!("an Observation that is {status} is not a measurement; it is not taken");
                 self.refuse(IssueCode::NotSupported, what, "Observation.status");
                 Findings::FROM_PROGRAM
