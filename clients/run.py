@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,10 @@ def programs(node: str, rumqttc: str | None) -> list[Program]:
         python("fhirpy", "fhirpy 2.3.1 (Python)", "programs/fhir_fhirpy.py", 20),
         javascript("fhir-kit", "fhir-kit-client 2.0.3 (JavaScript)", "programs/fhir_kit_client.mjs", 16),
         javascript("medplum", "@medplum/core 5.2.13 (JavaScript)", "programs/fhir_medplum.mjs", 13),
+        python("collect", "every kind of resource", "panel/collect.py", 15),
+        python("validators", "pyrofile, fhirkit-rs, JSON schema", "panel/python_validators.py", 150),
+        javascript("validator", "the validator of @medplum/core", "panel/medplum.mjs", 50),
+        python("panel", "the panel of validators as a whole", "panel/union.py", 5),
     ]
     return [program for program in all_programs if program.command]
 
@@ -156,6 +161,8 @@ def main() -> int:
     parser.add_argument("--auscult", type=Path, required=True, help="the server's binary")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="run this program alone")
     parser.add_argument("--node", default="node", help="the program that runs JavaScript")
+    parser.add_argument("--cache", type=Path, default=HERE.parent / "target" / "clients", help="what is kept for next time")
+    parser.add_argument("--keep", type=Path, help="write what the panel judged into this folder")
     parser.add_argument("--rumqttc", help="the built client of programs/mqtt_rumqttc")
     arguments = parser.parse_args()
     chosen = programs(arguments.node, arguments.rumqttc)
@@ -167,10 +174,13 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="auscult-clients-told-") as folder:
             told = Path(folder) / "site.json"
-            told.write_text(json.dumps(furnish(site)))
+            places = {"panel": f"{folder}/panel.json", "verdicts": folder, "cache": str(arguments.cache.resolve())}
+            told.write_text(json.dumps({**furnish(site), **places, "node_modules": str(HERE / "node_modules")}))
             for program in chosen:
                 print(f"==> {program.what}", flush=True)
                 run(program, told, site)
+            if arguments.keep:
+                shutil.copytree(folder, arguments.keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("site.json"))
         log = site.log()
     finally:
         status = site.stop()

@@ -139,9 +139,7 @@ class Site:
         subprocess.run(
             [self.binary, "pki", "issue", pki, f"--{kind}", name, "--out", out], check=True, capture_output=True
         )
-        certificate = next(path for path in out.iterdir() if path.suffix == ".pem")
-        key = next(path for path in out.iterdir() if path.suffix == ".key")
-        return str(certificate), str(key)
+        return str(out / f"{name}.pem"), str(out / f"{name}.key")
 
     def program(self, name: str) -> tuple[str, str]:
         """Certificate and key of a program, made at the first call."""
