@@ -1,5 +1,6 @@
 //! Every project command: `cargo xtask test | demo | bench | tidy | web | help`.
 
+mod clients;
 mod finding;
 mod layers;
 mod process;
@@ -33,6 +34,13 @@ Every command of this project.
     cargo xtask bench [ARGS...]
         Builds the release binary and runs `auscult bench ARGS`.
 
+    cargo xtask clients [--only NAME]...
+        Real MQTT and FHIR clients, validators and the black-box suite against the real server.
+
+    cargo xtask peers
+        The black-box suite against another FHIR server as well, which is built first where it is missing;
+        AUSCULT_HFS names a binary that is there already.
+
     cargo xtask tidy
         The house rules that need no compiler, in seconds.
 
@@ -64,6 +72,8 @@ fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         "test" => test::run(&workshop, rest),
         "demo" => product::demo(&workshop, rest),
         "bench" => product::bench(&workshop, rest),
+        "clients" => clients::command(&workshop, rest),
+        "peers" => clients::peers(&workshop, rest),
         "tidy" => no_arguments(command, rest).and_then(|()| tidy::command(&workshop)),
         "web" => no_arguments(command, rest).and_then(|()| web::command(&workshop)),
         "help" | "--help" | "-h" => {

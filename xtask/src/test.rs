@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use crate::steps::{self, Step, Wishes};
 use crate::workshop::Workshop;
-use crate::{process, supply, tidy, tools, web};
+use crate::{clients as foreign, process, supply, tidy, tools, web};
 
 /// In this order: what is quick, and what others need, comes first.
 const STEPS: [Step; 10] = [
@@ -20,7 +20,11 @@ const STEPS: [Step; 10] = [
     Step { name: "rust", about: "every Rust test", run: rust },
     Step { name: "browser", about: "the real server in a real browser", run: browser },
     Step { name: "planted", about: "the crash harness finds a planted early acknowledgement", run: planted },
-    Step { name: "clients", about: "real clients, and what else needs more than Rust", run: clients },
+    Step {
+        name: "clients",
+        about: "real clients, validators and the black-box suite; what else needs more than Rust",
+        run: clients,
+    },
 ];
 
 /// Runs the check as the arguments wish.
@@ -126,7 +130,8 @@ fn clients(workshop: &Workshop) -> anyhow::Result<()> {
     // The whole workspace, as in the step "rust": the same features, so nothing is compiled twice.
     let arguments = ["test", "--workspace", "--locked", "--", "--ignored"];
     process::run(&mut process::cargo(workshop, &arguments))?;
-    Ok(())
+    process::run(&mut process::cargo(workshop, &["build", "--workspace", "--bins", "--locked"]))?;
+    foreign::run(workshop, &[])
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
+use crate::clients;
 use crate::process;
 use crate::workshop::Workshop;
 
@@ -33,8 +34,20 @@ pub fn check(workshop: &Workshop) -> anyhow::Result<()> {
         }
     };
     println!("browser: {}", browser.display());
+    check_clients(workshop)
+}
+
+/// Checks what the clients of `clients/` need, and installs it where that is missing and we may.
+pub fn check_clients(workshop: &Workshop) -> anyhow::Result<()> {
+    check_node(workshop)?;
     if process::find_program(&["mosquitto_pub"]).is_none() {
         install("mosquitto-clients", "an MQTT client that nobody here wrote", workshop)?;
+    }
+    if !clients::has_python(workshop) {
+        install("python3-venv", "Python 3.11 or later with venv, for clients and validators", workshop)?;
+        if !clients::has_python(workshop) {
+            bail!("Python 3.11 or later with venv is needed for the clients");
+        }
     }
     Ok(())
 }

@@ -19,13 +19,18 @@ pub fn install(workshop: &Workshop) -> anyhow::Result<()> {
             bail!("{file} is missing: {remedy}");
         }
     }
-    let lock = workshop.path("web/package-lock.json");
-    let installed = workshop.path("web/node_modules/.package-lock.json");
+    install_packages(workshop, "web")
+}
+
+/// The same for any folder with a lock file.
+pub fn install_packages(workshop: &Workshop, folder: &str) -> anyhow::Result<()> {
+    let lock = workshop.path(&format!("{folder}/package-lock.json"));
+    let installed = workshop.path(&format!("{folder}/node_modules/.package-lock.json"));
     if is_newer(&installed, &lock) {
         return Ok(());
     }
     let mut ci = process::program(workshop, "npm");
-    process::run(ci.args(["ci", "--prefix", "web", "--no-audit", "--no-fund"]))
+    process::run(ci.args(["ci", "--prefix", folder, "--no-audit", "--no-fund"]))
 }
 
 /// Runs one script of `web/package.json`.

@@ -9,10 +9,10 @@ use spdx::{Expression, Licensee, ParseMode};
 use crate::finding;
 use crate::workshop::Workshop;
 
-/// Checks both lock files against both policies, offline unless cargo lacks a crate's manifest.
+/// Checks the lock files against both policies, offline unless cargo lacks a crate's manifest.
 pub fn run(workshop: &Workshop) -> anyhow::Result<()> {
     let mut findings = crates::check_workspace(workshop)?;
-    findings.extend(npm::check_web(workshop)?);
+    findings.extend(npm::check_all(workshop)?);
     match finding::report(findings) {
         0 => Ok(()),
         errors => bail!("{errors} faults in what we build on, named above"),

@@ -1,4 +1,4 @@
-//! npm packages: `xtask/npm-policy.toml` against the web app's lock file.
+//! npm packages: `xtask/npm-policy.toml` against the lock files of the web app and of the clients.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,8 @@ use crate::finding::Finding;
 use crate::workshop::Workshop;
 
 const POLICY: &str = "xtask/npm-policy.toml";
-const LOCK: &str = "web/package-lock.json";
+/// The folders with a lock file.
+const FOLDERS: [&str; 2] = ["web", "clients"];
 
 /// Which packages may be used.
 #[derive(Deserialize)]
@@ -63,38 +64,46 @@ struct Package {
     in_bundle: bool,
 }
 
-/// Checks the web app's lock file; nothing to check when there is no web app.
-pub fn check_web(workshop: &Workshop) -> anyhow::Result<Vec<Finding>> {
+/// Checks every lock file.
+pub fn check_all(workshop: &Workshop) -> anyhow::Result<Vec<Finding>> {
     let text = fs::read_to_string(workshop.path(POLICY)).context("xtask/npm-policy.toml cannot be read")?;
     let policy: Policy = toml::from_str(&text).context("xtask/npm-policy.toml is not a policy")?;
-    let path = workshop.path(LOCK);
-    if !path.exists() {
-        let what = "the web app has no lock file, so its packages cannot be judged";
-        return Ok(vec![Finding::error(
-            LOCK,
-            0,
-            what,
-            "run `npm install` in web/ and keep package-lock.json",
-        )]);
+    let mut findings = Vec::new();
+    for folder in FOLDERS {
+        let name = format!("{folder}/package-lock.json");
+        let path = workshop.path(&name);
+        if !path.exists() {
+            let what = "there is no lock file, so its packages cannot be judged";
+            let remedy = format!("run `npm install` in {folder}/ and keep package-lock.json");
+            findings.push(Finding::error(&name, 0, what, remedy));
+            continue;
+        }
+        let lock = fs::read_to_string(path).with_context(|| format!("{name} cannot be read"))?;
+        findings.extend(check(&policy, folder, &lock)?);
     }
-    let lock = fs::read_to_string(path).context("web/package-lock.json cannot be read")?;
-    check(&policy, &lock)
+    Ok(findings)
 }
 
-fn check(policy: &Policy, text: &str) -> anyhow::Result<Vec<Finding>> {
-    let lock: Lock =
-        serde_json::from_str(text).context("web/package-lock.json is not a lock file of npm 7 or later")?;
+fn check(policy: &Policy, app: &str, text: &str) -> anyhow::Result<Vec<Finding>> {
+    let lock_name = format!("{app}/package-lock.json");
+    let lock: Lock = serde_json::from_str(text)
+        .with_context(|| format!("{lock_name} is not a lock file of npm 7 or later"))?;
     let mut findings = Vec::new();
-    // The entry with the empty name is the web app itself.
+    // The entry with the empty name is the app itself.
     for (folder, package) in lock.packages.iter().filter(|(folder, _)| !folder.is_empty()) {
         let name = package.name.as_deref().unwrap_or_else(|| name_of(folder));
         let version = package.version.as_deref().unwrap_or("without version");
         let mut find = |fault: String, remedy: &str| {
             let what = format!("`{name} {version}`: {fault}");
-            findings.push(Finding::error(LOCK, line_with(text, &format!("\"{folder}\"")), what, remedy));
+            findings.push(Finding::error(
+                &lock_name,
+                line_with(text, &format!("\"{folder}\"")),
+                what,
+                remedy,
+            ));
         };
         if let Some(ban) = policy.deny.iter().find(|ban| ban.name == name) {
-            find(format!("it is banned: {}", ban.reason), "remove it from web/package.json");
+            find(format!("it is banned: {}", ban.reason), &format!("remove it from {app}/package.json"));
         }
         let exception = policy.exceptions.iter().find(|exception| exception.name == name);
         let fault = match exception {
@@ -105,7 +114,7 @@ fn check(policy: &Policy, text: &str) -> anyhow::Result<Vec<Finding>> {
         }
         .fault(package.license.as_deref());
         if let Some(fault) = fault {
-            find(fault, &format!("`npm ls {name}` in web/ says who brings it; replace that"));
+            find(fault, &format!("`npm ls {name}` in {app}/ says who brings it; replace that"));
         }
         if let Some(fault) = source_fault(name, package) {
             find(fault.to_owned(), "use a version that is published in the registry");
@@ -157,7 +166,7 @@ mod tests {
         let lock = format!(
             "{{\"lockfileVersion\": 3, \"packages\": {{\n\"\": {{\"name\": \"web\"}},\n{entry}\n}} }}"
         );
-        check(&policy, &lock).unwrap().iter().map(ToString::to_string).collect()
+        check(&policy, "web", &lock).unwrap().iter().map(ToString::to_string).collect()
     }
 
     fn package(name: &str, fields: &str) -> String {
