@@ -1,32 +1,36 @@
 //! After the commit, in commit order: alarms, then live screens. Each is idempotent and has its own durable cursor.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clinical_model::measure::BATTERY_LEVEL;
 use clinical_model::{
-    Alert, AlertId, AlertState, Committed, Delivery, Fact, Findings, Frame, PatientId, Reading, SeriesKey,
-    Subject, Timestamp,
+    Alert, AlertId, AlertState, Committed, Delivery, Fact, Findings, Frame, PatientId, Reading,
+    RecordId as _, SeriesKey, Subject, Timestamp,
 };
-use store::{Actor, AuditAction, AuditOutcome, AuditRecord, Store, TransactError, Transaction};
+use store::{Actor, AuditAction, AuditOutcome, AuditRecord, Kind, Store, TransactError, Transaction};
 
 use crate::alarms::{self, Alarms};
 use crate::clock::Clock;
 use crate::commit::{AfterQueue, CommittedGroup};
 use crate::live::{Happening, Live};
+use crate::records;
 use crate::registry::Registry;
 
 /// The cursor of the alarms.
 pub const ALARMS_CURSOR: &str = "alarms";
 /// How often silence is checked when nothing arrives.
-const TICK: Duration = Duration::from_millis(500);
+pub(crate) const TICK: Duration = Duration::from_millis(500);
 /// Groups after which the cursor is moved although no alert changed: bounds what is looked at again after a crash,
 /// and what cannot be folded yet.
-const CURSOR_EVERY_GROUPS: u64 = 200;
+pub(crate) const CURSOR_EVERY_GROUPS: u64 = 200;
 /// Groups read at once when catching up.
-const CATCH_UP_PAGE: usize = 64;
+pub(crate) const CATCH_UP_PAGE: usize = 64;
+/// Times that a change of alerts is laid onto what others changed meanwhile: each time there is something new to read.
+const KEEP_LIMIT_TRIES: u32 = 4;
 
 /// What the stage needs.
 pub(crate) struct After {
@@ -38,6 +42,24 @@ pub(crate) struct After {
     pub started_at: Timestamp,
     /// Changed alerts that storage refused: they go with the next transaction, and until then the cursor stands.
     pub unkept: Mutex<HashMap<AlertId, Alert>>,
+    /// Which node writes alerts, where several share the store: its lease is a condition of each transaction.
+    pub lease: Option<Lease>,
+    /// Set when a transaction was refused because the lease was another's.
+    pub is_lease_lost: AtomicBool,
+}
+
+/// A lease and its holder.
+pub(crate) type Lease = (&'static str, [u8; 16]);
+
+/// What is done with a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stages {
+    /// Alarms and screens.
+    Both,
+    /// Alarms only: the screens have seen it.
+    Alarms,
+    /// Screens only: the alarms are another node's, or have seen it.
+    Screens,
 }
 
 impl After {
@@ -50,19 +72,19 @@ impl After {
                 Ok(group) => {
                     // Groups that were caught up with from the journal come once more through the queue.
                     if done < group.appended.group {
-                        moved = self.take(&group, moved);
+                        moved = self.take(&group, Stages::Both, moved);
                         done = group.appended.group;
                     }
                 }
                 // Idle: nothing holds the cursor back.
                 Err(RecvTimeoutError::Timeout) if moved < done && self.all_kept() => {
-                    moved = self.keep(Vec::new(), done).map_or(moved, |()| done);
+                    moved = self.move_cursor(done).map_or(moved, |()| done);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if done.saturating_sub(moved) >= CURSOR_EVERY_GROUPS && self.all_kept() {
-                moved = self.keep(Vec::new(), done).map_or(moved, |()| done);
+                moved = self.move_cursor(done).map_or(moved, |()| done);
             }
             self.check_silence();
             let waiting = self.store.quarantine_count().items;
@@ -80,10 +102,9 @@ impl After {
             let page = self.store.groups_after(done, CATCH_UP_PAGE)?;
             let Some(last) = page.last().map(|group| group.group) else { return Ok(done) };
             for group in page {
-                let appended = store::Appended { group: group.group, committed_at: group.committed_at };
-                self.take(&CommittedGroup { appended, frames: Arc::new(group.frames) }, done);
+                self.take(&CommittedGroup::from(group), Stages::Both, done);
             }
-            if !self.all_kept() || self.keep(Vec::new(), last).is_err() {
+            if !self.all_kept() || self.move_cursor(last).is_err() {
                 return Ok(last);
             }
             done = last;
@@ -91,17 +112,23 @@ impl After {
     }
 
     /// One committed group. Returns how far the cursor has been moved.
-    fn take(&self, group: &CommittedGroup, moved: u64) -> u64 {
+    pub(crate) fn take(&self, group: &CommittedGroup, stages: Stages, moved: u64) -> u64 {
         let now = self.clock.now();
         let mut changed: Vec<Alert> = Vec::new();
         let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
         let mut newest: HashMap<SeriesKey, Committed<Reading>> = HashMap::new();
+        let (judged, shown) = (stages != Stages::Screens, stages != Stages::Alarms);
         for record in group.frames.iter() {
-            let ended = alarms.heard(record.frame.device, record.frame.received_at, now);
-            adopt(&mut alarms, &mut changed, ended);
-            self.heard(&record.frame, now, &record.facts);
+            if judged {
+                let ended = alarms.heard(record.frame.device, record.frame.received_at, now);
+                adopt(&mut alarms, &mut changed, ended);
+            }
+            if shown {
+                self.heard(&record.frame, now, &record.facts);
+            }
             // What a person ran again from quarantine is old by nature.
-            if record.released.is_empty()
+            if judged
+                && record.released.is_empty()
                 && let Some(device) = self.registry.device(record.frame.device)
             {
                 let alerts = alarms.freshness(&device, record, now);
@@ -109,19 +136,25 @@ impl After {
             }
             for fact in &record.facts {
                 let fact = group.appended.committed(fact.clone());
-                let alerts = alarms.observe(&fact, &self.registry, now);
-                adopt(&mut alarms, &mut changed, alerts);
-                self.show(&fact, group, &mut newest);
+                if judged {
+                    let alerts = alarms.observe(&fact, &self.registry, now);
+                    adopt(&mut alarms, &mut changed, alerts);
+                }
+                if shown {
+                    self.show(&fact, group, &mut newest);
+                }
             }
         }
         self.show_vitals(newest);
+        if !judged {
+            return moved;
+        }
         self.add_unkept(&alarms, &mut changed);
         if changed.is_empty() {
             return moved;
         }
-        let kept = self.keep(changed, group.appended.group);
-        drop(alarms);
-        kept.map_or(moved, |()| group.appended.group)
+        let cursor = Some((ALARMS_CURSOR, group.appended.group));
+        self.keep_with(&mut alarms, changed, cursor).map_or(moved, |()| group.appended.group)
     }
 
     fn heard(&self, frame: &Frame, now: Timestamp, facts: &[Fact]) {
@@ -189,7 +222,7 @@ impl After {
     }
 
     /// Every assigned device that should be heard, against the clock.
-    fn check_silence(&self) {
+    pub(crate) fn check_silence(&self) {
         let now = self.clock.now();
         let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = Vec::new();
@@ -223,11 +256,11 @@ impl After {
         self.add_unkept(&alarms, &mut changed);
         if !changed.is_empty() {
             // The cursor stays where it is: silence is about time, not about a group.
-            let _ = self.keep_with(changed, None);
+            let _ = self.keep_with(&mut alarms, changed, None);
         }
     }
 
-    fn all_kept(&self) -> bool {
+    pub(crate) fn all_kept(&self) -> bool {
         self.unkept.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
@@ -241,47 +274,120 @@ impl After {
         changed.splice(0..0, earlier);
     }
 
-    fn keep(&self, changed: Vec<Alert>, group: u64) -> Result<(), TransactError> {
-        self.keep_with(changed, Some((ALARMS_CURSOR, group)))
+    /// Whether a transaction was refused for want of the lease since this was last asked.
+    pub(crate) fn lost_lease(&self) -> bool {
+        self.is_lease_lost.swap(false, Ordering::AcqRel)
+    }
+
+    /// Moves the cursor where no alert changed.
+    pub(crate) fn move_cursor(&self, group: u64) -> Result<(), TransactError> {
+        let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        self.keep_with(&mut alarms, Vec::new(), Some((ALARMS_CURSOR, group)))
     }
 
     /// Alerts, their audit rows and the cursor in one transaction; screens learn of them only afterwards.
     fn keep_with(
         &self,
+        alarms: &mut Alarms,
         changed: Vec<Alert>,
         cursor: Option<(&'static str, u64)>,
     ) -> Result<(), TransactError> {
-        let at = self.clock.now();
-        let mut latest: HashMap<clinical_model::AlertId, Alert> = HashMap::new();
-        let mut order = Vec::new();
-        for alert in changed {
-            if latest.insert(alert.id, alert.clone()).is_none() {
-                order.push(alert.id);
+        let mut changed = last_of_each(changed);
+        let mut tries = 1;
+        let kept = loop {
+            let kept = self.store.transact(&self.transaction(alarms, &changed, cursor));
+            match &kept {
+                Err(TransactError::Conflict { .. }) if tries < KEEP_LIMIT_TRIES => {
+                    tries += 1;
+                    if let Err(error) = self.rebase(alarms, &mut changed) {
+                        break Err(error.into());
+                    }
+                }
+                _ => break kept,
             }
-        }
-        let changed: Vec<Alert> = order.into_iter().filter_map(|id| latest.remove(&id)).collect();
-        let transaction = Transaction {
-            at,
-            writes: changed.iter().map(alarms::alert_write).collect(),
-            audit: changed.iter().map(|alert| audit_of(alert, at)).collect(),
-            cursor,
-            ..Transaction::default()
         };
-        let kept = self.store.transact(&transaction);
-        if let Err(error) = &kept {
-            tracing::error!(
-                error = error as &dyn std::error::Error,
-                alerts = changed.len(),
-                "alerts were not kept; they are tried again"
-            );
-            let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
-            unkept.extend(changed.iter().map(|alert| (alert.id, alert.clone())));
+        match &kept {
+            Ok(()) => changed.iter().for_each(|alert| alarms.written(alert.id)),
+            // What this node noticed is noticed by the one that has the lease now.
+            Err(TransactError::LeaseLost { .. }) => {
+                self.is_lease_lost.store(true, Ordering::Release);
+                return kept;
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = error as &dyn std::error::Error,
+                    alerts = changed.len(),
+                    "alerts were not kept; they are tried again"
+                );
+                let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+                unkept.extend(changed.iter().map(|alert| (alert.id, alert.clone())));
+            }
         }
         for alert in changed {
             self.live.happened(Happening::Alert(Box::new(alert)));
         }
         kept
     }
+
+    fn transaction(
+        &self,
+        alarms: &Alarms,
+        changed: &[Alert],
+        cursor: Option<(&'static str, u64)>,
+    ) -> Transaction {
+        let at = self.clock.now();
+        Transaction {
+            at,
+            writes: changed
+                .iter()
+                .map(|alert| records::alert_write(alert, alarms.expected(alert.id)))
+                .collect(),
+            audit: changed.iter().map(|alert| audit_of(alert, at)).collect(),
+            cursor,
+            lease: self.lease,
+            ..Transaction::default()
+        }
+    }
+
+    /// Somebody on another node answered one of the alerts: their steps are taken up, and our change is laid onto them.
+    fn rebase(&self, alarms: &mut Alarms, changed: &mut Vec<Alert>) -> Result<(), store::StoreError> {
+        let mut left = Vec::with_capacity(changed.len());
+        for ours in changed.drain(..) {
+            let Some(document) = self.store.document(Kind::Alert, ours.id.to_bytes())? else {
+                left.push(ours);
+                continue;
+            };
+            let Ok(theirs) = records::json_from::<Alert>(&document.body) else {
+                tracing::error!(alert = %ours.id, "an alert cannot be read; its change is given up");
+                continue;
+            };
+            if !alarms.adopt(theirs.clone(), document.version) {
+                left.push(ours);
+                continue;
+            }
+            let merged = alarms::rebased(&ours, theirs.clone());
+            if merged == theirs {
+                self.live.happened(Happening::Alert(Box::new(merged)));
+            } else {
+                alarms.keep(merged.clone());
+                left.push(merged);
+            }
+        }
+        *changed = left;
+        Ok(())
+    }
+}
+
+/// The last state of each alert, in the order in which they first changed.
+fn last_of_each(changed: Vec<Alert>) -> Vec<Alert> {
+    let mut latest: HashMap<AlertId, Alert> = HashMap::new();
+    let mut order = Vec::new();
+    for alert in changed {
+        if latest.insert(alert.id, alert.clone()).is_none() {
+            order.push(alert.id);
+        }
+    }
+    order.into_iter().filter_map(|id| latest.remove(&id)).collect()
 }
 
 fn adopt(alarms: &mut Alarms, changed: &mut Vec<Alert>, alerts: Vec<Alert>) {

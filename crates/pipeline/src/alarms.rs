@@ -80,6 +80,8 @@ pub struct Alarms {
     late: HashMap<DeviceId, Subject>,
     /// When something new, not late, last arrived from a device.
     fresh: HashMap<DeviceId, Timestamp>,
+    /// The version of each open alert's document, and of those that were resolved lately.
+    versions: HashMap<AlertId, u64>,
 }
 
 impl Alarms {
@@ -103,9 +105,38 @@ impl Alarms {
             if let (Key::Threshold(series, side), true) = (key, alert.condition_active) {
                 alarms.monitors.insert(series, ThresholdMonitor::holding(side, alert.raised_at));
             }
-            alarms.keep(alert);
+            alarms.adopt(alert, document.version);
         }
         Ok(alarms)
+    }
+
+    /// Takes an alert as the store has it, unless a later version is known: then it is false.
+    pub(crate) fn adopt(&mut self, alert: Alert, version: u64) -> bool {
+        if self.versions.get(&alert.id).is_some_and(|known| version <= *known) {
+            return false;
+        }
+        self.remember_version(alert.id, version);
+        self.keep(alert);
+        true
+    }
+
+    /// Which version of an alert's document a write must find.
+    pub(crate) fn expected(&self, id: AlertId) -> Expected {
+        self.versions.get(&id).map_or(Expected::Absent, |version| Expected::Version(*version))
+    }
+
+    /// An alert was written as [`Alarms::expected`] said.
+    pub(crate) fn written(&mut self, id: AlertId) {
+        let version = self.versions.get(&id).copied().unwrap_or(0);
+        self.remember_version(id, version + 1);
+    }
+
+    fn remember_version(&mut self, id: AlertId, version: u64) {
+        if self.versions.len() >= 2 * OPEN_LIMIT_ALERTS {
+            let open = &self.by_id;
+            self.versions.retain(|id, _| open.contains_key(id));
+        }
+        self.versions.insert(id, version);
     }
 
     /// All open alerts, in no order.
@@ -430,7 +461,19 @@ fn threshold_text(measure: Measure, side: Side, limit: f64, value: clinical_mode
     format!("{} {value} {comparator} {limit} {}", measure.short, measure.unit_display)
 }
 
-/// The write of one changed alert.
-pub(crate) fn alert_write(alert: &Alert) -> store::DocumentWrite {
-    records::alert_write(alert, Expected::Any)
+/// A change of ours laid onto an alert that somebody else changed meanwhile: their steps stand, and the condition is what
+/// we know of it. An alert that is over stays over.
+pub(crate) fn rebased(ours: &Alert, theirs: Alert) -> Alert {
+    let mut merged = theirs;
+    if merged.state == AlertState::Resolved {
+        return merged;
+    }
+    if ours.condition_active {
+        merged.condition_active = true;
+        merged.condition_ended_at = None;
+        merged.what = ours.what.clone();
+    } else if let Some(at) = ours.condition_ended_at {
+        merged.condition_ended(at);
+    }
+    merged
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 
-use store::{Appended, FrameRecord, Store, StoreError};
+use store::{Appended, FrameRecord, Store, StoreError, StoredGroup};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::clock::Clock;
@@ -38,6 +38,13 @@ pub struct CommittedGroup {
     pub appended: Appended,
     /// Its frames; raw bytes were dropped.
     pub frames: Arc<Vec<FrameRecord>>,
+}
+
+impl From<StoredGroup> for CommittedGroup {
+    fn from(group: StoredGroup) -> Self {
+        let appended = Appended { group: group.group, committed_at: group.committed_at };
+        CommittedGroup { appended, frames: Arc::new(group.frames) }
+    }
 }
 
 /// The way into the commit.

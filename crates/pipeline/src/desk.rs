@@ -9,18 +9,21 @@ use clinical_model::assignment::AssignmentOverlap;
 use clinical_model::quarantine::QuarantineState;
 use clinical_model::{
     Alert, AlertId, Assignment, AssignmentId, Delivery, Device, DeviceId, Frame, Interval, Patient,
-    PatientId, Place, QuarantineId, QuarantineItem, Subject, Timestamp, UserId,
+    PatientId, Place, QuarantineId, QuarantineItem, RecordId as _, Subject, Timestamp, UserId,
 };
 use store::{
-    Actor, AuditAction, AuditOutcome, DocumentWrite, Expected, StoreError, TransactError, Transaction,
+    Actor, AuditAction, AuditOutcome, DocumentWrite, Expected, Kind, StoreError, TransactError, Transaction,
 };
 
-use crate::alarms;
+use crate::alarms::{self, Alarms};
 use crate::audited::Act;
 use crate::intake::{EntryOutcome, IntakeError, Receipt};
 use crate::live::Happening;
 use crate::records::{self, PatientLimits};
 use crate::site::Site;
+
+/// Times that an answer is given again to an alert that another node changed meanwhile.
+const ANSWER_LIMIT_TRIES: u32 = 4;
 
 /// Why an act was not done. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -283,7 +286,7 @@ impl Site {
     /// # Errors
     /// [`DeskError::Alert`] where it does not stand raised.
     pub fn acknowledge(&self, by: UserId, id: AlertId, note: Option<String>) -> Result<Alert, DeskError> {
-        self.answer(by, id, "acknowledged", |alert, at| alert.acknowledge(by, at, note))
+        self.answer(by, id, "acknowledged", |alert, at| alert.acknowledge(by, at, note.clone()))
     }
 
     /// A person closes an alert.
@@ -291,7 +294,7 @@ impl Site {
     /// # Errors
     /// [`DeskError::Alert`] where it is resolved already.
     pub fn resolve(&self, by: UserId, id: AlertId, note: Option<String>) -> Result<Alert, DeskError> {
-        self.answer(by, id, "resolved", |alert, at| alert.resolve(by, at, note))
+        self.answer(by, id, "resolved", |alert, at| alert.resolve(by, at, note.clone()))
     }
 
     fn answer(
@@ -299,32 +302,58 @@ impl Site {
         by: UserId,
         id: AlertId,
         word: &'static str,
-        change: impl FnOnce(&mut Alert, Timestamp) -> Result<(), AlertTransitionError>,
+        change: impl Fn(&mut Alert, Timestamp) -> Result<(), AlertTransitionError>,
     ) -> Result<Alert, DeskError> {
         // The lock that the alarms' own changes are made under: an answer and a condition that ends never cross.
         let mut open = self.alarms().lock().unwrap_or_else(PoisonError::into_inner);
         let at = self.clock().now();
-        let Some(mut alert) = open.get(id).cloned() else {
-            return Err(self.not_open(id));
+        let mut tries = 1;
+        let alert = loop {
+            let Some(mut alert) = open.get(id).cloned() else {
+                // Raised on another node a moment ago, perhaps.
+                if self.take_up(&mut open, id)? {
+                    continue;
+                }
+                return Err(self.not_open(id));
+            };
+            change(&mut alert, at).map_err(DeskError::Alert)?;
+            let mut record = Act::new(Actor::User(by), AuditAction::Answer, "Alert")
+                .device(alert.device)
+                .detail(format!("{word}: {}", alarms::describe(&alert)))
+                .record(at, AuditOutcome::Success);
+            record.alert = Some(id);
+            record.patient = alert.subject.patient();
+            let transaction = Transaction {
+                at,
+                writes: vec![records::alert_write(&alert, open.expected(id))],
+                audit: vec![record],
+                ..Transaction::default()
+            };
+            match self.store().transact(&transaction) {
+                // Changed on another node meanwhile: the answer is given to the alert as it is now.
+                Err(TransactError::Conflict { .. }) if tries < ANSWER_LIMIT_TRIES => {
+                    tries += 1;
+                    self.take_up(&mut open, id)?;
+                }
+                result => break kept("the alert", result).map(|()| alert)?,
+            }
         };
-        change(&mut alert, at).map_err(DeskError::Alert)?;
-        let mut record = Act::new(Actor::User(by), AuditAction::Answer, "Alert")
-            .device(alert.device)
-            .detail(format!("{word}: {}", alarms::describe(&alert)))
-            .record(at, AuditOutcome::Success);
-        record.alert = Some(id);
-        record.patient = alert.subject.patient();
-        let transaction = Transaction {
-            at,
-            writes: vec![alarms::alert_write(&alert)],
-            audit: vec![record],
-            ..Transaction::default()
-        };
-        kept("the alert", self.store().transact(&transaction))?;
+        open.written(id);
         open.keep(alert.clone());
         drop(open);
         self.live().happened(Happening::Alert(Box::new(alert.clone())));
         Ok(alert)
+    }
+
+    /// Takes up an alert as the store has it; whether it is open and was not known so.
+    fn take_up(&self, open: &mut Alarms, id: AlertId) -> Result<bool, DeskError> {
+        let found = self.store().document(Kind::Alert, id.to_bytes()).map_err(DeskError::Store)?;
+        let Some((alert, version)) = found
+            .and_then(|document| Some((records::json_from::<Alert>(&document.body).ok()?, document.version)))
+        else {
+            return Ok(false);
+        };
+        Ok(open.adopt(alert, version) && open.get(id).is_some())
     }
 
     fn not_open(&self, id: AlertId) -> DeskError {

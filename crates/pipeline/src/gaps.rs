@@ -3,28 +3,31 @@
 use std::collections::HashMap;
 
 use clinical_model::measure::DATA_GAP;
-use clinical_model::{Decimal, Decoded, DecodedEvent, DeviceId, DeviceTime};
+use clinical_model::{Decimal, Decoded, DecodedEvent, DeviceId, DeviceTime, Timestamp};
 
 /// A count that falls by more than this began anew: the device was restarted. By less, a message came late.
 const RESTARTED_BELOW: u32 = 64;
 
-/// The last message number of each device: at most one entry a registered device.
+/// The last message number of each device with its time of receipt: at most one entry a registered device.
 #[derive(Debug, Default)]
-pub struct MessageNumbers(HashMap<DeviceId, u32>);
+pub struct MessageNumbers(HashMap<DeviceId, (u32, Timestamp)>);
 
 impl MessageNumbers {
     /// Takes the number of a message that arrived; the gap before it, if there is one. The first message since the
     /// server started, and the first since the device did, begin a new count.
-    pub fn observe(&mut self, device: DeviceId, number: u32) -> Option<Decoded> {
-        let Some(last) = self.0.get(&device).copied() else {
-            self.0.insert(device, number);
+    pub fn observe(&mut self, device: DeviceId, number: u32, received_at: Timestamp) -> Option<Decoded> {
+        let Some((last, heard_at)) = self.0.get_mut(&device) else {
+            self.0.insert(device, (number, received_at));
             return None;
         };
-        let late = number <= last && last - number < RESTARTED_BELOW;
+        *heard_at = received_at.max(*heard_at);
+        let before = *last;
+        let late = number <= before && before - number < RESTARTED_BELOW;
         if late {
             return None;
         }
-        self.0.insert(device, number);
+        *last = number;
+        let last = before;
         let missing = number.checked_sub(last)?.checked_sub(1).filter(|missing| *missing > 0)?;
         let text = match missing {
             1 => format!("message {} did not arrive", last + 1),
@@ -41,6 +44,21 @@ impl MessageNumbers {
             text: Some(text),
         }))
     }
+
+    /// A message without a number arrived here.
+    pub fn heard_here(&mut self, device: DeviceId, received_at: Timestamp) {
+        if let Some((_, heard_at)) = self.0.get_mut(&device) {
+            *heard_at = received_at.max(*heard_at);
+        }
+    }
+
+    /// A message was committed by some node. One that arrived after the last one here came to another node, which counts
+    /// now: what this node counted says nothing about what is missing.
+    pub fn heard_anywhere(&mut self, device: DeviceId, received_at: Timestamp) {
+        if self.0.get(&device).is_some_and(|(_, heard_at)| *heard_at < received_at) {
+            self.0.remove(&device);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -52,7 +70,7 @@ mod tests {
         let device = DeviceId::from_bytes([1; 16]);
         let gaps: Vec<String> = numbers
             .iter()
-            .filter_map(|number| match seen.observe(device, *number)? {
+            .filter_map(|number| match seen.observe(device, *number, Timestamp::from_seconds(1))? {
                 Decoded::Event(event) => event.text,
                 _ => None,
             })
@@ -69,5 +87,20 @@ mod tests {
         check(&[5, 8, 6, 7, 9], &["messages 6 to 7 did not arrive"]);
         check(&[500, 0, 1, 3], &["message 2 did not arrive"]);
         check(&[u32::MAX, 0, 1], &[]);
+    }
+
+    #[test]
+    fn what_another_node_received_is_no_gap_here() {
+        let mut seen = MessageNumbers::default();
+        let device = DeviceId::from_bytes([1; 16]);
+        let at = Timestamp::from_seconds;
+        assert!(seen.observe(device, 5, at(10)).is_none());
+        // What this node received itself changes nothing.
+        seen.heard_anywhere(device, at(10));
+        seen.heard_here(device, at(11));
+        seen.heard_anywhere(device, at(11));
+        assert!(seen.observe(device, 7, at(12)).is_some());
+        seen.heard_anywhere(device, at(13));
+        assert!(seen.observe(device, 20, at(14)).is_none(), "8 to 19 may have come to the other node");
     }
 }

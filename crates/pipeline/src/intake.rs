@@ -203,9 +203,14 @@ impl Intake {
     /// is missing.
     fn gap_before(&self, number: u32, moment: &Moment<'_>) -> Option<Fact> {
         let mut numbers = self.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let gap = numbers.observe(moment.device.id, number)?;
+        let gap = numbers.observe(moment.device.id, number, moment.frame.received_at)?;
         drop(numbers);
         validate(gap, moment).ok()
+    }
+
+    fn heard_here(&self, frame: &Frame) {
+        let mut numbers = self.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        numbers.heard_here(frame.device, frame.received_at);
     }
 
     /// What a frame would become, without committing anything.
@@ -229,8 +234,10 @@ impl Intake {
         let mut quarantined = Vec::new();
         let mut entries = Vec::new();
         let (decoded, number) = decode(frame.kind, &frame.bytes);
-        if let (Counting::On, Some(number), None) = (counting, number, released) {
-            facts.extend(self.gap_before(number, &moment));
+        match (counting, number, released) {
+            (Counting::On, Some(number), None) => facts.extend(self.gap_before(number, &moment)),
+            (Counting::On, None, None) => self.heard_here(&frame),
+            _ => {}
         }
         #[cfg(feature = "planted")]
         let decoded = crate::planted::spoil_identity(decoded, frame.received_at);
@@ -395,7 +402,8 @@ fn address(fact: &Fact) -> FactAddress {
     FactAddress { series: fact.series(), at, sequence }
 }
 
-fn remember(previous: &Mutex<PreviousValues>, facts: &[Fact]) {
+/// Remembers the numbers of facts for the check of fast change.
+pub(crate) fn remember(previous: &Mutex<PreviousValues>, facts: &[Fact]) {
     let mut previous = previous.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for fact in facts {
         if let Fact::Reading(reading) = fact

@@ -11,6 +11,7 @@ mod audit_group;
 pub mod audited;
 pub mod chart;
 pub mod clock;
+pub mod cluster;
 pub mod commit;
 pub mod corrections;
 pub mod desk;

@@ -150,6 +150,17 @@ impl Live {
         self.0.position.send_replace(offset);
     }
 
+    /// Something was missed: whoever asks for events from before now is told to fetch a snapshot again.
+    pub fn lost(&self) {
+        let offset = {
+            let mut ring = lock(&self.0.ring);
+            ring.last_offset += 1;
+            ring.events.clear();
+            ring.last_offset
+        };
+        self.0.position.send_replace(offset);
+    }
+
     /// Live waveform blocks of one patient. A reader that lags loses the oldest and is told so.
     pub fn waveforms(&self, patient: PatientId) -> broadcast::Receiver<Arc<Waveform>> {
         let mut waveforms = lock(&self.0.waveforms);
@@ -234,6 +245,17 @@ mod tests {
         }
         assert_eq!(offsets(live.since(2)), None, "no longer kept");
         assert_eq!(offsets(live.since(3)).map(|all| all.len()), Some(RING_LIMIT_EVENTS));
+    }
+
+    #[test]
+    fn after_something_was_missed_every_screen_starts_again() {
+        let live = Live::new("run".into());
+        live.happened(Happening::Quarantine { items: 1 });
+        live.lost();
+        assert_eq!(offsets(live.since(1)), None);
+        live.happened(Happening::Quarantine { items: 2 });
+        assert_eq!(offsets(live.since(1)), None);
+        assert_eq!(offsets(live.since(2)), Some(vec![3]));
     }
 
     #[test]

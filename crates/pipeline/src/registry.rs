@@ -8,7 +8,7 @@ use clinical_model::assignment::AssignmentHistory;
 use clinical_model::{
     Assignment, Decimal, Device, DeviceId, Patient, PatientId, Place, PlaceId, SeriesKey, Subject, Timestamp,
 };
-use store::{Kind, Store, StoreError};
+use store::{Document, Kind, Store, StoreError};
 
 use crate::records::{self, RecordError};
 
@@ -70,18 +70,8 @@ struct Known {
     limits: HashMap<PatientId, Arc<Vec<Limit>>>,
 }
 
-/// What the site knows of its devices, places, patients and who is assigned to whom.
-#[derive(Default)]
-pub struct Registry {
-    known: RwLock<Known>,
-}
-
-impl Registry {
-    /// Everything that the store keeps.
-    ///
-    /// # Errors
-    /// [`LoadError`].
-    pub fn load(store: &dyn Store) -> Result<Self, LoadError> {
+impl Known {
+    fn load(store: &dyn Store) -> Result<Self, LoadError> {
         let mut known = Known::default();
         each(store, Kind::Place, "places", |_, body| {
             let place = records::place_from(body)?;
@@ -108,7 +98,33 @@ impl Registry {
             known.limits.insert(limits.patient, Arc::new(limits.limits));
             Ok(())
         })?;
-        Ok(Registry { known: RwLock::new(known) })
+        Ok(known)
+    }
+}
+
+/// What the site knows of its devices, places, patients and who is assigned to whom.
+#[derive(Default)]
+pub struct Registry {
+    known: RwLock<Known>,
+}
+
+impl Registry {
+    /// Everything that the store keeps.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn load(store: &dyn Store) -> Result<Self, LoadError> {
+        Ok(Registry { known: RwLock::new(Known::load(store)?) })
+    }
+
+    /// Everything once more, in place of what was known: after changes of other nodes that are no longer listed.
+    ///
+    /// # Errors
+    /// [`LoadError`]; what was known stays then.
+    pub(crate) fn reload(&self, store: &dyn Store) -> Result<(), LoadError> {
+        let known = Known::load(store)?;
+        *self.write() = known;
+        Ok(())
     }
 
     /// A copy, to try changes on.
@@ -233,6 +249,117 @@ impl Registry {
     /// Puts an assignment that was committed; an overlap cannot occur, since the desk tried it under its lock.
     pub(crate) fn put_assignment(&self, assignment: Assignment) {
         let _ = self.write().assignments.entry(assignment.device).or_default().put(assignment);
+    }
+}
+
+/// What a change of a document came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refreshed {
+    /// It was known already, or is none of ours.
+    Nothing,
+    /// A device.
+    Device(DeviceId),
+    /// A patient.
+    Patient(PatientId),
+    /// A place: nothing on the screens hangs on it alone.
+    Place,
+    /// An assignment.
+    Assignment(Assignment),
+    /// The alert limits of a patient.
+    Limits,
+}
+
+impl Registry {
+    /// Takes up a document as the store has it now, after somebody on another node wrote or removed it.
+    ///
+    /// # Errors
+    /// [`LoadError`]; what was known stays then.
+    pub(crate) fn refresh(
+        &self,
+        store: &dyn Store,
+        kind: Kind,
+        id: [u8; 16],
+    ) -> Result<Refreshed, LoadError> {
+        let what = match kind {
+            Kind::Device => "devices",
+            Kind::Patient => "patients",
+            Kind::Place => "places",
+            Kind::Assignment => "assignments",
+            Kind::AlertLimits => "alert limits",
+            _ => return Ok(Refreshed::Nothing),
+        };
+        let document = store.document(kind, id).map_err(|source| LoadError::Store { what, source })?;
+        let Some(document) = document else { return Ok(self.removed(kind, id)) };
+        self.take_up(kind, &document).map_err(|source| LoadError::Record { what, source })
+    }
+
+    fn take_up(&self, kind: Kind, document: &Document) -> Result<Refreshed, RecordError> {
+        let (version, body) = (document.version, &document.body);
+        let mut known = self.write();
+        Ok(match kind {
+            Kind::Device => {
+                let device = records::device_from(body)?;
+                let id = device.id;
+                if known.devices.get(&id).is_some_and(|(_, before)| version <= *before) {
+                    return Ok(Refreshed::Nothing);
+                }
+                known.devices.insert(id, (Arc::new(device), version));
+                Refreshed::Device(id)
+            }
+            Kind::Patient => {
+                let patient = records::patient_from(body)?;
+                let id = patient.id;
+                if known.patients.get(&id).is_some_and(|(_, before)| version <= *before) {
+                    return Ok(Refreshed::Nothing);
+                }
+                known.patients.insert(id, (Arc::new(patient), version));
+                Refreshed::Patient(id)
+            }
+            Kind::Place => {
+                let place = records::place_from(body)?;
+                known.places.insert(place.id, Arc::new(place));
+                Refreshed::Place
+            }
+            Kind::Assignment => {
+                let assignment: Assignment = records::json_from(body)?;
+                let history = known.assignments.entry(assignment.device).or_default();
+                if history.all().contains(&assignment) {
+                    return Ok(Refreshed::Nothing);
+                }
+                let put = history.put(assignment);
+                put.map_err(|overlap| RecordError::Meaning { what: overlap.to_string() })?;
+                Refreshed::Assignment(assignment)
+            }
+            Kind::AlertLimits => {
+                let limits: records::PatientLimits = records::json_from(body)?;
+                known.limits.insert(limits.patient, Arc::new(limits.limits));
+                Refreshed::Limits
+            }
+            _ => Refreshed::Nothing,
+        })
+    }
+
+    fn removed(&self, kind: Kind, id: [u8; 16]) -> Refreshed {
+        let mut known = self.write();
+        match kind {
+            Kind::Device => {
+                let id = DeviceId::from_bytes(id);
+                known.devices.remove(&id).map_or(Refreshed::Nothing, |_| Refreshed::Device(id))
+            }
+            Kind::Patient => {
+                let id = PatientId::from_bytes(id);
+                known.patients.remove(&id).map_or(Refreshed::Nothing, |_| Refreshed::Patient(id))
+            }
+            Kind::Place => {
+                known.places.remove(&PlaceId::from_bytes(id));
+                Refreshed::Place
+            }
+            Kind::AlertLimits => {
+                known.limits.remove(&PatientId::from_bytes(id));
+                Refreshed::Limits
+            }
+            _ => Refreshed::Nothing,
+        }
     }
 }
 

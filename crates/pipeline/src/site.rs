@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clinical_model::{Subject, Timestamp};
-use store::{Store, StoreError};
+use store::{News, Store, StoreError};
 
 use crate::admission::Admission;
 use crate::after::After;
@@ -14,6 +14,7 @@ use crate::alarms::{Alarms, LoadAlertsError};
 use crate::audit_group::AuditGroup;
 use crate::chart::Chart;
 use crate::clock::Clock;
+use crate::cluster::{Follower, Health, Observer};
 use crate::commit::{self, AFTER_LIMIT_GROUPS, CommitQueue, OnDurabilityFailure};
 use crate::corrections::Corrections;
 use crate::intake::Intake;
@@ -54,11 +55,22 @@ pub enum StartError {
     },
 }
 
+/// How the threads of a site are told to end.
 #[derive(Default)]
-struct Stop {
+pub(crate) struct Stop {
     stopping: AtomicBool,
     lock: Mutex<()>,
     wake: Condvar,
+}
+
+impl Stop {
+    /// Waits for so long, or until the site is stopping; whether it is.
+    pub(crate) fn wait(&self, at_most: Duration) -> bool {
+        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = |_: &mut ()| !self.stopping.load(Ordering::Acquire);
+        drop(self.wake.wait_timeout_while(guard, at_most, waiting).unwrap_or_else(PoisonError::into_inner));
+        self.stopping.load(Ordering::Acquire)
+    }
 }
 
 /// A running site.
@@ -69,7 +81,9 @@ pub struct Site {
     alarms: Arc<Mutex<Alarms>>,
     live: Live,
     admission: Admission,
-    corrections: Corrections,
+    corrections: Arc<Corrections>,
+    observers: Arc<Mutex<Vec<Observer>>>,
+    health: Option<Arc<Health>>,
     intake: Mutex<Option<Intake>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     stop: Arc<Stop>,
@@ -87,6 +101,8 @@ impl Site {
         clock: Arc<dyn Clock>,
         options: SiteOptions,
     ) -> Result<Arc<Self>, StartError> {
+        // Before anything is loaded: what changes meanwhile is taken up again, harmlessly.
+        let seen = store.wait_for_news(News::default(), Duration::ZERO).map_err(StartError::Store)?;
         let registry = Arc::new(Registry::load(store.as_ref()).map_err(StartError::Registry)?);
         let alarms = Arc::new(Mutex::new(Alarms::load(store.as_ref()).map_err(StartError::Alerts)?));
         let epoch = trust::uuid_v7(u64::try_from(clock.now().as_millis()).unwrap_or(0)).simple().to_string();
@@ -105,7 +121,9 @@ impl Site {
             quarantine_limit_items: crate::intake::QUARANTINE_LIMIT_ITEMS,
         };
         recall_heard(store.as_ref(), &registry, &live).map_err(StartError::Store)?;
-        let corrections = Corrections::load(store.as_ref()).map_err(StartError::Store)?;
+        let corrections = Arc::new(Corrections::load(store.as_ref()).map_err(StartError::Store)?);
+        let health = store.shared().then(|| Arc::new(Health::new()));
+        let (previous, numbers) = (Arc::clone(&intake.previous), Arc::clone(&intake.numbers));
         let site = Arc::new(Site {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
@@ -113,13 +131,16 @@ impl Site {
             alarms: Arc::clone(&alarms),
             live: live.clone(),
             admission,
-            corrections,
+            corrections: Arc::clone(&corrections),
+            observers: Arc::default(),
+            health: health.clone(),
             intake: Mutex::new(Some(intake)),
             threads: Mutex::default(),
             stop: Arc::default(),
             desk: Mutex::default(),
             audit_group: AuditGroup::default(),
         });
+        let node = crate::clock::new_id(clock.now());
         let after = After {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
@@ -128,15 +149,30 @@ impl Site {
             live,
             started_at: clock.now(),
             unkept: Mutex::default(),
+            lease: health.is_some().then(|| Follower::lease(node)),
+            is_lease_lost: AtomicBool::default(),
         };
-        let done = after.catch_up().map_err(StartError::Store)?;
         let (to_after, from_commit) = mpsc::sync_channel(AFTER_LIMIT_GROUPS);
         let on_failure = options.on_durability_failure;
         let commit_store = Arc::clone(&store);
-        site.spawn("commit", move || {
+        let commit = move || {
             commit::run(submissions, commit_store.as_ref(), clock.as_ref(), &to_after, &on_failure);
-        })?;
-        site.spawn("after-commit", move || after.run(&from_commit, done))?;
+        };
+        match health {
+            None => {
+                let done = after.catch_up().map_err(StartError::Store)?;
+                site.spawn("commit", commit)?;
+                site.spawn("after-commit", move || after.run(&from_commit, done))?;
+            }
+            Some(health) => {
+                let observers = Arc::clone(&site.observers);
+                let stop = Arc::clone(&site.stop);
+                let follower =
+                    Follower { after, node, corrections, previous, numbers, observers, health, stop, seen };
+                site.spawn("commit", commit)?;
+                site.spawn("follow", move || follower.run(&from_commit))?;
+            }
+        }
         let folder = Folder { store, clock: Arc::clone(&site.clock), stop: Arc::clone(&site.stop) };
         site.spawn("fold", move || folder.run(options.fold_every))?;
         // What was decided before the last stop is charted before anybody asks.
@@ -184,6 +220,22 @@ impl Site {
     /// Who may send.
     pub fn admission(&self) -> &Admission {
         &self.admission
+    }
+
+    /// Whether this node can serve: where it shares its store, whether that answers. For a balancer.
+    pub fn is_ready(&self) -> bool {
+        self.health.as_ref().is_none_or(|health| health.is_ready())
+    }
+
+    /// Whether this node judges the alarms; where nobody shares the store it always does.
+    pub fn judges_alarms(&self) -> bool {
+        self.health.as_ref().is_none_or(|health| health.judges())
+    }
+
+    /// Tells `observer` of users, sessions and settings that any node writes or removes. Never called where no other
+    /// process shares the store. It must not block for long: everything else that is committed waits behind it.
+    pub fn observe(&self, observer: Observer) {
+        self.observers.lock().unwrap_or_else(PoisonError::into_inner).push(observer);
     }
 
     /// Which series have corrections.
@@ -264,7 +316,7 @@ struct Folder {
 
 impl Folder {
     fn run(&self, every: Duration) {
-        while !self.wait(every) {
+        while !self.stop.wait(every) {
             loop {
                 if self.stop.stopping.load(Ordering::Acquire) {
                     return;
@@ -282,16 +334,6 @@ impl Folder {
                 }
             }
         }
-    }
-
-    /// True when the site is stopping.
-    fn wait(&self, every: Duration) -> bool {
-        let guard = self.stop.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let stopping = |_: &mut ()| !self.stop.stopping.load(Ordering::Acquire);
-        drop(
-            self.stop.wake.wait_timeout_while(guard, every, stopping).unwrap_or_else(PoisonError::into_inner),
-        );
-        self.stop.stopping.load(Ordering::Acquire)
     }
 }
 
