@@ -1,6 +1,10 @@
 //! The pipeline over a real store: what comes in, where it lands, what is alarmed, and what survives.
 
+#[macro_use]
+mod kept;
+
 mod alarms;
+mod cluster;
 mod loops;
 mod refusing;
 mod site;

@@ -1,0 +1,313 @@
+//! Several nodes over one store: every node shows everything once and in order, one judges the alarms, and what people do
+//! on one node holds on all. The real thing, over PostgreSQL, is tested with the binary; here the store is one process's,
+//! with leases that are kept apart by holder and a link that can be cut.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use clinical_model::{
+    Alert, AlertState, Committed, DeviceId, Event, PatientId, QuarantineId, QuarantineItem, Reading,
+    SeriesKey, Subject, Timestamp, Waveform,
+};
+use pipeline::audited::Act;
+use pipeline::live::{Happening, Since};
+use pipeline::{IntakeError, Site, SiteOptions};
+use store::sqlite::{Options, SqliteStore};
+use store::{
+    Actor, Appended, AuditAction, AuditQuery, AuditRow, Document, DocumentChange, DocumentQuery, Folded,
+    FrameRecord, GroupSummary, KeptFrame, Kind, News, QuarantineCount, RangeQuery, RestoreReport,
+    SeriesFilter, Store, StoreError, StoredGroup, TransactError, Transaction, VerifyReport,
+};
+use trust::Kek;
+
+use crate::site::{KEY, MONITOR, NURSE, SetClock, device, eventually, frame, furnish, heart_rate};
+
+type Kept<T> = Result<T, StoreError>;
+
+/// What all nodes share.
+struct Database {
+    store: SqliteStore,
+    leases: Mutex<HashMap<&'static str, ([u8; 16], Instant)>>,
+}
+
+/// One node's way to the store.
+#[derive(Clone)]
+struct Link {
+    kept: Arc<Database>,
+    cut: Arc<AtomicBool>,
+}
+
+impl std::ops::Deref for Database {
+    type Target = SqliteStore;
+
+    fn deref(&self) -> &SqliteStore {
+        &self.store
+    }
+}
+
+impl Link {
+    fn whole(&self, doing: &'static str) -> Kept<()> {
+        if self.cut.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable { doing, source: "the link is cut".into() });
+        }
+        Ok(())
+    }
+
+    fn holds(&self, name: &str, holder: [u8; 16]) -> bool {
+        let leases = self.kept.leases.lock().unwrap();
+        leases.get(name).is_some_and(|(held_by, until)| *held_by == holder && Instant::now() < *until)
+    }
+}
+
+impl Store for Link {
+    fn transact(&self, transaction: &Transaction) -> Result<(), TransactError> {
+        self.whole("writing")?;
+        if let Some((lease, holder)) = transaction.lease
+            && !self.holds(lease, holder)
+        {
+            return Err(TransactError::LeaseLost { lease });
+        }
+        self.kept.transact(transaction)
+    }
+
+    fn append(&self, frames: &[FrameRecord], at: Timestamp) -> Kept<Appended> {
+        self.whole("appending")?;
+        self.kept.append(frames, at)
+    }
+
+    fn groups_after(&self, after: u64, limit: usize) -> Kept<Vec<StoredGroup>> {
+        self.whole("reading groups")?;
+        self.kept.groups_after(after, limit)
+    }
+
+    fn shared(&self) -> bool {
+        true
+    }
+
+    fn wait_for_news(&self, seen: News, timeout: Duration) -> Kept<News> {
+        self.whole("waiting")?;
+        self.kept.wait_for_news(seen, timeout)
+    }
+
+    fn changes_after(&self, change: u64, limit: usize) -> Kept<Vec<DocumentChange>> {
+        self.whole("reading changes")?;
+        self.kept.changes_after(change, limit)
+    }
+
+    fn hold_lease(&self, name: &'static str, holder: [u8; 16], life: Duration) -> Kept<bool> {
+        self.whole("taking a lease")?;
+        let mut leases = self.kept.leases.lock().unwrap();
+        let now = Instant::now();
+        let held = leases.entry(name).or_insert((holder, now));
+        if held.0 != holder && now < held.1 {
+            return Ok(false);
+        }
+        *held = (holder, now + life);
+        Ok(true)
+    }
+
+    fn release_lease(&self, name: &'static str, holder: [u8; 16]) -> Kept<()> {
+        self.whole("giving a lease back")?;
+        self.kept.leases.lock().unwrap().retain(|held, (by, _)| *held != name || *by != holder);
+        Ok(())
+    }
+
+    the_rest_as_kept!();
+}
+
+struct Node {
+    site: Arc<Site>,
+    link: Link,
+}
+
+struct Cluster {
+    clock: Arc<SetClock>,
+    database: Arc<Database>,
+}
+
+impl Cluster {
+    fn new(directory: &Path) -> Self {
+        let store = SqliteStore::open(directory, Kek::from_bytes(&KEY), Options::default()).unwrap();
+        Cluster { clock: SetClock::new(), database: Arc::new(Database { store, leases: Mutex::default() }) }
+    }
+
+    fn node(&self) -> Node {
+        let link = Link { kept: Arc::clone(&self.database), cut: Arc::default() };
+        let options = SiteOptions {
+            fold_every: Duration::from_secs(3_600),
+            on_durability_failure: Box::new(|error| panic!("stable storage failed: {error}")),
+        };
+        let site = Site::start(Arc::new(link.clone()), self.clock.clone(), options).unwrap();
+        Node { site, link }
+    }
+
+    /// Two nodes, of which the first judges the alarms.
+    async fn two(&self) -> (Node, Node) {
+        let one = self.node();
+        eventually("the first judges", || one.site.judges_alarms()).await;
+        (one, self.node())
+    }
+}
+
+fn open_alerts(site: &Site) -> Vec<Alert> {
+    let act = Act::new(Actor::System, AuditAction::Read, "Alert");
+    site.read(act, |chart| Ok(chart.open_alerts())).unwrap()
+}
+
+/// The groups whose vitals a node has shown, in the order in which it did.
+fn shown(site: &Site) -> Vec<u64> {
+    let Since::Events(events) = site.live().since(0) else { panic!("lost") };
+    let groups = events.iter().filter_map(|event| match &event.happening {
+        Happening::Vitals { readings, .. } => Some(readings[0].group()),
+        _ => None,
+    });
+    groups.collect()
+}
+
+fn alert_steps(site: &Site) -> Vec<(AlertState, bool)> {
+    let Since::Events(events) = site.live().since(0) else { panic!("lost") };
+    let alerts = events.iter().filter_map(|event| match &event.happening {
+        Happening::Alert(alert) => Some((alert.state, alert.condition_active)),
+        _ => None,
+    });
+    alerts.collect()
+}
+
+async fn tachycardia(site: &Site, clock: &SetClock) {
+    for _ in 0..15 {
+        heart_rate(site, 170).await;
+        clock.advance(1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_shows_what_all_of_them_commit_once_and_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(directory.path());
+    let (one, two) = cluster.two().await;
+    furnish(&one.site);
+    eventually("the registry follows", || two.site.registry().device(MONITOR).is_some()).await;
+    eventually("the assignment follows", || !two.site.registry().assignments(MONITOR).is_empty()).await;
+    let mut sent = Vec::new();
+    for round in 0..40 {
+        let node = if round % 3 == 0 { &one } else { &two };
+        sent.push(heart_rate(&node.site, 70 + round % 5).await.group);
+        cluster.clock.advance(1);
+    }
+    for node in [&one, &two] {
+        eventually("all shown", || shown(&node.site).len() == sent.len()).await;
+        assert_eq!(shown(&node.site), sent);
+        assert_eq!(
+            node.site.live().heard(MONITOR).last_heard_at,
+            one.site.live().heard(MONITOR).last_heard_at
+        );
+    }
+    one.site.stop();
+    two.site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cause_raises_one_alert_and_an_answer_on_another_node_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(directory.path());
+    let (one, two) = cluster.two().await;
+    assert!(!two.site.judges_alarms());
+    furnish(&one.site);
+    eventually("the assignment follows", || !two.site.registry().assignments(MONITOR).is_empty()).await;
+    tachycardia(&two.site, &cluster.clock).await;
+    eventually("shown on both", || [&one, &two].iter().all(|node| open_alerts(&node.site).len() == 1)).await;
+    let alert = open_alerts(&two.site).remove(0);
+    let taken = two.site.acknowledge(NURSE, alert.id, Some("at the bed".into())).unwrap();
+    assert_eq!(taken.state, AlertState::Acknowledged);
+    // Perhaps before the judge has heard of the answer: neither of the two may be lost.
+    heart_rate(&one.site, 70).await;
+    for node in [&one, &two] {
+        eventually("over", || open_alerts(&node.site).is_empty()).await;
+        let act = Act::new(Actor::System, AuditAction::Read, "Alert");
+        let kept = node.site.read(act, |chart| chart.alert(alert.id)).unwrap().unwrap();
+        let steps: Vec<_> = kept.steps.iter().map(|step| (step.state, step.by)).collect();
+        let expected = [
+            (AlertState::Raised, None),
+            (AlertState::Acknowledged, Some(NURSE)),
+            (AlertState::Resolved, None),
+        ];
+        assert_eq!(steps, expected);
+        let expected =
+            [(AlertState::Raised, true), (AlertState::Acknowledged, true), (AlertState::Resolved, false)];
+        eventually("shown", || alert_steps(&node.site).len() >= 3).await;
+        assert_eq!(alert_steps(&node.site), expected);
+    }
+    one.site.stop();
+    two.site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_judges_when_the_judge_is_cut_off_and_none_is_lost_or_doubled() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(directory.path());
+    let (one, two) = cluster.two().await;
+    furnish(&one.site);
+    eventually("the assignment follows", || !two.site.registry().assignments(MONITOR).is_empty()).await;
+    one.link.cut.store(true, Ordering::SeqCst);
+    tachycardia(&two.site, &cluster.clock).await;
+    // Nobody judges until the lease has run out.
+    eventually("the other judges", || two.site.judges_alarms()).await;
+    eventually("what was committed meanwhile is judged", || open_alerts(&two.site).len() == 1).await;
+    assert!(!one.site.is_ready(), "a node that is cut off says so");
+    let refused = {
+        let intake = one.site.intake().unwrap();
+        let now = intake.now().truncated_to_millis();
+        let kind = clinical_model::FrameKind::Envelope;
+        let body = format!(r#"{{"measure":"heart_rate","value":70,"time":"{now}"}}"#);
+        intake.submit(frame(MONITOR, kind, body.as_bytes(), now)).await.unwrap().await
+    };
+    assert_eq!(refused, Err(IntakeError::NotKept), "it takes nothing that it cannot keep");
+    one.link.cut.store(false, Ordering::SeqCst);
+    eventually("it comes back", || one.site.is_ready() && !one.site.judges_alarms()).await;
+    eventually("it knows of the alert", || open_alerts(&one.site) == open_alerts(&two.site)).await;
+    assert_eq!(open_alerts(&one.site).len(), 1);
+    heart_rate(&one.site, 70).await;
+    eventually("ended once", || {
+        [&one, &two].iter().all(|node| open_alerts(&node.site).iter().all(Alert::is_latched))
+    })
+    .await;
+    eventually("all shown", || shown(&one.site) == shown(&two.site) && shown(&one.site).len() == 16).await;
+    one.site.stop();
+    two.site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_hands_the_alarms_over_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(directory.path());
+    let (one, two) = cluster.two().await;
+    furnish(&one.site);
+    heart_rate(&one.site, 70).await;
+    eventually("heard on both", || two.site.live().heard(MONITOR).last_heard_at.is_some()).await;
+    one.site.stop();
+    eventually("handed over", || two.site.judges_alarms()).await;
+    cluster.clock.advance(36);
+    eventually("silence is noticed", || open_alerts(&two.site).len() == 1).await;
+    assert!(two.site.live().heard(MONITOR).silent);
+    two.site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_retired_on_one_node_is_refused_on_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(directory.path());
+    let (one, two) = cluster.two().await;
+    furnish(&one.site);
+    eventually("known", || two.site.registry().device(MONITOR).is_some()).await;
+    let (known, version) = one.site.registry().device_versioned(MONITOR).unwrap();
+    let retired = clinical_model::Device { retired: true, ..(*known).clone() };
+    one.site.update_device(Actor::System, retired, version).unwrap();
+    eventually("retired", || two.site.registry().device(MONITOR).is_some_and(|known| known.retired)).await;
+    let stale = device(MONITOR, "Monitor 1");
+    assert!(two.site.update_device(Actor::System, stale, version).is_err(), "nobody's change is overwritten");
+    one.site.stop();
+    two.site.stop();
+}

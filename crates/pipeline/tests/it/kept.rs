@@ -1,0 +1,41 @@
+//! What the stores of tests leave to the real one behind them.
+
+/// Forwards methods of the store to the field `kept`.
+macro_rules! as_kept {
+    ($($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
+        $(fn $name(&self, $($argument: $kind),*) -> $answer { self.kept.$name($($argument),*) })*
+    };
+}
+
+/// Forwards everything that no store of these tests changes. The types must be imported where it is used.
+macro_rules! the_rest_as_kept {
+    () => {
+        as_kept! {
+            last_group() -> u64;
+            cursor(consumer: &str) -> Kept<u64>;
+            fold(limit: usize, now: Timestamp) -> Kept<Folded>;
+            series(filter: &SeriesFilter) -> Kept<Vec<SeriesKey>>;
+            readings(series: &SeriesKey, range: &RangeQuery) -> Kept<Vec<Committed<Reading>>>;
+            waveforms(series: &SeriesKey, range: &RangeQuery) -> Kept<Vec<Committed<Waveform>>>;
+            events(series: &SeriesKey, range: &RangeQuery) -> Kept<Vec<Committed<Event>>>;
+            latest(subject: Subject) -> Kept<Vec<Committed<Reading>>>;
+            frames(device: DeviceId, received_at: Timestamp) -> Kept<Vec<KeptFrame>>;
+            identifier(series: &SeriesKey, at: Timestamp, sequence: u32) -> Kept<String>;
+            open_identifier(text: &str) -> Kept<Option<(SeriesKey, Timestamp, u32)>>;
+            blind(field: &str, value: &str) -> [u8; 16];
+            document(kind: Kind, id: [u8; 16]) -> Kept<Option<Document>>;
+            document_versions(kind: Kind, id: [u8; 16]) -> Kept<Vec<Document>>;
+            documents(query: &DocumentQuery) -> Kept<Vec<Document>>;
+            audit_rows(query: &AuditQuery) -> Kept<Vec<AuditRow>>;
+            group_summaries(before: Option<u64>, limit: usize) -> Kept<Vec<GroupSummary>>;
+            quarantined(id: QuarantineId) -> Kept<Option<QuarantineItem>>;
+            quarantine(waiting: bool, before: Option<(Timestamp, QuarantineId)>, limit: usize) -> Kept<Vec<QuarantineItem>>;
+            quarantine_count() -> QuarantineCount;
+            node_progress(node: [u8; 16], group: u64, life: Duration) -> Kept<()>;
+            node_gone(node: [u8; 16]) -> Kept<()>;
+            backup(target: &Path, progress: &mut dyn FnMut(u64, u64)) -> Kept<RestoreReport>;
+            verify(progress: &mut dyn FnMut(u64, u64)) -> Kept<VerifyReport>;
+            ensure_patient_key(patient: PatientId) -> Kept<()>;
+        }
+    };
+}
