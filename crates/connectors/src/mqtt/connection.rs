@@ -19,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 use trust::pki::PeerIdentity;
 
 use super::limits::{LINGER, PACKET_TIMEOUT, READ_CHUNK_BYTES};
-use super::protocol::{Closing, FrameRequest, Protocol, Request, Step};
+use super::protocol::{Closing, FrameRequest, Kept, Protocol, Request, Step};
 use super::server::Shared;
 use super::sessions::{ClientKey, Lease, Session};
 use super::wire::{Connect, ConnectRefusal, Grant, Refusal};
@@ -65,6 +65,7 @@ struct Opened {
     certificate: PeerCertificate,
     not_after: Timestamp,
     peer: Peer,
+    client_id: String,
     lease: Lease,
     commands: Option<mpsc::Receiver<Vec<u8>>>,
     keep_alive: Duration,
@@ -250,10 +251,7 @@ impl<'a> Connection<'a> {
                 Step::NeedsInput => return None,
                 Step::Handled => {}
                 Step::Asks(Request::Goodbye { with_will, session_expiry_s }) => {
-                    // A session that was to end with the connection cannot be prolonged at its end.
-                    if let Some(seconds) = session_expiry_s
-                        && self.opened.session_expiry_s > 0
-                    {
+                    if let Some(seconds) = session_expiry_s {
                         self.opened.session_expiry_s = seconds.min(self.shared.options.max_session_expiry_s);
                     }
                     return Some(End::Goodbye { with_will });
@@ -325,10 +323,10 @@ impl<'a> Connection<'a> {
 
     /// Puts the session to rest and tells the screens. Gives the socket back.
     fn close(self, end: End, drained: bool, presence: Option<Presence<'_>>) -> &'a mut TlsStream<TcpStream> {
-        let Opened { lease, commands, session_expiry_s, will_of, .. } = self.opened;
+        let Opened { lease, client_id, commands, session_expiry_s, will_of, .. } = self.opened;
         // Without a whole drain it is not known which messages were committed: such a session is not to be trusted.
         let rest = (drained && session_expiry_s > 0 && end != End::NotAdmitted).then(|| {
-            let session = Session { kept: self.protocol.into_kept(), commands };
+            let session = Session { client_id, kept: self.protocol.into_kept(), commands };
             (session, Duration::from_secs(u64::from(session_expiry_s)))
         });
         let is_device = presence.is_some();

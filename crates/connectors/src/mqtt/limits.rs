@@ -86,7 +86,7 @@ pub const MAX_SESSIONS: usize = 10_000;
 /// Commands sent to a device and not yet acknowledged by it. They wait in their queue beyond that.
 pub const MAX_COMMANDS_IN_FLIGHT: usize = 16;
 
-/// Longest client id of a program, in bytes: its name, a hyphen and a suffix.
+/// Longest client id, in bytes: a name and a suffix. The specification demands 23 [MQTT-3.1.3-5].
 pub const MAX_CLIENT_ID_BYTES: usize = 128;
 
 /// Longest part of a refused topic that is logged, in characters: enough to see the mistake.

@@ -20,6 +20,7 @@
 //! |---|---|
 //! | [`limits`] | every bound of this endpoint |
 //! | [`topic`] | what a topic means and who may use it |
+//! | `strict` | the form of packets, as the specification demands it |
 //! | `wire` | packets of both versions behind one face |
 //! | `protocol` | the state machine of one connection: bytes in, requests out; no I/O, no clock |
 //! | `sessions` | what outlives a connection; one connection a client |
@@ -31,6 +32,7 @@ pub mod limits;
 mod protocol;
 mod server;
 mod sessions;
+mod strict;
 pub mod topic;
 mod wire;
 

@@ -13,7 +13,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use clinical_model::Delivery;
 use mqtt_protocol_core::mqtt::common::{Cursor, HashSet};
 use mqtt_protocol_core::mqtt::connection::{ConnectionOptions, Event};
@@ -26,6 +26,7 @@ use super::limits::{
     MAX_IN_FLIGHT_BYTES, MAX_LOGGED_TOPIC_CHARS, MAX_PACKET_BYTES, MAX_UNRELEASED, MAX_USER_PROPERTIES,
     RECEIVE_MAXIMUM,
 };
+use super::strict::{self, ConnectFault, Framed};
 use super::topic::{Channel, Topic, TopicError};
 use super::wire::{self, ConnectRefusal, Grant, Incoming, Level, Publish, Refusal};
 
@@ -37,12 +38,16 @@ mod words;
 use words::Reply;
 pub(super) use words::{Closing, Command, FrameRequest, Kept, Request, Step};
 
+/// Type of the packet that opens a connection.
+const CONNECT: u8 = 1;
+
 /// One connection's protocol.
 pub(super) struct Protocol {
     link: Connection<role::Server>,
     level: Level,
     peer: Option<Peer>,
     explain: bool,
+    keeps_session: bool,
     at_packet_start: bool,
     connected: bool,
     replies: VecDeque<Reply>,
@@ -63,6 +68,7 @@ impl Protocol {
             level: Level::V3,
             peer: None,
             explain: false,
+            keeps_session: false,
             at_packet_start: true,
             connected: false,
             replies: VecDeque::new(),
@@ -99,19 +105,29 @@ impl Protocol {
 
     /// Handles at most one packet from `input`, and removes from it what was read.
     pub(super) fn advance(&mut self, input: &mut BytesMut) -> Step {
-        let Some(first) = input.first() else { return Step::NeedsInput };
-        if self.at_packet_start && !has_valid_flags(*first) {
-            self.violate(MqttError::MalformedPacket);
-            return Step::Handled;
-        }
-        let mut cursor = Cursor::new(&input[..]);
-        let events = self.link.recv(&mut cursor);
-        let read = usize::try_from(cursor.position()).unwrap_or(input.len()).min(input.len());
-        input.advance(read);
-        self.at_packet_start = !events.is_empty() || !input.is_empty();
-        if events.is_empty() && input.is_empty() {
-            return Step::NeedsInput;
-        }
+        let bytes = match strict::frame(input, MAX_PACKET_BYTES) {
+            Framed::Whole { bytes } => bytes,
+            Framed::Partial => {
+                self.at_packet_start = input.is_empty();
+                return Step::NeedsInput;
+            }
+            Framed::TooLarge => return self.violated(MqttError::PacketTooLarge),
+            Framed::Malformed => return self.violated(MqttError::MalformedPacket),
+        };
+        self.at_packet_start = true;
+        let packet = input.split_to(bytes);
+        let checked = if packet[0] >> 4 == CONNECT && !self.connected {
+            strict::connect(&packet).map(|sound| self.link.recv(&mut Cursor::new(sound.as_slice())))
+        } else {
+            let checked = strict::check(self.level, &packet);
+            checked
+                .map_err(|error| ConnectFault::Unsound(None, error))
+                .map(|()| self.link.recv(&mut Cursor::new(&packet[..])))
+        };
+        let events = match checked {
+            Ok(events) => events,
+            Err(fault) => return self.unsound(fault),
+        };
         let (packet, error) = self.take(events);
         if let Some(error) = error {
             self.violate(error);
@@ -140,7 +156,10 @@ impl Protocol {
     /// Refuses the client that asked to connect.
     pub(super) fn refuse(&mut self, refusal: ConnectRefusal) {
         self.closing = Some(Closing::ConnectRefused(refusal));
-        self.send(wire::connack_refused(self.level, refusal));
+        // A reason in words is left out where the client takes no packet so large [MQTT-3.2.2-19].
+        if !self.sent(wire::connack_refused(self.level, refusal, true)) {
+            self.sent(wire::connack_refused(self.level, refusal, false));
+        }
     }
 
     /// Notes what became of a frame, and sends the answers that are due.
@@ -181,6 +200,7 @@ impl Protocol {
             Incoming::Connect(connect) => {
                 self.level = connect.level;
                 self.explain = connect.problem_information;
+                self.keeps_session = connect.session_expiry_s > 0;
                 return Step::Asks(Request::Connect(connect));
             }
             Incoming::Publish(publish) => return self.publish(publish),
@@ -192,6 +212,10 @@ impl Protocol {
             Incoming::Subscribe { packet_id, filters } => self.subscribe(packet_id, &filters),
             Incoming::Unsubscribe { packet_id, filters } => self.unsubscribe(packet_id, &filters),
             Incoming::Ping => self.send(Ok(wire::pingresp(self.level))),
+            // A session that was to end with the connection cannot be prolonged at its end (MQTT 5.0, 3.14.2.2.2).
+            Incoming::Disconnect { session_expiry_s: Some(1..), .. } if !self.keeps_session => {
+                self.violate(MqttError::ProtocolError);
+            }
             Incoming::Disconnect { with_will, session_expiry_s } => {
                 self.closing = Some(Closing::Goodbye);
                 return Step::Asks(Request::Goodbye { with_will, session_expiry_s });
@@ -240,16 +264,8 @@ impl Protocol {
     /// Whether a message is to be handled, and not a repeat or against the protocol.
     fn is_new(&mut self, publish: &Publish) -> bool {
         let Some(packet_id) = publish.packet_id else {
-            // [MQTT-3.3.1-2]: what is sent once is never repeated.
-            if publish.repeated {
-                self.violate(MqttError::MalformedPacket);
-            }
-            return !publish.repeated;
+            return true;
         };
-        if packet_id == 0 {
-            self.violate(MqttError::ProtocolError);
-            return false;
-        }
         if let Some(pending) = self.replies.iter().find(|reply| reply.packet_id == Some(packet_id)) {
             // Only a repeat of the same message may bear the id of one that is not answered yet.
             if !publish.repeated || pending.qos != publish.qos {
@@ -314,11 +330,38 @@ impl Protocol {
                     self.send(wire::answer(self.level, reply.qos, packet_id, None, false));
                 }
                 Err(refusal) if self.level == Level::V3 || refusal.is_passing() => self.end_for(refusal),
-                Err(refusal) => {
-                    let packet = wire::answer(self.level, reply.qos, packet_id, Some(refusal), self.explain);
-                    self.send(packet);
-                }
+                Err(refusal) => self.send_refusal(reply.qos, packet_id, refusal),
             }
+        }
+    }
+
+    /// A reason in words is left out where the client takes no packet so large [MQTT-3.4.2-2, MQTT-3.5.2-2].
+    fn send_refusal(&mut self, qos: Qos, packet_id: u16, refusal: Refusal) {
+        if self.explain {
+            let packet = wire::answer(self.level, qos, packet_id, Some(refusal), true);
+            if self.sent(packet) {
+                return;
+            }
+        }
+        self.send(wire::answer(self.level, qos, packet_id, Some(refusal), false));
+    }
+
+    /// Sends a packet unless it is larger than the client takes; gives whether it was.
+    fn sent(&mut self, packet: Result<Packet, MqttError>) -> bool {
+        let error = match packet {
+            Ok(packet) => {
+                let events = self.link.send(packet);
+                self.take(events).1
+            }
+            Err(error) => Some(error),
+        };
+        match error {
+            Some(MqttError::PacketTooLarge) => false,
+            Some(error) => {
+                self.violate(error);
+                true
+            }
+            None => true,
         }
     }
 
@@ -340,17 +383,8 @@ impl Protocol {
     }
 
     fn send(&mut self, packet: Result<Packet, MqttError>) {
-        let error = match packet {
-            Ok(packet) => {
-                let events = self.link.send(packet);
-                self.take(events).1
-            }
-            Err(error) => Some(error),
-        };
-        if let Some(error) = error
-            && self.closing.is_none()
-        {
-            self.violate(error);
+        if !self.sent(packet) {
+            self.violate(MqttError::PacketTooLarge);
         }
     }
 
@@ -383,16 +417,31 @@ impl Protocol {
     }
 
     fn violate(&mut self, error: MqttError) {
-        if self.closing.is_some() {
-            return;
-        }
-        self.closing = Some(Closing::Violation(error));
-        if error == MqttError::UnsupportedProtocolVersion {
-            // CONNACK "unacceptable protocol version", which every version understands [MQTT-3.1.2-2].
-            self.output.extend_from_slice(&[0x20, 0x02, 0x00, 0x01]);
-        } else {
+        if self.closing.is_none() {
+            self.closing = Some(Closing::Violation(error));
             self.say_goodbye(error.into());
         }
+    }
+
+    fn violated(&mut self, error: MqttError) -> Step {
+        self.violate(error);
+        Step::Handled
+    }
+
+    /// Ends a connection whose packet is not sound; a client that is not connected yet is told in CONNACK where its
+    /// version has words for it. Version 3.1.1 demands silence [MQTT-3.1.4-1].
+    fn unsound(&mut self, fault: ConnectFault) -> Step {
+        let (error, connack): (_, &[u8]) = match fault {
+            // "Unacceptable protocol version", which every version understands [MQTT-3.1.2-2].
+            ConnectFault::OtherVersion => (MqttError::UnsupportedProtocolVersion, &[0x20, 0x02, 0x00, 0x01]),
+            ConnectFault::Unsound(Some(Level::V5), error @ MqttError::ProtocolError) => {
+                (error, &[0x20, 0x03, 0x00, 0x82, 0x00])
+            }
+            ConnectFault::Unsound(Some(Level::V5), error) => (error, &[0x20, 0x03, 0x00, 0x81, 0x00]),
+            ConnectFault::Unsound(_, error) => (error, &[]),
+        };
+        self.output.extend_from_slice(connack);
+        self.violated(error)
     }
 
     fn say_goodbye(&mut self, reason: DisconnectReasonCode) {
@@ -406,14 +455,4 @@ impl Protocol {
 #[cfg(feature = "planted")]
 fn qos_is_answered_early(qos: Qos) -> bool {
     qos == Qos::ExactlyOnce && trust::planted("early-pubrec")
-}
-
-/// Whether the low half of a packet's first byte is as its type demands (MQTT 5.0, section 2.1.3).
-fn has_valid_flags(first: u8) -> bool {
-    let flags = first & 0x0f;
-    match first >> 4 {
-        3 => flags & 0b0110 != 0b0110,
-        6 | 8 | 10 => flags == 0b0010,
-        _ => flags == 0,
-    }
 }

@@ -14,7 +14,7 @@ use super::protocol::Kept;
 /// Whose session it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ClientKey {
-    /// A device has one session.
+    /// A device has one connection and one session, by whatever client id.
     Device(DeviceId),
     /// A program has one a client id.
     Program { name: String, client_id: String },
@@ -23,6 +23,8 @@ pub(super) enum ClientKey {
 /// A session at rest.
 #[derive(Debug, Default)]
 pub(super) struct Session {
+    /// The client id that it was opened with, and is resumed with [MQTT-3.1.3-2].
+    pub client_id: String,
     pub kept: Kept,
     /// Where commands for the device wait, while it is subscribed.
     pub commands: Option<mpsc::Receiver<Vec<u8>>>,

@@ -89,7 +89,7 @@ pub(super) struct Grant {
 pub(super) enum ConnectRefusal {
     #[error("the certificate is not admitted")]
     NotAuthorized,
-    #[error("the client id must be the id in the certificate, or empty with a clean session")]
+    #[error("the client id is another device's, too long, or empty with a session to keep")]
     ClientId,
     #[error("a will may go to the client's own status topic only")]
     Will,
@@ -295,7 +295,11 @@ pub(super) fn connack(level: Level, grant: &Grant) -> Result<Packet, MqttError> 
 }
 
 /// CONNACK for a refused connection.
-pub(super) fn connack_refused(level: Level, refusal: ConnectRefusal) -> Result<Packet, MqttError> {
+pub(super) fn connack_refused(
+    level: Level,
+    refusal: ConnectRefusal,
+    explain: bool,
+) -> Result<Packet, MqttError> {
     if level == Level::V3 {
         let code = match refusal {
             ConnectRefusal::ClientId => ConnectReturnCode::IdentifierRejected,
@@ -311,11 +315,8 @@ pub(super) fn connack_refused(level: Level, refusal: ConnectRefusal) -> Result<P
         ConnectRefusal::TooManyProperties => ConnectReasonCode::ImplementationSpecificError,
         ConnectRefusal::Busy => ConnectReasonCode::ServerBusy,
     };
-    let packet = v5_0::Connack::builder()
-        .session_present(false)
-        .reason_code(code)
-        .props(vec![ReasonString::new(refusal.to_string())?.into()])
-        .build()?;
+    let why = if explain { vec![ReasonString::new(refusal.to_string())?.into()] } else { Vec::new() };
+    let packet = v5_0::Connack::builder().session_present(false).reason_code(code).props(why).build()?;
     Ok(packet.into())
 }
 
@@ -363,22 +364,45 @@ pub(super) fn pubcomp(level: Level, packet_id: u16, known: bool) -> Result<Packe
     })
 }
 
-/// SUBACK: one granted QoS, or none, for each filter.
-pub(super) fn suback(level: Level, packet_id: u16, granted: &[Option<Qos>]) -> Result<Packet, MqttError> {
+/// Why there is no subscription for a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoSubscription {
+    /// Not the client's own.
+    NotAuthorized,
+    /// A wildcard stands where it cannot.
+    Invalid,
+    /// A wildcard; CONNACK said that there are none.
+    Wildcard,
+    /// A shared subscription; the same.
+    Shared,
+    /// Too many filters at once.
+    TooMany,
+}
+
+/// SUBACK: the granted QoS, or why there is none, for each filter.
+pub(super) fn suback(
+    level: Level,
+    packet_id: u16,
+    granted: &[Result<Qos, NoSubscription>],
+) -> Result<Packet, MqttError> {
     Ok(match level {
         Level::V3 => {
             let codes = granted.iter().map(|granted| match granted {
-                Some(Qos::AtMostOnce) => SubackReturnCode::SuccessMaximumQos0,
-                Some(_) => SubackReturnCode::SuccessMaximumQos1,
-                None => SubackReturnCode::Failure,
+                Ok(Qos::AtMostOnce) => SubackReturnCode::SuccessMaximumQos0,
+                Ok(_) => SubackReturnCode::SuccessMaximumQos1,
+                Err(_) => SubackReturnCode::Failure,
             });
             v3_1_1::Suback::builder().packet_id(packet_id).return_codes(codes.collect()).build()?.into()
         }
         Level::V5 => {
             let codes = granted.iter().map(|granted| match granted {
-                Some(Qos::AtMostOnce) => SubackReasonCode::GrantedQos0,
-                Some(_) => SubackReasonCode::GrantedQos1,
-                None => SubackReasonCode::NotAuthorized,
+                Ok(Qos::AtMostOnce) => SubackReasonCode::GrantedQos0,
+                Ok(_) => SubackReasonCode::GrantedQos1,
+                Err(NoSubscription::NotAuthorized) => SubackReasonCode::NotAuthorized,
+                Err(NoSubscription::Invalid) => SubackReasonCode::TopicFilterInvalid,
+                Err(NoSubscription::Wildcard) => SubackReasonCode::WildcardSubscriptionsNotSupported,
+                Err(NoSubscription::Shared) => SubackReasonCode::SharedSubscriptionsNotSupported,
+                Err(NoSubscription::TooMany) => SubackReasonCode::QuotaExceeded,
             });
             v5_0::Suback::builder().packet_id(packet_id).reason_codes(codes.collect()).build()?.into()
         }

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod client;
+mod conformance;
 mod delivery;
 mod house;
 mod lifetime;

@@ -53,8 +53,8 @@ pub(super) async fn open(
     };
     let connect = connect?;
     match accept(&connect, proven, shared).await {
-        Ok((opened, grant, session)) => {
-            protocol.accept(opened.peer.clone(), &grant, session.kept);
+        Ok((opened, grant, kept)) => {
+            protocol.accept(opened.peer.clone(), &grant, kept);
             Some(opened)
         }
         Err(refusal) => {
@@ -89,7 +89,7 @@ async fn accept(
     connect: &Connect,
     proven: Proven,
     shared: &Shared,
-) -> Result<(Opened, Grant, Session), ConnectRefusal> {
+) -> Result<(Opened, Grant, Kept), ConnectRefusal> {
     let Proven { certificate, not_after } = proven;
     let peer = shared.intake.admit(&certificate).map_err(|error| {
         tracing::warn!(%error, "the certificate is not admitted");
@@ -102,20 +102,21 @@ async fn accept(
         leased = shared.sessions.lease(&terms.client) => leased,
     };
     let (lease, session) = leased.map_err(|_| ConnectRefusal::Busy)?;
-    let session = session.filter(|_| !connect.clean);
+    let session = session.filter(|session| !connect.clean && session.client_id == terms.client_id);
     let grant = Grant { session_present: session.is_some(), ..terms.grant };
-    let Session { kept, commands } = session.unwrap_or_default();
+    let Session { kept, commands, .. } = session.unwrap_or_default();
     let opened = Opened {
         certificate,
         not_after,
         peer,
+        client_id: terms.client_id,
         lease,
         commands,
         keep_alive: Duration::from_secs(u64::from(terms.keep_alive_s)) * 3 / 2,
         session_expiry_s: terms.session_expiry_s,
         will_of: terms.will_of,
     };
-    Ok((opened, grant, Session { kept, commands: None }))
+    Ok((opened, grant, kept))
 }
 
 fn name(peer: &Peer) -> String {
@@ -129,6 +130,7 @@ fn name(peer: &Peer) -> String {
 #[derive(Debug, PartialEq, Eq)]
 struct Terms {
     client: ClientKey,
+    client_id: String,
     keep_alive_s: u16,
     session_expiry_s: u32,
     will_of: Option<DeviceId>,
@@ -143,7 +145,7 @@ fn terms(connect: &Connect, peer: &Peer, options: &MqttOptions) -> Result<Terms,
         return Err(ConnectRefusal::TooManyProperties);
     }
     let mut grant = Grant::default();
-    let client = client(connect, peer, &mut grant)?;
+    let (client, client_id) = client(connect, peer, &mut grant)?;
     let will_of = match &connect.will_topic {
         None => None,
         Some(topic) => match Topic::for_publisher(topic, peer) {
@@ -163,11 +165,14 @@ fn terms(connect: &Connect, peer: &Peer, options: &MqttOptions) -> Result<Terms,
         grant.keep_alive_s = (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s);
         grant.session_expiry_s = (session_expiry_s != connect.session_expiry_s).then_some(session_expiry_s);
     }
-    Ok(Terms { client, keep_alive_s, session_expiry_s, will_of, grant })
+    Ok(Terms { client, client_id, keep_alive_s, session_expiry_s, will_of, grant })
 }
 
-/// The client's session key; a client without an id is told the one it gets.
-fn client(connect: &Connect, peer: &Peer, grant: &mut Grant) -> Result<ClientKey, ConnectRefusal> {
+/// The client's session key and id; a client without an id is told the one it gets.
+///
+/// The certificate says who a client is, so that it may call itself as it likes [MQTT-3.1.3-5] — but not as another
+/// device, which can only be a mistake.
+fn client(connect: &Connect, peer: &Peer, grant: &mut Grant) -> Result<(ClientKey, String), ConnectRefusal> {
     let own = name(peer);
     let asked = connect.client_id.as_str();
     if asked.is_empty() {
@@ -177,20 +182,16 @@ fn client(connect: &Connect, peer: &Peer, grant: &mut Grant) -> Result<ClientKey
         }
         grant.client_id = (connect.level == Level::V5).then(|| own.clone());
     }
-    let asked = if asked.is_empty() { own.as_str() } else { asked };
-    match peer {
-        Peer::Device(device) if asked == own => Ok(ClientKey::Device(*device)),
-        Peer::Program(program) if is_own_client_id(asked, program) => {
-            Ok(ClientKey::Program { name: program.clone(), client_id: asked.to_owned() })
-        }
-        _ => Err(ConnectRefusal::ClientId),
+    let id = if asked.is_empty() { own.clone() } else { asked.to_owned() };
+    let is_of_another = id != own && id.parse::<DeviceId>().is_ok();
+    if is_of_another || id.len() > MAX_CLIENT_ID_BYTES {
+        return Err(ConnectRefusal::ClientId);
     }
-}
-
-/// A program may hold several connections: each has its name and a suffix as its id.
-fn is_own_client_id(asked: &str, program: &str) -> bool {
-    let rest = asked.strip_prefix(program);
-    asked.len() <= MAX_CLIENT_ID_BYTES && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    let key = match peer {
+        Peer::Device(device) => ClientKey::Device(*device),
+        Peer::Program(program) => ClientKey::Program { name: program.clone(), client_id: id.clone() },
+    };
+    Ok((key, id))
 }
 
 #[cfg(test)]
@@ -249,16 +250,16 @@ mod tests {
     }
 
     #[test]
-    fn the_client_id_is_the_certificates() {
+    fn a_client_calls_itself_as_it_likes_but_not_as_another_device() {
         let other = "01930e6c-9e3c-7d1a-8f5b-2f1c5f0a9b12";
         let hub = Peer::Program("hub".to_owned());
         for (peer, client_id, fits) in [
             (device(), OWN, true),
             (device(), other, false),
-            (device(), "cuff", false),
+            (device(), "cuff", true),
             (hub.clone(), "hub", true),
             (hub.clone(), "hub-live", true),
-            (hub.clone(), "hubble", false),
+            (hub.clone(), "hubble", true),
             (hub.clone(), other, false),
         ] {
             let asked = Connect { client_id: client_id.to_owned(), ..connect(Level::V5) };

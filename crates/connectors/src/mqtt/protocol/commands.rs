@@ -6,8 +6,9 @@ use pipeline::Peer;
 
 use super::{Command, Protocol};
 use crate::mqtt::limits::{MAX_COMMANDS_IN_FLIGHT, MAX_FILTERS};
+use crate::mqtt::strict::SHARED;
 use crate::mqtt::topic::command_topic;
-use crate::mqtt::wire;
+use crate::mqtt::wire::{self, NoSubscription};
 
 impl Protocol {
     /// Whether the client would take a command now.
@@ -42,12 +43,15 @@ impl Protocol {
         let own = self.own_command_topic();
         let mut granted = Vec::with_capacity(filters.len());
         for (filter, qos) in filters {
-            let is_own = filters.len() <= MAX_FILTERS && own.as_deref() == Some(filter);
-            let qos = (*qos).min(Qos::AtLeastOnce);
-            if is_own {
+            if filters.len() > MAX_FILTERS {
+                granted.push(Err(NoSubscription::TooMany));
+            } else if own.as_deref() == Some(filter) {
+                let qos = (*qos).min(Qos::AtLeastOnce);
                 self.kept.subscription = Some(qos);
+                granted.push(Ok(qos));
+            } else {
+                granted.push(Err(why_not(filter)));
             }
-            granted.push(is_own.then_some(qos));
         }
         self.send(wire::suback(self.level, packet_id, &granted));
     }
@@ -95,5 +99,19 @@ impl Protocol {
             tracing::warn!(%error, "a command could not be sent and was dropped");
         }
         sent.is_ok()
+    }
+}
+
+/// Why a client cannot subscribe to a filter that is not its own command topic.
+fn why_not(filter: &str) -> NoSubscription {
+    let levels: Vec<&str> = filter.split('/').collect();
+    let alone = |level: &&str| !level.contains(['+', '#']) || level.len() == 1;
+    let many_before_end = levels.iter().rev().skip(1).any(|level| *level == "#");
+    match filter {
+        // [MQTT-4.7.1-1], [MQTT-4.7.1-2]
+        _ if many_before_end || !levels.iter().all(alone) => NoSubscription::Invalid,
+        _ if filter.starts_with(SHARED) => NoSubscription::Shared,
+        _ if filter.contains(['+', '#']) => NoSubscription::Wildcard,
+        _ => NoSubscription::NotAuthorized,
     }
 }

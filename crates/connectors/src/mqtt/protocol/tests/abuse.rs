@@ -42,7 +42,6 @@ fn a_foreign_or_wrong_topic_is_refused_with_its_reason() {
         ("home/gateway".to_owned(), 0x87),
         (format!("auscult/v1/{OWN}/nonsense"), 0x90),
         (format!("auscult/v1/{OWN}/+"), 0x90),
-        (format!("auscult/v1/{OWN}/enve\0lope"), 0x90),
     ] {
         let with = |level, qos| {
             // The library refuses to build such topics for good reasons; a hostile client does not ask it.
@@ -143,11 +142,12 @@ fn a_second_connect_ends_the_connection() {
 
 #[test]
 fn broken_packets_end_the_connection() {
-    let cases: [(&str, &[u8], u8); 9] = [
+    let cases: [(&str, &[u8], u8); 10] = [
         ("PUBREL without its flags", &[0x60, 0x02, 0x00, 0x01], 0x81),
         ("SUBSCRIBE without its flags", &[0x80, 0x06, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00], 0x81),
         ("QoS 3", &[0x36, 0x05, 0x00, 0x01, b'a', 0x00, 0x01], 0x81),
         ("QoS 0 that claims to be a repeat", &[0x38, 0x04, 0x00, 0x01, b'a', 0x00], 0x81),
+        ("a null character in the topic", &[0x32, 0x06, 0x00, 0x02, b'a', 0x00, 0x00, 0x01, 0x00], 0x81),
         ("packet id 0", &[0x32, 0x06, 0x00, 0x01, b'a', 0x00, 0x00, 0x00], 0x82),
         ("topic longer than the packet", &[0x32, 0x05, 0x00, 0x09, b'a', 0x00, 0x01], 0x81),
         ("topic that is no UTF-8", &[0x32, 0x06, 0x00, 0x01, 0xff, 0x00, 0x01, 0x00], 0x81),

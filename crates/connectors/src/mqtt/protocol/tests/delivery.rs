@@ -1,7 +1,7 @@
 //! Delivery: the order and the moment of answers, and what is asked of the driver.
 
 use clinical_model::FrameKind;
-use mqtt_protocol_core::mqtt::packet::TopicAlias;
+use mqtt_protocol_core::mqtt::packet::{SessionExpiryInterval, TopicAlias};
 
 use super::*;
 
@@ -222,8 +222,16 @@ fn a_commit_that_ends_after_the_connection_is_remembered() {
 
 #[test]
 fn goodbye_carries_its_will_and_its_session() {
+    let prolonging = [0xe0, 0x07, 0x04, 0x05, 0x11, 0x00, 0x00, 0x00, 0x3c];
     let mut line = Line::open(Level::V5);
-    let asked = line.feed(&[0xe0, 0x07, 0x04, 0x05, 0x11, 0x00, 0x00, 0x00, 0x3c]);
+    assert!(line.feed(&prolonging).is_empty(), "CONNECT asked for no session");
+    assert_eq!(line.disconnect_reason(), Some(0x82));
+    let mut line = Line::silent();
+    let keeping = v5_0::Connect::builder().client_id(OWN).unwrap();
+    let keeping = keeping.props(vec![SessionExpiryInterval::new(60).unwrap().into()]).build().unwrap();
+    line.feed(&keeping.to_continuous_buffer());
+    line.protocol.accept(Peer::Device(OWN.parse().unwrap()), &Grant::default(), Kept::default());
+    let asked = line.feed(&prolonging);
     let expected = Some(60);
     assert!(
         matches!(asked[..], [Request::Goodbye { with_will: true, session_expiry_s }] if session_expiry_s == expected),
