@@ -20,10 +20,15 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
+from blackbox import run as blackbox
+from blackbox import spec
+from blackbox.server import Auscult
 from house import checks
 from house.site import Site
 
 HERE = Path(__file__).resolve().parent
+BLACKBOX = "the suite"
+"""Not a program of its own: it furnishes the server as it goes."""
 PROGRAM_LIMIT_S = 240.0
 """Longest run of one client program; the slowest takes a tenth of it on an idle machine."""
 
@@ -61,6 +66,7 @@ def programs(node: str, rumqttc: str | None) -> list[Program]:
         python("validators", "pyrofile, fhirkit-rs, JSON schema", "panel/python_validators.py", 150),
         javascript("validator", "the validator of @medplum/core", "panel/medplum.mjs", 50),
         python("panel", "the panel of validators as a whole", "panel/union.py", 5),
+        Program("blackbox", "the black-box suite of FHIR R4", [BLACKBOX], 100),
     ]
     return [program for program in all_programs if program.command]
 
@@ -78,6 +84,19 @@ def furnish(site: Site) -> dict:
     patients = list(families)
     devices = [site.device(f"Monitor {number}", patients[number % 3]) for number in range(8)]
     return site.described(devices, families=families, numbers=numbers)
+
+
+def run_suite(program: Program, site: Site, peer: Path | None) -> None:
+    """Runs the black-box suite, against the peer as well where one is named."""
+    started = time.monotonic()
+    ours = spec.run(Auscult.of(site))
+    program.results = blackbox.judged(ours)
+    if peer:
+        definitions = HERE / "node_modules" / "@medplum" / "definitions" / "dist" / "fhir" / "r4"
+        program.results += blackbox.run_peer(peer, definitions, ours)
+    elif blackbox.PEER_RESULTS.exists():
+        program.results += blackbox.unexplained("hfs", json.loads(blackbox.PEER_RESULTS.read_text()))
+    program.seconds = time.monotonic() - started
 
 
 def run(program: Program, told: Path, site: Site) -> None:
@@ -162,6 +181,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="run this program alone")
     parser.add_argument("--node", default="node", help="the program that runs JavaScript")
     parser.add_argument("--cache", type=Path, default=HERE.parent / "target" / "clients", help="what is kept for next time")
+    parser.add_argument("--hfs", type=Path, help="the peer server's binary: the black-box suite runs against it as well")
     parser.add_argument("--keep", type=Path, help="write what the panel judged into this folder")
     parser.add_argument("--rumqttc", help="the built client of programs/mqtt_rumqttc")
     arguments = parser.parse_args()
@@ -178,7 +198,10 @@ def main() -> int:
             told.write_text(json.dumps({**furnish(site), **places, "node_modules": str(HERE / "node_modules")}))
             for program in chosen:
                 print(f"==> {program.what}", flush=True)
-                run(program, told, site)
+                if program.command == [BLACKBOX]:
+                    run_suite(program, site, arguments.hfs)
+                else:
+                    run(program, told, site)
             if arguments.keep:
                 shutil.copytree(folder, arguments.keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("site.json"))
         log = site.log()

@@ -1,0 +1,1 @@
+"""Independent validators, and what they judge."""
