@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clinical_model::{PlaceId, RecordId, UserId};
 use pipeline::audited::Act;
 use pipeline::records::{self, RecordError};
 use serde::{Deserialize, Serialize};
 use store::{
-    Actor, AuditAction, AuditOutcome, Expected, IndexEntry, KeyDomain, Kind, Store, StoreError,
-    TransactError, Transaction,
+    Actor, AuditAction, AuditOutcome, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind, Store,
+    StoreError, TransactError, Transaction,
 };
 use trust::password::{self, PasswordError, WeakPassword};
 use trust::{SecretText, TokenSecret};
@@ -18,6 +20,8 @@ use crate::state::Web;
 
 /// Users of one site that are held in memory.
 const USER_LIMIT: usize = 100_000;
+/// The setting that says that the first administrator was made.
+const SETUP_DONE: [u8; 16] = *b"first-start-done";
 /// Longest name or display name, in characters.
 const NAME_LIMIT_CHARS: usize = 100;
 
@@ -144,17 +148,54 @@ fn folded(name: &str) -> String {
     name.trim().to_lowercase()
 }
 
+fn read_all(store: &dyn Store) -> Result<HashMap<String, Arc<UserRecord>>, PeopleError> {
+    let documents =
+        store.documents(&records::all_of(Kind::User, None, USER_LIMIT)).map_err(PeopleError::Store)?;
+    let mut by_name = HashMap::new();
+    for document in documents {
+        let record: UserRecord = records::json_from(&document.body).map_err(PeopleError::Record)?;
+        by_name.insert(folded(&record.name), Arc::new(record));
+    }
+    Ok(by_name)
+}
+
+/// The token of the setup link. Nodes that share a store must agree on it, since a balancer sends the link to any of them:
+/// there it is made with the store's key for blind indexes, which nobody outside knows.
+fn first_start_token(store: &dyn Store) -> TokenSecret {
+    if !store.shared() {
+        return TokenSecret::generate();
+    }
+    let half = |which| store.blind("first-start", which);
+    let text = URL_SAFE_NO_PAD.encode([half("one"), half("two")].concat());
+    TokenSecret::parse(&text).unwrap_or_else(|_| TokenSecret::generate())
+}
+
 impl People {
     pub(crate) fn load(store: &dyn Store) -> Result<Self, PeopleError> {
-        let documents =
-            store.documents(&records::all_of(Kind::User, None, USER_LIMIT)).map_err(PeopleError::Store)?;
-        let mut by_name = HashMap::new();
-        for document in documents {
-            let record: UserRecord = records::json_from(&document.body).map_err(PeopleError::Record)?;
+        let by_name = read_all(store)?;
+        let first_start = by_name.is_empty().then(|| first_start_token(store));
+        Ok(People { by_name: RwLock::new(by_name), first_start: Mutex::new(first_start) })
+    }
+
+    /// Reads one person again, or all, after another node may have written.
+    pub(crate) fn refresh(&self, store: &dyn Store, id: Option<[u8; 16]>) -> Result<(), PeopleError> {
+        let write = || self.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(id) = id else {
+            let all = read_all(store)?;
+            *write() = all;
+            return Ok(());
+        };
+        let document = store.document(Kind::User, id).map_err(PeopleError::Store)?;
+        let record: Option<UserRecord> = match document {
+            Some(document) => Some(records::json_from(&document.body).map_err(PeopleError::Record)?),
+            None => None,
+        };
+        let mut by_name = write();
+        by_name.retain(|_, known| known.id.to_bytes() != id);
+        if let Some(record) = record {
             by_name.insert(folded(&record.name), Arc::new(record));
         }
-        let first_start = by_name.is_empty().then(TokenSecret::generate);
-        Ok(People { by_name: RwLock::new(by_name), first_start: Mutex::new(first_start) })
+        Ok(())
     }
 
     fn all(&self) -> std::sync::RwLockReadGuard<'_, HashMap<String, Arc<UserRecord>>> {
@@ -191,7 +232,7 @@ impl Web {
     /// The token of the one-time setup link, while nobody can sign in yet.
     pub fn first_start_token(&self) -> Option<SecretText> {
         let token = self.people.first_start.lock().unwrap_or_else(PoisonError::into_inner);
-        token.as_ref().map(TokenSecret::to_text)
+        token.as_ref().filter(|_| self.people.is_empty()).map(TokenSecret::to_text)
     }
 
     /// Adds the first administrator with the token that was printed at first start. It works once.
@@ -206,7 +247,20 @@ impl Web {
             return Err(PeopleError::SetupClosed);
         }
         let user = NewUser { role: Role::Administrator, wards: None, ..user };
-        let added = self.add_user(Actor::Unproven("first start".to_owned()), user)?;
+        // Of two nodes that are set up at one time, one is.
+        let once = records::json_write(
+            Kind::Setting,
+            SETUP_DONE,
+            Expected::Absent,
+            KeyDomain::System,
+            &self.site.clock().now(),
+            Vec::new(),
+        );
+        let added = self.keep_user(Actor::Unproven("first start".to_owned()), user, vec![once]);
+        let added = added.map_err(|error| match error {
+            PeopleError::Exists { .. } => PeopleError::SetupClosed,
+            other => other,
+        })?;
         *first_start = None;
         Ok(added)
     }
@@ -216,6 +270,15 @@ impl Web {
     /// # Errors
     /// [`PeopleError`].
     pub fn add_user(&self, actor: Actor, new: NewUser) -> Result<User, PeopleError> {
+        self.keep_user(actor, new, Vec::new())
+    }
+
+    fn keep_user(
+        &self,
+        actor: Actor,
+        new: NewUser,
+        mut writes: Vec<DocumentWrite>,
+    ) -> Result<User, PeopleError> {
         for (field, value) in [("name", &new.name), ("display name", &new.display)] {
             let length = value.trim().chars().count();
             if length == 0 || NAME_LIMIT_CHARS < length || value.chars().any(char::is_control) {
@@ -249,7 +312,8 @@ impl Web {
         let act = Act::new(actor, AuditAction::Create, "User")
             .detail(format!("{} as {:?}", record.name, record.role))
             .record(at, AuditOutcome::Success);
-        let transaction = Transaction { at, writes: vec![write], audit: vec![act], ..Transaction::default() };
+        writes.push(write);
+        let transaction = Transaction { at, writes, audit: vec![act], ..Transaction::default() };
         store.transact(&transaction).map_err(|error| match error {
             TransactError::Conflict { .. } => PeopleError::Exists { name: record.name.clone() },
             TransactError::LeaseLost { .. } | TransactError::Store(_) => PeopleError::Keep(error),

@@ -77,7 +77,8 @@ fn id_of(hash: &TokenHash) -> [u8; 16] {
     id
 }
 
-fn removal(id: [u8; 16]) -> DocumentWrite {
+/// Removes a fleeting document, whatever it is.
+pub(crate) fn removal(id: [u8; 16]) -> DocumentWrite {
     DocumentWrite {
         kind: Kind::Session,
         id,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline::Site;
+use store::{DocumentChange, Kind};
 use trust::TokenHash;
 use trust::password::PasswordCost;
 
@@ -58,7 +59,34 @@ impl Web {
     pub fn new(site: Arc<Site>, options: WebOptions) -> Result<Arc<Self>, PeopleError> {
         let people = People::load(site.store())?;
         let sessions = Sessions::new(site.shared_store(), options.idle_timeout, options.session_limit);
-        Ok(Arc::new(Web { site, options, people, sessions, guard: SignInGuard::default() }))
+        let guard = SignInGuard::new(site.shared_store());
+        let web = Arc::new(Web { site, options, people, sessions, guard });
+        let weak = Arc::downgrade(&web);
+        web.site.observe(Box::new(move |change| {
+            if let Some(web) = weak.upgrade() {
+                web.changed_elsewhere(change);
+            }
+        }));
+        // Whoever was added between reading the users and observing.
+        web.changed_elsewhere(None);
+        Ok(web)
+    }
+
+    /// Another node added a person or ended a session.
+    fn changed_elsewhere(&self, change: Option<&DocumentChange>) {
+        match change {
+            Some(change) if change.kind == Kind::Session => {
+                if change.removed {
+                    self.sessions.forget(change.id);
+                }
+            }
+            Some(change) if change.kind != Kind::User => {}
+            _ => {
+                if let Err(error) = self.people.refresh(self.site.store(), change.map(|change| change.id)) {
+                    tracing::error!(error = &error as &dyn std::error::Error, "people were not read again");
+                }
+            }
+        }
     }
 
     /// The site behind.

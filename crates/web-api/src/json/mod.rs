@@ -4,6 +4,7 @@ pub(crate) mod alerts;
 pub(crate) mod audit;
 pub(crate) mod curves;
 pub(crate) mod devices;
+pub(crate) mod health;
 pub(crate) mod patients;
 pub(crate) mod quarantine;
 pub(crate) mod session;

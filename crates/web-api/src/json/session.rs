@@ -130,12 +130,12 @@ pub(crate) async fn sign_in(
 ) -> Result<Response, Problem> {
     let address = remote.map(|Extension(RemoteAddress(address))| address);
     let now = web.site.clock().now();
-    if let Some(wait_s) = web.guard.wait_s(&given.name, address, now) {
+    let name = given.name.clone();
+    let wait = web.blocking(move |web| web.guard.attempt(&name, address, now)).await??;
+    if let Some(wait_s) = wait {
         let detail = format!("too many failed attempts; try again in {wait_s} s");
         return Err(Problem::new(Code::TooManyAttempts, detail).retry_after(wait_s));
     }
-    // Counted before the password is checked, so that many attempts at once do not slip through together.
-    web.guard.failed(&given.name, address, now);
     let name = given.name.clone();
     let checked = web
         .blocking(move |web| {
@@ -156,7 +156,7 @@ pub(crate) async fn sign_in(
         Problem::internal()
     })?;
     let user = user.ok_or_else(|| Problem::new(Code::BadCredentials, "the name or the password is wrong"))?;
-    web.guard.succeeded(&name, address);
+    web.blocking(move |web| web.guard.succeeded(&name, address, now)).await??;
     begin(&web, user).await
 }
 
