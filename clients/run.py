@@ -67,7 +67,7 @@ def programs(node: str, rumqttc: str | None) -> list[Program]:
         javascript("validator", "the validator of @medplum/core", "panel/medplum.mjs", 50),
         python("panel", "the panel of validators as a whole", "panel/union.py", 5),
         python("mutations", "the mutations are what the generator makes", "mutations/check.py", 1),
-        python("refusals", "faults and sound variants over HTTP", "mutations/refusals.py", 1000),
+        python("refusals", "faults and sound variants over HTTP", "mutations/refusals.py", 900),
         Program("blackbox", "the black-box suite of FHIR R4", [BLACKBOX], 100),
     ]
     return [program for program in all_programs if program.command]

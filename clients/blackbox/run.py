@@ -15,7 +15,7 @@ from pathlib import Path
 import requests
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from blackbox import bundle_rules, resources_rules, search_rules, spec  # noqa: E402, F401 - the rules register themselves
+from blackbox import bundle_rules, page, resources_rules, search_rules, spec  # noqa: E402, F401 - the rules register themselves
 from blackbox.server import Server  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
@@ -85,6 +85,8 @@ def judged(ours: dict[str, str]) -> list[tuple[str, bool, str]]:
             results.append((name, not failure, failure))
     unknown = sorted(set(explained) - set(ours))
     results.append(("every explanation is of a rule", not unknown, ", ".join(unknown)))
+    is_shown = page.written(page.PAGE.read_text()) == page.PAGE.read_text()
+    results.append(("docs/reference/interoperability.md shows them", is_shown, "run clients/blackbox/page.py"))
     return results
 
 

@@ -88,7 +88,8 @@ def fault(asker: Asker, base: str, resource: dict[str, Any], place: str | None, 
         with checks.check(f"refused: {what}"):
             answer = asker.post(path, text)
             assert answer.status_code in REFUSED, f"{answer.status_code} {answer.text[:300]}"
-            names(answer, place)
+            # Where one type alone is taken, another is named as such.
+            names(answer, place if resource.get("resourceType") in KINDS else "resourceType")
     kind = resource.get("resourceType")
     with checks.check(f"$validate finds: {what}"):
         answer = asker.post(f"/{kind}/$validate" if kind in KINDS else "/$validate", text)
