@@ -141,6 +141,11 @@ impl Keys {
         Ok(keys)
     }
 
+    /// Empties the log; see [`super::log_check::settle`].
+    pub(super) fn settle(&self, path: &Path) -> Result<(), OpenError> {
+        super::log_check::settle(&lock(&self.connection), path)
+    }
+
     /// Compares the fingerprint, or writes it into a new key store.
     fn prove(&self, path: &Path) -> Result<(), OpenError> {
         let given = self.kek.fingerprint_text();

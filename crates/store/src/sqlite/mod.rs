@@ -24,6 +24,7 @@ mod fold_curves;
 mod fold_parts;
 mod journal;
 mod keys;
+mod log_check;
 mod news;
 mod quarantine;
 mod query;
@@ -136,6 +137,8 @@ impl SqliteStore {
         let held = take_lock(directory)?;
         let data_path = directory.join(DATA_FILE);
         let keys_path = directory.join(keys::FILE);
+        log_check::check(&keys_path)?;
+        log_check::check(&data_path)?;
         let keys = Keys::open(directory, kek, options.journal_key_life, !has_content(&data_path))?;
         let complete =
             keys.meta(META_COMPLETE).map_err(|e| open_failure(&keys_path, "reading the key store", e))?;
@@ -145,6 +148,8 @@ impl SqliteStore {
             schema::MigrateError::Database(e) => open_failure(&data_path, "migrating the data file", e),
         })?;
         match_files(&writer, &keys, complete.is_some(), &data_path)?;
+        log_check::settle(&writer, &data_path)?;
+        keys.settle(&keys_path)?;
         Self::load(directory, options, keys, writer, held)
     }
 
