@@ -201,8 +201,7 @@ async fn connect(
     server_name: &ServerName<'static>,
     credentials: &Credentials,
 ) -> Result<Vec<(DeviceId, Line)>, LoadError> {
-    let opening = load.devices.iter().map(|device| async move {
-        let device = *device;
+    let opening = load.devices.iter().copied().map(|device| async move {
         let tls = credentials(device).ok_or(LoadError::NoCredentials { device })?;
         if load.via == Via::Https {
             // The certificate is checked against the host of the address.

@@ -21,8 +21,16 @@ use crate::process::{Place, succeed};
 
 /// Opens a store that no server holds with the key of a place.
 pub fn open(place: &Place, data: &Path) -> SqliteStore {
+    try_open(place, data).unwrap()
+}
+
+/// The same, or why it does not open, with all causes.
+pub fn try_open(place: &Place, data: &Path) -> Result<SqliteStore, String> {
     let kek = Kek::parse(std::fs::read(place.key()).unwrap()).unwrap();
-    SqliteStore::open(data, kek, store::sqlite::Options::default()).unwrap()
+    SqliteStore::open(data, kek, store::sqlite::Options::default()).map_err(|error| {
+        let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
+        causes.fold(format!("the store does not open: {error}"), |text, cause| format!("{text}: {cause}"))
+    })
 }
 
 /// Patients and devices, before the first start.
@@ -88,7 +96,8 @@ pub fn credentials(place: &Place, devices: &[DeviceId]) -> Credentials {
                 common_name: device.to_string(),
                 uri: PeerUri::Device(*device.as_uuid()),
                 not_before: now - Duration::from_secs(60),
-                not_after: now + Duration::from_secs(86_400),
+                // Long enough for a server whose clock is a day ahead.
+                not_after: now + Duration::from_secs(3 * 86_400),
             };
             let issued = authority.issue_client(&request).unwrap();
             let identity = (issued.certificate_pem.as_str(), issued.key_pem.expose());

@@ -1,8 +1,8 @@
-//! The real binary from outside: serving, stopping, backup, the demonstration, and kill -9 under load.
+//! The real binary from outside: serving, stopping, backup, the demonstration, and the fault harness.
 
 mod commands;
-mod crash;
 mod demo;
 mod devices;
 mod process;
 mod serving;
+mod torture;

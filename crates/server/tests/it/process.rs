@@ -12,9 +12,10 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 /// Longest wait for the end of a process that was asked to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
-/// The binary under test.
+/// The binary under test: the one that was built with the tests, or the one that `AUSCULT_TORTURE_BINARY` names.
 pub fn auscult() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_auscult"));
+    let other = std::env::var_os("AUSCULT_TORTURE_BINARY");
+    let mut command = Command::new(other.unwrap_or_else(|| env!("CARGO_BIN_EXE_auscult").into()));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AUSCULT_")) {
         command.env_remove(name);
     }
@@ -54,6 +55,13 @@ impl Place {
         place
     }
 
+    /// Another place with the same content.
+    pub fn copy_of(other: &Place) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        copy(&other.directory.path().join("."), directory.path());
+        Place { directory }
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -71,6 +79,12 @@ impl Place {
         let shown = |path: PathBuf| path.to_str().unwrap().to_owned();
         ["--data".into(), shown(self.data()), "--key-file".into(), shown(self.key())]
     }
+}
+
+/// Copies files and directories with everything that belongs to them.
+pub fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "{} could not be copied to {}: {status}", from.display(), to.display());
 }
 
 /// A running child; killed when dropped.
@@ -93,18 +107,39 @@ impl Server {
     }
 
     /// Starts a command that prints a line of JSON when it is ready.
-    pub fn start(mut command: Command, log: PathBuf) -> Self {
+    pub fn start(command: Command, log: PathBuf) -> Self {
+        let shown = log.clone();
+        Self::attempt(command, log).unwrap_or_else(|status| {
+            panic!("it ended with {status} before it was ready; log: {}", read(&shown))
+        })
+    }
+
+    /// Starts a command that prints a line of JSON when it is ready, or ends before.
+    pub fn attempt(mut command: Command, log: PathBuf) -> Result<Self, ExitStatus> {
         let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (mut stdout, line) = first_line(stdout, &log);
+        if line.is_empty() {
+            return Err(child.wait().unwrap());
+        }
         let ready = serde_json::from_str(&line).unwrap_or_else(|error| {
             let _ = child.kill();
             let mut rest = String::new();
             let _ = stdout.read_to_string(&mut rest);
             panic!("\"{line}{rest}\" is no line of JSON ({error}); log: {}", read(&log));
         });
-        Server { child, stdout, log, ready }
+        Ok(Server { child, stdout, log, ready })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has by now.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     pub fn address(&self, name: &str) -> String {
