@@ -146,15 +146,18 @@ pub fn place_write(place: &Place, expected: Expected) -> DocumentWrite {
     json_write(Kind::Place, place.id.to_bytes(), expected, KeyDomain::System, place, Vec::new())
 }
 
-/// An assignment.
+/// An assignment. A device has one without an end, also when two nodes assign it at the same time.
 pub fn assignment_write(assignment: &Assignment, expected: Expected) -> DocumentWrite {
+    let open = assignment.interval.end.is_none();
+    let device = assignment.device.to_bytes().to_vec();
+    let index = open.then(|| IndexEntry { name: "open-device", value: device, unique: true });
     json_write(
         Kind::Assignment,
         assignment.id.to_bytes(),
         expected,
         KeyDomain::System,
         assignment,
-        Vec::new(),
+        index.into_iter().collect(),
     )
 }
 

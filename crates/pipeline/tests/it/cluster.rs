@@ -23,7 +23,9 @@ use store::{
 };
 use trust::Kek;
 
-use crate::site::{KEY, MONITOR, NURSE, SetClock, device, eventually, frame, furnish, heart_rate};
+use crate::site::{
+    KEY, MONITOR, NURSE, SetClock, assignment, device, eventually, frame, furnish, heart_rate,
+};
 
 type Kept<T> = Result<T, StoreError>;
 
@@ -308,6 +310,39 @@ async fn a_device_that_is_retired_on_one_node_is_refused_on_all() {
     eventually("retired", || two.site.registry().device(MONITOR).is_some_and(|known| known.retired)).await;
     let stale = device(MONITOR, "Monitor 1");
     assert!(two.site.update_device(Actor::System, stale, version).is_err(), "nobody's change is overwritten");
+    one.site.stop();
+    two.site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_nodes_that_assign_a_device_at_one_time_one_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(directory.path());
+    let (one, two) = cluster.two().await;
+    let nodes = [&one, &two];
+    for round in 0..20u8 {
+        let id = DeviceId::from_bytes([0x80 + round; 16]);
+        one.site.add_device(Actor::System, device(id, &format!("Pump {round}"))).unwrap();
+        let patient = clinical_model::Subject::Device(id);
+        eventually("known", || two.site.registry().device(id).is_some()).await;
+        let done: usize = std::thread::scope(|scope| {
+            let assign = |number: usize| {
+                let node = nodes[number];
+                let now = node.site.clock().now();
+                let assignment = clinical_model::Assignment {
+                    subject: patient,
+                    ..assignment(0x40 + 2 * round + number as u8, id, now)
+                };
+                scope.spawn(move || usize::from(node.site.assign(Actor::System, assignment).is_ok()))
+            };
+            [assign(0), assign(1)].into_iter().map(|done| done.join().unwrap()).sum()
+        });
+        assert_eq!(done, 1, "round {round}");
+        eventually("both know the same", || {
+            nodes.iter().all(|node| node.site.registry().assignments(id).len() == 1)
+        })
+        .await;
+    }
     one.site.stop();
     two.site.stop();
 }
