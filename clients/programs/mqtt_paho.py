@@ -6,7 +6,7 @@ import json
 import ssl
 import sys
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -95,8 +95,8 @@ class Link:
 
 
 def envelope(value: str, number: int) -> str:
-    """One heart rate; the number makes the instant unique."""
-    second = datetime.now(UTC).replace(microsecond=0)
+    """One heart rate; the number makes the instant unique. Not of now: there stand the raw values, at their receipt."""
+    second = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=30)
     at = second.strftime("%Y-%m-%dT%H:%M:%S") + f".{number:03d}Z"
     return f'{{"measure":"heart_rate","value":{value},"unit":"/min","time":"{at}"}}'
 
@@ -119,8 +119,9 @@ def main() -> None:
         with checks.check(f"{version}: 50 publishes with QoS 1 in flight at once are all acknowledged"):
             link = Link(device, version).open()
             values = [f"{100 + number}.{1 if version == '5' else 2}" for number in range(50)]
+            first = 200 if version == "5" else 100
             infos = [
-                link.client.publish(f"{own}/envelope", envelope(value, 100 + number), qos=1)
+                link.client.publish(f"{own}/envelope", envelope(value, first + number), qos=1)
                 for number, value in enumerate(values)
             ]
             for info in infos:

@@ -1,6 +1,8 @@
 //! Real clients: the programs `mosquitto_pub` and `mosquitto_sub`, which others have written.
 //!
-//! They are not part of a Rust installation, so these tests run when asked for: `cargo test -p connectors -- --ignored`.
+//! What needs the inside of the endpoint: revocation and commands. What clients publish is tested against the whole
+//! server, with several clients, in `clients/programs/`. These programs are not part of a Rust installation, so these
+//! tests run when asked for: `cargo test -p connectors -- --ignored`.
 
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
@@ -52,26 +54,6 @@ impl Program {
         let mut command = self.command("mosquitto_pub", version, &["-q", qos, "-t", topic, "-m", message]);
         within(command.output()).await.expect(NEEDED)
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the program mosquitto_pub"]
-async fn mosquitto_pub_delivers_with_every_quality_of_service() {
-    let mut house = House::open().await;
-    let device = house.device();
-    let program = Program::of(&house, &device);
-    let mut expected = 0;
-    for version in ["mqttv311", "mqttv5"] {
-        for qos in ["0", "1", "2"] {
-            let message = format!(r#"{{"measure":"heart_rate","value":6{expected}}}"#);
-            let output = program.publish(version, qos, &device.envelope(), &message).await;
-            assert!(output.status.success(), "{version} QoS {qos}: {output:?}");
-            expected += 1;
-            until("the message is committed", || house.committed().len() == expected).await;
-        }
-    }
-    assert_eq!(house.committed_values(), ["60", "61", "62", "63", "64", "65"]);
-    house.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
