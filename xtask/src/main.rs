@@ -1,4 +1,4 @@
-//! Every project command: `cargo xtask test | demo | bench | tidy | web | help`.
+//! Every project command: `cargo xtask test | demo | bench | torture | tidy | web | help`.
 
 mod clients;
 mod finding;
@@ -11,6 +11,7 @@ mod supply;
 mod test;
 mod tidy;
 mod tools;
+mod torture;
 mod web;
 mod workshop;
 
@@ -40,6 +41,10 @@ Every command of this project.
     cargo xtask peers
         The black-box suite against another FHIR server as well, which is built first where it is missing;
         AUSCULT_HFS names a binary that is there already.
+
+    cargo xtask torture [--rounds N] [--seed N] [--only KIND[,KIND]] [--every-state] [--binary PATH] [--release]
+        Faults against the real server under load, 300 rounds where nothing else is said, and a table at the end.
+        --every-state judges every state that a power failure can leave, not a choice. docs/reference/durability.md.
 
     cargo xtask tidy
         The house rules that need no compiler, in seconds.
@@ -74,6 +79,7 @@ fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         "bench" => product::bench(&workshop, rest),
         "clients" => clients::command(&workshop, rest),
         "peers" => clients::peers(&workshop, rest),
+        "torture" => torture::run(&workshop, rest),
         "tidy" => no_arguments(command, rest).and_then(|()| tidy::command(&workshop)),
         "web" => no_arguments(command, rest).and_then(|()| web::command(&workshop)),
         "help" | "--help" | "-h" => {

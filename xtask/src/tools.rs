@@ -49,6 +49,20 @@ pub fn check_clients(workshop: &Workshop) -> anyhow::Result<()> {
             bail!("Python 3.11 or later with venv is needed for the clients");
         }
     }
+    check_torture(workshop)
+}
+
+/// Checks what the fault harness needs beside Rust, and installs what is missing where we may.
+pub fn check_torture(workshop: &Workshop) -> anyhow::Result<()> {
+    for (program, package, what) in [
+        ("strace", "strace", "what lets writes and syncs of a running server fail"),
+        ("faketime", "faketime", "what sets a running server's clock"),
+        ("prlimit", "util-linux", "what takes memory from a running server"),
+    ] {
+        if process::find_program(&[program]).is_none() {
+            install(package, what, workshop)?;
+        }
+    }
     Ok(())
 }
 

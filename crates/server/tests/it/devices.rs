@@ -41,6 +41,13 @@ pub fn provision(place: &Place, count: usize) -> Vec<DeviceId> {
         on_durability_failure: Box::new(|error| panic!("{error}")),
     };
     let site = Site::start(Arc::new(open(place, &place.data())), Arc::new(SystemClock), options).unwrap();
+    let devices = register(&site, count);
+    site.stop();
+    devices
+}
+
+/// Patients, and for each a device.
+pub fn register(site: &Site, count: usize) -> Vec<DeviceId> {
     let now = SystemClock.now();
     let devices = (1..=count).map(|number| {
         let id = || trust::uuid_v7(u64::try_from(now.as_millis()).unwrap());
@@ -77,9 +84,7 @@ pub fn provision(place: &Place, count: usize) -> Vec<DeviceId> {
         site.assign(Actor::System, assignment).unwrap();
         assignment.device
     });
-    let devices = devices.collect();
-    site.stop();
-    devices
+    devices.collect()
 }
 
 /// A certificate for each device from the server's own authority.

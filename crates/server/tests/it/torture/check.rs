@@ -5,8 +5,7 @@ use std::path::Path;
 
 use clinical_model::{DeviceId, Fact, Timestamp, Value};
 use simulator::load::{LedgerLine, rate_of};
-use store::sqlite::SqliteStore;
-use store::{Order, RangeQuery, SeriesFilter, Store as _};
+use store::{Order, RangeQuery, SeriesFilter, Store};
 
 use super::site::Site;
 use crate::devices;
@@ -66,7 +65,7 @@ pub struct Charted {
 pub type Chart = HashMap<(DeviceId, u32), Vec<Charted>>;
 
 /// Reads the chart of a store that no server holds.
-pub fn chart(store: &SqliteStore) -> Result<Chart, store::StoreError> {
+pub fn chart(store: &dyn Store) -> Result<Chart, store::StoreError> {
     let range =
         RangeQuery { from: Timestamp::MIN, to: Timestamp::MAX, order: Order::Ascending, limit: READ_LIMIT };
     let mut chart = Chart::new();
@@ -97,7 +96,8 @@ pub fn judge(site: &Site, data: &Path, acked: &[LedgerLine]) -> Result<Verdict, 
     Ok(verdict)
 }
 
-fn compare(chart: &Chart, acked: &[LedgerLine], quarantined: &HashSet<(DeviceId, u32)>) -> Verdict {
+/// What was acknowledged against the chart and the quarantine.
+pub fn compare(chart: &Chart, acked: &[LedgerLine], quarantined: &HashSet<(DeviceId, u32)>) -> Verdict {
     let mut verdict = Verdict { acked: acked.len(), ..Verdict::default() };
     let unique: HashSet<_> = acked.iter().map(|line| (line.device, line.sequence)).collect();
     assert_eq!(unique.len(), acked.len(), "the load used one identity twice");
@@ -118,7 +118,7 @@ fn compare(chart: &Chart, acked: &[LedgerLine], quarantined: &HashSet<(DeviceId,
 }
 
 /// What waits in quarantine, by the load's own identity.
-fn quarantined(store: &SqliteStore) -> Result<HashSet<(DeviceId, u32)>, store::StoreError> {
+pub fn quarantined(store: &dyn Store) -> Result<HashSet<(DeviceId, u32)>, store::StoreError> {
     let items = store.quarantine(false, None, QUARANTINE_LIMIT)?;
     let sequence = |bytes: &[u8]| {
         let text = std::str::from_utf8(bytes).ok()?;
@@ -129,7 +129,7 @@ fn quarantined(store: &SqliteStore) -> Result<HashSet<(DeviceId, u32)>, store::S
 }
 
 /// How many readings were committed after a later one of their device: by the journal, which keeps the order.
-fn disordered(store: &SqliteStore) -> Result<usize, store::StoreError> {
+pub fn disordered(store: &dyn Store) -> Result<usize, store::StoreError> {
     let mut newest: HashMap<DeviceId, u32> = HashMap::new();
     let mut seen: HashSet<(DeviceId, u32)> = HashSet::new();
     let (mut after, mut disordered) = (0, 0);
@@ -153,7 +153,7 @@ fn disordered(store: &SqliteStore) -> Result<usize, store::StoreError> {
 }
 
 /// The same by the times of commit, for what is folded already.
-fn disordered_by_time(chart: &Chart) -> usize {
+pub fn disordered_by_time(chart: &Chart) -> usize {
     let mut ordered: Vec<(DeviceId, u32, Timestamp)> = chart
         .iter()
         .filter_map(|((device, sequence), kept)| Some((*device, *sequence, kept.first()?.committed_at)))

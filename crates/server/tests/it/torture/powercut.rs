@@ -21,6 +21,8 @@ use super::site::{Shape, Site, Start};
 const CALLS: &str = "trace=openat,pwrite64,write,ftruncate,fsync,fdatasync,unlink,rename";
 /// States that are made in one round where not all are asked for.
 const STATES_A_ROUND: usize = 16;
+/// What a disk writes whole.
+const SECTOR_BYTES: usize = 512;
 /// The files of the store.
 pub const STORE_FILES: [&str; 6] =
     ["data.db", "data.db-wal", "data.db-journal", "keystore.db", "keystore.db-wal", "keystore.db-journal"];
@@ -153,9 +155,17 @@ fn make_state(data: &Path, events: &[Event], random: &mut Random) {
         match &event.call {
             Call::Write { file, offset, bytes } => {
                 let is_synced = synced.get(file.as_str()).is_some_and(|before| number < *before);
-                if is_synced || (keep_one_in > 0 && random.below(keep_one_in) == 0) {
+                let is_kept = is_synced || (keep_one_in > 0 && random.below(keep_one_in) == 0);
+                // What was not synced may be there in part, by sectors.
+                let is_torn = !is_synced && random.below(4) == 0;
+                let length = if is_torn {
+                    random.below(bytes.len() / SECTOR_BYTES + 1) * SECTOR_BYTES
+                } else {
+                    bytes.len()
+                };
+                if is_kept && length > 0 {
                     let open = File::options().create(true).truncate(false).write(true).open(data.join(file));
-                    open.unwrap().write_all_at(bytes, *offset).unwrap();
+                    open.unwrap().write_all_at(&bytes[..length], *offset).unwrap();
                 }
             }
             // A file system that orders its own structures: these hold at once.
@@ -280,17 +290,18 @@ fn a_record_of_calls_is_read() {
 #[test]
 fn what_was_not_synced_may_be_gone_and_what_was_is_there() {
     let wal = || "data.db-wal".to_owned();
-    let write = |offset, byte| Event {
+    let write = |offset: u64, byte| Event {
         at: Timestamp::from_micros(0),
-        call: Call::Write { file: wal(), offset, bytes: vec![byte] },
+        call: Call::Write { file: wal(), offset: offset * 1_024, bytes: vec![byte; 1_024] },
     };
     let sync = Event { at: Timestamp::from_micros(0), call: Call::Sync { file: wal(), since: 1 } };
     let events = [write(0, 7), write(1, 8), sync];
     let mut seen = std::collections::HashSet::new();
-    for seed in 0..32 {
+    for seed in 0..400 {
         let directory = tempfile::tempdir().unwrap();
         make_state(directory.path(), &events, &mut Random::seeded(seed));
         seen.insert(fs::read(directory.path().join(wal())).unwrap());
     }
-    assert_eq!(seen, std::collections::HashSet::from([vec![7], vec![7, 8]]));
+    let state = |eights: usize| [vec![7; 1_024], vec![8; eights]].concat();
+    assert_eq!(seen, std::collections::HashSet::from([state(0), state(512), state(1_024)]));
 }

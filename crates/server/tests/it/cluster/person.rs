@@ -1,0 +1,136 @@
+//! A person at a browser: signs in over the web port of any node, acts, and watches a screen.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+
+pub const PASSWORD: &str = "correct horse battery";
+/// Longest wait for something to show on a screen.
+const SHOWN_LIMIT: Duration = Duration::from_secs(30);
+
+/// A cookie, and a client that carries it anywhere.
+#[derive(Clone)]
+pub struct Person {
+    client: Client,
+    cookie: String,
+}
+
+/// Asks one node; the answer's status, cookie and body.
+async fn ask(
+    client: &Client,
+    method: Method,
+    url: String,
+    cookie: &str,
+    body: Option<Value>,
+) -> (StatusCode, Option<String>, Value) {
+    let mut request = client.request(method, url).header("x-auscult", "1").header("cookie", cookie);
+    if let Some(body) = body {
+        request = request.json(&body);
+    }
+    let response = request.send().await.unwrap();
+    let status = response.status();
+    let set = response.headers().get("set-cookie").and_then(|value| value.to_str().ok());
+    let set = set.and_then(|line| line.split(';').next()).map(str::to_owned);
+    (status, set, response.json().await.unwrap_or(Value::Null))
+}
+
+impl Person {
+    /// The first administrator, made with the link that one node printed, at another node.
+    pub async fn first(link: &str, node: &str) -> Self {
+        let token = link.split("#token=").nth(1).unwrap();
+        let body = json!({"token": token, "name": "admin", "display": "Admin", "password": PASSWORD});
+        Self::with_cookie_of(format!("{node}/api/v1/setup"), body).await
+    }
+
+    pub async fn sign_in(node: &str, name: &str) -> Self {
+        let body = json!({"name": name, "password": PASSWORD});
+        Self::with_cookie_of(format!("{node}/api/v1/sign-in"), body).await
+    }
+
+    async fn with_cookie_of(url: String, body: Value) -> Self {
+        let client = Client::new();
+        let (status, cookie, said) = ask(&client, Method::POST, url, "", Some(body)).await;
+        assert_eq!(status, StatusCode::OK, "{said}");
+        Person { client, cookie: cookie.unwrap() }
+    }
+
+    pub async fn get(&self, node: &str, path: &str) -> (StatusCode, Value) {
+        let (status, _, body) =
+            ask(&self.client, Method::GET, format!("{node}{path}"), &self.cookie, None).await;
+        (status, body)
+    }
+
+    pub async fn post(&self, node: &str, path: &str, body: Value) -> (StatusCode, Value) {
+        let (status, _, body) =
+            ask(&self.client, Method::POST, format!("{node}{path}"), &self.cookie, Some(body)).await;
+        (status, body)
+    }
+
+    /// Watches the live events of a node from now on.
+    pub async fn watch(&self, node: &str) -> Screen {
+        let request = self.client.get(format!("{node}/api/v1/live")).header("cookie", &self.cookie);
+        let mut response = request.send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let seen: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
+        let events = Arc::clone(&seen);
+        let task = tokio::spawn(async move {
+            let mut text = String::new();
+            while let Ok(Some(bytes)) = response.chunk().await {
+                text.push_str(&String::from_utf8_lossy(&bytes));
+                while let Some(end) = text.find("\n\n") {
+                    let event: String = text.drain(..end + 2).collect();
+                    let field = |name: &str| {
+                        event.lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.trim().to_owned())
+                    };
+                    let data = field("data:").and_then(|data| serde_json::from_str(&data).ok());
+                    events.lock().unwrap().push((field("event:").unwrap_or_default(), data.unwrap_or(Value::Null)));
+                }
+            }
+            events.lock().unwrap().push(("end".to_owned(), Value::Null));
+        });
+        let screen = Screen { seen, task };
+        screen.until("it begins", |events| events.iter().any(|(name, _)| name == "hello")).await;
+        screen
+    }
+}
+
+/// A screen with everything that it was sent.
+pub struct Screen {
+    seen: Arc<Mutex<Vec<(String, Value)>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Screen {
+    /// Waits until what was seen is as wanted.
+    pub async fn until(&self, what: &str, is_so: impl Fn(&[(String, Value)]) -> bool) {
+        let began = Instant::now();
+        while !is_so(&self.seen.lock().unwrap()) {
+            let seen = self.seen.lock().unwrap().len();
+            assert!(began.elapsed() < SHOWN_LIMIT, "never: {what}, after {seen} events");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The values of one measure, in the order in which they were shown.
+    pub fn values(&self, measure: &str) -> Vec<String> {
+        let seen = self.seen.lock().unwrap();
+        let vitals = seen.iter().filter(|(name, _)| name == "vitals");
+        let vitals = vitals.flat_map(|(_, data)| data["vitals"].as_array().cloned().unwrap_or_default());
+        let wanted = vitals.filter(|vital| vital.to_string().contains(measure));
+        wanted.filter_map(|vital| vital["value"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// The events of one name.
+    pub fn events(&self, name: &str) -> Vec<Value> {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().filter(|(event, _)| event == name).map(|(_, data)| data.clone()).collect()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
