@@ -150,7 +150,7 @@ pub fn place_write(place: &Place, expected: Expected) -> DocumentWrite {
 pub fn assignment_write(assignment: &Assignment, expected: Expected) -> DocumentWrite {
     let open = assignment.interval.end.is_none();
     let device = assignment.device.to_bytes().to_vec();
-    let index = open.then(|| IndexEntry { name: "open-device", value: device, unique: true });
+    let index = open.then_some(IndexEntry { name: "open-device", value: device, unique: true });
     json_write(
         Kind::Assignment,
         assignment.id.to_bytes(),
