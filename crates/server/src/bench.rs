@@ -1,355 +1,230 @@
-//! `auscult bench`: measures this machine side by side — acknowledged readings, the disk's own limit, bytes kept,
-//! publish to screen — and prints a table.
+//! `auscult bench`: measures this machine side by side with the best peers, and prints one table a measure.
+//!
+//! Every measure is one module of the same shape: it sets itself up in a directory of its own, runs a number of
+//! times, and returns rows of what was reached, beside whom, and whether the goal was met. The server that is measured
+//! is always a process of its own, started as a site would start it.
 
+mod apart;
+mod cold_start;
 mod disk;
+mod fhir_read;
+mod fhir_write;
+mod fill;
+mod http;
+mod ingest;
+mod kept;
+mod latency;
+mod memory;
+mod observation;
+mod outcome;
+mod peers;
+mod publish;
 mod report;
 mod screen;
+mod stage;
+mod waveform;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clinical_model::patient::Gender;
-use clinical_model::place::PlaceKind;
-use clinical_model::{
-    Assignment, AssignmentId, ClockRule, Device, DeviceId, Interval, Patient, PatientId, Place, PlaceId,
-    Private, Subject, Timestamp,
-};
-use rustls_pki_types::ServerName;
-use simulator::client::{Qos, Reconnect};
-use simulator::load::{self, Figures, Load};
-use simulator::play::Credentials;
-use store::Actor;
-use tokio_util::sync::CancellationToken;
-use trust::password::PasswordCost;
 
-use crate::provision::{self, ThrowAway};
-use crate::running::{self, Flavour, Running};
-use crate::{logging, serve, terminal};
+use crate::{logging, running, terminal};
+use outcome::Section;
 
-/// Connections of a load: a large ward with two devices a bed.
-const CONNECTIONS: usize = 50;
-/// Readings of one message of the batch load: a gateway that sends every minute or so.
-const BATCH: usize = 100;
-/// Messages of one connection that wait for their acknowledgement, in the pipelined load of single readings.
-const WINDOW: u16 = 16;
-/// The same for batches: more would only wait in line.
-const BATCH_WINDOW: u16 = 4;
 /// Fewest runs of each load: a median of fewer says nothing.
 const MIN_RUNS: usize = 3;
 /// Most runs of each load.
 const MAX_RUNS: usize = 50;
 /// Length of one run.
-const RUN: Duration = Duration::from_secs(10);
+const RUN: Duration = Duration::from_secs(5);
 /// Length of one run with `--quick`.
-const QUICK_RUN: Duration = Duration::from_secs(3);
-/// Messages a second while what stays on disk is measured: paced, so that the journal stays small beside the blocks.
-const KEPT_RATE_PER_S: f64 = 100.0;
-/// How often the journal is folded meanwhile.
-const KEPT_FOLD_EVERY: Duration = Duration::from_secs(1);
-/// Length of the measurement of the disk after each run, a fraction of the run.
-const DISK_SHARE: u32 = 3;
+const QUICK_RUN: Duration = Duration::from_secs(1);
+/// Length of the soak unless another is asked for.
+const SOAK: Duration = Duration::from_secs(90);
+/// The same with `--quick`.
+const QUICK_SOAK: Duration = Duration::from_secs(12);
+/// Longest soak: a day.
+const SOAK_LIMIT: Duration = Duration::from_secs(86_400);
 
 /// What `auscult bench` takes.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:
   auscult bench --quick
-  auscult bench --runs 5 --dir /var/lib
+  auscult bench --only publish --only fhir-write
+  auscult bench --only memory --soak 1h
+  auscult bench --runs 5 --dir /var/lib --json results.json
 
-Server, devices and screen run on this machine and share its cores. The table is Markdown. Use a release build.")]
+Measures: ingest, publish, latency, fhir-write, fhir-read, kept, waveform, memory, cold-start.
+Server, devices and peers run on this machine and share its cores. The tables are Markdown. Use a release build.
+
+Peers are found through the environment, and a measure whose peer is missing says so:
+  AUSCULT_MOSQUITTO   the broker (else `mosquitto` on the search path)
+  AUSCULT_HFS         the FHIR server helios-hfs
+  AUSCULT_HFS_DATA    its directory with search-parameters-r4.json
+  AUSCULT_ATRIUMDB    a Python that can import atriumdb")]
 pub struct BenchArguments {
-    /// Shorter runs
+    /// Shorter runs and smaller charts
     #[arg(long)]
     quick: bool,
-    /// Runs of each load; the table shows their median and spread
+    /// Only this measure; may be given several times
+    #[arg(long, value_name = "MEASURE")]
+    only: Vec<String>,
+    /// Runs of each load; the tables show their median and spread
     #[arg(long, value_name = "N", default_value_t = MIN_RUNS)]
     runs: usize,
-    /// Directory on the disk to measure; a throw-away directory is made in it
+    /// Directory on the disk to measure; throw-away directories are made in it
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
+    /// Length of the load under which memory is watched, such as 90s, 10m or 1h
+    #[arg(long, value_name = "LENGTH", value_parser = parse_length)]
+    soak: Option<Duration>,
+    /// Readings kept for the cold start [default: 100000000; with --quick 2000000]
+    #[arg(long, value_name = "N")]
+    kept_readings: Option<u64>,
+    /// Write everything that was measured to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
-/// One run of a load, and what the disk could do right after it.
-#[derive(Clone, Copy, Debug)]
-pub struct Run {
-    /// What the devices saw.
-    pub figures: Figures,
-    /// Groups that the server committed.
-    pub groups: u64,
-    /// Bytes of frames a group.
-    pub bytes_per_group: u64,
-    /// Appends of as many bytes with `fdatasync`, a second, in the same directory.
-    pub disk_commits_per_s: f64,
+/// How to measure.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Shorter runs and smaller charts.
+    pub quick: bool,
+    /// Runs of each load.
+    pub runs: usize,
+    /// Length of one run.
+    pub length: Duration,
+    /// Length of the soak.
+    pub soak: Duration,
+    /// Readings kept for the cold start.
+    pub kept_readings: u64,
+    /// The directory on the disk to measure.
+    pub dir: PathBuf,
 }
 
-/// What stays on disk.
-#[derive(Clone, Copy, Debug)]
-pub struct Kept {
-    /// Readings that were sent.
-    pub readings: u64,
-    /// Growth of the data file a reading, after the fold.
-    pub bytes_per_reading: f64,
+impl Settings {
+    fn of(arguments: &BenchArguments) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            (MIN_RUNS..=MAX_RUNS).contains(&arguments.runs),
+            "--runs {} must be {MIN_RUNS} to {MAX_RUNS}",
+            arguments.runs
+        );
+        let quick = arguments.quick;
+        let dir = std::fs::canonicalize(&arguments.dir)
+            .with_context(|| format!("--dir {} cannot be used", arguments.dir.display()))?;
+        Ok(Settings {
+            quick,
+            runs: arguments.runs,
+            length: if quick { QUICK_RUN } else { RUN },
+            soak: arguments.soak.unwrap_or(if quick { QUICK_SOAK } else { SOAK }),
+            kept_readings: arguments.kept_readings.unwrap_or(if quick { 2_000_000 } else { 100_000_000 }),
+            dir,
+        })
+    }
 }
 
-/// What one load is.
-pub struct Shape {
-    /// For the table.
-    pub name: &'static str,
-    batch: usize,
-    window: u16,
+/// One measure of the table.
+struct Measure {
+    name: &'static str,
+    run: fn(&Settings) -> anyhow::Result<Section>,
 }
 
-const SHAPES: [Shape; 3] = [
-    Shape { name: "batches of 100 readings, 4 in flight", batch: BATCH, window: BATCH_WINDOW },
-    Shape { name: "single readings, 16 in flight", batch: 1, window: WINDOW },
-    Shape { name: "single readings, 1 in flight", batch: 1, window: 1 },
+/// Every measure, in the order of the report.
+const MEASURES: [Measure; 9] = [
+    Measure { name: "ingest", run: ingest::measure },
+    Measure { name: "publish", run: publish::measure },
+    Measure { name: "latency", run: latency::measure },
+    Measure { name: "fhir-write", run: fhir_write::measure },
+    Measure { name: "fhir-read", run: fhir_read::measure },
+    Measure { name: "kept", run: kept::measure },
+    Measure { name: "waveform", run: waveform::measure },
+    Measure { name: "memory", run: memory::measure },
+    Measure { name: "cold-start", run: cold_start::measure },
 ];
 
 /// Measures and prints.
 ///
 /// # Errors
-/// What failed.
+/// When the arguments make no sense. A measure that fails says so in the report; the exit status is then 1.
 pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(
-        (MIN_RUNS..=MAX_RUNS).contains(&arguments.runs),
-        "--runs {} must be {MIN_RUNS} to {MAX_RUNS}",
-        arguments.runs
-    );
+    let settings = Settings::of(arguments)?;
+    for name in &arguments.only {
+        anyhow::ensure!(
+            MEASURES.iter().any(|measure| measure.name == name),
+            "there is no measure `{name}`; there are {}",
+            MEASURES.map(|measure| measure.name).join(", ")
+        );
+    }
     logging::start("warn")?;
     running::raise_file_limit();
-    let length = if arguments.quick { QUICK_RUN } else { RUN };
-    let (mut throw_away, kek) = ThrowAway::make_in(&arguments.dir, "Measurement")?;
-    throw_away.config.web.listen.set_port(0);
-    let data_dir = throw_away.config.site.data_dir.clone();
-    serve::block_on(async {
-        let flavour = Flavour { demo: true, password_cost: PasswordCost::OWASP_MINIMUM };
-        let running = Running::start(&throw_away.config, kek, flavour).await?;
-        let stage = Stage::set(&running).await?;
-        // First, while the file has no free pages that would hide growth.
-        eprintln!("kept on disk");
-        let runs = u32::try_from(arguments.runs).unwrap_or(1);
-        let kept = stage.kept(&running, length * runs, &data_dir).await?;
-        let mut measured = Vec::new();
-        for shape in &SHAPES {
-            let mut runs = Vec::new();
-            for number in 1..=arguments.runs {
-                eprintln!("{} – run {number} of {}", shape.name, arguments.runs);
-                runs.push(stage.measure(&running, shape, length, &data_dir).await?);
-            }
-            measured.push((shape.name, runs));
+    terminal::print(&report::head(&settings));
+    let (mut sections, mut failed) = (Vec::new(), false);
+    for measure in &MEASURES {
+        if !arguments.only.is_empty() && !arguments.only.iter().any(|name| name == measure.name) {
+            continue;
         }
-        let mut screens = Vec::new();
-        for (name, load) in [("otherwise idle", None), ("beside 1,000 readings a second", Some(1_000.0))] {
-            eprintln!("publish to screen, {name}");
-            screens.push((name, stage.screen(&running, load, length).await?));
-        }
-        running.stop().await?;
-        terminal::print(&report::render(&data_dir, arguments.runs, length, &measured, &kept, &screens));
-        Ok(ExitCode::SUCCESS)
-    })
-}
-
-/// Devices with patients, certificates and a person who looks.
-struct Stage {
-    devices: Vec<DeviceId>,
-    credentials: Credentials,
-    password: String,
-    server_name: ServerName<'static>,
-}
-
-impl Stage {
-    async fn set(running: &Running) -> anyhow::Result<Stage> {
-        let (site, web, pki) =
-            (Arc::clone(&running.site), Arc::clone(&running.web), Arc::clone(&running.pki));
-        let password = provision::random_password();
-        let theirs = password.clone();
-        let set = tokio::task::spawn_blocking(move || {
-            let devices = add_ward(&site, CONNECTIONS)?;
-            provision::add_people(&web, &theirs)?;
-            let named = devices.iter().map(|device| (*device, device.to_string()));
-            let credentials = provision::credentials(&pki, named)?;
-            anyhow::Ok((devices, credentials))
-        });
-        let (devices, credentials) = set.await.context("setting up was broken off")??;
-        let server_name = ServerName::try_from("localhost").context("localhost is a host name")?;
-        Ok(Stage { devices, credentials, password, server_name })
-    }
-
-    async fn load(&self, running: &Running, load: &Load) -> anyhow::Result<Figures> {
-        let mqtt = running.addresses.mqtt.to_string();
-        let credentials = Arc::clone(&self.credentials);
-        load::run(load, &mqtt, self.server_name.clone(), credentials, CancellationToken::new())
-            .await
-            .context("the load failed")
-    }
-
-    async fn measure(
-        &self,
-        running: &Running,
-        shape: &Shape,
-        length: Duration,
-        data_dir: &Path,
-    ) -> anyhow::Result<Run> {
-        let load = Load {
-            batch: shape.batch,
-            qos: Qos::AtLeastOnce,
-            window: shape.window,
-            duration: Some(length),
-            reconnect: Reconnect::Never,
-            ..Load::new(self.devices.clone())
-        };
-        fold(running).await?;
-        let group_before = running.site.store().last_group();
-        let figures = self.load(running, &load).await?;
-        anyhow::ensure!(
-            figures.refused_messages == 0 && figures.lost_messages == 0 && figures.acked_messages > 0,
-            "the load was not served whole: {figures:?}"
-        );
-        let groups = (running.site.store().last_group() - group_before).max(1);
-        fold(running).await?;
-        let bytes_per_group = figures.acked_messages * screen::message_bytes(shape.batch) / groups;
-        let directory = data_dir.to_owned();
-        let disk = tokio::task::spawn_blocking(move || {
-            disk::commits_per_s(&directory, bytes_per_group, length / DISK_SHARE)
-        });
-        Ok(Run {
-            figures,
-            groups,
-            bytes_per_group,
-            disk_commits_per_s: disk.await.context("measuring the disk was broken off")??,
-        })
-    }
-
-    /// Growth of the data file under a paced load of batches, folded each second: at both ends the journal has left
-    /// about the same room behind, so that the difference is what stays.
-    async fn kept(&self, running: &Running, length: Duration, data_dir: &Path) -> anyhow::Result<Kept> {
-        let paced = |duration| Load {
-            batch: BATCH,
-            rate_per_s: Some(KEPT_RATE_PER_S),
-            duration: Some(duration),
-            reconnect: Reconnect::Never,
-            ..Load::new(self.devices.clone())
-        };
-        self.folded(running, &paced(KEPT_FOLD_EVERY * 2)).await?;
-        let before = data_bytes(data_dir);
-        let figures = self.folded(running, &paced(length)).await?;
-        let grown = data_bytes(data_dir).saturating_sub(before);
-        let readings = figures.acked_readings;
-        anyhow::ensure!(readings > 0, "nothing was acknowledged: {figures:?}");
-        Ok(Kept { readings, bytes_per_reading: grown as f64 / readings as f64 })
-    }
-
-    /// A load beside which the journal is folded each second, and once more at its end.
-    async fn folded(&self, running: &Running, load: &Load) -> anyhow::Result<Figures> {
-        let folding = async {
-            let mut tick = tokio::time::interval(KEPT_FOLD_EVERY);
-            loop {
-                tick.tick().await;
-                if let Err(error) = fold(running).await {
-                    return error;
-                }
+        eprintln!("=== {}", measure.name);
+        let began = Instant::now();
+        match (measure.run)(&settings) {
+            Ok(section) => {
+                terminal::print(&report::section(&section));
+                sections.push((measure.name, section));
             }
-        };
-        let figures = tokio::select! {
-            figures = self.load(running, load) => figures?,
-            error = folding => return Err(error),
-        };
-        fold(running).await?;
-        Ok(figures)
+            Err(error) => {
+                failed = true;
+                terminal::println(&format!("\n## {}\n\nNot measured: {error:#}", measure.name));
+            }
+        }
+        eprintln!("--- {} took {:.0} s", measure.name, began.elapsed().as_secs_f64());
     }
-
-    /// Latency from publishing to the event on a screen, beside a load of the other devices where one is given.
-    async fn screen(
-        &self,
-        running: &Running,
-        load: Option<f64>,
-        length: Duration,
-    ) -> anyhow::Result<screen::Latency> {
-        let (first, others) = self.devices.split_first().context("there are devices")?;
-        let tls = (self.credentials)(*first).context("the device has a certificate")?;
-        let watched = screen::Watched {
-            web: running.web_url(),
-            user: "nurse",
-            password: &self.password,
-            mqtt: running.addresses.mqtt.to_string(),
-            server_name: self.server_name.clone(),
-            device: *first,
-            tls,
-        };
-        let Some(rate) = load else { return screen::measure(watched, length).await };
-        let load = Load {
-            rate_per_s: Some(rate),
-            // Begins before and ends after the measurement.
-            duration: Some(length + Duration::from_secs(2)),
-            reconnect: Reconnect::Never,
-            ..Load::new(others.to_vec())
-        };
-        let (latency, loaded) = tokio::join!(screen::measure(watched, length), self.load(running, &load));
-        loaded?;
-        latency
+    if let Some(path) = &arguments.json {
+        let text = serde_json::to_string_pretty(&report::json(&settings, &sections))?;
+        std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))?;
     }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn fold(running: &Running) -> anyhow::Result<()> {
-    let site = Arc::clone(&running.site);
-    tokio::task::spawn_blocking(move || site.fold_now()).await.context("folding was broken off")??;
-    Ok(())
-}
-
-fn data_bytes(data_dir: &Path) -> u64 {
-    std::fs::metadata(data_dir.join("data.db")).map_or(0, |file| file.len())
-}
-
-/// One ward with a patient and a device a bed, each device assigned to its patient.
-fn add_ward(site: &pipeline::Site, beds: usize) -> anyhow::Result<Vec<DeviceId>> {
-    let now = site.clock().now();
-    let id = || trust::uuid_v7(u64::try_from(now.as_millis()).unwrap_or(0));
-    let since = Timestamp::from_seconds(now.as_millis() / 1_000 - 3_600);
-    let ward = Place { id: PlaceId::from_uuid(id()), name: "Ward".into(), kind: PlaceKind::Ward, ward: None };
-    site.add_place(Actor::System, ward.clone())?;
-    let mut devices = Vec::with_capacity(beds);
-    for number in 1..=beds {
-        let bed = Place {
-            id: PlaceId::from_uuid(id()),
-            name: format!("Bed {number:02}"),
-            kind: PlaceKind::Bed,
-            ward: Some(ward.id),
-        };
-        site.add_place(Actor::System, bed.clone())?;
-        let patient = Patient {
-            id: PatientId::from_uuid(id()),
-            family: Private::new(format!("Measured {number:02}")),
-            given: Private::new("Nobody".to_owned()),
-            birth_date: None,
-            gender: Gender::Unknown,
-            record_number: Private::new(format!("M{number:04}")),
-            place: Some(bed.id),
-            active: true,
-        };
-        let patient = site.add_patient(Actor::System, patient)?;
-        let device = Device {
-            id: DeviceId::from_uuid(id()),
-            name: format!("Load {number:02}"),
-            kind: "load".into(),
-            manufacturer: "Auscult".into(),
-            model: "load".into(),
-            serial: number.to_string(),
-            clock: ClockRule::Trust,
-            utc_offset_min: 0,
-            expected_interval_s: None,
-            retired: false,
-        };
-        let device = site.add_device(Actor::System, device)?;
-        let assignment = Assignment {
-            id: AssignmentId::from_uuid(id()),
-            device: device.id,
-            subject: Subject::Patient(patient.id),
-            interval: Interval::since(since),
-        };
-        site.assign(Actor::System, assignment)?;
-        devices.push(device.id);
+fn parse_length(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("\"{text}\" is no length such as 90s, 10m or 1h");
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "" | "s" => Some(number),
+        "m" => number.checked_mul(60),
+        "h" => number.checked_mul(3_600),
+        _ => None,
+    };
+    let length = Duration::from_secs(seconds.ok_or_else(wrong)?);
+    if length.is_zero() || length > SOAK_LIMIT {
+        return Err(format!("{text} must be more than nothing and at most a day"));
     }
-    Ok(devices)
+    Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_read() {
+        assert_eq!(parse_length("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_length("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(parse_length("1h"), Ok(Duration::from_secs(3_600)));
+        for wrong in ["", "h", "1d", "0s", "25h", "-1s"] {
+            assert!(parse_length(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_help_names_every_measure() {
+        use clap::Args as _;
+        let help = BenchArguments::augment_args(clap::Command::new("bench")).render_long_help().to_string();
+        for measure in &MEASURES {
+            assert!(help.contains(measure.name), "{}", measure.name);
+        }
+    }
 }

@@ -1,13 +1,15 @@
 //! From a device's publish to the event on a screen, through the whole server.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use clinical_model::decoded::DecodedScalar;
 use clinical_model::measure::HEART_RATE;
-use clinical_model::{Decimal, DecodedValue, DeviceId, DeviceTime, Findings, FrameKind, Timestamp};
+use clinical_model::{
+    Decimal, DecodedValue, DeviceId, DeviceTime, Findings, FrameKind, PatientId, Timestamp,
+};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
@@ -34,6 +36,8 @@ pub struct Watched<'a> {
     pub server_name: ServerName<'static>,
     /// The device that publishes.
     pub device: DeviceId,
+    /// Its patient.
+    pub patient: PatientId,
     /// Its certificate.
     pub tls: Arc<ClientConfig>,
 }
@@ -41,10 +45,6 @@ pub struct Watched<'a> {
 /// What was measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Latency {
-    /// Readings that were published and shown.
-    pub seen: usize,
-    /// Readings that were not shown, because a newer one of the series was committed in the same group.
-    pub overtaken: usize,
     /// Half came faster.
     pub p50: Duration,
     /// 99 of 100 came faster.
@@ -62,7 +62,7 @@ pub async fn measure(watched: Watched<'_>, length: Duration) -> anyhow::Result<L
     options.reconnect = Reconnect::Never;
     let publisher = Publisher::connect(options).await.context("the device cannot connect")?;
     let topic = format!("auscult/v1/{}/{}", watched.device, FrameKind::Envelope);
-    let mut waiting: HashMap<Timestamp, Instant> = HashMap::new();
+    let mut waiting: BTreeMap<Timestamp, Instant> = BTreeMap::new();
     let mut latencies = Vec::new();
     let began = Instant::now();
     let mut tick = tokio::time::interval(PUBLISH_EVERY);
@@ -77,9 +77,9 @@ pub async fn measure(watched: Watched<'_>, length: Duration) -> anyhow::Result<L
             event = events.next() => {
                 let seen = Instant::now();
                 for at in event? {
-                    if let Some(sent) = waiting.remove(&at) {
-                        latencies.push(seen - sent);
-                    }
+                    // What a newer value overtook in the same commit is known with that one.
+                    let later = waiting.split_off(&at.plus_micros(1));
+                    latencies.extend(std::mem::replace(&mut waiting, later).into_values().map(|sent| seen - sent));
                 }
             }
             _ = tick.tick() => if !over {
@@ -100,12 +100,13 @@ pub async fn measure(watched: Watched<'_>, length: Duration) -> anyhow::Result<L
         latencies.get(((latencies.len() as f64 * share) as usize).min(latencies.len() - 1)).copied()
     };
     ensure!(
-        !latencies.is_empty(),
-        "{} readings were published and none was seen on the screen",
-        waiting.len()
+        waiting.is_empty() && !latencies.is_empty(),
+        "{} readings were published and not seen on the screen, {} were",
+        waiting.len(),
+        latencies.len()
     );
     let (p50, p99) = (at(0.5).unwrap_or_default(), at(0.99).unwrap_or_default());
-    Ok(Latency { seen: latencies.len(), overtaken: waiting.len(), p50, p99 })
+    Ok(Latency { p50, p99 })
 }
 
 fn reading(sequence: u32) -> (Timestamp, String) {
@@ -138,14 +139,23 @@ pub fn message_bytes(batch: usize) -> u64 {
 struct Events {
     answer: reqwest::Response,
     buffer: Vec<u8>,
+    patient: String,
 }
 
-async fn sign_in_and_watch(watched: &Watched<'_>) -> anyhow::Result<Events> {
-    let client = reqwest::Client::builder().build().context("no HTTP client")?;
+/// Signs a person in and returns their cookies.
+///
+/// # Errors
+/// When it is refused.
+pub async fn sign_in(
+    client: &reqwest::Client,
+    base: &str,
+    user: &str,
+    password: &str,
+) -> anyhow::Result<String> {
     let signed_in = client
-        .post(format!("{}/api/v1/sign-in", watched.web))
+        .post(format!("{base}/api/v1/sign-in"))
         .header("x-auscult", "1")
-        .json(&serde_json::json!({ "name": watched.user, "password": watched.password }))
+        .json(&serde_json::json!({ "name": user, "password": password }))
         .send()
         .await
         .context("no answer to the sign-in")?
@@ -157,15 +167,21 @@ async fn sign_in_and_watch(watched: &Watched<'_>) -> anyhow::Result<Events> {
         .iter()
         .filter_map(|cookie| Some(cookie.to_str().ok()?.split(';').next()?.to_owned()))
         .collect();
+    Ok(cookies.join("; "))
+}
+
+async fn sign_in_and_watch(watched: &Watched<'_>) -> anyhow::Result<Events> {
+    let client = reqwest::Client::builder().build().context("no HTTP client")?;
+    let cookie = sign_in(&client, &watched.web, watched.user, watched.password).await?;
     let answer = client
         .get(format!("{}/api/v1/live", watched.web))
-        .header("cookie", cookies.join("; "))
+        .header("cookie", cookie)
         .send()
         .await
         .context("no answer from the live events")?
         .error_for_status()
         .context("the live events were refused")?;
-    let mut events = Events { answer, buffer: Vec::new() };
+    let mut events = Events { answer, buffer: Vec::new(), patient: watched.patient.to_string() };
     // The first event: from here on nothing is missed.
     events.next().await?;
     Ok(events)
@@ -178,7 +194,7 @@ impl Events {
         loop {
             if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
                 let event: Vec<u8> = self.buffer.drain(..end + 2).collect();
-                return Ok(measured_times(&String::from_utf8_lossy(&event)));
+                return Ok(measured_times(&String::from_utf8_lossy(&event), &self.patient));
             }
             ensure!(
                 self.buffer.len() <= EVENT_LIMIT_BYTES,
@@ -190,7 +206,7 @@ impl Events {
     }
 }
 
-fn measured_times(event: &str) -> Vec<Timestamp> {
+fn measured_times(event: &str, patient: &str) -> Vec<Timestamp> {
     let field = |name: &str| {
         event
             .lines()
@@ -201,6 +217,9 @@ fn measured_times(event: &str) -> Vec<Timestamp> {
         return Vec::new();
     }
     let data: Value = field("data:").and_then(|data| serde_json::from_str(data).ok()).unwrap_or_default();
+    if data["patient_id"] != patient {
+        return Vec::new();
+    }
     let vitals = data["vitals"].as_array().cloned().unwrap_or_default();
     vitals.iter().filter_map(|vital| vital["measured_at"].as_str()?.parse().ok()).collect()
 }
@@ -210,11 +229,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_from_vitals_only() {
-        let event =
-            "id: e.1\nevent: vitals\ndata: {\"vitals\":[{\"measured_at\":\"2026-11-22T08:00:00.250Z\"}]}\n\n";
+    fn times_are_read_from_the_patients_vitals_only() {
+        let event = "id: e.1\nevent: vitals\ndata: {\"patient_id\":\"p\",\
+                     \"vitals\":[{\"measured_at\":\"2026-11-22T08:00:00.250Z\"}]}\n\n";
         let at: Timestamp = "2026-11-22T08:00:00.25Z".parse().unwrap();
-        assert_eq!(measured_times(event), [at]);
-        assert_eq!(measured_times("event: beat\ndata: {\"position\":\"e.1\"}\n\n"), []);
+        assert_eq!(measured_times(event, "p"), [at]);
+        assert_eq!(measured_times(event, "q"), []);
+        assert_eq!(measured_times("event: beat\ndata: {\"position\":\"e.1\"}\n\n", "p"), []);
     }
 }

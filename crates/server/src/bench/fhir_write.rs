@@ -1,0 +1,136 @@
+//! `POST /fhir/Observation` and transactions of 100, beside helios-hfs on SQLite.
+
+use clinical_model::Timestamp;
+
+use super::Settings;
+use super::http::{self, Ask, Client};
+use super::observation::{bundle, device, heart_rate, patient};
+use super::outcome::{Better, Goal, Peer, Row, Section, Spread};
+use super::peers::{Hfs, Judging};
+use super::stage::Stage;
+use crate::serve;
+
+/// Clients at one time.
+const CLIENTS: [usize; 3] = [1, 8, 32];
+/// Clients that send transactions at one time.
+const TRANSACTION_CLIENTS: usize = 8;
+/// Observations of one transaction.
+const TRANSACTION: usize = 100;
+/// How many times as fast as the peer we want to be.
+const TIMES_WANTED: f64 = 10.0;
+
+/// Measures.
+///
+/// # Errors
+/// When a request is refused.
+pub fn measure(settings: &Settings) -> anyhow::Result<Section> {
+    serve::block_on(async {
+        let stage = Stage::set(settings, CLIENTS[2]).await?;
+        let server = stage.serve()?;
+        let hfs = Hfs::start(&stage, Judging::On);
+        if let Ok(hfs) = &hfs {
+            introduce(&stage, hfs).await?;
+        }
+        let shapes =
+            CLIENTS.map(|clients| (clients, 1)).into_iter().chain([(TRANSACTION_CLIENTS, TRANSACTION)]);
+        let mut rows = Vec::new();
+        for (clients, size) in shapes {
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            for _ in 0..settings.runs {
+                ours.push(run(settings, &stage, &server.devices, true, clients, size).await?);
+                if let Ok(hfs) = &hfs {
+                    theirs.push(run(settings, &stage, &hfs.base, false, clients, size).await?);
+                }
+            }
+            rows.extend(table(clients, size, &ours, &theirs, &hfs));
+        }
+        server.apart.stop()?;
+        let mut settings = vec![
+            "Auscult over TLS 1.3 with a program's client certificate; a 201 means validated against R4, charted, encrypted and \
+             fsynced, and its audit record too. Clients keep their connection and ask again when answered; the same \
+             Observation for both: heart rate, with category, subject and device."
+                .to_owned(),
+        ];
+        settings.extend(hfs.ok().map(|hfs| hfs.setting));
+        Ok(Section { title: "FHIR: creating Observations", settings, rows })
+    })
+}
+
+/// Patients and devices, so that what refers to them can be taken.
+async fn introduce(stage: &Stage, hfs: &Hfs) -> anyhow::Result<()> {
+    let client = Client::new(&hfs.base, None)?;
+    for (one, their) in stage.patients.iter().zip(&stage.devices) {
+        client.put(&format!("/Patient/{one}"), patient(*one).to_string().into_bytes()).await?;
+        client.put(&format!("/Device/{their}"), device(*their).to_string().into_bytes()).await?;
+    }
+    Ok(())
+}
+
+async fn run(
+    settings: &Settings,
+    stage: &Stage,
+    base: &str,
+    is_ours: bool,
+    clients: usize,
+    size: usize,
+) -> anyhow::Result<http::Seen> {
+    let tls = is_ours.then_some(&stage.program);
+    let asking = (0..clients).map(|_| Client::new(base, tls)).collect::<anyhow::Result<Vec<_>>>()?;
+    let (patients, devices) = (stage.patients.clone(), stage.devices.clone());
+    let root = if is_ours { "/fhir" } else { "" };
+    let base_us = now_us();
+    let seen = http::ask_for(asking, settings.length, move |client, number| {
+        // Whole milliseconds, one apart: what a peer keeps too.
+        let at = |index: usize| {
+            Timestamp::from_millis(base_us / 1_000 - 86_400_000)
+                .plus_micros((number as i64 * size as i64 + index as i64) * 1_000)
+        };
+        let one = |index: usize| {
+            heart_rate(patients[client], devices[client], at(index), 60 + ((number as i32) % 60))
+        };
+        if size == 1 {
+            let body = one(0).to_string().into_bytes();
+            return Ask { path: format!("{root}/Observation"), body: Some(body) };
+        }
+        let all = bundle("transaction", (0..size).map(one).collect());
+        let path = if root.is_empty() { "/".to_owned() } else { root.to_owned() };
+        Ask { path, body: Some(all.to_string().into_bytes()) }
+    });
+    seen.await
+}
+
+fn now_us() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn table(
+    clients: usize,
+    size: usize,
+    ours: &[http::Seen],
+    theirs: &[http::Seen],
+    hfs: &anyhow::Result<Hfs>,
+) -> Vec<Row> {
+    let what = match size {
+        1 => format!("single POST, {clients} clients"),
+        _ => format!("transactions of {size}, {clients} clients"),
+    };
+    let peer = |figure: &dyn Fn(&http::Seen) -> f64| match (hfs, Spread::of(theirs.iter().map(figure))) {
+        (Ok(_), Some(theirs)) => Peer::Measured("hfs", theirs),
+        (Err(error), _) => Peer::Missing("hfs", error.to_string()),
+        (Ok(_), None) => Peer::None,
+    };
+    let mine = |figure: &dyn Fn(&http::Seen) -> f64| {
+        Spread::of(ours.iter().map(figure)).unwrap_or(Spread::one(f64::NAN))
+    };
+    let rate = |seen: &http::Seen| seen.per_s * size as f64;
+    let p50 = |seen: &http::Seen| seen.p50_ms;
+    let p99 = |seen: &http::Seen| seen.p99_ms;
+    vec![
+        Row::new(format!("Observations, {what}"), "/s", Better::Higher, mine(&rate))
+            .beside(peer(&rate))
+            .goal(Goal::Times(TIMES_WANTED)),
+        Row::new(format!("answer, {what}, p50"), "ms", Better::Lower, mine(&p50)).beside(peer(&p50)),
+        Row::new(format!("answer, {what}, p99"), "ms", Better::Lower, mine(&p99)).beside(peer(&p99)),
+    ]
+}
