@@ -5,14 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
 use serde::{Deserialize, Serialize};
-use store::Store as _;
-use store::sqlite::SqliteStore;
 use store::{RestoreReport, VerifyReport};
 
 use crate::admin_socket::{self, Answer, Request};
 use crate::config::{Config, ConfigArguments, KeyConfig};
-use crate::keys;
 use crate::terminal::{self, Progress};
+use crate::{keys, opening};
 
 /// Findings that are shown one by one; a destroyed disk has millions.
 const FINDINGS_SHOWN: usize = 50;
@@ -129,7 +127,7 @@ pub fn run_backup(arguments: &BackupArguments) -> anyhow::Result<ExitCode> {
         Some(Answer::Copied(summary)) => summary,
         Some(_) => bail!("the running server answered something else; it may be another release"),
         None => {
-            let store = open(data_dir, &config.key)?;
+            let store = opening::open_existing(&config)?;
             let copied = store.backup(&target, &mut |done, all| line.at(done, all));
             BackupSummary::from(copied.context("the backup failed")?)
         }
@@ -176,7 +174,7 @@ pub fn run_verify(arguments: &VerifyArguments) -> anyhow::Result<ExitCode> {
         Some(Answer::Verified(summary)) => summary,
         Some(_) => bail!("the running server answered something else; it may be another release"),
         None => {
-            let store = open(data_dir, &config.key)?;
+            let store = opening::open_existing(&config)?;
             let report = store.verify(&mut |done, all| line.at(done, all));
             VerifySummary::from(report.context("the store could not be read")?)
         }
@@ -207,19 +205,6 @@ fn verify_backup(backup: &Path, key_file: Option<&Path>) -> anyhow::Result<ExitC
     terminal::println(&format!("{} is sound: hashes, key and counts agree.", backup.display()));
     print_summary(&BackupSummary::from(report));
     Ok(ExitCode::SUCCESS)
-}
-
-/// Opens an existing store that no server holds. Never makes one.
-///
-/// # Errors
-/// When there is none, it is in use, or the key does not fit.
-pub fn open(data_dir: &Path, key: &KeyConfig) -> anyhow::Result<SqliteStore> {
-    if !data_dir.join("data.db").exists() {
-        bail!("there is no store in {}; name another directory with --data DIR", data_dir.display());
-    }
-    let kek = keys::load(key, data_dir)?;
-    SqliteStore::open(data_dir, kek, store::sqlite::Options::default())
-        .with_context(|| format!("the store in {} cannot be opened", data_dir.display()))
 }
 
 fn print_summary(summary: &BackupSummary) {

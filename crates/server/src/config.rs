@@ -7,12 +7,16 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::keys;
+
+/// Longest address of a database, in bytes.
+const URL_LIMIT_BYTES: u64 = 4 << 10;
 /// Largest configuration file that is read, in bytes.
 const FILE_LIMIT_BYTES: u64 = 256 << 10;
 /// What environment overrides begin with; the section and the field follow.
 const ENVIRONMENT_PREFIX: &str = "AUSCULT_";
 /// Sections that environment overrides may name; other variables with the prefix are not ours to judge.
-const SECTIONS: [&str; 8] = ["site", "key", "web", "mqtt", "devices", "tls", "pki", "log"];
+const SECTIONS: [&str; 9] = ["site", "store", "key", "web", "mqtt", "devices", "tls", "pki", "log"];
 /// Shortest interval between two folds, in seconds: folding more often only makes small blocks.
 const FOLD_INTERVAL_MIN_S: u64 = 1;
 /// Longest interval between two folds, in seconds: the journal is read again at start.
@@ -29,6 +33,8 @@ pub const TEMPLATE: &str = include_str!("config_template.toml");
 pub struct Config {
     /// The site and where its data live.
     pub site: SiteConfig,
+    /// Where everything is kept, when it is not in the data directory.
+    pub store: StoreConfig,
     /// The key-encryption key.
     pub key: KeyConfig,
     /// The web app and its API.
@@ -67,6 +73,92 @@ impl Default for SiteConfig {
     }
 }
 
+/// Where everything is kept: in the data directory (neither is set), or in a PostgreSQL database that several nodes may
+/// share (one of the two).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// Address of the database.
+    pub database: Option<DatabaseUrl>,
+    /// A file that only its owner may read, with the address of the database in it.
+    pub database_file: Option<PathBuf>,
+}
+
+impl StoreConfig {
+    /// The address of the database, if everything is kept in one.
+    ///
+    /// # Errors
+    /// When the file cannot be read, others may read it, or it holds no address.
+    pub fn url(&self) -> anyhow::Result<Option<DatabaseUrl>> {
+        let Some(path) = &self.database_file else { return Ok(self.database.clone()) };
+        let shown = path.display();
+        keys::check_mode(path, "database file")?;
+        let length = std::fs::metadata(path).with_context(|| format!("{shown} cannot be looked at"))?.len();
+        if length > URL_LIMIT_BYTES {
+            bail!("{shown} has {length} bytes, which is no address of a database");
+        }
+        let text = std::fs::read_to_string(path).with_context(|| format!("{shown} cannot be read"))?;
+        let url = DatabaseUrl(text.trim().to_owned());
+        url.check().with_context(|| format!("{shown} (store.database_file) cannot be used"))?;
+        Ok(Some(url))
+    }
+}
+
+/// The address of a database with its password, which neither `Debug` nor `Display` shows.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The whole address. Never print it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if self.0.starts_with("postgres://") || self.0.starts_with("postgresql://") {
+            return Ok(());
+        }
+        bail!("\"{self}\" is no address of a database; write postgres://USER:PASSWORD@HOST:PORT/DATABASE")
+    }
+}
+
+impl std::fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What is not understood is not shown: a password may stand anywhere in it.
+        let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str("…") };
+        let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, query)| (rest, query));
+        let (user, host) = rest.rsplit_once('@').unwrap_or(("", rest));
+        let user = user.split(':').next().unwrap_or_default();
+        let at = if user.is_empty() { "" } else { "@" };
+        let mode = query.split('&').find(|part| part.starts_with("sslmode="));
+        let mode = mode.map(|mode| format!("?{mode}")).unwrap_or_default();
+        write!(f, "{scheme}://{user}{at}{host}{mode}")
+    }
+}
+
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl Serialize for DatabaseUrl {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl std::str::FromStr for DatabaseUrl {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let url = DatabaseUrl(text.to_owned());
+        url.check()?;
+        Ok(url)
+    }
+}
+
 /// Where the key-encryption key comes from: one of the two.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -85,6 +177,8 @@ pub struct WebConfig {
     pub listen: SocketAddr,
     /// Whether to speak TLS; needed on every address but loopback.
     pub tls: bool,
+    /// Whether a TCP balancer before it says by the PROXY protocol (version 1) whose a connection is.
+    pub proxy_protocol: bool,
     /// Minutes without a request after which a session ends.
     pub idle_timeout_min: u64,
     /// Minutes after which a session ends at the latest.
@@ -93,7 +187,13 @@ pub struct WebConfig {
 
 impl Default for WebConfig {
     fn default() -> Self {
-        WebConfig { listen: loopback(8080), tls: false, idle_timeout_min: 15, session_limit_min: 12 * 60 }
+        WebConfig {
+            listen: loopback(8080),
+            tls: false,
+            proxy_protocol: false,
+            idle_timeout_min: 15,
+            session_limit_min: 12 * 60,
+        }
     }
 }
 
@@ -175,6 +275,10 @@ pub struct ConfigArguments {
     /// File with the key-encryption key, outside the data directory (setting key.file)
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// Address of a PostgreSQL database in which everything is kept (setting store.database); a password is better in a
+    /// file (store.database_file), for others on this machine can read a command line
+    #[arg(long, value_name = "URL")]
+    pub database: Option<DatabaseUrl>,
 }
 
 impl Config {
@@ -207,6 +311,9 @@ impl Config {
         if let Some(file) = &arguments.key_file {
             config.key = KeyConfig { file: Some(file.clone()), credential: None };
         }
+        if let Some(url) = &arguments.database {
+            config.store = StoreConfig { database: Some(url.clone()), database_file: None };
+        }
         config.check()?;
         Ok(config)
     }
@@ -236,6 +343,12 @@ impl Config {
         }
         if self.key.file.is_some() && self.key.credential.is_some() {
             bail!("key.file and key.credential are both set; the key has one home, remove one of them");
+        }
+        if self.store.database.is_some() && self.store.database_file.is_some() {
+            bail!("store.database and store.database_file are both set; remove one of them");
+        }
+        if let Some(url) = &self.store.database {
+            url.check().context("store.database cannot be used")?;
         }
         if self.tls.certificate.is_some() != self.tls.key.is_some() {
             bail!(
@@ -329,12 +442,14 @@ mod tests {
         let config: Config = toml::from_str(&uncommented).unwrap();
         let defaults = Config {
             key: config.key.clone(),
+            store: config.store.clone(),
             tls: config.tls.clone(),
             pki: config.pki.clone(),
             ..Config::default()
         };
         assert_eq!(config, defaults);
         assert!(config.key.file.is_some() && config.key.credential.is_some());
+        assert!(config.store.database.is_some() && config.store.database_file.is_some());
         assert!(config.tls.certificate.is_some() && config.pki.dir.is_some());
     }
 
@@ -342,6 +457,10 @@ mod tests {
     fn every_setting_stands_in_the_template() {
         let full = Config {
             key: KeyConfig { file: Some("k".into()), credential: Some("c".into()) },
+            store: StoreConfig {
+                database: Some(DatabaseUrl("postgres://h/d".into())),
+                database_file: Some("f".into()),
+            },
             tls: TlsConfig { certificate: Some("c".into()), key: Some("k".into()), names: vec!["n".into()] },
             pki: PkiConfig { dir: Some("p".into()) },
             ..Config::default()
@@ -392,5 +511,51 @@ mod tests {
         assert!(message(from("[web]\nidle_timeout_min = 0\n", &[])).contains("idle_timeout_min"));
         assert!(message(from("[site\n", &[])).contains("not TOML"));
         assert!(from("[web]\nlisten = \"[::1]:80\"\n", &[]).is_ok());
+    }
+
+    #[test]
+    fn the_password_of_a_database_is_never_shown() {
+        for (url, shown) in [
+            (
+                "postgres://auscult:se:cr@et@db.example:5432/auscult",
+                "postgres://auscult@db.example:5432/auscult",
+            ),
+            (
+                "postgres://db.example/auscult?password=secret&sslmode=require",
+                "postgres://db.example/auscult?sslmode=require",
+            ),
+            ("host=db.example password=secret", "…"),
+        ] {
+            let url = DatabaseUrl(url.to_owned());
+            assert_eq!(url.to_string(), shown);
+            assert_eq!(format!("{url:?}"), shown);
+            let config = Config {
+                store: StoreConfig { database: Some(url), ..StoreConfig::default() },
+                ..Config::default()
+            };
+            assert!(!format!("{config:?} {}", toml::to_string(&config).unwrap()).contains("secret"));
+        }
+        let wrong = message(from("", &[("AUSCULT_STORE_DATABASE", "mysql://root:secret@h/d")]));
+        assert!(wrong.contains("store.database") && !wrong.contains("secret"), "{wrong}");
+    }
+
+    #[test]
+    fn the_address_of_the_database_comes_from_a_file_that_others_cannot_read() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("database");
+        std::fs::write(&path, "postgres://auscult:secret@h/d\n").unwrap();
+        let settings = from("", &[("AUSCULT_STORE_DATABASE_FILE", path.to_str().unwrap())]).unwrap().store;
+        assert!(format!("{:#}", settings.url().unwrap_err()).contains("chmod"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(settings.url().unwrap().unwrap().expose(), "postgres://auscult:secret@h/d");
+        std::fs::write(&path, "se:cret").unwrap();
+        let message = format!("{:#}", settings.url().unwrap_err());
+        assert!(message.contains("database_file") && !message.contains("cret\""), "{message}");
+        let both = [
+            ("AUSCULT_STORE_DATABASE", "postgres://h/d"),
+            ("AUSCULT_STORE_DATABASE_FILE", path.to_str().unwrap()),
+        ];
+        assert!(super::tests::message(from("", &both)).contains("both set"));
     }
 }

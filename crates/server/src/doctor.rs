@@ -9,12 +9,12 @@ use std::time::{Duration, SystemTime};
 use connectors::mqtt::limits::MAX_CONNECTIONS;
 use rustix::process::{Resource, getrlimit};
 use store::sqlite::SqliteStore;
-use store::{OpenError, Store as _};
+use store::{OpenError, Store};
 
-use crate::config::{Config, ConfigArguments};
-use crate::keys;
+use crate::config::{Config, ConfigArguments, DatabaseUrl};
 use crate::pki::{self, PkiDirectory};
 use crate::terminal::{self, Progress};
+use crate::{keys, opening};
 
 /// Less free space than this is a warning: a day of a full ward with waveforms and its backup.
 const SPACE_WARN_BYTES: u64 = 10 << 30;
@@ -231,6 +231,11 @@ fn store(config: &Config, kek: Option<trust::Kek>, running: bool, full: bool) ->
     let Some(kek) = kek else {
         return vec![fail(what, "not looked at, for there is no key", "mend the key first")];
     };
+    match config.store.url() {
+        Ok(Some(url)) => return vec![database(&url, kek, full)],
+        Ok(None) => {}
+        Err(error) => return vec![fail("database", format!("{error:#}"), "set store.database_file right")],
+    }
     if !data_dir.join("data.db").exists() && !data_dir.join("keystore.db").exists() {
         return vec![warn(what, "there is none yet", "it is made at the first start")];
     }
@@ -241,6 +246,26 @@ fn store(config: &Config, kek: Option<trust::Kek>, running: bool, full: bool) ->
         ],
         Err(error) => vec![not_opened(what, &error)],
     }
+}
+
+/// The database in which everything is kept. Other nodes may use it meanwhile.
+fn database(url: &DatabaseUrl, kek: trust::Kek, full: bool) -> Check {
+    let what = "database";
+    let store = match opening::database(url, kek) {
+        Ok(store) => store,
+        Err(error) => {
+            let advice =
+                "is the database up, does this machine reach it, and is the key the one of the other nodes?";
+            return fail(what, format!("{error:#}"), advice);
+        }
+    };
+    let opened = format!("{url} opens with the key; last group {}", store.last_group());
+    if !full {
+        let advice = "`auscult doctor --full` or `auscult verify` reads everything";
+        return Check { advice: advice.into(), ..ok(what, opened) };
+    }
+    let read = read_everything(store.as_ref());
+    Check { found: format!("{opened}; {}", read.found), what, ..read }
 }
 
 fn not_opened(what: &'static str, error: &OpenError) -> Check {
@@ -271,6 +296,11 @@ fn integrity(store: &SqliteStore, data_dir: &Path, full: bool) -> Check {
         let found = format!("not read in full ({} MiB)", bytes >> 20);
         return warn(what, found, "`auscult doctor --full` or `auscult verify` reads everything");
     }
+    read_everything(store)
+}
+
+fn read_everything(store: &dyn Store) -> Check {
+    let what = "integrity";
     let mut line = Progress::new("verifying");
     let report = store.verify(&mut |done, all| line.at(done, all));
     line.end();

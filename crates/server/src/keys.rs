@@ -48,7 +48,7 @@ pub fn load(config: &KeyConfig, data_dir: &Path) -> anyhow::Result<Kek> {
     let path = path(config)?;
     check_place(&path, data_dir)?;
     if config.credential.is_none() {
-        check_mode(&path)?;
+        check_mode(&path, "key file")?;
     }
     let shown = path.display();
     let mut text = Vec::with_capacity(MAX_KEK_TEXT_BYTES + 1);
@@ -79,22 +79,20 @@ pub fn check_place(path: &Path, data_dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A key that others can read is no secret.
+/// A secret that others can read is none.
 ///
 /// # Errors
 /// When group or others may do anything with the file.
-pub fn check_mode(path: &Path) -> anyhow::Result<()> {
+pub fn check_mode(path: &Path, what: &str) -> anyhow::Result<()> {
     let shown = path.display();
     let metadata =
-        std::fs::metadata(path).with_context(|| format!("the key file {shown} cannot be looked at"))?;
+        std::fs::metadata(path).with_context(|| format!("the {what} {shown} cannot be looked at"))?;
     if !metadata.is_file() {
-        bail!("the key {shown} is not a file");
+        bail!("the {what} {shown} is not a file");
     }
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        bail!(
-            "the key file {shown} has mode {mode:04o}, so that others may use it; run `chmod 0400 {shown}`"
-        );
+        bail!("the {what} {shown} has mode {mode:04o}, so that others may use it; run `chmod 0400 {shown}`");
     }
     Ok(())
 }

@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, bail};
 use clinical_model::Timestamp;
 use trust::pki::{
-    Authority, IssueRequest, IssueServerRequest, Issued, MAX_COMMON_NAME_CHARS, PeerUri, RevokedSerials,
+    Authority, AuthorityPem, IssueRequest, IssueServerRequest, Issued, MAX_COMMON_NAME_CHARS, PeerUri,
+    RevokedSerials,
 };
 
 use crate::keys;
@@ -77,15 +78,46 @@ impl PkiDirectory {
                 "{shown} holds an authority already; a second one would not be believed by the devices of the first"
             );
         }
+        let made = Self::draw(site)?;
+        Self::put(path, &made.certificate_pem, &made.key_pem)
+    }
+
+    /// A new authority, not yet in any directory.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn draw(site: &str) -> anyhow::Result<AuthorityPem> {
         let name: String = format!("{site} authority").chars().take(MAX_COMMON_NAME_CHARS).collect();
-        let made = Authority::create(&name, SystemTime::now(), AUTHORITY_YEARS)
-            .with_context(|| format!("the authority \"{name}\" cannot be made"))?;
-        keys::write_secret(&path.join(KEY_FILE), made.key_pem.expose(), 0o600)?;
+        Authority::create(&name, SystemTime::now(), AUTHORITY_YEARS)
+            .with_context(|| format!("the authority \"{name}\" cannot be made"))
+    }
+
+    /// Puts an authority into a directory that has none.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn put(path: &Path, certificate_pem: &str, key_pem: &trust::SecretText) -> anyhow::Result<Self> {
+        make_private_directory(path)?;
+        keys::write_secret(&path.join(KEY_FILE), key_pem.expose(), 0o600)?;
         write_whole(&path.join(ISSUED_FILE), ISSUED_HEAD)?;
         write_whole(&path.join(REVOKED_FILE), &RevokedSerials::default().to_string())?;
         // Last: the directory holds an authority only when all of it is there.
-        write_whole(&path.join(CERTIFICATE_FILE), &made.certificate_pem)?;
+        write_whole(&path.join(CERTIFICATE_FILE), certificate_pem)?;
         Self::open(path)
+    }
+
+    /// Whether a directory holds an authority.
+    pub fn exists(path: &Path) -> bool {
+        path.join(CERTIFICATE_FILE).exists()
+    }
+
+    /// Certificate and key of the authority, for another node.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn pem(&self) -> anyhow::Result<(String, trust::SecretText)> {
+        let key = read_text(&self.path.join(KEY_FILE))?;
+        Ok((self.certificate_pem().to_owned(), trust::SecretText::new(key)))
     }
 
     /// Opens an existing authority.
@@ -105,7 +137,7 @@ impl PkiDirectory {
     /// # Errors
     /// As [`PkiDirectory::open`] and [`PkiDirectory::init`].
     pub fn open_or_init(path: &Path, site: &str) -> anyhow::Result<Self> {
-        if path.join(CERTIFICATE_FILE).exists() { Self::open(path) } else { Self::init(path, site) }
+        if Self::exists(path) { Self::open(path) } else { Self::init(path, site) }
     }
 
     /// The authority's certificate, which devices must trust.
@@ -296,6 +328,14 @@ impl PkiDirectory {
 pub fn read_revoked(path: &Path) -> anyhow::Result<RevokedSerials> {
     let text = read_text(path)?;
     RevokedSerials::parse(&text).with_context(|| format!("{} cannot be used; mend the line", path.display()))
+}
+
+/// Replaces a list of revoked certificates.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_revoked(path: &Path, revoked: &RevokedSerials) -> anyhow::Result<()> {
+    write_whole(path, &revoked.to_string())
 }
 
 /// The names of a server certificate from the built-in authority: loopback, the machine, and what was configured.

@@ -1,8 +1,9 @@
 //! A running server: store, site, web side and three ports, put together once for `serve`, `demo` and `bench`.
 
+use std::fs::File;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,8 +11,7 @@ use anyhow::Context as _;
 use connectors::mqtt::MqttOptions;
 use pipeline::{Site, SiteOptions, SystemClock};
 use rustls::ServerConfig;
-use store::sqlite::SqliteStore;
-use store::{Store, StoreError};
+use store::{Kind, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -19,9 +19,10 @@ use trust::Kek;
 use trust::password::PasswordCost;
 use web_api::{Web, WebOptions};
 
-use crate::admin_socket;
 use crate::config::Config;
 use crate::pki::{self, PkiDirectory};
+use crate::pki_shared::{RevokedLists, is_revoked_list};
+use crate::{admin_socket, opening, pki_shared};
 
 /// The exit status after stable storage failed: `EX_IOERR` of sysexits.
 pub const EXIT_STORAGE_FAILED: u8 = 74;
@@ -73,6 +74,7 @@ pub struct Running {
     secure_web: bool,
     stop: CancellationToken,
     ports: JoinSet<anyhow::Result<()>>,
+    _hold: Option<File>,
 }
 
 impl Running {
@@ -83,8 +85,15 @@ impl Running {
     pub async fn start(config: &Config, kek: Kek, flavour: Flavour) -> anyhow::Result<Running> {
         let data_dir = config.site.data_dir.clone();
         pki::make_private_directory(&data_dir)?;
-        let store = open_store(&data_dir, kek).await?;
-        let (pki, tls) = tls(config)?;
+        // A store in the directory has a lock of its own.
+        let hold = match config.store.url()? {
+            Some(_) => Some(opening::hold_directory(&data_dir)?),
+            None => None,
+        };
+        let store = open_store(config, kek).await?;
+        let shared = store.shared().then(|| Arc::clone(&store));
+        let pki = authority(config, shared.clone()).await?;
+        let tls = tls(config, &pki)?;
         let web_port = bind(config.web.listen, "web.listen").await?;
         let mqtt_port = bind(config.mqtt.listen, "mqtt.listen").await?;
         let devices_port = bind(config.devices.listen, "devices.listen").await?;
@@ -95,8 +104,14 @@ impl Running {
             devices: devices_port.local_addr()?,
         };
         let site = start_site(store, config.fold_interval()).await?;
-        let revoked = pki.revoked()?;
-        site.admission().set_revoked(revoked.iter().map(|(serial, _)| serial.to_owned()));
+        let lists = Arc::new(RevokedLists { file: pki.revoked_file(), shared, bell: Arc::default() });
+        read_revoked(&lists, &site).await?;
+        let bell = Arc::clone(&lists.bell);
+        site.observe(Box::new(move |change| {
+            if change.is_none_or(|change| change.kind == Kind::Setting && is_revoked_list(change.id)) {
+                bell.notify_one();
+            }
+        }));
         let web = web_side(&site, config, flavour).await?;
         let intake = site.intake().context("the site stopped while it was starting")?;
 
@@ -115,8 +130,9 @@ impl Running {
             connectors::mqtt::serve(mqtt_port, tls.mqtt, intake, options, ended()),
         ));
         ports.spawn(admin_socket::serve(admin_port, Arc::clone(&site), ended()));
-        ports.spawn(watch_revoked(pki.revoked_file(), Arc::clone(&site), ended()));
-        Ok(Running { site, web, pki: Arc::new(pki), addresses, secure_web: config.web.tls, stop, ports })
+        ports.spawn(watch_revoked(lists, Arc::clone(&site), ended()));
+        let secure_web = config.web.tls;
+        Ok(Running { site, web, pki: Arc::new(pki), addresses, secure_web, stop, ports, _hold: hold })
     }
 
     /// The address of the web app.
@@ -196,8 +212,15 @@ struct Tls {
     devices: Arc<ServerConfig>,
 }
 
-fn tls(config: &Config) -> anyhow::Result<(PkiDirectory, Tls)> {
-    let pki = PkiDirectory::open_or_init(&config.pki_dir(), &config.site.name)?;
+/// This node's authority: its own, or the one that all nodes over the store share.
+async fn authority(config: &Config, shared: Option<Arc<dyn Store>>) -> anyhow::Result<PkiDirectory> {
+    let (directory, name) = (config.pki_dir(), config.site.name.clone());
+    let Some(store) = shared else { return PkiDirectory::open_or_init(&directory, &name) };
+    let settled = tokio::task::spawn_blocking(move || pki_shared::settle(store.as_ref(), &directory, &name));
+    settled.await.context("reading the authority was broken off")?
+}
+
+fn tls(config: &Config, pki: &PkiDirectory) -> anyhow::Result<Tls> {
     let (chain, key) = match (&config.tls.certificate, &config.tls.key) {
         (Some(chain), Some(key)) => {
             let read = |path: &Path| {
@@ -216,17 +239,13 @@ fn tls(config: &Config) -> anyhow::Result<(PkiDirectory, Tls)> {
     let mqtt = trust::tls::server_config_mutual(chain, key, authority, &[b"mqtt"]).context(what)?;
     let devices =
         trust::tls::server_config_mutual(chain, key, authority, &[b"h2", b"http/1.1"]).context(what)?;
-    Ok((pki, Tls { web: Arc::new(web), mqtt: Arc::new(mqtt), devices: Arc::new(devices) }))
+    Ok(Tls { web: Arc::new(web), mqtt: Arc::new(mqtt), devices: Arc::new(devices) })
 }
 
-async fn open_store(data_dir: &Path, kek: Kek) -> anyhow::Result<Arc<dyn Store>> {
-    let directory = data_dir.to_owned();
-    let opened = tokio::task::spawn_blocking(move || {
-        SqliteStore::open(&directory, kek, store::sqlite::Options::default())
-    });
-    let store = opened.await.context("opening the store was broken off")?;
-    let store = store.with_context(|| format!("the store in {} cannot be opened", data_dir.display()))?;
-    Ok(Arc::new(store))
+async fn open_store(config: &Config, kek: Kek) -> anyhow::Result<Arc<dyn Store>> {
+    let config = config.clone();
+    let opened = tokio::task::spawn_blocking(move || opening::open(&config, kek));
+    opened.await.context("opening the store was broken off")?
 }
 
 async fn start_site(store: Arc<dyn Store>, fold_every: Duration) -> anyhow::Result<Arc<Site>> {
@@ -251,6 +270,7 @@ async fn web_side(site: &Arc<Site>, config: &Config, flavour: Flavour) -> anyhow
         demo: flavour.demo,
         secure_cookies: config.web.tls,
         password_cost: flavour.password_cost,
+        proxy_protocol: config.web.proxy_protocol,
         idle_timeout: Duration::from_secs(config.web.idle_timeout_min * 60),
         session_limit: Duration::from_secs(config.web.session_limit_min * 60),
     };
@@ -269,10 +289,22 @@ async fn named(what: &'static str, port: impl Future<Output = std::io::Result<()
     port.await.with_context(|| format!("{what} failed"))
 }
 
-/// Reads the list of revoked certificates again whenever the file has changed.
-async fn watch_revoked(path: PathBuf, site: Arc<Site>, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+async fn read_revoked(lists: &Arc<RevokedLists>, site: &Site) -> anyhow::Result<usize> {
+    let reading = Arc::clone(lists);
+    let revoked = tokio::task::spawn_blocking(move || reading.read());
+    let revoked = revoked.await.context("reading the list of revoked certificates was broken off")??;
+    site.admission().set_revoked(revoked.iter().map(|(serial, _)| serial.to_owned()));
+    Ok(revoked.len())
+}
+
+/// Reads the lists of revoked certificates again whenever the file has changed, or another node has revoked one.
+async fn watch_revoked(
+    lists: Arc<RevokedLists>,
+    site: Arc<Site>,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let look = || -> Option<(SystemTime, u64)> {
-        let metadata = std::fs::metadata(&path).ok()?;
+        let metadata = std::fs::metadata(&lists.file).ok()?;
         Some((metadata.modified().ok()?, metadata.len()))
     };
     let mut known = None;
@@ -281,19 +313,23 @@ async fn watch_revoked(path: PathBuf, site: Arc<Site>, stop: impl Future<Output 
     loop {
         tokio::select! {
             () = &mut stop => return Ok(()),
+            () = lists.bell.notified() => known = None,
             _ = tick.tick() => {}
         }
         let seen = look();
         if seen == known {
             continue;
         }
-        known = seen;
-        match pki::read_revoked(&path) {
-            Ok(revoked) => {
-                tracing::info!(certificates = revoked.len(), "the list of revoked certificates was read");
-                site.admission().set_revoked(revoked.iter().map(|(serial, _)| serial.to_owned()));
+        match read_revoked(&lists, &site).await {
+            Ok(certificates) => {
+                tracing::info!(certificates, "the list of revoked certificates was read");
+                known = seen;
             }
-            Err(error) => tracing::error!("{error:#}; the earlier list stays in force"),
+            Err(error) => {
+                tracing::error!("{error:#}; the earlier list stays in force");
+                // A file that cannot be read is not read again until it changes; a database is.
+                known = seen.filter(|_| lists.shared.is_none());
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ mod live;
 pub mod operations;
 pub mod people;
 pub mod problem;
+mod proxied;
 mod serve;
 pub mod session;
 mod state;

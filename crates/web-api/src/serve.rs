@@ -36,7 +36,7 @@ use trust::pki::PeerIdentity;
 use crate::problem::{Code, Problem};
 use crate::session::RemoteAddress;
 use crate::state::Web;
-use crate::{fhir, ingest, operations};
+use crate::{fhir, ingest, operations, proxied};
 
 /// Connections of one port at one time: each costs about 50 KB; further ones are closed at once.
 pub const CONNECTIONS_LIMIT: usize = 4_096;
@@ -81,7 +81,8 @@ pub async fn serve_web(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let router = operations::router(&web).layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES));
-    let port = Port { name: "web", router, tls: tls.map(TlsAcceptor::from), devices: None };
+    let is_proxied = web.options.proxy_protocol;
+    let port = Port { name: "web", router, tls: tls.map(TlsAcceptor::from), devices: None, is_proxied };
     run(listener, Arc::new(port), shutdown).await
 }
 
@@ -98,7 +99,13 @@ pub async fn serve_devices(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let router = device_router(&web);
-    let port = Port { name: "device", router, tls: Some(TlsAcceptor::from(tls)), devices: Some(web) };
+    let port = Port {
+        name: "device",
+        router,
+        tls: Some(TlsAcceptor::from(tls)),
+        devices: Some(web),
+        is_proxied: false,
+    };
     run(listener, Arc::new(port), shutdown).await
 }
 
@@ -116,6 +123,8 @@ struct Port {
     tls: Option<TlsAcceptor>,
     /// Set on the port where every request needs a certificate.
     devices: Option<Arc<Web>>,
+    /// Whether each connection begins with a line by which a balancer says whose it is.
+    is_proxied: bool,
 }
 
 async fn run(listener: TcpListener, port: Arc<Port>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
@@ -186,9 +195,21 @@ struct Caller {
     is_logged: AtomicBool,
 }
 
-async fn serve_one(socket: TcpStream, from: SocketAddr, port: Arc<Port>, stopping: CancellationToken) {
+async fn serve_one(
+    mut socket: TcpStream,
+    mut from: SocketAddr,
+    port: Arc<Port>,
+    stopping: CancellationToken,
+) {
     // Answers are small and waited for; a failure to set this only costs time.
     let _ = socket.set_nodelay(true);
+    if port.is_proxied {
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, proxied::client_of(&mut socket)).await {
+            Ok(Ok(client)) => from = client.unwrap_or(from),
+            Ok(Err(error)) => return tracing::debug!(%from, %error, "no line of the PROXY protocol came"),
+            Err(_) => return tracing::debug!(%from, "no line of the PROXY protocol came in time"),
+        }
+    }
     let Some(acceptor) = port.tls.clone() else {
         let caller = Caller { address: from, certificate: None, is_logged: AtomicBool::new(false) };
         return converse(socket, false, caller, port, stopping).await;

@@ -23,6 +23,8 @@ pub struct WebOptions {
     pub secure_cookies: bool,
     /// How costly a password is to check.
     pub password_cost: PasswordCost,
+    /// Whether a TCP balancer stands before the web port and tells by the PROXY protocol whose a connection is.
+    pub proxy_protocol: bool,
     /// A session without a request for so long ends.
     pub idle_timeout: Duration,
     /// A session ends after so long at the latest.
@@ -36,6 +38,7 @@ impl Default for WebOptions {
             demo: false,
             secure_cookies: false,
             password_cost: PasswordCost::default(),
+            proxy_protocol: false,
             idle_timeout: Duration::from_secs(15 * 60),
             session_limit: Duration::from_secs(12 * 3_600),
         }
@@ -48,6 +51,7 @@ pub struct Web {
     pub(crate) options: WebOptions,
     pub(crate) people: People,
     pub(crate) sessions: Sessions,
+    pub(crate) exports: crate::fhir::Exports,
     pub(crate) guard: SignInGuard,
 }
 
@@ -60,7 +64,14 @@ impl Web {
         let people = People::load(site.store())?;
         let sessions = Sessions::new(site.shared_store(), options.idle_timeout, options.session_limit);
         let guard = SignInGuard::new(site.shared_store());
-        let web = Arc::new(Web { site, options, people, sessions, guard });
+        let web = Arc::new(Web {
+            site,
+            options,
+            people,
+            sessions,
+            exports: crate::fhir::Exports::default(),
+            guard,
+        });
         let weak = Arc::downgrade(&web);
         web.site.observe(Box::new(move |change| {
             if let Some(web) = weak.upgrade() {

@@ -1,0 +1,156 @@
+//! One authority for all nodes over one database: its certificate and key lie there, sealed, and every node gets them at
+//! its start; what is revoked on one node is revoked on all.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, bail};
+use clinical_model::Timestamp;
+use pipeline::records::{json_from, json_write};
+use serde::{Deserialize, Serialize};
+use store::{Expected, KeyDomain, Kind, Store, TransactError, Transaction};
+use tokio::sync::Notify;
+use trust::pki::RevokedSerials;
+
+use crate::pki::{self, PkiDirectory};
+
+/// The setting that holds the authority.
+const AUTHORITY: [u8; 16] = *b"pki.authority...";
+/// The setting that holds what was revoked.
+const REVOKED: [u8; 16] = *b"pki.revoked.....";
+/// Times that a setting is read again because another node was faster.
+const LIMIT_TRIES: usize = 8;
+
+#[derive(Serialize, Deserialize)]
+struct Authority {
+    certificate_pem: String,
+    key_pem: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Revoked {
+    text: String,
+}
+
+/// Opens this node's copy of the shared authority; makes both at the first start of the first node. Blocks.
+///
+/// # Errors
+/// When this node's directory holds another authority than the database, or one of them cannot be used.
+pub fn settle(store: &dyn Store, directory: &Path, site: &str) -> anyhow::Result<PkiDirectory> {
+    for _ in 0..LIMIT_TRIES {
+        if let Some((shared, _)) = read::<Authority>(store, AUTHORITY)? {
+            return adopt(&shared, directory);
+        }
+        let made = if PkiDirectory::exists(directory) {
+            let (certificate_pem, key_pem) = PkiDirectory::open(directory)?.pem()?;
+            Authority { certificate_pem, key_pem: key_pem.expose().to_owned() }
+        } else {
+            let made = PkiDirectory::draw(site)?;
+            Authority { certificate_pem: made.certificate_pem, key_pem: made.key_pem.expose().to_owned() }
+        };
+        match write(store, AUTHORITY, Expected::Absent, &made) {
+            Ok(()) | Err(TransactError::Conflict { .. }) => {}
+            Err(error) => return Err(error).context("the authority cannot be kept in the database"),
+        }
+    }
+    bail!("the authority in the database cannot be read back after it was written")
+}
+
+fn adopt(shared: &Authority, directory: &Path) -> anyhow::Result<PkiDirectory> {
+    if !PkiDirectory::exists(directory) {
+        let key = trust::SecretText::new(shared.key_pem.clone());
+        return PkiDirectory::put(directory, &shared.certificate_pem, &key);
+    }
+    let here = PkiDirectory::open(directory)?;
+    if here.certificate_pem().trim() != shared.certificate_pem.trim() {
+        bail!(
+            "{} holds another authority than the database: devices that trust one do not trust the other. Move this \
+             directory away to use the one of the database",
+            directory.display()
+        );
+    }
+    Ok(here)
+}
+
+fn read<T: serde::de::DeserializeOwned>(store: &dyn Store, id: [u8; 16]) -> anyhow::Result<Option<(T, u64)>> {
+    let document = store.document(Kind::Setting, id).context("a setting cannot be read from the store")?;
+    document
+        .map(|document| Ok((json_from(&document.body).context("a setting is damaged")?, document.version)))
+        .transpose()
+}
+
+fn write(
+    store: &dyn Store,
+    id: [u8; 16],
+    expected: Expected,
+    value: &impl Serialize,
+) -> Result<(), TransactError> {
+    let write = json_write(Kind::Setting, id, expected, KeyDomain::System, value, Vec::new());
+    let at: Timestamp = pki::timestamp(SystemTime::now());
+    store.transact(&Transaction { at, writes: vec![write], ..Transaction::default() })
+}
+
+/// Whether a document is the list of revoked certificates.
+pub fn is_revoked_list(id: [u8; 16]) -> bool {
+    id == REVOKED
+}
+
+/// What was revoked here or on any other node; what one of the two lists lacks is added to it. Blocks.
+///
+/// # Errors
+/// When a list cannot be read or written: the earlier one stays in force then.
+pub fn revoked_everywhere(store: &dyn Store, file: &Path) -> anyhow::Result<RevokedSerials> {
+    for _ in 0..LIMIT_TRIES {
+        let here = pki::read_revoked(file)?;
+        let shared = read::<Revoked>(store, REVOKED)?;
+        let version = shared.as_ref().map(|(_, version)| *version);
+        let shared = match &shared {
+            Some((revoked, _)) => RevokedSerials::parse(&revoked.text)
+                .context("the shared list of revoked certificates is damaged")?,
+            None => RevokedSerials::default(),
+        };
+        let mut all = RevokedSerials::parse(&shared.to_string()).context("the list cannot be read back")?;
+        for (serial, revocation) in here.iter() {
+            all.insert(serial, revocation.revoked_at, &revocation.reason)?;
+        }
+        if shared.len() < all.len() {
+            let expected = version.map_or(Expected::Absent, Expected::Version);
+            match write(store, REVOKED, expected, &Revoked { text: all.to_string() }) {
+                Ok(()) => {}
+                Err(TransactError::Conflict { .. }) => continue,
+                Err(error) => {
+                    return Err(error).context("what was revoked here cannot be told to the other nodes");
+                }
+            }
+        }
+        if here.len() < all.len() {
+            pki::write_revoked(file, &all)?;
+        }
+        return Ok(all);
+    }
+    bail!("other nodes go on revoking certificates; this is tried again")
+}
+
+/// The list of revoked certificates as this node knows it: of its file, or of its file and the database.
+pub struct RevokedLists {
+    /// The file.
+    pub file: PathBuf,
+    /// The store, where several nodes share it.
+    pub shared: Option<Arc<dyn Store>>,
+    /// Rung when another node has revoked one.
+    pub bell: Arc<Notify>,
+}
+
+impl RevokedLists {
+    /// All that is revoked now. Blocks.
+    ///
+    /// # Errors
+    /// As [`revoked_everywhere`].
+    pub fn read(&self) -> anyhow::Result<RevokedSerials> {
+        match &self.shared {
+            None => pki::read_revoked(&self.file),
+            Some(store) => revoked_everywhere(store.as_ref(), &self.file),
+        }
+    }
+}
