@@ -16,7 +16,7 @@ pub enum OpenError {
         #[source]
         source: Option<std::io::Error>,
     },
-    /// Another process has it open.
+    /// Another process has it open, or it is being moved.
     #[error("{path} is in use by another process; stop it first")]
     InUse {
         /// The lock.
@@ -54,6 +54,31 @@ pub enum OpenError {
         /// Its version.
         found: String,
     },
+    /// The database server cannot be reached, or does not let us in.
+    #[error("the database {server} cannot be reached (while {doing})")]
+    Unreachable {
+        /// Which, without any password.
+        server: String,
+        /// What was being done.
+        doing: &'static str,
+        /// What it said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The address of the database cannot be understood.
+    #[error("the address of the database cannot be used: {what}")]
+    Address {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The database server would acknowledge what is not on stable storage.
+    #[error("the database has {setting} = {found}, so it can lose what it acknowledged; set it to on")]
+    Unsafe {
+        /// Which setting.
+        setting: &'static str,
+        /// What it is.
+        found: String,
+    },
     /// The database said no.
     #[error("opening the store failed while {doing}")]
     Database {
@@ -61,7 +86,7 @@ pub enum OpenError {
         doing: &'static str,
         /// What the database said.
         #[source]
-        source: rusqlite::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
@@ -75,7 +100,7 @@ pub enum StoreError {
         doing: &'static str,
         /// What the database said.
         #[source]
-        source: rusqlite::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// There is no room on the disk. Nothing was kept.
     #[error("the disk is full (while {doing}); make room, nothing was acknowledged")]
@@ -90,7 +115,7 @@ pub enum StoreError {
         doing: &'static str,
         /// What the database said.
         #[source]
-        source: rusqlite::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The database cannot be reached, or the connection to it broke. Nothing was acknowledged; whoever tries again
     /// later loses nothing, because repeats are harmless.
@@ -148,6 +173,18 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// Somebody else was in the way, and trying again may help; stands inside [`StoreError::Database`].
+#[derive(Debug, thiserror::Error)]
+#[error("another process was in the way")]
+pub(crate) struct Contended(#[source] pub(crate) Box<dyn std::error::Error + Send + Sync>);
+
+impl StoreError {
+    /// Whether the same again may succeed at once.
+    pub(crate) fn is_contended(&self) -> bool {
+        matches!(self, StoreError::Database { source, .. } if source.is::<Contended>())
+    }
 }
 
 /// Why a transaction was not done.

@@ -1,10 +1,15 @@
-//! What is kept: the [`Store`] trait, its words, and the embedded SQLite implementation.
+//! What is kept: the [`Store`] trait, its words, and two databases behind it: embedded SQLite, and PostgreSQL.
 //!
 //! The trait is narrow and speaks in batches. FHIR search, rules and rendering stay above it. One call is
 //! one transaction. Everything that says anything about a person is sealed before it reaches a file.
 
 mod error;
+pub mod postgres;
+mod rules;
+mod sql;
 pub mod sqlite;
+#[doc(hidden)]
+pub mod testing;
 mod words;
 
 use std::path::Path;

@@ -17,7 +17,7 @@ struct Confined {
     remedy: &'static str,
 }
 
-const CONFINED: [Confined; 7] = [
+const CONFINED: [Confined; 8] = [
     Confined {
         dependency: "anyhow",
         rooms: &["server", "simulator", "xtask"],
@@ -26,6 +26,12 @@ const CONFINED: [Confined; 7] = [
     },
     Confined {
         dependency: "rusqlite",
+        rooms: &["store"],
+        tests_exempt: true,
+        remedy: "only `store` knows SQL; ask for what is needed through the Store trait",
+    },
+    Confined {
+        dependency: "tokio-postgres",
         rooms: &["store"],
         tests_exempt: true,
         remedy: "only `store` knows SQL; ask for what is needed through the Store trait",

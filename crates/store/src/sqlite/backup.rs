@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use trust::Kek;
 use trust::digest::Sha256;
 
-use super::connection::{lock, read};
-use super::verify::{SEALED_TABLES, count_table};
-use super::{DATA_FILE, Options, SqliteStore, has_content, keys};
+use super::session::{SqliteSession, open_failure};
+use super::{DATA_FILE, KEYS_FILE, Options, Sqlite, SqliteStore, has_content};
+use crate::rules::verify::{SEALED_TABLES, count_table};
+use crate::sql::{Backend as _, Begin, Session, read, write};
 use crate::words::RestoreReport;
 use crate::{OpenError, Store, StoreError};
 
@@ -120,7 +121,7 @@ impl SqliteStore {
         make_empty(target)?;
         let result = self.copy_into(target, progress);
         if result.is_err() {
-            for name in [DATA_FILE, keys::FILE, MANIFEST_FILE] {
+            for name in [DATA_FILE, KEYS_FILE, MANIFEST_FILE] {
                 let _ = fs::remove_file(target.join(name));
             }
             if !existed {
@@ -135,17 +136,17 @@ impl SqliteStore {
         target: &Path,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<RestoreReport, StoreError> {
-        let (data, keystore) = (self.another_reader(DATA_FILE)?, self.another_reader(keys::FILE)?);
+        let (mut data, mut keystore) = (self.backend().reader(DATA_FILE)?, self.backend().reader(KEYS_FILE)?);
         {
             // Keys are made before what they seal and destroyed after it, both under this lock: held for a moment,
             // it gives two snapshots of one instant, in which every key is there.
-            let _still = lock(&self.writer);
-            begin_snapshot(&data)?;
-            begin_snapshot(&keystore)?;
+            let _still = self.writer(DOING)?;
+            begin_snapshot(&mut data)?;
+            begin_snapshot(&mut keystore)?;
         }
         let all = pages(&data)? + pages(&keystore)?;
         let mut done = 0;
-        for (name, source) in [(keys::FILE, &keystore), (DATA_FILE, &data)] {
+        for (name, source) in [(KEYS_FILE, &keystore), (DATA_FILE, &data)] {
             copy_file(source, &target.join(name), done, all, progress)?;
             done += pages(source)?;
         }
@@ -154,7 +155,7 @@ impl SqliteStore {
             if trust::planted("stale-backup") { planted_stale(&target.join(DATA_FILE))? } else { data };
         let (counts, last_group, last_audit) = count(&data)?;
         let mut files = Vec::new();
-        for name in [DATA_FILE, keys::FILE] {
+        for name in [DATA_FILE, KEYS_FILE] {
             let path = target.join(name);
             let (bytes, sha256) = hash_file(&path).map_err(file_error("reading", &path))?;
             files.push(ManifestFile { name: name.to_owned(), bytes, sha256 });
@@ -170,14 +171,14 @@ impl SqliteStore {
 
 /// A bug on purpose: the newest groups are missing in the copy, and nothing says so.
 #[cfg(feature = "planted")]
-fn planted_stale(path: &Path) -> Result<Connection, StoreError> {
-    let failed = super::connection::write(DOING);
+fn planted_stale(path: &Path) -> Result<SqliteSession, StoreError> {
+    let failed = |error: rusqlite::Error| write(DOING)(error.into());
     let copy = Connection::open(path).map_err(failed)?;
     for table in ["journal", "group_summary"] {
         let sql = format!("DELETE FROM {table} WHERE number > (SELECT max(number) - 10 FROM {table})");
         copy.execute(&sql, []).map_err(failed)?;
     }
-    Ok(copy)
+    Ok(SqliteSession(copy))
 }
 
 /// Proves a backup without restoring it: hashes, keys and counts.
@@ -190,7 +191,7 @@ pub fn verify_backup(backup: &Path, kek: &Kek) -> Result<RestoreReport, RestoreE
     check_key(backup, kek)?;
     let path = backup.join(DATA_FILE);
     let data = open_still(&path)?;
-    let faults = super::verify::integrity(&data).map_err(RestoreError::Store)?;
+    let faults = Sqlite::check_pages(&data).map_err(|error| RestoreError::Store(read(DOING)(error)))?;
     if let Some(fault) = faults.into_iter().next() {
         return Err(RestoreError::Changed { path, what: fault });
     }
@@ -225,44 +226,40 @@ pub fn restore(backup: &Path, target: &Path, kek: Kek) -> Result<RestoreReport, 
 }
 
 fn copy_back(backup: &Path, target: &Path, kek: Kek, manifest: &Manifest) -> Result<(), RestoreError> {
-    for name in [keys::FILE, DATA_FILE] {
+    for name in [KEYS_FILE, DATA_FILE] {
         let path = target.join(name);
         fs::copy(backup.join(name), &path).map_err(restore_error("writing", &path))?;
         File::open(&path).and_then(|file| file.sync_all()).map_err(restore_error("syncing", &path))?;
     }
     sync_directory(target).map_err(restore_error("syncing", target))?;
     let store = SqliteStore::open(target, kek, Options::default()).map_err(RestoreError::Open)?;
-    check_counts(manifest, &store.readers.get())?;
+    check_counts(manifest, &*store.reader(DOING).map_err(RestoreError::Store)?)?;
     same("last group", manifest.last_group, store.last_group())?;
     Ok(())
 }
 
-fn begin_snapshot(connection: &Connection) -> Result<(), StoreError> {
-    connection.execute_batch("BEGIN").map_err(read(DOING))?;
+fn begin_snapshot(session: &mut SqliteSession) -> Result<(), StoreError> {
+    session.begin(Begin::Snapshot).map_err(read(DOING))?;
     // The snapshot is taken with the first read.
-    connection.query_row("SELECT count(*) FROM meta", [], |row| row.get::<_, i64>(0)).map_err(read(DOING))?;
-    Ok(())
+    session.one::<u64>("SELECT count(*) FROM meta", &[]).map(drop).map_err(read(DOING))
 }
 
-fn pages(connection: &Connection) -> Result<u64, StoreError> {
-    connection
-        .query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0))
-        .map(i64::unsigned_abs)
-        .map_err(read(DOING))
+fn pages(session: &SqliteSession) -> Result<u64, StoreError> {
+    session.one("PRAGMA page_count", &[]).map_err(read(DOING))
 }
 
 fn copy_file(
-    source: &Connection,
+    source: &SqliteSession,
     path: &Path,
     done: u64,
     all: u64,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), StoreError> {
-    let failed = super::connection::write(DOING);
+    let failed = |error: rusqlite::Error| write(DOING)(error.into());
     let mut copy = Connection::open(path).map_err(failed)?;
     copy.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     {
-        let backup = Backup::new(source, &mut copy).map_err(failed)?;
+        let backup = Backup::new(&source.0, &mut copy).map_err(failed)?;
         loop {
             let step = backup.step(PAGES_PER_STEP).map_err(failed)?;
             let state = backup.progress();
@@ -281,23 +278,21 @@ fn copy_file(
 
 type Counts = (Vec<(String, u64)>, u64, u64);
 
-fn count(connection: &Connection) -> Result<Counts, StoreError> {
+fn count(session: &SqliteSession) -> Result<Counts, StoreError> {
     let mut counts = Vec::new();
     for table in SEALED_TABLES {
-        counts.push((table.to_owned(), count_table(connection, table)?));
+        counts.push((table.to_owned(), count_table(session, table)?));
     }
-    let of = |sql: &str| {
-        connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs).map_err(read(DOING))
-    };
-    counts.push(("series".to_owned(), count_table(connection, "series")?));
+    let of = |sql: &str| session.one(sql, &[]).map_err(read(DOING));
+    counts.push(("series".to_owned(), count_table(session, "series")?));
     counts.push(("readings in blocks".to_owned(), of("SELECT coalesce(sum(count), 0) FROM block")?));
     let last_group = of("SELECT coalesce(max(number), 0) FROM group_summary")?;
     let last_audit = of("SELECT coalesce(max(sequence), 0) FROM audit")?;
     Ok((counts, last_group, last_audit))
 }
 
-fn check_counts(manifest: &Manifest, connection: &Connection) -> Result<(), RestoreError> {
-    let (counts, last_group, last_audit) = count(connection).map_err(RestoreError::Store)?;
+fn check_counts(manifest: &Manifest, session: &SqliteSession) -> Result<(), RestoreError> {
+    let (counts, last_group, last_audit) = count(session).map_err(RestoreError::Store)?;
     for (of, expected) in &manifest.counts {
         let found = counts.iter().find(|(name, _)| name == of).map_or(0, |(_, found)| *found);
         same(of, *expected, found)?;
@@ -312,12 +307,10 @@ fn same(of: &str, expected: u64, found: u64) -> Result<(), RestoreError> {
 
 /// Compares the fingerprint in a copied key store.
 fn check_key(backup: &Path, kek: &Kek) -> Result<(), RestoreError> {
-    let path = backup.join(keys::FILE);
-    let connection = open_still(&path)?;
-    let expected: Vec<u8> =
-        connection.query_row("SELECT value FROM meta WHERE name = 'kek'", [], |row| row.get(0)).map_err(
-            |source| RestoreError::Store(StoreError::Database { doing: "reading the key store", source }),
-        )?;
+    let path = backup.join(KEYS_FILE);
+    let expected: Vec<u8> = open_still(&path)?
+        .one("SELECT value FROM meta WHERE name = 'kek'", &[])
+        .map_err(|error| RestoreError::Store(read("reading the key store")(error)))?;
     let given = kek.fingerprint_text();
     if expected == given.as_bytes() {
         return Ok(());
@@ -327,17 +320,19 @@ fn check_key(backup: &Path, kek: &Kek) -> Result<(), RestoreError> {
 }
 
 /// Opens a file that nobody writes, without making any file beside it.
-fn open_still(path: &Path) -> Result<Connection, RestoreError> {
-    let failed = |source| RestoreError::Open(super::open_failure(path, "opening the copy", source));
+fn open_still(path: &Path) -> Result<SqliteSession, RestoreError> {
+    let failed = |source| RestoreError::Open(open_failure(path, "opening the copy", source));
     // The only characters that mean something in the path of a file URI.
     let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags).map_err(failed)
+    Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)
+        .map(SqliteSession)
+        .map_err(failed)
 }
 
 fn check_files(backup: &Path, manifest: &Manifest) -> Result<(), RestoreError> {
-    for name in [DATA_FILE, keys::FILE] {
+    for name in [DATA_FILE, KEYS_FILE] {
         let path = backup.join(name);
         let Some(file) = manifest.files.iter().find(|file| file.name == name) else {
             let what = format!("it does not list {name}");

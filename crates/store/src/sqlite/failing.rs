@@ -10,8 +10,8 @@ use clinical_model::{
 use rusqlite::ffi;
 use trust::Kek;
 
-use super::connection::{lock, write};
 use super::{DATA_FILE, Options, SqliteStore};
+use crate::sql::{Session as _, write};
 use crate::words::{FrameRecord, Order, RangeQuery, Transaction};
 use crate::{Store, StoreError, TransactError};
 
@@ -54,16 +54,14 @@ fn a_full_disk_keeps_nothing_of_a_group_and_heals() {
     let store = open(directory.path());
     assert_eq!(append(&store, 0, 10).unwrap(), 1);
     {
-        let writer = lock(&store.writer);
-        let pages: i64 = writer.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
-        let limit: i64 = writer
-            .query_row(&format!("PRAGMA max_page_count = {}", pages + 2), [], |row| row.get(0))
-            .unwrap();
+        let writer = store.writer("testing").unwrap();
+        let pages: i64 = writer.one("PRAGMA page_count", &[]).unwrap();
+        let limit: i64 = writer.one(&format!("PRAGMA max_page_count = {}", pages + 2), &[]).unwrap();
         assert_eq!(limit, pages + 2);
     }
     assert!(matches!(append(&store, 1, 100_000), Err(StoreError::Full { .. })));
     assert_eq!((store.last_group(), count(&store)), (1, 1));
-    lock(&store.writer).query_row("PRAGMA max_page_count = 1000000", [], |_| Ok(())).unwrap();
+    let _limit: i64 = store.writer("testing").unwrap().one("PRAGMA max_page_count = 1000000", &[]).unwrap();
     assert_eq!(append(&store, 2, 100_000).unwrap(), 2);
     drop(store);
     assert_eq!(count(&open(directory.path())), 2);
@@ -76,9 +74,9 @@ fn after_a_failure_of_storage_nothing_is_acknowledged() {
     append(&store, 0, 100_000).unwrap();
     {
         // Everything into the file, nothing in memory, then noise over the file: the next write meets it.
-        let writer = lock(&store.writer);
-        writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
-        writer.execute_batch("PRAGMA shrink_memory").unwrap();
+        let writer = store.writer("testing").unwrap();
+        writer.row("PRAGMA wal_checkpoint(TRUNCATE)", &[], |_| Ok(())).unwrap();
+        writer.batch("PRAGMA shrink_memory").unwrap();
     }
     let path = directory.path().join(DATA_FILE);
     let whole = std::fs::read(&path).unwrap();
@@ -99,7 +97,7 @@ fn after_a_failure_of_storage_nothing_is_acknowledged() {
 
 #[test]
 fn errors_of_the_library_mean_what_they_should() {
-    let meaning = |code| write("testing")(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+    let meaning = |code| write("testing")(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None).into());
     assert!(matches!(meaning(ffi::SQLITE_FULL), StoreError::Full { .. }));
     for code in [
         ffi::SQLITE_IOERR_FSYNC,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::connection::open_failure;
+use super::session::open_failure;
 use crate::OpenError;
 
 /// Bytes of the log's header.

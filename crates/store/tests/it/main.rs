@@ -6,7 +6,7 @@ mod ingest;
 mod law;
 mod support;
 
-use support::SqliteFactory;
+use support::{PgFactory, SqliteFactory};
 
 /// Runs every test of the suite against the stores that a factory opens.
 macro_rules! store_suite {
@@ -41,3 +41,4 @@ macro_rules! store_suite {
 }
 
 store_suite!(sqlite: SqliteFactory::new());
+store_suite!(postgres: PgFactory::new());

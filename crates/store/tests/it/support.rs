@@ -6,7 +6,9 @@ use clinical_model::{
     Decimal, Delivery, DeviceId, Event, Fact, Findings, Frame, FrameKind, Measure, MeasureKind, PatientId,
     Reading, SeriesKey, Subject, Timestamp, Value, Waveform, measure,
 };
+use store::postgres::PgStore;
 use store::sqlite::{Options, SqliteStore};
+use store::testing::Cluster;
 use store::{FrameRecord, Order, RangeQuery, Store};
 use trust::Kek;
 
@@ -47,6 +49,31 @@ impl Factory for SqliteFactory {
 
     fn fresh(&self) -> Box<dyn Factory> {
         Box::new(SqliteFactory::new())
+    }
+}
+
+/// A store in a schema of the test process's own server.
+pub struct PgFactory {
+    pub url: String,
+}
+
+impl PgFactory {
+    pub fn new() -> Self {
+        PgFactory { url: Cluster::shared().database() }
+    }
+
+    pub fn postgres(&self) -> PgStore {
+        PgStore::open(&self.url, Kek::from_bytes(&KEK), options()).unwrap()
+    }
+}
+
+impl Factory for PgFactory {
+    fn open(&self) -> Box<dyn Store> {
+        Box::new(self.postgres())
+    }
+
+    fn fresh(&self) -> Box<dyn Factory> {
+        Box::new(PgFactory::new())
     }
 }
 

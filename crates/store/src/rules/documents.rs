@@ -3,17 +3,17 @@
 use std::collections::HashSet;
 
 use clinical_model::Timestamp;
-use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params, params_from_iter};
 use trust::Aad;
 
-use super::SqliteStore;
 use super::bytes::{pack, unpack};
-use super::connection::{lock, read};
 use super::keys::Domain;
 use super::news::NewChanges;
 use super::quarantine::CountChange;
-use crate::words::{Document, DocumentQuery, DocumentWrite, Expected, IndexEntry, Kind, Order, Transaction};
+use super::{SqlStore, TRIES};
+use crate::sql::{Backend, Begin, Fault, Row, Session, Tx, Value, lock, read, values};
+use crate::words::{
+    Document, DocumentQuery, DocumentWrite, Expected, IndexEntry, Kind, News, Order, Transaction,
+};
 use crate::{StoreError, TransactError};
 
 const DOING: &str = "writing documents";
@@ -78,18 +78,33 @@ pub(super) fn kind_from_number(number: u8) -> Option<Kind> {
     KINDS.into_iter().find(|kind| *kind as u8 == number)
 }
 
-impl SqliteStore {
+impl<B: Backend> SqlStore<B> {
     pub(super) fn write_transaction(&self, wanted: &Transaction) -> Result<(), TransactError> {
-        let mut writer = lock(&self.writer);
-        self.still_durable(DOING)?;
-        let transaction =
-            writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(self.wrote(DOING))?;
-        let mut changes = NewChanges::after(&transaction)?;
+        let mut writer = self.acts(DOING)?;
+        let mut tries = 1;
+        loop {
+            match self.try_transaction(&mut writer, wanted) {
+                Err(TransactError::Store(error)) if error.is_contended() && tries < TRIES => tries += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn try_transaction(&self, writer: &mut B::Session, wanted: &Transaction) -> Result<(), TransactError> {
+        let transaction = Tx::begin(writer, Begin::Write).map_err(self.wrote(DOING))?;
+        if B::SHARED {
+            // One transaction after the other, in all processes: audit rows and changes are numbered without gaps.
+            let _turn: u64 = transaction
+                .one("SELECT value FROM counter WHERE name = 'acts' FOR UPDATE", &[])
+                .map_err(self.wrote(DOING))?;
+        }
+        self.check_lease(&transaction, wanted.lease)?;
+        let mut changes = NewChanges::after(&*transaction)?;
         for write in &wanted.writes {
             let version = self.write_document(&transaction, write, wanted.at)?;
             changes.note(write, version);
         }
-        let last_change = changes.write(&transaction).map_err(self.wrote(DOING))?;
+        let last_change = changes.write(&*transaction).map_err(self.wrote(DOING))?;
         self.write_index(&transaction, &wanted.writes)?;
         let mut change = CountChange::default();
         for item in &wanted.quarantine {
@@ -99,86 +114,85 @@ impl SqliteStore {
         if let Some((consumer, group)) = wanted.cursor {
             // A cursor never goes back: what lies behind it may be folded away.
             transaction
-                .prepare_cached(
+                .execute(
                     "INSERT INTO cursor(consumer, position) VALUES(?1, ?2)
-                     ON CONFLICT(consumer) DO UPDATE SET position = max(position, excluded.position)",
+                     ON CONFLICT(consumer) DO UPDATE SET position = excluded.position
+                     WHERE excluded.position > cursor.position",
+                    &values![consumer, group],
                 )
-                .and_then(|mut put| put.execute(params![consumer, group.min(i64::MAX as u64) as i64]))
                 .map_err(self.wrote(DOING))?;
         }
-        transaction.commit().map_err(self.wrote(DOING))?;
-        change.apply(&mut lock(&self.waiting));
-        if let Some(change) = last_change {
-            self.news.tell(|news| news.change = change);
+        if B::SHARED && last_change.is_some() {
+            B::announce(&transaction).map_err(self.wrote(DOING))?;
         }
+        transaction.commit().map_err(self.wrote(DOING))?;
+        change.apply(&mut lock(&self.waiting).count);
+        self.news.tell(News { group: 0, change: last_change.unwrap_or(0) });
         Ok(())
     }
 
     /// Writes or removes one document; tells its version then.
     fn write_document(
         &self,
-        connection: &Connection,
+        session: &B::Session,
         write: &DocumentWrite,
         at: Timestamp,
     ) -> Result<u64, TransactError> {
-        let kind = write.kind as u8;
-        let current: Option<u64> = connection
-            .prepare_cached("SELECT version FROM document WHERE kind = ?1 AND id = ?2")
-            .and_then(|mut select| {
-                select.query_row(params![kind, write.id], |row| row.get::<_, i64>(0)).optional()
+        let (kind, id) = (write.kind as u8, write.id);
+        let current: Option<u64> = session
+            .row("SELECT version FROM document WHERE kind = ?1 AND id = ?2", &values![kind, id], |row| {
+                row.get(0)
             })
-            .map_err(read(DOING))
-            .map(|version| version.map(i64::unsigned_abs))?;
+            .map_err(read(DOING))?;
         check_expected(write, current)?;
         if current.is_some() && keeps_history(write.kind) {
-            connection
-                .prepare_cached(
+            session
+                .execute(
                     "INSERT INTO document_history(kind, id, version, updated_at, sealed)
                      SELECT kind, id, version, updated_at, sealed FROM document WHERE kind = ?1 AND id = ?2",
+                    &values![kind, id],
                 )
-                .and_then(|mut keep| keep.execute(params![kind, write.id]))
                 .map_err(self.wrote(DOING))?;
         }
         let Some(body) = &write.body else {
-            connection
-                .prepare_cached("DELETE FROM document WHERE kind = ?1 AND id = ?2")
-                .and_then(|mut delete| delete.execute(params![kind, write.id]))
+            session
+                .execute("DELETE FROM document WHERE kind = ?1 AND id = ?2", &values![kind, id])
                 .map_err(self.wrote(DOING))?;
             return Ok(current.unwrap_or(0));
         };
         let before = match current {
             Some(version) => version,
             // A document that comes back goes on counting, so that no two of its versions share a number.
-            None => connection
-                .prepare_cached(
+            None => session
+                .one::<u64>(
                     "SELECT coalesce(max(version), 0) FROM document_history WHERE kind = ?1 AND id = ?2",
+                    &values![kind, id],
                 )
-                .and_then(|mut select| select.query_row(params![kind, write.id], |row| row.get::<_, i64>(0)))
-                .map_err(read(DOING))?
-                .unsigned_abs(),
+                .map_err(read(DOING))?,
         };
         let version = before + 1;
         let key = self.keys.sealing(Domain::of_document(write.domain), at)?;
         let row = row_key((write.kind, write.id, version, at));
         let sealed = key.seal(place(&row), &pack(body, ZSTD_LEVEL));
-        connection
-            .prepare_cached(
-                "INSERT OR REPLACE INTO document(kind, id, version, updated_at, sealed) VALUES(?1, ?2, ?3, ?4, ?5)",
+        session
+            .execute(
+                "INSERT INTO document(kind, id, version, updated_at, sealed) VALUES(?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT(kind, id) DO UPDATE SET version = excluded.version,
+                     updated_at = excluded.updated_at, sealed = excluded.sealed",
+                &values![kind, id, version, at.as_micros(), &sealed],
             )
-            .and_then(|mut put| put.execute(params![kind, write.id, version as i64, at.as_micros(), sealed]))
             .map_err(self.wrote(DOING))?;
         Ok(version)
     }
 
     /// Replaces the index rows of all written documents; all old ones go first, so that a unique value can move
     /// from one document to another in one transaction.
-    fn write_index(&self, connection: &Connection, writes: &[DocumentWrite]) -> Result<(), TransactError> {
-        for write in writes {
-            connection
-                .prepare_cached("DELETE FROM document_index WHERE kind = ?1 AND id = ?2")
-                .and_then(|mut delete| delete.execute(params![write.kind as u8, write.id]))
-                .map_err(self.wrote(DOING))?;
-        }
+    fn write_index(&self, session: &B::Session, writes: &[DocumentWrite]) -> Result<(), TransactError> {
+        let owners: Vec<_> =
+            writes.iter().map(|write| values![write.kind as u8, write.id].to_vec()).collect();
+        session
+            .execute_each("DELETE FROM document_index WHERE kind = ?1 AND id = ?2", &owners)
+            .map_err(self.wrote(DOING))?;
         let mut done = HashSet::new();
         // Of several writes of one document the last one counts.
         for write in writes.iter().rev() {
@@ -186,7 +200,7 @@ impl SqliteStore {
                 continue;
             }
             for entry in &write.index {
-                self.write_index_row(connection, write, entry)?;
+                self.write_index_row(session, write, entry)?;
             }
         }
         Ok(())
@@ -194,21 +208,18 @@ impl SqliteStore {
 
     fn write_index_row(
         &self,
-        connection: &Connection,
+        session: &B::Session,
         write: &DocumentWrite,
         entry: &IndexEntry,
     ) -> Result<(), TransactError> {
-        let inserted = connection
-            .prepare_cached(
-                "INSERT INTO document_index(kind, name, value, id, is_unique) VALUES(?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT(kind, name, value, id) DO NOTHING",
-            )
-            .and_then(|mut insert| {
-                insert.execute(params![write.kind as u8, entry.name, entry.value, write.id, entry.unique])
-            });
+        let inserted = session.execute(
+            "INSERT INTO document_index(kind, name, value, id, is_unique) VALUES(?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT(kind, name, value, id) DO NOTHING",
+            &values![write.kind as u8, entry.name, &entry.value, write.id, entry.unique],
+        );
         match inserted {
             Ok(_) => Ok(()),
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+            Err(error) if error.fault == Fault::Constraint => {
                 let detail = format!("another has the same {}", entry.name);
                 Err(TransactError::Conflict { kind: kind_name(write.kind), detail })
             }
@@ -217,47 +228,41 @@ impl SqliteStore {
     }
 
     pub(super) fn read_document(&self, kind: Kind, id: [u8; 16]) -> Result<Option<Document>, StoreError> {
-        let connection = self.readers.get();
-        let found = connection
-            .prepare_cached("SELECT version, updated_at, sealed FROM document WHERE kind = ?1 AND id = ?2")
-            .and_then(|mut select| {
-                let row = |row: &rusqlite::Row<'_>| {
-                    Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
-                };
-                select.query_row(params![kind as u8, id], row).optional()
-            })
-            .map_err(read("reading a document"))?;
-        found
-            .map(|(version, updated_at, sealed)| {
-                let (version, updated_at) = (version.unsigned_abs(), Timestamp::from_micros(updated_at));
-                let body = self.open_document((kind, id, version, updated_at), &sealed)?;
-                Ok(Document { kind, id, version, updated_at, body, index_value: Vec::new() })
-            })
-            .transpose()
+        let doing = "reading a document";
+        let found = self
+            .reader(doing)?
+            .row(
+                "SELECT version, updated_at, sealed FROM document WHERE kind = ?1 AND id = ?2",
+                &values![kind as u8, id],
+                version_columns,
+            )
+            .map_err(read(doing))?;
+        found.map(|found| self.open_version(kind, id, found)).transpose()
     }
 
     pub(super) fn read_versions(&self, kind: Kind, id: [u8; 16]) -> Result<Vec<Document>, StoreError> {
         let doing = "reading the versions of a document";
-        let connection = self.readers.get();
-        let mut select = connection
-            .prepare_cached(
+        let found = self
+            .reader(doing)?
+            .rows(
                 "SELECT version, updated_at, sealed FROM document_history WHERE kind = ?1 AND id = ?2
                  UNION ALL SELECT version, updated_at, sealed FROM document WHERE kind = ?1 AND id = ?2
                  ORDER BY version",
+                &values![kind as u8, id],
+                version_columns,
             )
             .map_err(read(doing))?;
-        let rows = select
-            .query_map(params![kind as u8, id], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
-            })
-            .map_err(read(doing))?;
-        rows.map(|row| {
-            let (version, updated_at, sealed) = row.map_err(read(doing))?;
-            let (version, updated_at) = (version.unsigned_abs(), Timestamp::from_micros(updated_at));
-            let body = self.open_document((kind, id, version, updated_at), &sealed)?;
-            Ok(Document { kind, id, version, updated_at, body, index_value: Vec::new() })
-        })
-        .collect()
+        found.into_iter().map(|found| self.open_version(kind, id, found)).collect()
+    }
+
+    fn open_version(
+        &self,
+        kind: Kind,
+        id: [u8; 16],
+        (version, updated_at, sealed): (u64, Timestamp, Vec<u8>),
+    ) -> Result<Document, StoreError> {
+        let body = self.open_document((kind, id, version, updated_at), &sealed)?;
+        Ok(Document { kind, id, version, updated_at, body, index_value: Vec::new() })
     }
 
     pub(super) fn open_document(&self, of: VersionOf, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
@@ -273,44 +278,41 @@ impl SqliteStore {
              FROM document_index i JOIN document d ON d.kind = i.kind AND d.id = i.id
              WHERE i.kind = ?1 AND i.name = ?2 AND i.value >= ?3"
             .to_owned();
-        let mut values = vec![
-            Sql::from(i64::from(query.kind as u8)),
-            Sql::from(query.index.to_owned()),
-            Sql::from(query.prefix.clone()),
-        ];
-        let mut bind = |value: Sql| {
-            values.push(value);
-            values.len()
-        };
-        if let Some(end) = after_prefix(&query.prefix) {
-            sql.push_str(&format!(" AND i.value < ?{}", bind(Sql::from(end))));
+        let mut bound: Vec<Value<'_>> = values![query.kind as u8, query.index, &query.prefix].to_vec();
+        let end = after_prefix(&query.prefix);
+        if let Some(end) = &end {
+            bound.push(end.into());
+            sql.push_str(&format!(" AND i.value < ?{}", bound.len()));
         }
         let (sign, direction) = match query.order {
             Order::Ascending => ('>', "ASC"),
             Order::Descending => ('<', "DESC"),
         };
         if let Some((value, id)) = &query.after {
-            let (value, id) = (bind(Sql::from(value.clone())), bind(Sql::from(id.to_vec())));
-            sql.push_str(&format!(" AND (i.value, i.id) {sign} (?{value}, ?{id})"));
+            bound.extend(values![value, *id]);
+            sql.push_str(&format!(" AND (i.value, i.id) {sign} (?{}, ?{})", bound.len() - 1, bound.len()));
         }
-        let limit = bind(Sql::from(query.limit.min(i64::MAX as usize) as i64));
+        bound.push(query.limit.into());
+        let limit = bound.len();
         sql.push_str(&format!(" ORDER BY i.value {direction}, i.id {direction} LIMIT ?{limit}"));
 
-        let connection = self.readers.get();
-        let mut select = connection.prepare_cached(&sql).map_err(read(doing))?;
-        let mut rows = select.query(params_from_iter(values)).map_err(read(doing))?;
-        let mut documents = Vec::new();
-        while let Some(row) = rows.next().map_err(read(doing))? {
-            let id: [u8; 16] = row.get(1).map_err(read(doing))?;
-            let version = row.get::<_, i64>(2).map_err(read(doing))?.unsigned_abs();
-            let sealed: Vec<u8> = row.get(4).map_err(read(doing))?;
-            let updated_at = Timestamp::from_micros(row.get(3).map_err(read(doing))?);
-            let (kind, index_value) = (query.kind, row.get(0).map_err(read(doing))?);
+        type Found = (Vec<u8>, [u8; 16], u64, i64, Vec<u8>);
+        let found: Vec<Found> = self
+            .reader(doing)?
+            .rows(&sql, &bound, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
+            .map_err(read(doing))?;
+        let open = |(index_value, id, version, updated_at, sealed): Found| {
+            let (kind, updated_at) = (query.kind, Timestamp::from_micros(updated_at));
             let body = self.open_document((kind, id, version, updated_at), &sealed)?;
-            documents.push(Document { kind, id, version, updated_at, body, index_value });
-        }
-        Ok(documents)
+            Ok(Document { kind, id, version, updated_at, body, index_value })
+        };
+        found.into_iter().map(open).collect()
     }
+}
+
+/// From the columns version, updated_at, sealed.
+fn version_columns(row: &Row<'_>) -> Result<(u64, Timestamp, Vec<u8>), crate::sql::DbError> {
+    Ok((row.get(0)?, Timestamp::from_micros(row.get(1)?), row.get(2)?))
 }
 
 fn check_expected(write: &DocumentWrite, current: Option<u64>) -> Result<(), TransactError> {

@@ -9,7 +9,7 @@ use super::row::Row;
 use crate::RangeQuery;
 
 /// From here on a log line says that folding lags behind: about 64 bytes each, so 640 MB.
-pub(super) const READINGS_REMARKED: u64 = 10_000_000;
+const READINGS_REMARKED: u64 = 10_000_000;
 
 /// What is committed and not folded yet.
 #[derive(Default)]
@@ -21,12 +21,47 @@ pub(super) struct Tail {
     /// Where a device's raw frames stand in the journal: (received ms, group).
     frames: HashMap<DeviceId, Vec<(i64, u64)>>,
     count: u64,
+    /// All groups up to this one are here, or were folded.
+    seen: u64,
+    /// All groups up to this one were folded.
+    forgotten: u64,
+    /// It was remarked that folding lags behind.
+    remarked: bool,
 }
 
 impl Tail {
-    /// Readings that it holds.
-    pub(super) fn count(&self) -> u64 {
-        self.count
+    /// The last group up to which all are here, or were folded.
+    pub(super) fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// The last group that was forgotten.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// Takes a group as the next one; false where others before it are missing, or it is here already.
+    pub(super) fn advance(&mut self, group: u64) -> bool {
+        let is_next = self.seen + 1 == group;
+        self.seen += u64::from(is_next);
+        is_next
+    }
+
+    /// Says that all groups up to this one are here, or were folded.
+    pub(super) fn reached(&mut self, group: u64) {
+        self.seen = self.seen.max(group);
+    }
+
+    /// Says once that folding lags behind.
+    pub(super) fn remark(&mut self) {
+        let is_large = self.count >= READINGS_REMARKED;
+        if is_large && !self.remarked {
+            tracing::warn!(
+                readings = self.count,
+                "folding lags behind: the unfolded tail in memory is large"
+            );
+        }
+        self.remarked = is_large;
     }
 
     /// Adds a committed fact. Groups arrive in order.
@@ -64,6 +99,8 @@ impl Tail {
 
     /// Forgets what has been folded.
     pub(super) fn forget_up_to(&mut self, group: u64) {
+        self.forgotten = self.forgotten.max(group);
+        self.reached(group);
         let mut left = 0;
         self.readings.retain(|_, rows| {
             rows.retain(|row| row.group > group);

@@ -4,17 +4,16 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use clinical_model::{Committed, DeviceId, Event, Findings, PatientId, RecordId, Timestamp, Waveform};
-use rusqlite::{Connection, OptionalExtension, params};
 
-use super::connection::read;
 use super::fold::{Changes, DOING, FrameBlock};
 use super::fold_parts::{
     EventPlace, Overlap, WaveRef, encode_event, encode_frames, frames_place, frames_row_key, half_sample_us,
     overlap, same_scale,
 };
 use super::keys::{Domain, Purpose};
-use super::{SqliteStore, blocks};
+use super::{SqlStore, blocks};
 use crate::StoreError;
+use crate::sql::{Backend, Row, Session, read, values};
 use crate::words::{KeptFrame, Order};
 
 /// A block of raw frames closes at so many bytes before compression; larger ones compress no better.
@@ -28,10 +27,10 @@ struct Piece {
     changed: bool,
 }
 
-impl SqliteStore {
+impl<B: Backend> SqlStore<B> {
     pub(super) fn fold_curve(
         &self,
-        connection: &Connection,
+        session: &B::Session,
         series: u32,
         mut chunks: Vec<Committed<Waveform>>,
         now: Timestamp,
@@ -44,7 +43,7 @@ impl SqliteStore {
         for chunk in chunks {
             let near = half_sample_us(&chunk) + 1;
             let (from, to) = (chunk.start.as_micros() - near, chunk.end().as_micros() + near);
-            for wave in self.wave_blocks(connection, series, from, to, Order::Ascending, usize::MAX)? {
+            for wave in self.wave_blocks(session, series, from, to, Order::Ascending, usize::MAX)? {
                 if loaded.insert(wave.number) {
                     let curve = self.open_wave(&wave, key)?;
                     pieces.push(Piece {
@@ -108,7 +107,7 @@ impl SqliteStore {
 
     pub(super) fn fold_events(
         &self,
-        connection: &Connection,
+        session: &B::Session,
         events: Vec<(u32, Committed<Event>)>,
         now: Timestamp,
         changes: &mut Changes,
@@ -118,7 +117,7 @@ impl SqliteStore {
             let identity = (series, event.at.as_micros(), event.sequence);
             let kept = match versions.entry(identity) {
                 Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(self.event_versions(connection, identity)?),
+                Entry::Vacant(entry) => entry.insert(self.event_versions(session, identity)?),
             };
             if kept.iter().any(|kept| (&kept.amount, &kept.text) == (&event.amount, &event.text)) {
                 changes.repeats += 1;
@@ -140,45 +139,48 @@ impl SqliteStore {
 
     fn event_versions(
         &self,
-        connection: &Connection,
+        session: &B::Session,
         (series, at, sequence): (u32, i64, u32),
     ) -> Result<Vec<Committed<Event>>, StoreError> {
         let key = self.known_series(series)?;
-        let mut select = connection
-            .prepare_cached(
+        let rows: Vec<(u32, Vec<u8>)> = session
+            .rows(
                 "SELECT version, sealed FROM event WHERE series = ?1 AND at = ?2 AND sequence = ?3 ORDER BY version",
+                &values![series, at, sequence],
+                |row| Ok((row.get(0)?, row.get(1)?)),
             )
             .map_err(read(DOING))?;
-        let rows = select
-            .query_map(params![series, at, sequence], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?)))
-            .map_err(read(DOING))?;
-        rows.map(|row| {
-            let (version, sealed) = row.map_err(read(DOING))?;
+        let open = |(version, sealed): (u32, Vec<u8>)| {
             self.open_event(&EventPlace { series, at, sequence, version }, key, &sealed)
-        })
-        .collect()
+        };
+        rows.into_iter().map(open).collect()
     }
 
     pub(super) fn fold_frames(
         &self,
-        connection: &Connection,
+        session: &B::Session,
         device: DeviceId,
         patient: Option<PatientId>,
         frames: Vec<KeptFrame>,
         now: Timestamp,
         changes: &mut Changes,
     ) -> Result<(), StoreError> {
-        let open: Option<(i64, i64, Vec<u8>)> = connection
-            .prepare_cached(
+        let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let open: Option<(i64, i64, Vec<u8>)> = match patient {
+            Some(patient) => session.row(
                 "SELECT number, plain_bytes, sealed FROM frame_block
-                 WHERE device = ?1 AND patient IS ?2 ORDER BY number DESC LIMIT 1",
-            )
-            .and_then(|mut select| {
-                let patient = patient.map(RecordId::to_bytes);
-                let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-                select.query_row(params![device.to_bytes(), patient], row).optional()
-            })
-            .map_err(read(DOING))?;
+                 WHERE device = ?1 AND patient = ?2 ORDER BY number DESC LIMIT 1",
+                &values![device.to_bytes(), patient.to_bytes()],
+                columns,
+            ),
+            None => session.row(
+                "SELECT number, plain_bytes, sealed FROM frame_block
+                 WHERE device = ?1 AND patient IS NULL ORDER BY number DESC LIMIT 1",
+                &values![device.to_bytes()],
+                columns,
+            ),
+        }
+        .map_err(read(DOING))?;
         let mut bundle: Vec<KeptFrame> = Vec::new();
         let mut bytes = 0;
         if let Some((number, plain_bytes, sealed)) = open

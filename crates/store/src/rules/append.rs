@@ -6,19 +6,17 @@ use std::sync::atomic::Ordering;
 
 use clinical_model::validation::{CLOCK_AHEAD_REMARKED, LATE_AFTER};
 use clinical_model::{DeviceId, Fact, Findings, QuarantineItem, RecordId, SeriesKey, Timestamp};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use trust::Aad;
 use trust::digest::Sha256;
 
 use super::bytes::{Reader, Writer};
-use super::connection::{lock, read, readable, writable};
-use super::keys::{Domain, Purpose};
+use super::keys::{Domain, NamedKey, Purpose};
 use super::row::{Malformed, Row};
 use super::series::NewSeries;
-use super::tail::READINGS_REMARKED;
-use super::{SqliteStore, journal};
+use super::{SqlStore, TRIES, journal};
 use crate::StoreError;
-use crate::words::{Appended, FrameRecord, GroupSummary, StoredGroup};
+use crate::sql::{Backend, Begin, DbError, Session, Tx, lock, read, readable, values, writable};
+use crate::words::{Appended, FrameRecord, GroupSummary, News, StoredGroup};
 
 const DOING: &str = "committing a group";
 const SUMMARY_FORMAT: u8 = 1;
@@ -51,56 +49,110 @@ struct Prepared {
     quarantined: Vec<(QuarantineItem, Vec<u8>)>,
 }
 
-impl SqliteStore {
+impl<B: Backend> SqlStore<B> {
     pub(super) fn append_group(
         &self,
         frames: &[FrameRecord],
         committed_at: Timestamp,
     ) -> Result<Appended, StoreError> {
         let committed_at = committed_at.truncated_to_millis();
-        let mut writer = lock(&self.writer);
-        self.still_durable(DOING)?;
-        let group = self.last_group.load(Ordering::Acquire) + 1;
-        let known = readable(&self.series);
-        let mut numbers = NewSeries::beside(&known);
-        let prepared = self.prepare(frames, committed_at, group, &mut numbers)?;
+        let mut writer = self.writer(DOING)?;
+        let mut tries = 1;
+        loop {
+            match self.try_append(&mut writer, frames, committed_at) {
+                Err(error) if error.is_contended() && tries < TRIES => tries += 1,
+                outcome => return outcome,
+            }
+        }
+    }
 
-        let transaction =
-            writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(self.wrote(DOING))?;
-        numbers.write(&transaction).map_err(self.wrote(DOING))?;
+    fn try_append(
+        &self,
+        writer: &mut B::Session,
+        frames: &[FrameRecord],
+        committed_at: Timestamp,
+    ) -> Result<Appended, StoreError> {
+        // What takes long comes before the transaction: others wait for it.
+        let mut numbers = NewSeries::after(&readable(&self.series));
+        let mut plain = self.encode_journal(frames, &mut numbers)?;
+        let transaction = Tx::begin(writer, Begin::Write).map_err(self.wrote(DOING))?;
+        let group = self.next_group(&transaction)?;
+        if B::SHARED && !numbers.is_empty() {
+            // Others may have numbered the same series; nobody numbers any until we are done.
+            self.refresh_series(&transaction)?;
+            numbers = NewSeries::after(&readable(&self.series));
+            plain = self.encode_journal(frames, &mut numbers)?;
+        }
+        let key = self.journal_key(&transaction, committed_at)?;
+        let prepared = self.prepare(frames, &plain, (group, committed_at), &key, &mut numbers)?;
+        numbers.write(&*transaction).map_err(self.wrote(DOING))?;
         let unchanged =
-            self.write_group(&transaction, &prepared, group, committed_at).map_err(self.wrote(DOING))?;
-        self.mark_contradicted(&transaction, &unchanged, committed_at)?;
-        let mut change = self.write_quarantined(&transaction, &prepared.quarantined)?;
+            self.write_group(&*transaction, &prepared, group, committed_at).map_err(self.wrote(DOING))?;
+        self.mark_contradicted(&*transaction, &unchanged, committed_at)?;
+        let mut change = self.write_quarantined(&*transaction, &prepared.quarantined)?;
         for (id, by) in frames.iter().flat_map(|record| &record.released) {
-            change += self.release(&transaction, *id, *by, committed_at)?;
+            change += self.release(&*transaction, *id, *by, committed_at)?;
+        }
+        if B::SHARED {
+            B::announce(&transaction).map_err(self.wrote(DOING))?;
         }
         transaction.commit().map_err(self.wrote(DOING))?;
 
         let added = numbers.into_added();
-        drop(known);
         if !added.is_empty() {
             let mut series = writable(&self.series);
-            added.into_iter().for_each(|key| series.insert(key));
+            added.into_iter().for_each(|(number, key)| series.insert_numbered(number, key));
         }
-        change.apply(&mut lock(&self.waiting));
+        change.apply(&mut lock(&self.waiting).count);
         self.extend_tail(frames, committed_at, group);
-        self.last_group.store(group, Ordering::Release);
-        self.news.tell(|news| news.group = group);
+        self.last_group.fetch_max(group, Ordering::AcqRel);
+        self.news.tell(News { group, change: 0 });
         Ok(Appended { group, committed_at })
+    }
+
+    /// The number of the group. Where other processes write too, they wait from here until the transaction ends, so
+    /// that numbers have no gaps and stand in the order of the commits.
+    fn next_group(&self, transaction: &B::Session) -> Result<u64, StoreError> {
+        if !B::SHARED {
+            return Ok(self.last_group.load(Ordering::Acquire) + 1);
+        }
+        let last: u64 = transaction
+            .one("SELECT value FROM counter WHERE name = 'group' FOR UPDATE", &[])
+            .map_err(self.wrote(DOING))?;
+        transaction
+            .execute("UPDATE counter SET value = ?1 WHERE name = 'group'", &values![last + 1])
+            .map_err(self.wrote(DOING))?;
+        Ok(last + 1)
+    }
+
+    /// The key that seals the journal row. Another process may have destroyed the one that we remember, together with
+    /// the last row that it sealed; none is destroyed until the transaction ends.
+    fn journal_key(&self, transaction: &B::Session, at: Timestamp) -> Result<NamedKey, StoreError> {
+        let domain = Domain::System(Purpose::Journal);
+        let key = self.keys.sealing(domain, at)?;
+        if B::SHARED && !self.keys.is_kept(transaction, key.id)? {
+            self.keys.forget(domain);
+            return self.keys.sealing(domain, at);
+        }
+        Ok(key)
+    }
+
+    fn encode_journal(&self, frames: &[FrameRecord], numbers: &mut NewSeries) -> Result<Vec<u8>, StoreError> {
+        let known = readable(&self.series);
+        journal::encode(frames, &mut |key: &SeriesKey| numbers.number(&known, key))
     }
 
     fn prepare(
         &self,
         frames: &[FrameRecord],
-        committed_at: Timestamp,
-        group: u64,
-        numbers: &mut NewSeries<'_>,
+        plain: &[u8],
+        (group, committed_at): (u64, Timestamp),
+        journal_key: &NamedKey,
+        numbers: &mut NewSeries,
     ) -> Result<Prepared, StoreError> {
-        let plain = journal::encode(frames, &mut |key: &SeriesKey| numbers.number(key))?;
         let row = group_key(group, committed_at.as_micros());
         let system = |purpose| self.keys.sealing(Domain::System(purpose), committed_at);
-        let journal = system(Purpose::Journal)?.seal(journal_place(&row), &plain);
+        let journal = journal_key.seal(journal_place(&row), plain);
         let summary =
             system(Purpose::Summary)?.seal(summary_place(&row), &encode_summary(&summarise(frames)));
         let mut newest: HashMap<SeriesKey, Row> = HashMap::new();
@@ -120,7 +172,7 @@ impl SqliteStore {
         }
         let mut latest = Vec::with_capacity(newest.len());
         for (key, row) in newest {
-            let number = numbers.number(&key)?;
+            let number = numbers.number(&readable(&self.series), &key)?;
             let named =
                 self.keys.sealing(Domain::of(key.subject.patient(), Purpose::Series), committed_at)?;
             latest.push((number, row, named.seal(latest_place(&number.to_be_bytes()), &row.encode())));
@@ -134,57 +186,57 @@ impl SqliteStore {
 
     fn write_group(
         &self,
-        connection: &Connection,
+        session: &B::Session,
         prepared: &Prepared,
         group: u64,
         committed_at: Timestamp,
-    ) -> rusqlite::Result<Vec<(u32, Row)>> {
+    ) -> Result<Vec<(u32, Row)>, DbError> {
         let at = committed_at.as_micros();
-        connection
-            .prepare_cached("INSERT INTO journal(number, committed_at, sealed) VALUES(?1, ?2, ?3)")?
-            .execute(params![group as i64, at, prepared.journal])?;
-        connection
-            .prepare_cached("INSERT INTO group_summary(number, committed_at, sealed) VALUES(?1, ?2, ?3)")?
-            .execute(params![group as i64, at, prepared.summary])?;
-        let mut upsert = connection.prepare_cached(
+        session.execute(
+            "INSERT INTO journal(number, committed_at, sealed) VALUES(?1, ?2, ?3)",
+            &values![group, at, &prepared.journal],
+        )?;
+        session.execute(
+            "INSERT INTO group_summary(number, committed_at, sealed) VALUES(?1, ?2, ?3)",
+            &values![group, at, &prepared.summary],
+        )?;
+        // What a clock that ran ahead left behind must not stand as the latest value before those that follow.
+        let ahead = committed_at.plus(CLOCK_AHEAD_REMARKED).as_micros();
+        let live = committed_at.minus(LATE_AFTER).as_micros();
+        let rows: Vec<_> = prepared
+            .latest
+            .iter()
+            .map(|(series, row, sealed)| {
+                values![*series, row.measured_us, row.sequence, sealed, ahead, live].to_vec()
+            })
+            .collect();
+        let changed = session.execute_each(
             "INSERT INTO latest(series, measured_at, sequence, sealed) VALUES(?1, ?2, ?3, ?4)
              ON CONFLICT(series) DO UPDATE SET
                  measured_at = excluded.measured_at, sequence = excluded.sequence, sealed = excluded.sealed
              WHERE (excluded.measured_at, excluded.sequence) > (latest.measured_at, latest.sequence)
                 OR (latest.measured_at > ?5 AND excluded.measured_at BETWEEN ?6 AND ?5)",
+            &rows,
         )?;
-        // What a clock that ran ahead left behind must not stand as the latest value before those that follow.
-        let ahead = committed_at.plus(CLOCK_AHEAD_REMARKED).as_micros();
-        let live = committed_at.minus(LATE_AFTER).as_micros();
-        let mut unchanged = Vec::new();
-        for (series, row, sealed) in &prepared.latest {
-            let place = params![series, row.measured_us, row.sequence, sealed, ahead, live];
-            if upsert.execute(place)? == 0 {
-                unchanged.push((*series, *row));
-            }
-        }
-        Ok(unchanged)
+        let kept = prepared.latest.iter().zip(changed).filter(|(_, changed)| *changed == 0);
+        Ok(kept.map(|((series, row, _), _)| (*series, *row)).collect())
     }
 
     /// Where another value came under the identity of a latest value, the latest says so: it stays, and is remarked.
     fn mark_contradicted(
         &self,
-        connection: &Connection,
+        session: &B::Session,
         unchanged: &[(u32, Row)],
         committed_at: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut select = connection
-            .prepare_cached(
-                "SELECT sealed FROM latest WHERE series = ?1 AND measured_at = ?2 AND sequence = ?3",
-            )
-            .map_err(read(DOING))?;
-        let mut update = connection
-            .prepare_cached("UPDATE latest SET sealed = ?2 WHERE series = ?1")
-            .map_err(self.wrote(DOING))?;
         for (series, row) in unchanged {
-            let place = params![series, row.measured_us, row.sequence];
-            let found: Option<Vec<u8>> =
-                select.query_row(place, |found| found.get(0)).optional().map_err(read(DOING))?;
+            let found: Option<Vec<u8>> = session
+                .row(
+                    "SELECT sealed FROM latest WHERE series = ?1 AND measured_at = ?2 AND sequence = ?3",
+                    &values![*series, row.measured_us, row.sequence],
+                    |found| found.get(0),
+                )
+                .map_err(read(DOING))?;
             let Some(sealed) = found else { continue };
             let mut kept = self.open_latest(*series, &sealed)?;
             if kept.value == row.value || kept.findings.contains(Findings::CONFLICT) {
@@ -193,15 +245,21 @@ impl SqliteStore {
             kept.findings |= Findings::CONFLICT;
             let named = self.keys.sealing(self.domain_of(*series)?, committed_at)?;
             let sealed = named.seal(latest_place(&series.to_be_bytes()), &kept.encode());
-            update.execute(params![series, sealed]).map_err(self.wrote(DOING))?;
+            session
+                .execute("UPDATE latest SET sealed = ?2 WHERE series = ?1", &values![*series, &sealed])
+                .map_err(self.wrote(DOING))?;
         }
         Ok(())
     }
 
+    /// Adds a group that was just committed to the tail, where it is the next one; else it comes with those before
+    /// it, when somebody asks.
     fn extend_tail(&self, frames: &[FrameRecord], committed_at: Timestamp, group: u64) {
         let series = readable(&self.series);
         let mut tail = writable(&self.tail);
-        let before = tail.count();
+        if !tail.advance(group) {
+            return;
+        }
         for record in frames {
             for fact in &record.facts {
                 if let Some(number) = series.number(&fact.series()) {
@@ -210,64 +268,91 @@ impl SqliteStore {
             }
             tail.add_frame(record.frame.device, record.frame.received_at.as_millis(), group);
         }
-        if before < READINGS_REMARKED && tail.count() >= READINGS_REMARKED {
-            tracing::warn!(
-                readings = tail.count(),
-                "folding lags behind: the unfolded tail in memory is large"
-            );
-        }
+        tail.remark();
     }
 
-    /// Reads the whole journal into the tail, when the store opens.
-    pub(super) fn rebuild_tail(&self) -> Result<(), StoreError> {
-        let last = self.last_group.load(Ordering::Acquire);
-        let mut after = 0;
-        while after < last {
-            let groups = self.decode_groups(&self.readers.get(), after, last, REBUILD_GROUPS, false)?;
-            let Some(newest) = groups.last() else { break };
-            after = newest.number;
+    /// How far groups are committed, and how far they are folded, by anybody.
+    pub(super) fn counters(&self, session: &B::Session) -> Result<(u64, u64), StoreError> {
+        let found = session
+            .row(
+                "SELECT (SELECT value FROM counter WHERE name = 'group'),
+                        (SELECT value FROM counter WHERE name = 'folded')",
+                &[],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .map_err(read("asking how far groups are committed"))?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// Brings the tail up to what anybody has committed before this call, so that a query sees all of it. What was
+    /// folded is forgotten: it stands in blocks that every later statement sees.
+    pub(super) fn catch_up(&self, session: &B::Session) -> Result<(), StoreError> {
+        if !B::SHARED {
+            return Ok(());
+        }
+        let (last, folded) = self.counters(session)?;
+        self.last_group.fetch_max(last, Ordering::AcqRel);
+        if readable(&self.tail).seen() < last {
+            let _one_at_a_time = lock(&self.following);
+            self.follow(session, folded, last)?;
+        }
+        if readable(&self.tail).forgotten() < folded {
+            writable(&self.tail).forget_up_to(folded);
+        }
+        Ok(())
+    }
+
+    /// Reads journal rows into the tail up to a group. Rows that are missing were folded a moment ago.
+    pub(super) fn follow(&self, session: &B::Session, folded: u64, last: u64) -> Result<(), StoreError> {
+        loop {
+            let after = readable(&self.tail).seen().max(folded);
+            if after >= last {
+                return Ok(());
+            }
+            let groups = self.decode_groups(session, after, last, REBUILD_GROUPS, false)?;
             let mut tail = writable(&self.tail);
             for group in &groups {
+                if group.number <= tail.seen() {
+                    continue;
+                }
                 for row in &group.frames {
                     for (series, fact) in &row.facts {
                         tail.add(*series, fact, group.committed_at, group.number);
                     }
                     tail.add_frame(row.frame.device, row.frame.received_at.as_millis(), group.number);
                 }
+                tail.reached(group.number);
             }
+            if groups.len() < REBUILD_GROUPS {
+                tail.reached(last);
+            }
+            tail.remark();
         }
-        Ok(())
     }
 
     /// Decodes journal rows with numbers in `after + 1 ..= up_to`.
     pub(super) fn decode_groups(
         &self,
-        connection: &Connection,
+        session: &B::Session,
         after: u64,
         up_to: u64,
         limit: usize,
         with_bytes: bool,
     ) -> Result<Vec<DecodedGroup>, StoreError> {
-        let doing = "reading the journal";
-        let mut select = connection
-            .prepare_cached(
+        let rows: Vec<(u64, i64, Vec<u8>)> = session
+            .rows(
                 "SELECT number, committed_at, sealed FROM journal
                  WHERE number > ?1 AND number <= ?2 ORDER BY number LIMIT ?3",
+                &values![after, up_to, limit],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
             )
-            .map_err(read(doing))?;
-        let bounds = params![
-            after.min(i64::MAX as u64) as i64,
-            up_to.min(i64::MAX as u64) as i64,
-            limit.min(i64::MAX as usize) as i64
-        ];
-        let rows = select
-            .query_map(bounds, |row| {
-                Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
-            })
-            .map_err(read(doing))?;
-        let mut groups = Vec::new();
-        for row in rows {
-            let (number, committed_at, sealed) = row.map_err(read(doing))?;
+            .map_err(read("reading the journal"))?;
+        if B::SHARED && !rows.is_empty() {
+            // Series were committed with the groups that name them, so now all of them can be seen.
+            self.refresh_series(session)?;
+        }
+        let mut groups = Vec::with_capacity(rows.len());
+        for (number, committed_at, sealed) in rows {
             let what = || format!("journal row {number}");
             let plain =
                 self.keys.open_sealed(journal_place(&group_key(number, committed_at)), &sealed, &what)?;
@@ -279,15 +364,16 @@ impl SqliteStore {
     }
 
     pub(super) fn read_groups(&self, after: u64, limit: usize) -> Result<Vec<StoredGroup>, StoreError> {
-        let connection = self.readers.get();
-        // A group is shown only once its append is about to return: consumers never run ahead of the tail.
-        let last = self.last_group.load(Ordering::Acquire);
-        let groups = self.decode_groups(&connection, after, last, limit, false)?;
+        let session = self.reader("reading groups")?;
+        // In one process a group is shown only once its append is about to return: consumers never run ahead of the
+        // tail. Where several write, every query catches up by itself.
+        let last = if B::SHARED { u64::MAX } else { self.last_group.load(Ordering::Acquire) };
+        let groups = self.decode_groups(&session, after, last, limit, false)?;
         groups
             .into_iter()
             .map(|group| {
                 let frames = group.frames.into_iter().map(|row| {
-                    let items = row.quarantined.iter().map(|id| self.find_quarantined(&connection, *id));
+                    let items = row.quarantined.iter().map(|id| self.find_quarantined(&*session, *id));
                     let quarantined =
                         items.filter_map(Result::transpose).collect::<Result<Vec<_>, StoreError>>()?;
                     let facts = row.facts.into_iter().map(|(_, fact)| fact).collect();
@@ -305,25 +391,20 @@ impl SqliteStore {
         limit: usize,
     ) -> Result<Vec<GroupSummary>, StoreError> {
         let doing = "listing group summaries";
-        let connection = self.readers.get();
-        let mut select = connection
-            .prepare_cached(
+        let rows: Vec<(u64, i64, Vec<u8>)> = self
+            .reader(doing)?
+            .rows(
                 "SELECT number, committed_at, sealed FROM group_summary
                  WHERE number < ?1 ORDER BY number DESC LIMIT ?2",
+                &values![before.unwrap_or(u64::MAX), limit],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
             )
             .map_err(read(doing))?;
-        let before = before.unwrap_or(u64::MAX).min(i64::MAX as u64) as i64;
-        let rows = select
-            .query_map(params![before, limit.min(i64::MAX as usize) as i64], |row| {
-                Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
-            })
-            .map_err(read(doing))?;
-        rows.map(|row| {
-            let (group, committed_at, sealed) = row.map_err(read(doing))?;
+        let open = |(group, committed_at, sealed): (u64, i64, Vec<u8>)| {
             let sources = self.open_summary(group, committed_at, &sealed)?;
             Ok(GroupSummary { group, committed_at: Timestamp::from_micros(committed_at), sources })
-        })
-        .collect()
+        };
+        rows.into_iter().map(open).collect()
     }
 
     pub(super) fn open_summary(

@@ -3,11 +3,12 @@
 use clinical_model::{Committed, DeviceId, Event, Findings, RecordId, SeriesKey, Timestamp, Waveform};
 use trust::Aad;
 
-use super::SqliteStore;
+use super::SqlStore;
 use super::bytes::{Reader, Writer, pack, unpack};
 use super::journal::{read_event_content, read_frame, write_event_content, write_frame};
 use super::row::Malformed;
 use crate::StoreError;
+use crate::sql::{Backend, DbError, Row as SqlRow};
 use crate::words::KeptFrame;
 
 const EVENT_FORMAT: u8 = 1;
@@ -29,14 +30,14 @@ pub(super) struct BlockRef {
 
 impl BlockRef {
     /// From the columns number, series, first_at, first_sequence, last_at, count, sealed.
-    pub(super) fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+    pub(super) fn from_row(row: &SqlRow<'_>) -> Result<Self, DbError> {
         Ok(BlockRef {
             number: row.get(0)?,
             series: row.get(1)?,
             first_at: row.get(2)?,
             first_sequence: row.get(3)?,
             last_at: row.get(4)?,
-            count: row.get::<_, i64>(5)?.unsigned_abs(),
+            count: row.get(5)?,
             sealed: row.get(6)?,
         })
     }
@@ -67,7 +68,7 @@ pub(super) struct WaveRef {
 
 impl WaveRef {
     /// From the columns number, series, start_at, duration_us, sealed.
-    pub(super) fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+    pub(super) fn from_row(row: &SqlRow<'_>) -> Result<Self, DbError> {
         Ok(WaveRef {
             number: row.get(0)?,
             series: row.get(1)?,
@@ -176,7 +177,7 @@ fn decode_frames(packed: &[u8]) -> Result<Vec<KeptFrame>, Malformed> {
     Ok(frames)
 }
 
-impl SqliteStore {
+impl<B: Backend> SqlStore<B> {
     pub(super) fn open_event(
         &self,
         place: &EventPlace,

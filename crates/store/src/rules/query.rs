@@ -3,14 +3,13 @@
 use clinical_model::{
     Committed, DeviceId, Event, Findings, Reading, RecordId, SeriesKey, Subject, Timestamp, Waveform,
 };
-use rusqlite::{Connection, params};
 use trust::identity::PackedIdentity;
 
-use super::connection::{read, readable};
-use super::fold_parts::{BlockRef, Overlap, WaveRef, overlap};
+use super::fold_parts::{BlockRef, EventPlace, Overlap, WaveRef, overlap};
 use super::row::{Row, unite};
-use super::{SqliteStore, append, blocks};
+use super::{SqlStore, append, blocks};
 use crate::StoreError;
+use crate::sql::{Backend, Session, read, readable, values};
 use crate::words::{KeptFrame, Order, RangeQuery, SeriesFilter};
 
 /// Kind in sealed identifiers. Panels, readings, curves and events are told apart by the measure of their series.
@@ -18,12 +17,13 @@ const IDENTITY_KIND: u8 = 1;
 
 const READINGS: &str = "reading a series";
 
-impl SqliteStore {
+impl<B: Backend> SqlStore<B> {
     pub(super) fn query_readings(
         &self,
         series: &SeriesKey,
         range: &RangeQuery,
     ) -> Result<Vec<Committed<Reading>>, StoreError> {
+        let session = self.following_reader(READINGS)?;
         let Some(number) = self.series_number(series) else { return Ok(Vec::new()) };
         if range.limit == 0 || range.from >= range.to {
             return Ok(Vec::new());
@@ -33,13 +33,12 @@ impl SqliteStore {
         let mut rows: Vec<Row> = Vec::new();
         let inside =
             |row: &Row| range.from.as_micros() <= row.measured_us && row.measured_us < range.to.as_micros();
-        let connection = self.readers.get();
-        self.each_block(&connection, number, range, &mut |block| {
+        self.each_block(&session, number, range, &mut |block| {
             rows.extend(self.open_block(&block)?.into_iter().filter(&inside));
             // Blocks do not overlap, so later ones cannot come before what is here already.
             Ok(rows.len() < range.limit)
         })?;
-        drop(connection);
+        drop(session);
         // One identity never spans two blocks, so each identity's rows stand in the order of their commits.
         rows.extend(recent);
         unite(&mut rows);
@@ -50,45 +49,58 @@ impl SqliteStore {
         Ok(rows.iter().map(|row| row.committed(*series)).collect())
     }
 
-    /// Calls back with the blocks of a series that touch a range, in its order, until told to stop.
+    /// Calls back with the blocks of a series that touch a range, in its order, until told to stop. They come in
+    /// pages, so that nothing much is read that nobody wants. A fold between two pages may show rows twice, never hide
+    /// them: it cuts blocks but joins none, so no row moves before the block that was shown last.
     fn each_block(
         &self,
-        connection: &Connection,
+        session: &B::Session,
         series: u32,
         range: &RangeQuery,
         each: &mut dyn FnMut(BlockRef) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
-        let doing = READINGS;
-        // One snapshot for both statements: a fold in between must not split a block under our hands.
-        let snapshot = connection.unchecked_transaction().map_err(read(doing))?;
         // Blocks are disjoint and sorted: of those that begin before the range only the last can reach into it.
-        let begin: i64 = snapshot
-            .prepare_cached(
-                "SELECT coalesce(max(first_at), ?2) FROM block WHERE series = ?1 AND first_at < ?2",
-            )
-            .and_then(|mut select| {
-                select.query_row(params![series, range.from.as_micros()], |row| row.get(0))
-            })
-            .map_err(read(doing))?;
         let sql = match range.order {
             Order::Ascending => {
                 "SELECT number, series, first_at, first_sequence, last_at, count, sealed FROM block
-                 WHERE series = ?1 AND first_at >= ?2 AND first_at < ?3 ORDER BY first_at, first_sequence"
+                 WHERE series = ?1 AND first_at < ?3
+                   AND first_at >= (SELECT coalesce(max(first_at), ?2) FROM block WHERE series = ?1 AND first_at < ?2)
+                   AND (first_at, first_sequence) > (?4, ?5)
+                 ORDER BY first_at, first_sequence LIMIT ?6"
             }
             Order::Descending => {
                 "SELECT number, series, first_at, first_sequence, last_at, count, sealed FROM block
-                 WHERE series = ?1 AND first_at >= ?2 AND first_at < ?3 ORDER BY first_at DESC, first_sequence DESC"
+                 WHERE series = ?1 AND first_at < ?3
+                   AND first_at >= (SELECT coalesce(max(first_at), ?2) FROM block WHERE series = ?1 AND first_at < ?2)
+                   AND (first_at, first_sequence) < (?4, ?5)
+                 ORDER BY first_at DESC, first_sequence DESC LIMIT ?6"
             }
         };
-        let mut select = snapshot.prepare_cached(sql).map_err(read(doing))?;
-        let mut rows = select.query(params![series, begin, range.to.as_micros()]).map_err(read(doing))?;
-        while let Some(row) = rows.next().map_err(read(doing))? {
-            let block = BlockRef::from_row(row).map_err(read(doing))?;
-            if block.last_at >= range.from.as_micros() && !each(block)? {
-                break;
+        let (from, to) = (range.from.as_micros(), range.to.as_micros());
+        let mut shown = match range.order {
+            Order::Ascending => (i64::MIN, -1),
+            Order::Descending => (i64::MAX, i64::MAX),
+        };
+        let mut page = B::FIRST_BLOCKS;
+        loop {
+            let mut outcome = Ok(true);
+            let mut found = 0;
+            session
+                .query(sql, &values![series, from, to, shown.0, shown.1, page], &mut |row| {
+                    let block = BlockRef::from_row(row)?;
+                    found += 1;
+                    shown = (block.first_at, i64::from(block.first_sequence));
+                    if block.last_at >= from {
+                        outcome = each(block);
+                    }
+                    Ok(matches!(outcome, Ok(true)))
+                })
+                .map_err(read(READINGS))?;
+            if !outcome? || found < page {
+                return Ok(());
             }
+            page = page.saturating_mul(4);
         }
-        Ok(())
     }
 
     /// Opens and decodes a block of readings and compares it with the plain columns beside it.
@@ -111,18 +123,18 @@ impl SqliteStore {
         series: &SeriesKey,
         range: &RangeQuery,
     ) -> Result<Vec<Committed<Waveform>>, StoreError> {
+        let session = self.following_reader("reading a curve")?;
         let Some(number) = self.series_number(series) else { return Ok(Vec::new()) };
         if range.limit == 0 || range.from >= range.to {
             return Ok(Vec::new());
         }
         let recent = readable(&self.tail).waveforms(number, range);
-        let connection = self.readers.get();
         let (from, to) = (range.from.as_micros(), range.to.as_micros());
         let mut curves = Vec::new();
-        for wave in self.wave_blocks(&connection, number, from, to, range.order, range.limit)? {
+        for wave in self.wave_blocks(&session, number, from, to, range.order, range.limit)? {
             curves.push(self.open_wave(&wave, *series)?);
         }
-        drop(connection);
+        drop(session);
         curves.sort_by_key(|curve| curve.start);
         for chunk in recent {
             add_curve(&mut curves, &chunk);
@@ -138,37 +150,31 @@ impl SqliteStore {
     /// Blocks of a curve that touch `[from, to)`.
     pub(super) fn wave_blocks(
         &self,
-        connection: &Connection,
+        session: &B::Session,
         series: u32,
         from_us: i64,
         to_us: i64,
         order: Order,
         limit: usize,
     ) -> Result<Vec<WaveRef>, StoreError> {
-        let doing = "reading a curve";
-        let longest: i64 = connection
-            .prepare_cached("SELECT coalesce(max(duration_us), 0) FROM wave_block WHERE series = ?1")
-            .and_then(|mut select| select.query_row([series], |row| row.get(0)))
-            .map_err(read(doing))?;
+        // The longest block tells how far before the range one can begin that reaches into it.
         let sql = match order {
             Order::Ascending => {
                 "SELECT number, series, start_at, duration_us, sealed FROM wave_block
-                 WHERE series = ?1 AND start_at >= ?2 AND start_at < ?4 AND start_at + duration_us > ?3
-                 ORDER BY start_at, number LIMIT ?5"
+                 WHERE series = ?1 AND start_at < ?3 AND start_at + duration_us > ?2
+                   AND start_at >= ?2 - (SELECT coalesce(max(duration_us), 0) FROM wave_block WHERE series = ?1)
+                 ORDER BY start_at, number LIMIT ?4"
             }
             Order::Descending => {
                 "SELECT number, series, start_at, duration_us, sealed FROM wave_block
-                 WHERE series = ?1 AND start_at >= ?2 AND start_at < ?4 AND start_at + duration_us > ?3
-                 ORDER BY start_at DESC, number DESC LIMIT ?5"
+                 WHERE series = ?1 AND start_at < ?3 AND start_at + duration_us > ?2
+                   AND start_at >= ?2 - (SELECT coalesce(max(duration_us), 0) FROM wave_block WHERE series = ?1)
+                 ORDER BY start_at DESC, number DESC LIMIT ?4"
             }
         };
-        let mut select = connection.prepare_cached(sql).map_err(read(doing))?;
-        let earliest = from_us.saturating_sub(longest);
-        let limit = limit.min(i64::MAX as usize) as i64;
-        let rows = select
-            .query_map(params![series, earliest, from_us, to_us, limit], WaveRef::from_row)
-            .map_err(read(doing))?;
-        rows.map(|row| row.map_err(read(doing))).collect()
+        session
+            .rows(sql, &values![series, from_us, to_us, limit], WaveRef::from_row)
+            .map_err(read("reading a curve"))
     }
 
     pub(super) fn open_wave(
@@ -194,12 +200,12 @@ impl SqliteStore {
         range: &RangeQuery,
     ) -> Result<Vec<Committed<Event>>, StoreError> {
         let doing = "reading events";
+        let session = self.following_reader(doing)?;
         let Some(number) = self.series_number(series) else { return Ok(Vec::new()) };
         if range.limit == 0 || range.from >= range.to {
             return Ok(Vec::new());
         }
         let recent = readable(&self.tail).events(number, range);
-        let connection = self.readers.get();
         let sql = match range.order {
             Order::Ascending => {
                 "SELECT at, sequence, version, sealed FROM event WHERE series = ?1 AND at >= ?2 AND at < ?3
@@ -210,22 +216,27 @@ impl SqliteStore {
                  ORDER BY at DESC, sequence DESC, version DESC"
             }
         };
-        let mut select = connection.prepare_cached(sql).map_err(read(doing))?;
-        let bounds = params![number, range.from.as_micros(), range.to.as_micros()];
-        let rows = select
-            .query_map(bounds, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, Vec<u8>>(3)?)))
-            .map_err(read(doing))?;
         let mut events: Vec<Committed<Event>> = Vec::new();
-        for row in rows {
-            let (at, sequence, version, sealed) = row.map_err(read(doing))?;
-            // Enough, but all versions of an identity are needed, so that a repeat in the tail is known as one.
-            let last = events.last().map(|event| (event.at.as_micros(), event.sequence));
-            if events.len() >= range.limit && last != Some((at, sequence)) {
-                break;
-            }
-            let place = super::fold_parts::EventPlace { series: number, at, sequence, version };
-            events.push(self.open_event(&place, *series, &sealed)?);
-        }
+        let mut outcome = Ok(());
+        session
+            .query(sql, &values![number, range.from.as_micros(), range.to.as_micros()], &mut |row| {
+                let place = EventPlace {
+                    series: number,
+                    at: row.get(0)?,
+                    sequence: row.get(1)?,
+                    version: row.get(2)?,
+                };
+                // Enough, but all versions of an identity are needed, so that a repeat in the tail is known as one.
+                let last = events.last().map(|event| (event.at.as_micros(), event.sequence));
+                if events.len() >= range.limit && last != Some((place.at, place.sequence)) {
+                    return Ok(false);
+                }
+                let sealed: Vec<u8> = row.get(3)?;
+                outcome = self.open_event(&place, *series, &sealed).map(|event| events.push(event));
+                Ok(outcome.is_ok())
+            })
+            .map_err(read(doing))?;
+        outcome?;
         if range.order == Order::Descending {
             events.reverse();
         }
@@ -241,17 +252,16 @@ impl SqliteStore {
 
     pub(super) fn query_latest(&self, subject: Subject) -> Result<Vec<Committed<Reading>>, StoreError> {
         let doing = "reading the latest values";
+        let session = self.following_reader(doing)?;
         let keys = readable(&self.series)
             .matching(&SeriesFilter { subject: Some(subject), ..SeriesFilter::default() });
-        let connection = self.readers.get();
-        let mut select =
-            connection.prepare_cached("SELECT sealed FROM latest WHERE series = ?1").map_err(read(doing))?;
         let mut latest = Vec::new();
         for key in keys.iter().filter(|key| key.measure.is_scalar()) {
             let Some(number) = self.series_number(key) else { continue };
-            let mut rows = select.query([number]).map_err(read(doing))?;
-            let Some(row) = rows.next().map_err(read(doing))? else { continue };
-            let sealed: Vec<u8> = row.get(0).map_err(read(doing))?;
+            let sealed: Option<Vec<u8>> = session
+                .row("SELECT sealed FROM latest WHERE series = ?1", &values![number], |row| row.get(0))
+                .map_err(read(doing))?;
+            let Some(sealed) = sealed else { continue };
             latest.push(self.open_latest(number, &sealed)?.committed(*key));
         }
         Ok(latest)
@@ -270,14 +280,14 @@ impl SqliteStore {
     ) -> Result<Vec<KeptFrame>, StoreError> {
         let doing = "reading raw frames";
         let received_ms = received_at.as_millis();
+        let session = self.following_reader(doing)?;
         let groups = readable(&self.tail).groups_with_frame(device, received_ms);
-        let connection = self.readers.get();
         let asked = |frame: &clinical_model::Frame| {
             frame.device == device && frame.received_at.as_millis() == received_ms
         };
         let mut recent: Vec<KeptFrame> = Vec::new();
         for number in groups {
-            let found = self.decode_groups(&connection, number - 1, number, 1, true)?;
+            let found = self.decode_groups(&session, number - 1, number, 1, true)?;
             // A group that is gone was folded a moment ago: the blocks have it.
             for group in found {
                 let frames = group.frames.into_iter().map(|row| row.frame).filter(&asked);
@@ -285,17 +295,15 @@ impl SqliteStore {
             }
         }
         let mut kept: Vec<KeptFrame> = Vec::new();
-        let mut select = connection
-            .prepare_cached(
+        let blocks: Vec<(i64, Vec<u8>)> = session
+            .rows(
                 "SELECT number, sealed FROM frame_block
                  WHERE device = ?1 AND first_received <= ?2 AND last_received >= ?2 ORDER BY number",
+                &values![device.to_bytes(), received_ms],
+                |row| Ok((row.get(0)?, row.get(1)?)),
             )
             .map_err(read(doing))?;
-        let rows = select
-            .query_map(params![device.to_bytes(), received_ms], |row| Ok((row.get(0)?, row.get(1)?)))
-            .map_err(read(doing))?;
-        for row in rows {
-            let (number, sealed): (i64, Vec<u8>) = row.map_err(read(doing))?;
+        for (number, sealed) in blocks {
             kept.extend(
                 self.open_frames(number, device, &sealed)?.into_iter().filter(|kept| asked(&kept.frame)),
             );
@@ -321,25 +329,28 @@ impl SqliteStore {
         self.identity.seal(&identity).map_err(|error| StoreError::Identity { how: error.to_string() })
     }
 
-    pub(super) fn unseal_identifier(&self, text: &str) -> Option<(SeriesKey, Timestamp, u32)> {
-        let identity = self.identity.open(text).ok().filter(|identity| identity.kind == IDENTITY_KIND)?;
+    pub(super) fn unseal_identifier(
+        &self,
+        text: &str,
+    ) -> Result<Option<(SeriesKey, Timestamp, u32)>, StoreError> {
+        let identity = self.identity.open(text).ok().filter(|identity| identity.kind == IDENTITY_KIND);
+        let Some(identity) = identity else { return Ok(None) };
         let at = Timestamp::from_micros(identity.measured_us);
-        let key = self.series_key(identity.series)?;
+        if B::SHARED && self.series_key(identity.series).is_none() {
+            self.refresh_series(&*self.reader("reading the series")?)?;
+        }
+        let Some(key) = self.series_key(identity.series) else { return Ok(None) };
         // An instant outside our range was clamped: we made no such identifier.
-        (at.as_micros() == identity.measured_us).then_some((key, at, identity.sequence))
+        Ok((at.as_micros() == identity.measured_us).then_some((key, at, identity.sequence)))
     }
 
     pub(super) fn read_cursor(&self, consumer: &str) -> Result<u64, StoreError> {
         let doing = "reading a cursor";
-        let connection = self.readers.get();
-        let mut select = connection
-            .prepare_cached("SELECT position FROM cursor WHERE consumer = ?1")
+        let found = self
+            .reader(doing)?
+            .row("SELECT position FROM cursor WHERE consumer = ?1", &values![consumer], |row| row.get(0))
             .map_err(read(doing))?;
-        let mut rows = select.query([consumer]).map_err(read(doing))?;
-        match rows.next().map_err(read(doing))? {
-            Some(row) => Ok(row.get::<_, i64>(0).map_err(read(doing))? as u64),
-            None => Ok(0),
-        }
+        Ok(found.unwrap_or(0))
     }
 }
 

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Scripts of `data.db`. Plain columns hold random ids, numbers of measures, sequences, instants and sizes only.
-pub(super) const DATA: &[&str] = &[
+pub(crate) const DATA: &[&str] = &[
     r"
 CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 
@@ -71,8 +71,8 @@ CREATE TABLE document_change(
 ];
 
 /// Scripts of `keystore.db`.
-pub(super) const KEYSTORE: &[&str] = &[r"
-CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+pub(crate) const KEYSTORE: &[&str] = &[r"
+CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE data_key(
     number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, domain TEXT NOT NULL,
     created_at INTEGER NOT NULL, wrapped BLOB NOT NULL);
@@ -80,7 +80,7 @@ CREATE INDEX data_key_domain ON data_key(domain, number);
 "];
 
 /// Why a file could not be brought to the format of this release.
-pub(super) enum MigrateError {
+pub(crate) enum MigrateError {
     /// The file was written by a later release.
     TooNew { found: u32, known: u32 },
     /// The database said no.
@@ -94,7 +94,7 @@ impl From<rusqlite::Error> for MigrateError {
 }
 
 /// Runs the scripts that a file has not seen yet, each in its own transaction.
-pub(super) fn migrate(connection: &mut Connection, scripts: &[&str]) -> Result<(), MigrateError> {
+pub(crate) fn migrate(connection: &mut Connection, scripts: &[&str]) -> Result<(), MigrateError> {
     let found = version(connection)?;
     let known = u32::try_from(scripts.len()).unwrap_or(u32::MAX);
     if found > known {
@@ -110,6 +110,6 @@ pub(super) fn migrate(connection: &mut Connection, scripts: &[&str]) -> Result<(
 }
 
 /// The format of a file; 0 for an empty one.
-pub(super) fn version(connection: &Connection) -> rusqlite::Result<u32> {
+pub(crate) fn version(connection: &Connection) -> rusqlite::Result<u32> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }

@@ -1,24 +1,21 @@
 //! Verification: every page, every seal, every block and every count is looked at once; damage is named by table and row.
 
 use clinical_model::{DeviceId, QuarantineId, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
 
 use super::append::{group_key, journal_place};
 use super::audit::{COLUMNS, Plain};
-use super::connection::read;
 use super::documents::kind_from_number;
 use super::fold_parts::{BlockRef, EventPlace, WaveRef};
 use super::quarantine::is_waiting;
-use super::{DATA_FILE, SqliteStore, journal, keys};
+use super::{SqlStore, journal};
 use crate::StoreError;
+use crate::sql::{Backend, Begin, Column, DbError, Row as SqlRow, Session, Tx, read};
 use crate::words::{VerifyFinding, VerifyReport};
 
 const DOING: &str = "verifying the store";
-/// Most findings of the page check of one file; after so many the file is to be restored, not read on.
-const PAGE_FINDINGS_LIMIT: u32 = 100;
 
 /// The tables with sealed rows.
-pub(super) const SEALED_TABLES: [&str; 11] = [
+pub(crate) const SEALED_TABLES: [&str; 11] = [
     "journal",
     "group_summary",
     "latest",
@@ -31,21 +28,6 @@ pub(super) const SEALED_TABLES: [&str; 11] = [
     "document_history",
     "audit",
 ];
-
-/// `PRAGMA integrity_check`; empty when all is well.
-pub(super) fn integrity(connection: &Connection) -> Result<Vec<String>, StoreError> {
-    let mut statement =
-        connection.prepare(&format!("PRAGMA integrity_check({PAGE_FINDINGS_LIMIT})")).map_err(read(DOING))?;
-    let rows = statement.query_map([], |row| row.get::<_, String>(0)).map_err(read(DOING))?;
-    let mut faults = Vec::new();
-    for row in rows {
-        let line = row.map_err(read(DOING))?;
-        if line != "ok" {
-            faults.push(line);
-        }
-    }
-    Ok(faults)
-}
 
 /// A report in the making.
 struct Work<'a> {
@@ -78,16 +60,20 @@ impl Work<'_> {
     }
 }
 
-impl SqliteStore {
+impl<B: Backend> SqlStore<B> {
     pub(super) fn verify_all(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, StoreError> {
         // A connection of its own: this takes long, and queries must not wait for it.
-        let connection = self.another_reader(DATA_FILE)?;
+        let mut session = self.backend.another()?;
         // One snapshot, so that counts and rows belong together.
-        let snapshot = connection.unchecked_transaction().map_err(read(DOING))?;
-        let all = count_rows(&snapshot)?;
+        let snapshot = Tx::begin(&mut session, Begin::Snapshot).map_err(read(DOING))?;
+        if B::SHARED {
+            self.refresh_series(&snapshot)?;
+        }
+        let all = count_rows(&*snapshot)?;
         let mut work = Work { report: VerifyReport::default(), done: 0, all, progress };
         (work.progress)(0, all);
-        let files = [(DATA_FILE, integrity(&snapshot)), (keys::FILE, self.keys.integrity())];
+        let data = B::check_pages(&snapshot).map_err(read(DOING));
+        let files = [(B::PLACE, data), (B::KEYS_PLACE, self.keys.check_pages())];
         for (file, faults) in files {
             // A file that cannot even be walked is damage, not a failure of the verification.
             let faults = faults.unwrap_or_else(|error| vec![super::describe(&error)]);
@@ -99,23 +85,18 @@ impl SqliteStore {
         })?;
         for table in SEALED_TABLES {
             if let Err(error) = self.verify_table(&snapshot, table, &mut work) {
-                work.find(format!("{DATA_FILE}, table {table}"), super::describe(&error));
+                work.find(format!("{}, table {table}", B::PLACE), super::describe(&error));
             }
         }
         for (table, column) in [("audit", "sequence"), ("group_summary", "number")] {
-            verify_no_gaps(&snapshot, table, column, &mut work)?;
+            verify_no_gaps::<B>(&snapshot, table, column, &mut work)?;
         }
-        verify_blocks_apart(&snapshot, &mut work)?;
-        verify_index(&snapshot, &mut work)?;
+        verify_blocks_apart::<B>(&snapshot, &mut work)?;
+        verify_index::<B>(&snapshot, &mut work)?;
         Ok(work.report)
     }
 
-    fn verify_table(
-        &self,
-        connection: &Connection,
-        table: &str,
-        work: &mut Work<'_>,
-    ) -> Result<(), StoreError> {
+    fn verify_table(&self, session: &B::Session, table: &str, work: &mut Work<'_>) -> Result<(), StoreError> {
         let columns = match table {
             "journal" | "group_summary" => "number, committed_at, sealed",
             "latest" => "series, measured_at, sequence, sealed",
@@ -127,27 +108,23 @@ impl SqliteStore {
             "document" | "document_history" => "kind, id, version, updated_at, sealed",
             _ => COLUMNS,
         };
-        let mut statement =
-            connection.prepare(&format!("SELECT {columns} FROM {table}")).map_err(read(DOING))?;
-        let mut rows = statement.query([]).map_err(read(DOING))?;
-        while let Some(row) = rows.next().map_err(read(DOING))? {
-            let (name, outcome) = self.verify_row(table, row);
-            work.row(format!("{DATA_FILE}, table {table}, {name}"), outcome);
-        }
-        Ok(())
+        session
+            .stream(&format!("SELECT {columns} FROM {table}"), &[], &mut |row| {
+                let (name, outcome) = self.verify_row(table, row);
+                work.row(format!("{}, table {table}, {name}", B::PLACE), outcome);
+                Ok(true)
+            })
+            .map_err(read(DOING))
     }
 
     /// Opens one row. Returns how to find it and how many readings it holds.
     fn verify_row(&self, table: &str, row: &SqlRow<'_>) -> (String, Result<u64, StoreError>) {
         let named_by = usize::from(table.starts_with("document"));
-        let first = row.get_ref(named_by).map(name_of).unwrap_or_default();
+        let first = row.0.column(named_by).map(name_of).unwrap_or_default();
         let outcome = match table {
             "journal" => self.verify_journal(row),
-            "group_summary" => {
-                columns(|| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, Vec<u8>>(2)?))).and_then(
-                    |(number, at, sealed)| self.open_summary(number.unsigned_abs(), at, &sealed).map(|_| 0),
-                )
-            }
+            "group_summary" => columns(|| Ok((row.get(0)?, row.get(1)?, row.get::<Vec<u8>>(2)?)))
+                .and_then(|(number, at, sealed)| self.open_summary(number, at, &sealed).map(|_| 0)),
             "latest" => self.verify_latest(row),
             "block" => columns(|| BlockRef::from_row(row))
                 .and_then(|block| self.open_block(&block).map(|rows| rows.len() as u64)),
@@ -158,14 +135,14 @@ impl SqliteStore {
             "event" => columns(|| {
                 let (series, at) = (row.get(0)?, row.get(1)?);
                 let place = EventPlace { series, at, sequence: row.get(2)?, version: row.get(3)? };
-                Ok((place, row.get::<_, Vec<u8>>(4)?))
+                Ok((place, row.get::<Vec<u8>>(4)?))
             })
             .and_then(|(place, sealed)| {
                 let key = self.series_key(place.series).ok_or_else(|| no_series(place.series))?;
                 self.open_event(&place, key, &sealed).map(|_| 0)
             }),
             "frame_block" => {
-                columns(|| Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?, row.get::<_, Vec<u8>>(3)?)))
+                columns(|| Ok((row.get(0)?, row.get(1)?, row.get::<i64>(2)?, row.get::<Vec<u8>>(3)?)))
                     .and_then(|(number, device, count, sealed)| {
                         let frames = self.open_frames(number, DeviceId::from_bytes(device), &sealed)?;
                         same_count("frames", frames.len() as u64, count).map(|()| 0)
@@ -183,8 +160,7 @@ impl SqliteStore {
     }
 
     fn verify_journal(&self, row: &SqlRow<'_>) -> Result<u64, StoreError> {
-        let (number, at, sealed) =
-            columns(|| Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get(1)?, row.get::<_, Vec<u8>>(2)?)))?;
+        let (number, at, sealed) = columns(|| Ok((row.get(0)?, row.get(1)?, row.get::<Vec<u8>>(2)?)))?;
         let what = || format!("journal row {number}");
         let plain = self.keys.open_sealed(journal_place(&group_key(number, at)), &sealed, &what)?;
         let frames = journal::decode(&plain, false, &|series| self.series_key(series))
@@ -194,9 +170,8 @@ impl SqliteStore {
     }
 
     fn verify_latest(&self, row: &SqlRow<'_>) -> Result<u64, StoreError> {
-        let (series, measured_at, sequence, sealed) = columns(|| {
-            Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get::<_, u32>(2)?, row.get::<_, Vec<u8>>(3)?))
-        })?;
+        let (series, measured_at, sequence, sealed) =
+            columns(|| Ok((row.get(0)?, row.get::<i64>(1)?, row.get::<u32>(2)?, row.get::<Vec<u8>>(3)?)))?;
         let kept = self.open_latest(series, &sealed)?;
         if kept.key() == (measured_at, sequence) {
             return Ok(0);
@@ -208,7 +183,7 @@ impl SqliteStore {
     fn verify_quarantined(&self, row: &SqlRow<'_>) -> Result<u64, StoreError> {
         let (id, received_at, waiting, bytes, sealed) = columns(|| {
             let sealed: Vec<u8> = row.get(4)?;
-            Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get::<_, bool>(2)?, row.get::<_, i64>(3)?, sealed))
+            Ok((row.get(0)?, row.get::<i64>(1)?, row.get::<bool>(2)?, row.get::<i64>(3)?, sealed))
         })?;
         let item = self.open_item(QuarantineId::from_bytes(id), &sealed)?;
         let beside = (item.received_at.as_micros(), is_waiting(&item), item.bytes.len() as i64);
@@ -221,8 +196,8 @@ impl SqliteStore {
 
     fn verify_document(&self, row: &SqlRow<'_>) -> Result<u64, StoreError> {
         let (number, id, version, at, sealed) = columns(|| {
-            let (version, at) = (row.get::<_, i64>(2)?.unsigned_abs(), Timestamp::from_micros(row.get(3)?));
-            Ok((row.get::<_, u8>(0)?, row.get(1)?, version, at, row.get::<_, Vec<u8>>(4)?))
+            let (version, at) = (row.get(2)?, Timestamp::from_micros(row.get(3)?));
+            Ok((row.get::<u8>(0)?, row.get(1)?, version, at, row.get::<Vec<u8>>(4)?))
         })?;
         let kind = kind_from_number(number).ok_or_else(|| StoreError::Damaged {
             what: format!("document of kind {number}"),
@@ -232,7 +207,7 @@ impl SqliteStore {
     }
 }
 
-fn columns<T>(get: impl FnOnce() -> rusqlite::Result<T>) -> Result<T, StoreError> {
+fn columns<T>(get: impl FnOnce() -> Result<T, DbError>) -> Result<T, StoreError> {
     get().map_err(read(DOING))
 }
 
@@ -249,87 +224,74 @@ fn same_count(of: &str, found: u64, stated: i64) -> Result<(), StoreError> {
 }
 
 /// A number as it is, bytes as hexadecimal digits.
-fn name_of(value: rusqlite::types::ValueRef<'_>) -> String {
-    use rusqlite::types::ValueRef;
-    match value {
-        ValueRef::Integer(number) => format!("row {number}"),
-        ValueRef::Blob(bytes) => {
+fn name_of(column: Column<'_>) -> String {
+    match column {
+        Column::Int(number) => format!("row {number}"),
+        Column::Bytes(bytes) => {
             let digits: String = bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
             format!("row {digits}")
         }
-        _ => "a row without a number".to_owned(),
+        Column::Null | Column::Text(_) => "a row without a number".to_owned(),
     }
 }
 
 /// Rows with something sealed in them.
-pub(super) fn count_rows(connection: &Connection) -> Result<u64, StoreError> {
-    let mut all = 0;
-    for table in SEALED_TABLES {
-        all += count_table(connection, table)?;
-    }
-    Ok(all)
+fn count_rows<S: Session>(session: &S) -> Result<u64, StoreError> {
+    SEALED_TABLES.iter().map(|table| count_table(session, table)).sum()
 }
 
-pub(super) fn count_table(connection: &Connection, table: &str) -> Result<u64, StoreError> {
-    connection
-        .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0))
-        .map(i64::unsigned_abs)
-        .map_err(read(DOING))
+pub(crate) fn count_table<S: Session>(session: &S, table: &str) -> Result<u64, StoreError> {
+    session.one(&format!("SELECT count(*) FROM {table}"), &[]).map_err(read(DOING))
 }
 
 /// A log that begins at 1 and ends at its count has no gap.
-fn verify_no_gaps(
-    connection: &Connection,
+fn verify_no_gaps<B: Backend>(
+    session: &B::Session,
     table: &str,
     column: &str,
     work: &mut Work<'_>,
 ) -> Result<(), StoreError> {
-    let (first, last, count): (i64, i64, i64) = connection
-        .query_row(
-            &format!("SELECT coalesce(min({column}), 1), coalesce(max({column}), 0), count(*) FROM {table}"),
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-        )
-        .map_err(read(DOING))?;
+    let sql = format!("SELECT coalesce(min({column}), 1), coalesce(max({column}), 0), count(*) FROM {table}");
+    let found = session.row(&sql, &[], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    let (first, last, count): (i64, i64, i64) = found.map_err(read(DOING))?.unwrap_or((1, 0, 0));
     if first != 1 || last != count {
         let what = format!("{count} rows from {first} to {last}: some were removed");
-        work.find(format!("{DATA_FILE}, table {table}"), what);
+        work.find(format!("{}, table {table}", B::PLACE), what);
     }
     Ok(())
 }
 
 /// Blocks of one series must not overlap: queries rely on it.
-fn verify_blocks_apart(connection: &Connection, work: &mut Work<'_>) -> Result<(), StoreError> {
-    let overlapping: Option<i64> = connection
-        .query_row(
+fn verify_blocks_apart<B: Backend>(session: &B::Session, work: &mut Work<'_>) -> Result<(), StoreError> {
+    let overlapping: Option<i64> = session
+        .row(
             "SELECT number FROM (SELECT number, first_at,
-                 lag(last_at) OVER (PARTITION BY series ORDER BY first_at, first_sequence) AS before FROM block)
+                 lag(last_at) OVER (PARTITION BY series ORDER BY first_at, first_sequence) AS before
+                 FROM block) AS b
              WHERE before > first_at LIMIT 1",
-            [],
+            &[],
             |row| row.get(0),
         )
-        .optional()
         .map_err(read(DOING))?;
     if let Some(number) = overlapping {
-        let place = format!("{DATA_FILE}, table block, row {number}");
+        let place = format!("{}, table block, row {number}", B::PLACE);
         work.find(place, "it begins before the block in front of it ends".to_owned());
     }
     Ok(())
 }
 
 /// Every index row must point to a document.
-fn verify_index(connection: &Connection, work: &mut Work<'_>) -> Result<(), StoreError> {
-    let orphans: i64 = connection
-        .query_row(
+fn verify_index<B: Backend>(session: &B::Session, work: &mut Work<'_>) -> Result<(), StoreError> {
+    let orphans: u64 = session
+        .one(
             "SELECT count(*) FROM document_index i
              WHERE NOT EXISTS(SELECT 1 FROM document d WHERE d.kind = i.kind AND d.id = i.id)",
-            [],
-            |row| row.get(0),
+            &[],
         )
         .map_err(read(DOING))?;
     if orphans > 0 {
         let what = format!("{orphans} rows point to documents that do not exist");
-        work.find(format!("{DATA_FILE}, table document_index"), what);
+        work.find(format!("{}, table document_index", B::PLACE), what);
     }
     Ok(())
 }

@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 
 use clinical_model::{Committed, DeviceId, Event, Fact, PatientId, RecordId, SeriesKey, Timestamp, Waveform};
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use trust::KeyId;
 
 use super::append::DecodedGroup;
-use super::connection::{lock, read, writable};
 use super::fold_parts::{BlockRef, EventPlace, WaveRef};
 use super::keys::{Domain, Purpose};
 use super::row::{Row, unite};
-use super::{SqliteStore, blocks};
+use super::{SqlStore, blocks};
 use crate::StoreError;
+use crate::sql::{Backend, Begin, DbError, Session, Tx, Value, lock, read, values, writable, write};
 use crate::words::{Folded, KeptFrame};
 
 pub(super) const DOING: &str = "folding the journal";
@@ -54,29 +53,54 @@ pub(super) struct FrameBlock {
     pub(super) sealed: Vec<u8>,
 }
 
-impl SqliteStore {
+impl<B: Backend> SqlStore<B> {
     pub(super) fn fold_groups(&self, limit_groups: usize, now: Timestamp) -> Result<Folded, StoreError> {
         // Only a fold changes blocks, so they can be read and compressed while commits go on.
-        let connection = lock(&self.folding);
+        let mut session = lock(&self.folding);
+        session.ready().map_err(read(DOING))?;
         self.still_durable(DOING)?;
-        let up_to = self.foldable(&connection)?;
-        let groups = self.decode_groups(&connection, 0, up_to, limit_groups, true)?;
+        if !B::claim_fold(&session).map_err(read(DOING))? {
+            return Ok(Folded::default());
+        }
+        let outcome = self.fold_claimed(&mut session, limit_groups, now);
+        B::release_fold(&session);
+        outcome
+    }
+
+    fn fold_claimed(
+        &self,
+        session: &mut B::Session,
+        limit_groups: usize,
+        now: Timestamp,
+    ) -> Result<Folded, StoreError> {
+        let up_to = self.foldable(session)?;
+        let groups = self.decode_groups(session, 0, up_to, limit_groups, true)?;
         let Some(last) = groups.last().map(|group| group.number) else { return Ok(Folded::default()) };
         let folded_groups = groups.len() as u64;
         let sorted = sort_out(groups);
-        let mut changes = next_numbers(&connection)?;
+        let mut changes = next_numbers(session)?;
         for (series, rows) in sorted.rows {
-            self.fold_rows(&connection, series, rows, now, &mut changes)?;
+            self.fold_rows(session, series, rows, now, &mut changes)?;
         }
         for (series, chunks) in sorted.curves {
-            self.fold_curve(&connection, series, chunks, now, &mut changes)?;
+            self.fold_curve(session, series, chunks, now, &mut changes)?;
         }
-        self.fold_events(&connection, sorted.events, now, &mut changes)?;
+        self.fold_events(session, sorted.events, now, &mut changes)?;
         for ((device, patient), frames) in sorted.frames {
-            self.fold_frames(&connection, device, patient, frames, now, &mut changes)?;
+            self.fold_frames(session, device, patient, frames, now, &mut changes)?;
         }
         let written = (changes.blocks.len() + changes.curves.len() + changes.frames.len()) as u64;
-        self.write_fold(&changes, last)?;
+        if B::SHARED {
+            // On the session that has the claim: when it breaks, so does the claim, and nothing is written.
+            self.write_fold(session, &changes, last)?;
+            self.destroy_keys_shared()?;
+        } else {
+            // Under the writer's lock to the end: a backup takes both files at one instant, with every key in use.
+            let mut writer = self.writer(DOING)?;
+            self.write_fold(&mut writer, &changes, last)?;
+            let oldest = oldest_journal_key(&*writer).map_err(write(DOING))?;
+            self.keys.destroy_journal_keys(|_| Ok(oldest))?;
+        }
         Ok(Folded {
             groups: folded_groups,
             readings: sorted.readings,
@@ -85,38 +109,52 @@ impl SqliteStore {
         })
     }
 
-    /// The last group that every consumer has passed.
-    fn foldable(&self, connection: &Connection) -> Result<u64, StoreError> {
-        let slowest: Option<i64> = connection
-            .query_row("SELECT min(position) FROM cursor", [], |row| row.get(0))
-            .map_err(read(DOING))?;
-        let last = self.last_group.load(std::sync::atomic::Ordering::Acquire);
-        Ok(slowest.map_or(last, |slowest| last.min(slowest.unsigned_abs())))
+    /// The last group that every consumer and every living node has passed.
+    fn foldable(&self, session: &B::Session) -> Result<u64, StoreError> {
+        let slowest: Option<u64> =
+            session.one("SELECT min(position) FROM cursor", &[]).map_err(read(DOING))?;
+        let mut last = self.last_group.load(std::sync::atomic::Ordering::Acquire);
+        if B::SHARED {
+            last = self.counters(session)?.0;
+            let sql = format!("SELECT min(passed) FROM node WHERE expires_at > {}", B::NOW_US);
+            let node: Option<u64> = session.one(&sql, &[]).map_err(read(DOING))?;
+            last = node.map_or(last, |node| last.min(node));
+        }
+        Ok(slowest.map_or(last, |slowest| last.min(slowest)))
     }
 
-    fn write_fold(&self, changes: &Changes, last: u64) -> Result<(), StoreError> {
-        let mut writer = lock(&self.writer);
-        let transaction =
-            writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(self.wrote(DOING))?;
-        changes.write(&transaction).map_err(self.wrote(DOING))?;
+    fn write_fold(&self, session: &mut B::Session, changes: &Changes, last: u64) -> Result<(), StoreError> {
+        let transaction = Tx::begin(session, Begin::Write).map_err(self.wrote(DOING))?;
+        changes.write(&*transaction).map_err(self.wrote(DOING))?;
         transaction
-            .execute("DELETE FROM journal WHERE number <= ?1", [last as i64])
+            .execute("DELETE FROM journal WHERE number <= ?1", &values![last])
             .map_err(self.wrote(DOING))?;
-        let oldest: Option<[u8; 16]> = transaction
-            .query_row("SELECT substr(sealed, 2, 16) FROM journal ORDER BY number LIMIT 1", [], |row| {
-                row.get(0)
-            })
-            .optional()
-            .map_err(self.wrote(DOING))?;
+        if B::SHARED {
+            transaction
+                .execute("UPDATE counter SET value = ?1 WHERE name = 'folded'", &values![last])
+                .map_err(self.wrote(DOING))?;
+        }
         transaction.commit().map_err(self.wrote(DOING))?;
         writable(&self.tail).forget_up_to(last);
-        // Still under the writer's lock: a backup takes both files at one instant, with every key in use.
-        self.keys.destroy_journal_keys(oldest.map(KeyId))
+        Ok(())
+    }
+
+    /// Destroys journal keys that seal nothing any more, while no process commits a group. Keys live hours, so mostly
+    /// there is one only and nothing to do.
+    fn destroy_keys_shared(&self) -> Result<(), StoreError> {
+        if self.keys.journal_keys()? <= 1 {
+            return Ok(());
+        }
+        self.keys.destroy_journal_keys(|transaction| {
+            let _nobody_commits: u64 =
+                transaction.one("SELECT value FROM counter WHERE name = 'group' FOR UPDATE", &[])?;
+            oldest_journal_key(transaction)
+        })
     }
 
     fn fold_rows(
         &self,
-        connection: &Connection,
+        session: &B::Session,
         series: u32,
         mut rows: Vec<Row>,
         now: Timestamp,
@@ -126,7 +164,7 @@ impl SqliteStore {
         changes.repeats += unite(&mut rows);
         let mut rest = &rows[..];
         while let Some(first) = rest.first() {
-            let target = block_for(connection, series, first.key())?;
+            let target = block_for(session, series, first.key())?;
             let Some((target, next)) = target else {
                 self.write_rows(series, rest, limit, false, now, changes)?;
                 break;
@@ -217,81 +255,83 @@ impl SqliteStore {
 }
 
 impl Changes {
-    fn write(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    fn write<S: Session>(&self, session: &S) -> Result<(), DbError> {
         let gone = [
             ("DELETE FROM block WHERE number = ?1", &self.gone_blocks),
             ("DELETE FROM wave_block WHERE number = ?1", &self.gone_curves),
             ("DELETE FROM frame_block WHERE number = ?1", &self.gone_frames),
         ];
         for (sql, numbers) in gone {
-            let mut delete = transaction.prepare_cached(sql)?;
-            for number in numbers {
-                delete.execute([number])?;
-            }
+            let rows: Vec<_> = numbers.iter().map(|number| values![*number].to_vec()).collect();
+            session.execute_each(sql, &rows)?;
         }
-        let mut insert = transaction.prepare_cached(
+        let block = |b: &BlockRef| {
+            let BlockRef { number, series, first_at, first_sequence, last_at, count, .. } = *b;
+            values![number, series, first_at, first_sequence, last_at, count]
+        };
+        let rows: Vec<_> =
+            self.blocks.iter().map(|b| [&block(b)[..], &values![&b.sealed]].concat()).collect();
+        session.execute_each(
             "INSERT INTO block(number, series, first_at, first_sequence, last_at, count, sealed)
              VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            &rows,
         )?;
-        for b in &self.blocks {
-            let count = b.count as i64;
-            insert.execute(params![
-                b.number,
-                b.series,
-                b.first_at,
-                b.first_sequence,
-                b.last_at,
-                count,
-                b.sealed
-            ])?;
-        }
-        let mut insert = transaction.prepare_cached(
+        let wave = |w: &WaveRef| values![w.number, w.series, w.start_at, w.duration_us];
+        let rows: Vec<_> = self.curves.iter().map(|w| [&wave(w)[..], &values![&w.sealed]].concat()).collect();
+        session.execute_each(
             "INSERT INTO wave_block(number, series, start_at, duration_us, sealed) VALUES(?1, ?2, ?3, ?4, ?5)",
+            &rows,
         )?;
-        for w in &self.curves {
-            insert.execute(params![w.number, w.series, w.start_at, w.duration_us, w.sealed])?;
-        }
-        let mut insert = transaction.prepare_cached(
+        let event = |place: &EventPlace| values![place.series, place.at, place.sequence, place.version];
+        let rows: Vec<_> = self
+            .events
+            .iter()
+            .map(|(place, sealed)| [&event(place)[..], &values![sealed]].concat())
+            .collect();
+        session.execute_each(
             "INSERT INTO event(series, at, sequence, version, sealed) VALUES(?1, ?2, ?3, ?4, ?5)",
+            &rows,
         )?;
-        for (place, sealed) in &self.events {
-            insert.execute(params![place.series, place.at, place.sequence, place.version, sealed])?;
-        }
-        let mut insert = transaction.prepare_cached(
+        let rows: Vec<_> = self.frames.iter().map(FrameBlock::values).collect();
+        session.execute_each(
             "INSERT INTO frame_block(number, device, patient, first_received, last_received, count, plain_bytes,
                  sealed)
              VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            &rows,
         )?;
-        for f in &self.frames {
-            let patient = f.patient.map(RecordId::to_bytes);
-            let (count, plain_bytes) = (f.count as i64, f.plain_bytes as i64);
-            insert.execute(params![
-                f.number,
-                f.device.to_bytes(),
-                patient,
-                f.first_received,
-                f.last_received,
-                count,
-                plain_bytes,
-                f.sealed
-            ])?;
-        }
         Ok(())
     }
 }
 
-fn next_numbers(connection: &Connection) -> Result<Changes, StoreError> {
-    connection
-        .query_row(
+impl FrameBlock {
+    fn values(&self) -> Vec<Value<'_>> {
+        let patient = self.patient.map(RecordId::to_bytes);
+        let (first, last) = (self.first_received, self.last_received);
+        let (count, bytes) = (self.count, self.plain_bytes);
+        values![self.number, self.device.to_bytes(), patient, first, last, count, bytes, &self.sealed]
+            .to_vec()
+    }
+}
+
+/// The key that sealed the oldest journal row still kept.
+fn oldest_journal_key<S: Session>(session: &S) -> Result<Option<KeyId>, DbError> {
+    let sql = "SELECT substr(sealed, 2, 16) FROM journal ORDER BY number LIMIT 1";
+    session.row(sql, &[], |row| row.get(0).map(KeyId))
+}
+
+fn next_numbers<S: Session>(session: &S) -> Result<Changes, StoreError> {
+    session
+        .row(
             "SELECT (SELECT coalesce(max(number), 0) + 1 FROM block),
                     (SELECT coalesce(max(number), 0) + 1 FROM wave_block),
                     (SELECT coalesce(max(number), 0) + 1 FROM frame_block)",
-            [],
+            &[],
             |row| {
                 let (next_block, next_curve, next_frames) = (row.get(0)?, row.get(1)?, row.get(2)?);
                 Ok(Changes { next_block, next_curve, next_frames, ..Changes::default() })
             },
         )
+        .map(Option::unwrap_or_default)
         .map_err(read(DOING))
 }
 
@@ -300,43 +340,40 @@ type Target = (BlockRef, Option<(i64, u32)>);
 
 /// The block that a new row belongs to, and the first key of the block after it: the last block that begins at or
 /// before the row, else the first of all; `None` where the series has no block.
-fn block_for(
-    connection: &Connection,
+fn block_for<S: Session>(
+    session: &S,
     series: u32,
     (at, sequence): (i64, u32),
 ) -> Result<Option<Target>, StoreError> {
-    let mut before = connection
-        .prepare_cached(
+    let found = session
+        .row(
             "SELECT number, series, first_at, first_sequence, last_at, count, sealed FROM block
              WHERE series = ?1 AND (first_at, first_sequence) <= (?2, ?3)
              ORDER BY first_at DESC, first_sequence DESC LIMIT 1",
+            &values![series, at, sequence],
+            BlockRef::from_row,
         )
-        .map_err(read(DOING))?;
-    let found = before
-        .query_row(params![series, at, sequence], BlockRef::from_row)
-        .optional()
         .map_err(read(DOING))?;
     let found = match found {
         Some(block) => Some(block),
-        None => connection
-            .prepare_cached(
+        None => session
+            .row(
                 "SELECT number, series, first_at, first_sequence, last_at, count, sealed FROM block
                  WHERE series = ?1 ORDER BY first_at, first_sequence LIMIT 1",
+                &values![series],
+                BlockRef::from_row,
             )
-            .and_then(|mut first| first.query_row([series], BlockRef::from_row).optional())
             .map_err(read(DOING))?,
     };
     let Some(block) = found else { return Ok(None) };
-    let next = connection
-        .prepare_cached(
+    let next = session
+        .row(
             "SELECT first_at, first_sequence FROM block
              WHERE series = ?1 AND (first_at, first_sequence) > (?2, ?3)
              ORDER BY first_at, first_sequence LIMIT 1",
+            &values![series, block.first_at, block.first_sequence],
+            |row| Ok((row.get(0)?, row.get(1)?)),
         )
-        .and_then(|mut after| {
-            let key = params![series, block.first_at, block.first_sequence];
-            after.query_row(key, |row| Ok((row.get(0)?, row.get(1)?))).optional()
-        })
         .map_err(read(DOING))?;
     Ok(Some((block, next)))
 }

@@ -1,15 +1,13 @@
 //! Audit rows: a place in the log without gaps, plain columns that name nobody, the rest sealed, and a leaf for the log.
 
 use clinical_model::{AlertId, DeviceId, PatientId, RecordId, Timestamp, UserId};
-use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, params, params_from_iter};
 use serde::{Deserialize, Serialize};
 use trust::Aad;
 
-use super::SqliteStore;
-use super::connection::read;
+use super::SqlStore;
 use super::keys::{Domain, Purpose};
 use crate::StoreError;
+use crate::sql::{Backend, DbError, Row, Session, Value, read, values};
 use crate::words::{Actor, AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow};
 
 const DOING: &str = "writing audit rows";
@@ -54,9 +52,9 @@ pub(super) const COLUMNS: &str = "sequence, at, action, outcome, patient, actor,
 
 impl Plain {
     /// From [`COLUMNS`].
-    pub(super) fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+    pub(super) fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
         Ok(Plain {
-            sequence: row.get::<_, i64>(0)?.unsigned_abs(),
+            sequence: row.get(0)?,
             at: row.get(1)?,
             action: row.get(2)?,
             outcome: row.get(3)?,
@@ -65,6 +63,12 @@ impl Plain {
             sealed: row.get(6)?,
             leaf: row.get(7)?,
         })
+    }
+
+    /// In the order of [`COLUMNS`].
+    fn values(&self) -> Vec<Value<'_>> {
+        let plain = values![self.sequence, self.at, self.action, self.outcome, self.patient];
+        [&plain[..], &values![&self.actor, &self.sealed, &self.leaf]].concat()
     }
 
     /// What the leaf commits to openly; it names nobody.
@@ -82,42 +86,29 @@ fn place(sequence: &[u8; 8]) -> Aad<'_> {
     Aad { table: "audit", row: sequence, column: "record" }
 }
 
-impl SqliteStore {
+impl<B: Backend> SqlStore<B> {
     /// Appends rows to the log, inside the caller's transaction.
     pub(super) fn write_audit(
         &self,
-        connection: &Connection,
+        session: &B::Session,
         records: &[AuditRecord],
     ) -> Result<(), StoreError> {
         if records.is_empty() {
             return Ok(());
         }
-        let last: i64 = connection
-            .prepare_cached("SELECT coalesce(max(sequence), 0) FROM audit")
-            .and_then(|mut select| select.query_row([], |row| row.get(0)))
-            .map_err(read(DOING))?;
-        let mut insert = connection
-            .prepare_cached(
+        let last: u64 =
+            session.one("SELECT coalesce(max(sequence), 0) FROM audit", &[]).map_err(read(DOING))?;
+        let sealed = (last + 1..).zip(records).map(|(sequence, record)| self.seal_audit(sequence, record));
+        let sealed = sealed.collect::<Result<Vec<_>, _>>()?;
+        let rows: Vec<_> = sealed.iter().map(Plain::values).collect();
+        session
+            .execute_each(
                 "INSERT INTO audit(sequence, at, action, outcome, patient, actor, sealed, leaf)
                  VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                &rows,
             )
-            .map_err(self.wrote(DOING))?;
-        for (sequence, record) in (last.unsigned_abs() + 1..).zip(records) {
-            let row = self.seal_audit(sequence, record)?;
-            insert
-                .execute(params![
-                    row.sequence as i64,
-                    row.at,
-                    row.action,
-                    row.outcome,
-                    row.patient,
-                    row.actor,
-                    row.sealed,
-                    row.leaf
-                ])
-                .map_err(self.wrote(DOING))?;
-        }
-        Ok(())
+            .map(drop)
+            .map_err(self.wrote(DOING))
     }
 
     fn seal_audit(&self, sequence: u64, record: &AuditRecord) -> Result<Plain, StoreError> {
@@ -182,31 +173,30 @@ impl SqliteStore {
     pub(super) fn page_audit(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError> {
         let doing = "listing the audit log";
         let mut sql = format!("SELECT {COLUMNS} FROM audit WHERE 1 = 1");
-        let mut values: Vec<Sql> = Vec::new();
-        let mut add = |condition: &str, value: Option<Sql>| {
+        let actor = query.actor.as_ref().map(|actor| self.actor_bytes(actor));
+        let mut bound: Vec<Value<'_>> = Vec::new();
+        let mut add = |condition: &str, value: Option<Value<'static>>| {
             if let Some(value) = value {
-                values.push(value);
-                sql.push_str(&format!(" AND {condition} ?{}", values.len()));
+                bound.push(value);
+                sql.push_str(&format!(" AND {condition} ?{}", bound.len()));
             }
         };
-        add("patient =", query.patient.map(|patient| Sql::from(patient.to_bytes().to_vec())));
-        add("actor =", query.actor.as_ref().map(|actor| Sql::from(self.actor_bytes(actor))));
-        add("at >=", query.from.map(|at| Sql::from(at.as_micros())));
-        add("at <", query.to.map(|at| Sql::from(at.as_micros())));
-        add("sequence <", query.before.map(|before| Sql::from(before.min(i64::MAX as u64) as i64)));
-        values.push(Sql::from(query.limit.min(i64::MAX as usize) as i64));
-        sql.push_str(&format!(" ORDER BY sequence DESC LIMIT ?{}", values.len()));
-        let connection = self.readers.get();
-        let mut select = connection.prepare_cached(&sql).map_err(read(doing))?;
-        let rows = select.query_map(params_from_iter(values), Plain::from_row).map_err(read(doing))?;
-        rows.map(|row| {
-            let row = row.map_err(read(doing))?;
-            match self.open_audit(&row) {
-                Err(StoreError::KeyGone { .. }) => erased(&row),
-                other => other,
-            }
-        })
-        .collect()
+        add("patient =", query.patient.map(|patient| patient.to_bytes().into()));
+        add("at >=", query.from.map(|at| at.as_micros().into()));
+        add("at <", query.to.map(|at| at.as_micros().into()));
+        add("sequence <", query.before.map(Value::from));
+        if let Some(actor) = &actor {
+            bound.push(actor.into());
+            sql.push_str(&format!(" AND actor = ?{}", bound.len()));
+        }
+        bound.push(query.limit.into());
+        sql.push_str(&format!(" ORDER BY sequence DESC LIMIT ?{}", bound.len()));
+        let rows = self.reader(doing)?.rows(&sql, &bound, Plain::from_row).map_err(read(doing))?;
+        let open = |row: &Plain| match self.open_audit(row) {
+            Err(StoreError::KeyGone { .. }) => erased(row),
+            other => other,
+        };
+        rows.iter().map(open).collect()
     }
 
     /// Opens a row and proves that its leaf and its plain columns are those that were written.

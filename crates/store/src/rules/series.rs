@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use clinical_model::{DeviceId, Measure, MeasureKind, SeriesKey, Subject};
-use rusqlite::{Connection, params};
-
+use crate::sql::{DbError, Session, values};
 use crate::{SeriesFilter, StoreError};
+use clinical_model::{DeviceId, Measure, MeasureKind, SeriesKey, Subject};
 
 /// Most series of one store: about 160 bytes each in memory, so this is 640 MB; larger sites use several nodes.
 const SERIES_LIMIT: usize = 4_000_000;
@@ -21,25 +20,32 @@ pub(super) struct SeriesTable {
 }
 
 impl SeriesTable {
-    /// Reads the table.
-    pub(super) fn load(connection: &Connection) -> Result<Self, LoadError> {
-        let mut table = SeriesTable::default();
-        let mut statement = connection
-            .prepare("SELECT number, subject_kind, subject, measure, device FROM series ORDER BY number")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let number: u32 = row.get(0)?;
-            let subject = Subject::from_parts(row.get(1)?, row.get(2)?);
-            let measure = Measure::by_number(row.get(3)?);
-            let (Some(subject), Some(measure)) = (subject, measure) else {
-                return Err(LoadError::Unknown { number });
-            };
-            if number as usize != table.keys.len() + 1 {
+    /// Reads the rows that are not here yet.
+    pub(super) fn extend<S: Session>(&mut self, session: &S) -> Result<(), LoadError> {
+        let mut later = Vec::new();
+        let mut fault = None;
+        session.query(
+            "SELECT number, subject_kind, subject, measure, device FROM series WHERE number > ?1 ORDER BY number",
+            &values![self.keys.len()],
+            &mut |row| {
+                let number: u32 = row.get(0)?;
+                let subject = Subject::from_parts(row.get(1)?, row.get(2)?);
+                let measure = Measure::by_number(row.get(3)?);
+                let (Some(subject), Some(measure)) = (subject, measure) else {
+                    fault = Some(LoadError::Unknown { number });
+                    return Ok(false);
+                };
+                later.push((number, SeriesKey { subject, measure, device: DeviceId::from_bytes(row.get(4)?) }));
+                Ok(true)
+            },
+        )?;
+        for (number, key) in later {
+            if number as usize > self.keys.len() + 1 {
                 return Err(LoadError::Gap { number });
             }
-            table.insert(SeriesKey { subject, measure, device: DeviceId::from_bytes(row.get(4)?) });
+            self.insert_numbered(number, key);
         }
-        Ok(table)
+        fault.map_or(Ok(()), Err)
     }
 
     pub(super) fn number(&self, key: &SeriesKey) -> Option<u32> {
@@ -70,10 +76,12 @@ impl SeriesTable {
         numbers.into_iter().flatten().filter_map(|number| self.key(*number)).filter(fits).collect()
     }
 
-    /// Takes the next number. Called after the row is committed, in the order of the numbers.
-    pub(super) fn insert(&mut self, key: SeriesKey) {
+    /// Adds a series whose row is committed, where its number is the next one; others come with those before them.
+    pub(super) fn insert_numbered(&mut self, number: u32, key: SeriesKey) {
+        if number as usize != self.keys.len() + 1 {
+            return;
+        }
         self.keys.push(key);
-        let number = self.keys.len() as u32;
         self.by_key.insert(key, number);
         self.by_subject.entry(key.subject).or_default().push(number);
         self.by_device.entry(key.device).or_default().push(number);
@@ -81,27 +89,28 @@ impl SeriesTable {
 }
 
 /// Series that a transaction is about to add: kept apart until it is committed.
-pub(super) struct NewSeries<'a> {
-    known: &'a SeriesTable,
+pub(super) struct NewSeries {
+    /// Numbers that were taken before.
+    taken: usize,
     added: HashMap<SeriesKey, u32>,
     order: Vec<SeriesKey>,
 }
 
-impl<'a> NewSeries<'a> {
-    pub(super) fn beside(known: &'a SeriesTable) -> Self {
-        NewSeries { known, added: HashMap::new(), order: Vec::new() }
+impl NewSeries {
+    pub(super) fn after(known: &SeriesTable) -> Self {
+        NewSeries { taken: known.len(), added: HashMap::new(), order: Vec::new() }
     }
 
     /// The number of a series, taking a new one where needed. A component brings its panel along, so that the
     /// panel's identifier can be made.
-    pub(super) fn number(&mut self, key: &SeriesKey) -> Result<u32, StoreError> {
-        if let Some(number) = self.known.number(key).or_else(|| self.added.get(key).copied()) {
+    pub(super) fn number(&mut self, known: &SeriesTable, key: &SeriesKey) -> Result<u32, StoreError> {
+        if let Some(number) = known.number(key).or_else(|| self.added.get(key).copied()) {
             return Ok(number);
         }
         if let Some(panel) = key.measure.panel() {
-            self.number(&SeriesKey { measure: panel, ..*key })?;
+            self.number(known, &SeriesKey { measure: panel, ..*key })?;
         }
-        let taken = self.known.len() + self.order.len();
+        let taken = self.taken + self.order.len();
         if taken >= SERIES_LIMIT {
             return Err(StoreError::Identity { how: format!("there are {taken} series already, the most") });
         }
@@ -111,29 +120,32 @@ impl<'a> NewSeries<'a> {
         Ok(number)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
     /// Writes the rows of the added series.
-    pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
-        if self.order.is_empty() {
-            return Ok(());
-        }
-        let mut insert = connection.prepare_cached(
-            "INSERT INTO series(number, subject_kind, subject, measure, device) VALUES(?1, ?2, ?3, ?4, ?5)",
-        )?;
-        for key in &self.order {
-            insert.execute(params![
-                self.added[key],
-                key.subject.kind_number(),
-                key.subject.id_bytes(),
-                key.measure.number,
-                clinical_model::RecordId::to_bytes(key.device),
-            ])?;
-        }
-        Ok(())
+    pub(super) fn write<S: Session>(&self, session: &S) -> Result<(), DbError> {
+        let rows: Vec<_> = self
+            .order
+            .iter()
+            .map(|key| {
+                let (kind, subject) = (key.subject.kind_number(), key.subject.id_bytes());
+                let device = clinical_model::RecordId::to_bytes(key.device);
+                values![self.added[key], kind, subject, key.measure.number, device].to_vec()
+            })
+            .collect();
+        session
+            .execute_each(
+                "INSERT INTO series(number, subject_kind, subject, measure, device) VALUES(?1, ?2, ?3, ?4, ?5)",
+                &rows,
+            )
+            .map(drop)
     }
 
     /// What was added, in the order of the numbers.
-    pub(super) fn into_added(self) -> Vec<SeriesKey> {
-        self.order
+    pub(super) fn into_added(self) -> Vec<(u32, SeriesKey)> {
+        self.order.into_iter().map(|key| (self.added[&key], key)).collect()
     }
 }
 
@@ -148,11 +160,11 @@ pub(super) enum LoadError {
     /// A number is missing before this one.
     Gap { number: u32 },
     /// The database said no.
-    Database(rusqlite::Error),
+    Database(DbError),
 }
 
-impl From<rusqlite::Error> for LoadError {
-    fn from(error: rusqlite::Error) -> Self {
+impl From<DbError> for LoadError {
+    fn from(error: DbError) -> Self {
         LoadError::Database(error)
     }
 }

@@ -1,0 +1,199 @@
+//! A throw-away PostgreSQL for tests, from the system's package: one server a test process, one schema a store.
+//!
+//! The server ends, and its files vanish, when the test process ends, however it ends: a shell waits at the other end
+//! of a pipe that only the test process holds.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio_postgres::{Config, NoTls};
+
+/// Where packages put the server's programs that are not on the search path; later versions first.
+const PROGRAM_FOLDERS: [&str; 2] = ["/usr/lib/postgresql", "/usr/pgsql"];
+/// A server that does not answer after so long does not start.
+const START_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks whether it answers.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Starts until a free port is not taken by somebody else in between.
+const STARTS: u32 = 5;
+
+/// What the shell does. Its standard input ends when the test process does.
+const SHELL: &str = r#"
+directory=$1; programs=$2; port=$3; fsync=$4
+mkdir -m 700 "$directory" || exit 1
+end() { rm -rf "$directory"; }
+trap end EXIT
+"$programs/initdb" -D "$directory/data" -U auscult --auth=trust -E UTF8 --locale=C --no-sync \
+    >"$directory/initdb.log" 2>&1 || { cat "$directory/initdb.log" >&2; exit 1; }
+"$programs/postgres" -D "$directory/data" -p "$port" -c listen_addresses=127.0.0.1 \
+    -c unix_socket_directories="$directory" -c fsync="$fsync" -c max_connections=400 -c shared_buffers=64MB \
+    >"$directory/log" 2>&1 </dev/null &
+server=$!
+echo started "$server"
+read -r _ || true
+kill -QUIT "$server"
+wait "$server"
+"#;
+
+/// A running server.
+pub struct Cluster {
+    port: u16,
+    directory: PathBuf,
+    server: u32,
+    databases: AtomicU32,
+    /// The shell ends the server when this closes.
+    _until: ChildStdin,
+    shell: Child,
+}
+
+impl Cluster {
+    /// The server of this test process, which syncs to the disk as a real one does.
+    ///
+    /// # Panics
+    /// Where the programs are missing (the message says how to install them) or the server does not start.
+    pub fn shared() -> &'static Cluster {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(Cluster::start)
+    }
+
+    /// Starts one more server, which ends when this is dropped.
+    ///
+    /// # Panics
+    /// As [`Cluster::shared`].
+    pub fn start() -> Cluster {
+        let programs = programs();
+        for _ in 0..STARTS {
+            if let Some(cluster) = Cluster::try_start(&programs) {
+                return cluster;
+            }
+        }
+        panic!("a PostgreSQL server did not start {STARTS} times; the last message stands above");
+    }
+
+    fn try_start(programs: &Path) -> Option<Cluster> {
+        // Free now; somebody else may take it before the server does, then another start takes another.
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let directory = std::env::temp_dir().join(format!("auscult-postgres-{}-{port}", std::process::id()));
+        let mut command = as_plain_user();
+        let mut shell = command
+            .args(["sh", "-c", SHELL, "sh"])
+            .args([&directory, programs])
+            .args([&port.to_string(), "on"])
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let until = shell.stdin.take().expect("a piped input");
+        let mut line = String::new();
+        let said = shell.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
+        said.expect("a piped output").expect("the shell's output");
+        let server = line.strip_prefix("started ")?.trim().parse().ok()?;
+        let cluster = Cluster { port, directory, server, databases: AtomicU32::new(0), _until: until, shell };
+        let deadline = Instant::now() + START_WITHIN;
+        while Instant::now() < deadline {
+            match cluster.execute("SELECT 1") {
+                Ok(()) => return Some(cluster),
+                Err(_) => std::thread::sleep(LOOK_EVERY),
+            }
+        }
+        None
+    }
+
+    /// The URL of a schema that nobody used before, in this server's one database.
+    ///
+    /// # Panics
+    /// Where the server does not answer.
+    pub fn database(&self) -> String {
+        let schema = format!("store_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.execute(&format!("CREATE SCHEMA {schema}")).expect("a new schema");
+        format!("postgres://auscult@127.0.0.1:{}/postgres?options=-c%20search_path%3D{schema}", self.port)
+    }
+
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The server's process.
+    pub fn process(&self) -> u32 {
+        self.server
+    }
+
+    /// The server's log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    /// Executes statements on a connection of their own, with the search path of a URL of ours.
+    ///
+    /// # Panics
+    /// Where the URL is not one of ours or the server refuses.
+    pub fn execute_in(&self, url: &str, sql: &str) {
+        let (_, schema) = url.rsplit_once("%3D").expect("a URL of this cluster");
+        self.execute(&format!("SET search_path = {schema}; {sql}")).expect("statements of a test");
+    }
+
+    /// Executes statements.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub fn execute(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let mut config = Config::new();
+        config.host("127.0.0.1").port(self.port).user("auscult").dbname("postgres");
+        runtime.block_on(async {
+            let (client, connection) = config.connect(NoTls).await?;
+            let driving = tokio::spawn(connection);
+            let outcome = client.batch_execute(sql).await;
+            drop(client);
+            // It ends with its client.
+            let _ = driving.await;
+            outcome
+        })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        use std::io::Write as _;
+        // A line ends it as the end of the pipe would, and now.
+        let _ = self._until.write_all(b"\n");
+        let _ = self.shell.wait();
+    }
+}
+
+/// The folder of `initdb` and `postgres`.
+fn programs() -> PathBuf {
+    let mut folders: Vec<PathBuf> = Vec::new();
+    for parent in PROGRAM_FOLDERS {
+        let versions = std::fs::read_dir(parent).into_iter().flatten().flatten();
+        folders.extend(versions.map(|version| version.path().join("bin")));
+    }
+    folders.sort();
+    folders.reverse();
+    folders.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
+    folders.into_iter().find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists()).expect(
+        "these tests need a PostgreSQL server; install it: sudo apt-get install -y --no-install-recommends postgresql",
+    )
+}
+
+/// The server refuses to run as root: then as the user that its package makes.
+fn as_plain_user() -> Command {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| {
+        use std::os::unix::fs::MetadataExt as _;
+        own.uid() == 0
+    });
+    if !is_root {
+        return Command::new("env");
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]);
+    command
+}
