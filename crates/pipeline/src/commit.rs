@@ -4,31 +4,24 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 
 use store::{Appended, FrameRecord, Store, StoreError, StoredGroup};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::clock::Clock;
+use crate::gaps::Counted;
 use crate::intake::{IntakeError, Receipt};
+use crate::queue::{Submission, Submissions, Waiting};
 
-/// Frames that may wait for a commit: far more than one commit takes, so that the disk is never idle.
-pub const QUEUE_LIMIT_FRAMES: usize = 8_192;
-/// Bytes of frames that may wait: the bound on memory when the disk is slow.
-pub const QUEUE_LIMIT_BYTES: usize = 64 << 20;
-/// Frames in one commit: enough to spread one fsync widely, few enough that the last does not wait long.
-pub const GROUP_LIMIT_FRAMES: usize = 2_048;
-/// Bytes of frames in one commit.
-pub const GROUP_LIMIT_BYTES: usize = 4 << 20;
 /// Committed groups that may wait for alerts and screens before ingest is slowed down.
 pub const AFTER_LIMIT_GROUPS: usize = 256;
 
-/// Bytes counted by one permit of the queue's semaphore, whose count is a `u32`.
-const PERMIT_BYTES: usize = 256;
-
-/// One frame on its way to the disk.
-pub(crate) struct Submission {
-    record: FrameRecord,
-    receipt: Receipt,
-    answer: oneshot::Sender<Result<Receipt, IntakeError>>,
-    _room: OwnedSemaphorePermit,
+/// Who is answered after a commit.
+pub(crate) struct Answer {
+    /// What is said, but for the group.
+    pub receipt: Receipt,
+    /// To whom.
+    pub to: oneshot::Sender<Result<Receipt, IntakeError>>,
+    /// The message's place in its device's count.
+    pub counted: Option<Counted>,
 }
 
 /// A group that is on stable storage, handed to what comes after.
@@ -47,43 +40,13 @@ impl From<StoredGroup> for CommittedGroup {
     }
 }
 
-/// The way into the commit.
-#[derive(Clone)]
-pub struct CommitQueue {
-    sender: mpsc::Sender<Submission>,
-    room: Arc<Semaphore>,
-}
-
-impl CommitQueue {
-    /// The queue, and its other end for [`run`].
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Submission>) {
-        let (sender, receiver) = mpsc::channel(QUEUE_LIMIT_FRAMES);
-        (CommitQueue { sender, room: Arc::new(Semaphore::new(QUEUE_LIMIT_BYTES / PERMIT_BYTES)) }, receiver)
-    }
-
-    /// Waits for room and hands the frame over; the receiver resolves after the commit.
-    pub(crate) async fn submit(
-        &self,
-        record: FrameRecord,
-        receipt: Receipt,
-    ) -> Result<oneshot::Receiver<Result<Receipt, IntakeError>>, IntakeError> {
-        let permits = u32::try_from(record.frame.bytes.len() / PERMIT_BYTES + 1).unwrap_or(u32::MAX);
-        let room =
-            Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(|_| IntakeError::Stopping)?;
-        let (answer, answered) = oneshot::channel();
-        let submission = Submission { record, receipt, answer, _room: room };
-        self.sender.send(submission).await.map_err(|_| IntakeError::Stopping)?;
-        Ok(answered)
-    }
-}
-
 /// What to do when stable storage failed under a commit: must not return control to a process that goes on
 /// acknowledging. The server prints what to do and exits.
 pub type OnDurabilityFailure = Box<dyn Fn(&StoreError) + Send>;
 
 /// Runs on its own thread until every sender is gone.
 pub(crate) fn run(
-    mut queue: mpsc::Receiver<Submission>,
+    queue: &Submissions,
     store: &dyn Store,
     clock: &dyn Clock,
     after: &SyncSender<CommittedGroup>,
@@ -91,18 +54,16 @@ pub(crate) fn run(
 ) {
     #[cfg(feature = "planted")]
     let mut planted = crate::planted::Planted::default();
-    while let Some(first) = queue.blocking_recv() {
-        let mut bytes = first.record.frame.bytes.len();
-        let mut records = vec![first.record];
-        let mut waiting = vec![(first.receipt, first.answer)];
-        let mut rooms = vec![first._room];
-        while records.len() < GROUP_LIMIT_FRAMES && bytes < GROUP_LIMIT_BYTES {
-            let Ok(next) = queue.try_recv() else { break };
-            bytes += next.record.frame.bytes.len();
-            records.push(next.record);
-            waiting.push((next.receipt, next.answer));
-            rooms.push(next._room);
+    loop {
+        let group = queue.next_group();
+        if group.is_empty() {
+            return;
         }
+        let apart = |waiting: Waiting| {
+            let Submission { record, receipt, counted, .. } = waiting.submission;
+            (record, Answer { receipt, to: waiting.answer, counted })
+        };
+        let (records, waiting): (Vec<_>, Vec<_>) = group.into_iter().map(apart).unzip();
         #[cfg(feature = "planted")]
         let Some((records, waiting)) = planted.before_commit(records, waiting, clock) else { continue };
         match store.append(&records, clock.now()) {
@@ -112,19 +73,18 @@ pub(crate) fn run(
             }
             Err(error) => refuse(waiting, &error, on_durability_failure),
         }
-        drop(rooms);
     }
 }
 
-pub(crate) fn acknowledge(
-    waiting: Vec<(Receipt, oneshot::Sender<Result<Receipt, IntakeError>>)>,
-    appended: Appended,
-) {
-    for (mut receipt, answer) in waiting {
+pub(crate) fn acknowledge(waiting: Vec<Answer>, appended: Appended) {
+    for Answer { mut receipt, to, counted } in waiting {
         receipt.group = appended.group;
         receipt.committed_at = appended.committed_at;
+        if let Some(counted) = counted {
+            counted.keep();
+        }
         // A connection that is gone does not need its answer: the device will send again, harmlessly.
-        let _ = answer.send(Ok(receipt));
+        let _ = to.send(Ok(receipt));
     }
 }
 
@@ -145,11 +105,7 @@ fn hand_on(mut records: Vec<FrameRecord>, appended: Appended, after: &SyncSender
     }
 }
 
-fn refuse(
-    waiting: Vec<(Receipt, oneshot::Sender<Result<Receipt, IntakeError>>)>,
-    error: &StoreError,
-    on_durability_failure: &OnDurabilityFailure,
-) {
+fn refuse(waiting: Vec<Answer>, error: &StoreError, on_durability_failure: &OnDurabilityFailure) {
     #[cfg(feature = "planted")]
     if trust::planted("swallowed-failure") {
         return acknowledge(waiting, crate::planted::NOWHERE);
@@ -166,8 +122,10 @@ fn refuse(
         error = error as &(dyn std::error::Error + 'static),
         "a group was not kept"
     );
-    for (_, answer) in waiting {
-        let _ = answer.send(Err(answer_with.clone()));
+    // The last first: each takes its number back, and the one before it is the last then.
+    for Answer { to, counted, .. } in waiting.into_iter().rev() {
+        drop(counted);
+        let _ = to.send(Err(answer_with.clone()));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Gaps: when a device counts its messages and some did not arrive, that is a fact of its own and stands in the chart.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clinical_model::measure::DATA_GAP;
 use clinical_model::{Decimal, Decoded, DecodedEvent, DeviceId, DeviceTime, Timestamp};
@@ -45,6 +46,21 @@ impl MessageNumbers {
         }))
     }
 
+    /// The last number of a device.
+    pub fn last(&self, device: DeviceId) -> Option<u32> {
+        self.0.get(&device).map(|(last, _)| *last)
+    }
+
+    /// A message that was counted is not kept, and will come again: the count goes on from the one before, unless others
+    /// were counted since.
+    fn take_back(&mut self, device: DeviceId, number: u32, before: Option<u32>) {
+        let Some((last, _)) = self.0.get_mut(&device).filter(|(last, _)| *last == number) else { return };
+        match before {
+            Some(before) => *last = before,
+            None => drop(self.0.remove(&device)),
+        }
+    }
+
     /// A message without a number arrived here.
     pub fn heard_here(&mut self, device: DeviceId, received_at: Timestamp) {
         if let Some((_, heard_at)) = self.0.get_mut(&device) {
@@ -57,6 +73,42 @@ impl MessageNumbers {
     pub fn heard_anywhere(&mut self, device: DeviceId, received_at: Timestamp) {
         if self.0.get(&device).is_some_and(|(_, heard_at)| *heard_at < received_at) {
             self.0.remove(&device);
+        }
+    }
+}
+
+/// A message that was counted and is not kept yet. Dropped without [`Counted::keep`], it is as if it had not come: the
+/// gap before it is found again when it comes again.
+pub(crate) struct Counted {
+    numbers: Arc<Mutex<MessageNumbers>>,
+    device: DeviceId,
+    number: u32,
+    before: Option<u32>,
+    is_kept: bool,
+}
+
+impl Counted {
+    /// A message that follows the one with the number `before`.
+    pub(crate) fn new(
+        numbers: Arc<Mutex<MessageNumbers>>,
+        device: DeviceId,
+        number: u32,
+        before: Option<u32>,
+    ) -> Self {
+        Counted { numbers, device, number, before, is_kept: false }
+    }
+
+    /// The message is on stable storage.
+    pub(crate) fn keep(mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+            numbers.take_back(self.device, self.number, self.before);
         }
     }
 }

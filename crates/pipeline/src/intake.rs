@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
 
 use clinical_model::decoded::DecodedEntry;
 use clinical_model::quarantine::QuarantineState;
@@ -17,10 +18,11 @@ use tokio::sync::oneshot;
 
 use crate::admission::{Admission, AdmissionRefused, Peer, PeerCertificate};
 use crate::clock::Clock;
-use crate::commit::CommitQueue;
-use crate::gaps::MessageNumbers;
+use crate::gaps::{Counted, MessageNumbers};
 use crate::live::Live;
+use crate::queue::{CommitQueue, Patience, Submission};
 use crate::registry::{PreviousValues, Registry};
+use crate::shedding::{Bounds, Class, Load};
 
 /// Largest frame in bytes: a minute of twelve leads at 500 Hz in the JSON envelope stays below it.
 pub const FRAME_LIMIT_BYTES: usize = 1 << 20;
@@ -57,6 +59,18 @@ pub enum IntakeError {
     /// The disk is full.
     #[error("the disk is full; send again later")]
     StorageFull,
+    /// More comes than can be kept, and something more urgent goes first.
+    #[error("more comes than the disk can keep, and {} data has to wait; keep it and send again", class.name())]
+    Overloaded {
+        /// What the frame holds.
+        class: Class,
+    },
+    /// The device has its share of what may wait, and more of it has to wait at its sender.
+    #[error("device {device} has its share of what may wait; keep it and send again")]
+    Busy {
+        /// Which.
+        device: DeviceId,
+    },
     /// The store refused it for another reason.
     #[error("the store could not keep it; send again later")]
     NotKept,
@@ -132,6 +146,7 @@ pub struct Intake {
     pub(crate) numbers: Arc<Mutex<MessageNumbers>>,
     pub(crate) live: Live,
     pub(crate) quarantine_limit_items: u64,
+    pub(crate) bounds: Bounds,
 }
 
 impl Intake {
@@ -176,18 +191,67 @@ impl Intake {
     /// # Errors
     /// [`IntakeError`] where it is refused before the commit.
     pub async fn submit(&self, frame: Frame) -> Result<Pending, IntakeError> {
-        self.submit_released(frame, None).await
+        self.submit_as(frame, None, Patience::ByClass).await
     }
 
-    /// As [`Intake::submit`], for an item that a person runs again from quarantine.
+    /// As [`Intake::submit`], for a sender that can be told to come again: where its device has its share of the queue,
+    /// it does not wait.
+    ///
+    /// # Errors
+    /// As [`Intake::submit`]; [`IntakeError::Busy`] too.
+    pub async fn submit_or_refuse(&self, frame: Frame) -> Result<Pending, IntakeError> {
+        self.submit_as(frame, None, Patience::ByShare).await
+    }
+
+    /// As [`Intake::submit`], for a sender that cannot be told to come again: a frame that has to give way is held for
+    /// `hold` before it is refused, and its sender held back with it.
+    ///
+    /// # Errors
+    /// As [`Intake::submit`].
+    pub async fn submit_patiently(&self, frame: Frame, hold: Duration) -> Result<Pending, IntakeError> {
+        self.submit_as(frame, None, Patience::Hold(hold)).await
+    }
+
+    /// As [`Intake::submit`], for what was promised already: it waits for as long as it takes.
+    ///
+    /// # Errors
+    /// As [`Intake::submit`], but never [`IntakeError::Overloaded`].
+    pub async fn submit_promised(&self, frame: Frame) -> Result<Pending, IntakeError> {
+        self.submit_as(frame, None, Patience::Endless).await
+    }
+
+    /// As [`Intake::submit_promised`], for an item that a person runs again from quarantine.
     pub(crate) async fn submit_released(
         &self,
         frame: Frame,
         released: Option<(QuarantineId, UserId)>,
     ) -> Result<Pending, IntakeError> {
-        let (record, receipt) = self.read(frame, released, Counting::On)?;
+        self.submit_as(frame, released, Patience::Endless).await
+    }
+
+    async fn submit_as(
+        &self,
+        frame: Frame,
+        released: Option<(QuarantineId, UserId)>,
+        patience: Patience,
+    ) -> Result<Pending, IntakeError> {
+        let (record, receipt, counted) = self.read(frame, released, Counting::On)?;
         remember(&self.previous, &record.facts);
-        self.queue.submit(record, receipt).await.map(Pending)
+        let class = Class::of(&record, &self.registry);
+        let submission = Submission { record, receipt, class, counted };
+        self.queue.submit(submission, patience, &self.bounds, self.now()).await.map(Pending)
+    }
+
+    /// How much waits for the disk, and what had to give way.
+    pub fn load(&self) -> Load {
+        self.queue.load()
+    }
+
+    /// The same intake with other bounds for giving way.
+    #[must_use]
+    pub fn with_bounds(mut self, bounds: Bounds) -> Self {
+        self.bounds = bounds;
+        self
     }
 
     /// What would become of each entry of a frame if it were submitted now; nothing is kept. For what is taken
@@ -196,16 +260,19 @@ impl Intake {
     /// # Errors
     /// [`IntakeError`] where it would be refused before the commit.
     pub fn preview(&self, frame: Frame) -> Result<Vec<EntryOutcome>, IntakeError> {
-        self.read(frame, None, Counting::Off).map(|(_, receipt)| receipt.entries)
+        self.read(frame, None, Counting::Off).map(|(_, receipt, _)| receipt.entries)
     }
 
     /// The gap before a message, as a fact about whom the device is assigned to now; where it is nobody, nobody's data
     /// is missing.
-    fn gap_before(&self, number: u32, moment: &Moment<'_>) -> Option<Fact> {
+    fn gap_before(&self, number: u32, moment: &Moment<'_>) -> (Option<Fact>, Counted) {
+        let device = moment.device.id;
         let mut numbers = self.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let gap = numbers.observe(moment.device.id, number, moment.frame.received_at)?;
+        let before = numbers.last(device);
+        let gap = numbers.observe(device, number, moment.frame.received_at);
         drop(numbers);
-        validate(gap, moment).ok()
+        let counted = Counted::new(Arc::clone(&self.numbers), device, number, before);
+        (gap.and_then(|gap| validate(gap, moment).ok()), counted)
     }
 
     fn heard_here(&self, frame: &Frame) {
@@ -219,7 +286,7 @@ impl Intake {
         frame: Frame,
         released: Option<(QuarantineId, UserId)>,
         counting: Counting,
-    ) -> Result<(FrameRecord, Receipt), IntakeError> {
+    ) -> Result<(FrameRecord, Receipt, Option<Counted>), IntakeError> {
         if frame.bytes.len() > FRAME_LIMIT_BYTES {
             return Err(IntakeError::TooLarge { size_bytes: frame.bytes.len() });
         }
@@ -234,8 +301,13 @@ impl Intake {
         let mut quarantined = Vec::new();
         let mut entries = Vec::new();
         let (decoded, number) = decode(frame.kind, &frame.bytes);
+        let mut counted = None;
         match (counting, number, released) {
-            (Counting::On, Some(number), None) => facts.extend(self.gap_before(number, &moment)),
+            (Counting::On, Some(number), None) => {
+                let (gap, this) = self.gap_before(number, &moment);
+                facts.extend(gap);
+                counted = Some(this);
+            }
             (Counting::On, None, None) => self.heard_here(&frame),
             _ => {}
         }
@@ -270,7 +342,7 @@ impl Intake {
         let released = released.filter(|_| quarantined.is_empty()).into_iter().collect();
         let receipt =
             Receipt { group: 0, committed_at: frame.received_at, received_at: frame.received_at, entries };
-        Ok((FrameRecord { frame, facts, quarantined, released }, receipt))
+        Ok((FrameRecord { frame, facts, quarantined, released }, receipt, counted))
     }
 }
 

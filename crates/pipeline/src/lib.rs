@@ -1,7 +1,7 @@
 //! What happens to a reading: decode, identify, validate, commit, acknowledge; then chart, alert and show.
 //!
-//! Read in this order: [`intake`] is the way of one frame from the wire to the disk; [`commit`] groups frames of
-//! all connections into one commit; [`after`] carries committed facts to alerts and live screens; [`registry`]
+//! Read in this order: [`intake`] is the way of one frame from the wire to the disk; [`queue`] is where it waits,
+//! fair and bounded, and [`shedding`] what gives way there; [`commit`] makes one commit of many frames; [`after`] carries committed facts to alerts and live screens; [`registry`]
 //! knows devices, places, patients and assignments; [`desk`] holds the acts of people; [`chart`] reads back.
 
 pub mod admission;
@@ -21,9 +21,11 @@ pub mod intake;
 pub mod live;
 #[cfg(feature = "planted")]
 mod planted;
+pub mod queue;
 pub mod records;
 pub mod registry;
 pub mod search;
+pub mod shedding;
 pub mod site;
 pub mod together;
 

@@ -15,10 +15,11 @@ use crate::audit_group::AuditGroup;
 use crate::chart::Chart;
 use crate::clock::Clock;
 use crate::cluster::{Follower, Health, Observer};
-use crate::commit::{self, AFTER_LIMIT_GROUPS, CommitQueue, OnDurabilityFailure};
+use crate::commit::{self, AFTER_LIMIT_GROUPS, OnDurabilityFailure};
 use crate::corrections::Corrections;
 use crate::intake::Intake;
 use crate::live::Live;
+use crate::queue::CommitQueue;
 use crate::registry::{LoadError, Registry};
 
 /// Groups folded in one transaction: short enough that a commit does not wait long behind it.
@@ -119,6 +120,7 @@ impl Site {
             numbers: Arc::default(),
             live: live.clone(),
             quarantine_limit_items: crate::intake::QUARANTINE_LIMIT_ITEMS,
+            bounds: crate::shedding::Bounds::default(),
         };
         recall_heard(store.as_ref(), &registry, &live).map_err(StartError::Store)?;
         let corrections = Arc::new(Corrections::load(store.as_ref()).map_err(StartError::Store)?);
@@ -156,7 +158,7 @@ impl Site {
         let on_failure = options.on_durability_failure;
         let commit_store = Arc::clone(&store);
         let commit = move || {
-            commit::run(submissions, commit_store.as_ref(), clock.as_ref(), &to_after, &on_failure);
+            commit::run(&submissions, commit_store.as_ref(), clock.as_ref(), &to_after, &on_failure);
         };
         match health {
             None => {

@@ -274,7 +274,12 @@ impl Site {
         let mut pending = Vec::with_capacity(decided.frames.len());
         let mut done = Vec::new();
         for (frame, id) in decided.frames {
-            pending.push(intake.submit(frame).await?);
+            let submitted = match id {
+                None => intake.submit_or_refuse(frame).await,
+                // It was promised when it was decided.
+                Some(_) => intake.submit_promised(frame).await,
+            };
+            pending.push(submitted?);
             done.extend(id);
         }
         let mut receipts = Vec::with_capacity(pending.len());

@@ -16,6 +16,7 @@ use clinical_model::{Delivery, DeviceId, Frame, FrameKind, RecordId};
 use futures_util::future::try_join_all;
 use pipeline::intake::FRAME_LIMIT_BYTES;
 use pipeline::search::Position;
+use pipeline::shedding::RETRY_AFTER_S as OVERLOAD_RETRY_AFTER_S;
 use pipeline::site::received_now;
 use pipeline::{EntryOutcome, IntakeError, Peer, Receipt};
 use serde::Deserialize;
@@ -210,7 +211,13 @@ async fn submit(
     for bytes in frames {
         let frame =
             Frame { device, kind, received_at, delivery: Delivery::AtLeastOnce, bytes: bytes.to_vec() };
-        pending.push(intake.submit(frame).await.map_err(|error| refused(&error))?);
+        // What is begun is gone on with: only the first can be told that its device has its share.
+        let submitted = if pending.is_empty() {
+            intake.submit_or_refuse(frame).await
+        } else {
+            intake.submit(frame).await
+        };
+        pending.push(submitted.map_err(|error| refused(&error))?);
     }
     drop(intake);
     try_join_all(pending).await.map_err(|error| refused(&error))
@@ -227,6 +234,10 @@ fn refused(error: &IntakeError) -> Problem {
         IntakeError::QuarantineFull | IntakeError::StorageFull => {
             Problem::new(Code::Full, what).retry_after(RETRY_AFTER_FULL_S)
         }
+        IntakeError::Overloaded { .. } => {
+            Problem::new(Code::Unavailable, what).retry_after(OVERLOAD_RETRY_AFTER_S)
+        }
+        IntakeError::Busy { .. } => Problem::new(Code::Busy, what).retry_after(OVERLOAD_RETRY_AFTER_S),
         IntakeError::NotKept | IntakeError::Stopping => {
             Problem::new(Code::Unavailable, what).retry_after(RETRY_AFTER_S)
         }

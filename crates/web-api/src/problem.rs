@@ -38,6 +38,8 @@ pub enum Code {
     SetupClosed,
     /// The server is stopping or cannot keep anything now.
     Unavailable,
+    /// The sender has its share of what may wait.
+    Busy,
     /// The body is too large.
     TooLarge,
     /// The body is of another media type.
@@ -66,6 +68,7 @@ impl Code {
         Code::Exists,
         Code::SetupClosed,
         Code::Unavailable,
+        Code::Busy,
         Code::TooLarge,
         Code::MediaType,
         Code::KeyUsed,
@@ -77,7 +80,7 @@ impl Code {
     pub const fn status(self) -> StatusCode {
         match self {
             Code::SignedOut | Code::BadCredentials => StatusCode::UNAUTHORIZED,
-            Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
+            Code::TooManyAttempts | Code::Busy => StatusCode::TOO_MANY_REQUESTS,
             Code::Forbidden | Code::Forged | Code::SetupClosed => StatusCode::FORBIDDEN,
             Code::NotFound => StatusCode::NOT_FOUND,
             Code::BadRequest => StatusCode::BAD_REQUEST,
@@ -108,6 +111,7 @@ impl Code {
             Code::Exists => "Exists already",
             Code::SetupClosed => "Setup is closed",
             Code::Unavailable => "Not available now",
+            Code::Busy => "More than its share",
             Code::TooLarge => "Too large",
             Code::MediaType => "Another media type is needed",
             Code::KeyUsed => "The key was used already",

@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 use trust::pki::PeerIdentity;
 
-use super::limits::{LINGER, PACKET_TIMEOUT, READ_CHUNK_BYTES};
+use super::limits::{KEPT_INPUT_BYTES, LINGER, PACKET_TIMEOUT, QUIET_CHUNK_BYTES, READ_CHUNK_BYTES};
 use super::protocol::{Closing, FrameRequest, Kept, Protocol, Request, Step};
 use super::server::Shared;
 use super::sessions::{ClientKey, Lease, Session};
@@ -32,10 +32,9 @@ pub(super) async fn run(socket: TcpStream, shared: &Shared) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "the socket keeps its delay");
     }
-    let handshake = timeout(shared.options.handshake_timeout, shared.acceptor.accept(socket));
     let shaken = tokio::select! {
         () = shared.stopping.cancelled() => return,
-        shaken = handshake => shaken,
+        shaken = handshake(socket, shared) => shaken,
     };
     let mut stream = match shaken {
         Ok(Ok(stream)) => stream,
@@ -58,6 +57,20 @@ pub(super) async fn run(socket: TcpStream, shared: &Shared) {
         });
     }
     linger(stream).await;
+}
+
+/// The TLS handshake, in its turn. Whoever connects and says nothing takes nobody's turn.
+async fn handshake(
+    socket: TcpStream,
+    shared: &Shared,
+) -> Result<io::Result<TlsStream<TcpStream>>, tokio::time::error::Elapsed> {
+    let patience = shared.options.handshake_timeout;
+    if let Err(error) = timeout(patience, socket.readable()).await? {
+        return Ok(Err(error));
+    }
+    // Closed never: it is ours. Without a turn the handshake would only be less fair.
+    let _turn = shared.handshakes.acquire().await.ok();
+    timeout(patience, shared.acceptor.accept(socket)).await
 }
 
 /// A client that was accepted.
@@ -280,7 +293,11 @@ impl<'a> Connection<'a> {
         let intake = self.shared.intake.clone();
         let received_at = intake.now().truncated_to_millis();
         let frame = Frame { device, kind, received_at, delivery, bytes };
-        Box::pin(async move { (ticket, intake.submit(frame).await) })
+        if self.protocol.can_refuse(delivery) {
+            return Box::pin(async move { (ticket, intake.submit(frame).await) });
+        }
+        let hold = self.shared.options.hold;
+        Box::pin(async move { (ticket, intake.submit_patiently(frame, hold).await) })
     }
 
     fn note_submitted(
@@ -380,6 +397,7 @@ fn verdict(outcome: Result<(), IntakeError>) -> Result<(), Refusal> {
             IntakeError::TooLarge { .. } => Refusal::TooLarge,
             IntakeError::UnknownDevice { .. } | IntakeError::Retired { .. } => Refusal::NotAuthorized,
             IntakeError::QuarantineFull | IntakeError::StorageFull => Refusal::Full,
+            IntakeError::Overloaded { .. } | IntakeError::Busy { .. } => Refusal::Overloaded,
             IntakeError::NotKept => Refusal::NotKept,
             IntakeError::Stopping => Refusal::Stopping,
         }
@@ -406,7 +424,14 @@ async fn next_command(commands: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<
 }
 
 async fn read_some(stream: &mut TlsStream<TcpStream>, input: &mut BytesMut) -> io::Result<usize> {
-    input.reserve(READ_CHUNK_BYTES);
+    if input.is_empty() {
+        if input.capacity() > KEPT_INPUT_BYTES {
+            *input = BytesMut::new();
+        }
+        input.reserve(QUIET_CHUNK_BYTES);
+    } else {
+        input.reserve(READ_CHUNK_BYTES);
+    }
     stream.read_buf(input).await
 }
 

@@ -26,6 +26,15 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A commit takes milliseconds; seconds mean that storage is in trouble.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Time for which a message that has to give way to more urgent ones is held, and the socket not read, where the client
+/// cannot be told to come again (version 3.1.1, QoS 0). Then the connection ends: the client has the message still, and
+/// a held connection holds back its alarms too.
+pub const HOLD: Duration = Duration::from_secs(30);
+
+/// TLS handshakes at one time, from the client's first byte on. Each costs some milliseconds of a processor in all; in a
+/// storm of reconnects the others wait for their turn, so that devices that are connected are served between them.
+pub const MAX_HANDSHAKES: usize = 128;
+
 /// Time that a second connection of a client waits for the first to end: its drain, and a little more.
 pub const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -57,8 +66,14 @@ pub const MAX_IN_FLIGHT_BYTES: usize = FRAME_LIMIT_BYTES;
 /// Maximum; a client that never releases is broken, and each kept id costs memory for a whole session.
 pub const MAX_UNRELEASED: usize = 1_024;
 
-/// Bytes read from the socket at a time: one TLS record.
+/// Bytes read from the socket at a time while a packet is under way: one TLS record.
 pub const READ_CHUNK_BYTES: usize = 16 << 10;
+
+/// Bytes that a quiet connection keeps ready to read into: most messages fit, and thousands of connections are quiet.
+pub const QUIET_CHUNK_BYTES: usize = 2 << 10;
+
+/// A connection's input that has grown larger is given back when it is empty.
+pub const KEPT_INPUT_BYTES: usize = 64 << 10;
 
 /// Longest topic, in bytes; ours have fewer than 80.
 pub const MAX_TOPIC_BYTES: usize = 256;

@@ -173,6 +173,11 @@ impl Protocol {
         self.send_due_replies();
     }
 
+    /// Whether a refusal of one message can be said without ending the connection.
+    pub(super) fn can_refuse(&self, delivery: Delivery) -> bool {
+        self.level == Level::V5 && delivery == Delivery::AtLeastOnce
+    }
+
     /// Frames whose verdict is awaited.
     pub(super) fn unsettled(&self) -> usize {
         self.replies.iter().filter(|reply| reply.verdict.is_none()).count()

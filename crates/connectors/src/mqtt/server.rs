@@ -17,8 +17,8 @@ use tracing::Instrument as _;
 
 use super::connection;
 use super::limits::{
-    ACCEPT_RETRY, CONNECT_TIMEOUT, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_CONNECTIONS, MAX_KEEP_ALIVE_S,
-    MAX_SESSION_EXPIRY_S, MAX_SESSIONS, RECHECK_ADMISSION, TAKEOVER_TIMEOUT, WRITE_TIMEOUT,
+    ACCEPT_RETRY, CONNECT_TIMEOUT, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, HOLD, MAX_CONNECTIONS, MAX_HANDSHAKES,
+    MAX_KEEP_ALIVE_S, MAX_SESSION_EXPIRY_S, MAX_SESSIONS, RECHECK_ADMISSION, TAKEOVER_TIMEOUT, WRITE_TIMEOUT,
 };
 use super::sessions::Sessions;
 
@@ -36,6 +36,10 @@ pub struct MqttOptions {
     pub connect_timeout: Duration,
     /// Time for a client to take what was written to it.
     pub write_timeout: Duration,
+    /// Time for which a message that has to give way is held where its client cannot be told.
+    pub hold: Duration,
+    /// TLS handshakes at one time; further ones wait for their turn.
+    pub max_handshakes: usize,
     /// Time that commits under way have when a connection ends or the server stops.
     pub drain_timeout: Duration,
     /// How often a quiet connection's certificate is looked at again.
@@ -53,6 +57,8 @@ impl Default for MqttOptions {
             handshake_timeout: HANDSHAKE_TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
+            hold: HOLD,
+            max_handshakes: MAX_HANDSHAKES,
             drain_timeout: DRAIN_TIMEOUT,
             recheck_admission: RECHECK_ADMISSION,
             max_keep_alive_s: MAX_KEEP_ALIVE_S,
@@ -67,6 +73,7 @@ pub(super) struct Shared {
     pub intake: Intake,
     pub options: MqttOptions,
     pub sessions: Arc<Sessions>,
+    pub handshakes: Semaphore,
     pub stopping: CancellationToken,
 }
 
@@ -92,6 +99,7 @@ pub async fn serve(
         acceptor: TlsAcceptor::from(tls),
         intake,
         sessions: Sessions::new(MAX_SESSIONS, TAKEOVER_TIMEOUT.max(options.drain_timeout)),
+        handshakes: Semaphore::new(options.max_handshakes),
         stopping: CancellationToken::new(),
         options,
     });

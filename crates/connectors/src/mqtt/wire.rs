@@ -116,6 +116,8 @@ pub(super) enum Refusal {
     TooLarge,
     #[error("quarantine or disk is full; somebody must look first")]
     Full,
+    #[error("more urgent data goes first: keep it and send it again in some seconds")]
+    Overloaded,
     #[error("the store could not keep it; send again")]
     NotKept,
     #[error("the server is stopping; send again later")]
@@ -136,7 +138,7 @@ impl Refusal {
             Refusal::PayloadInvalid => DisconnectReasonCode::PayloadFormatInvalid,
             Refusal::TooManyProperties => DisconnectReasonCode::ImplementationSpecificError,
             Refusal::TooLarge => DisconnectReasonCode::PacketTooLarge,
-            Refusal::Full => DisconnectReasonCode::QuotaExceeded,
+            Refusal::Full | Refusal::Overloaded => DisconnectReasonCode::QuotaExceeded,
             Refusal::NotKept => DisconnectReasonCode::UnspecifiedError,
             Refusal::Stopping => DisconnectReasonCode::ServerShuttingDown,
         }
@@ -149,7 +151,7 @@ impl Refusal {
             Refusal::TopicInvalid => PubackReasonCode::TopicNameInvalid,
             Refusal::PayloadInvalid => PubackReasonCode::PayloadFormatInvalid,
             Refusal::TooManyProperties => PubackReasonCode::ImplementationSpecificError,
-            Refusal::TooLarge | Refusal::Full => PubackReasonCode::QuotaExceeded,
+            Refusal::TooLarge | Refusal::Full | Refusal::Overloaded => PubackReasonCode::QuotaExceeded,
             Refusal::NotKept | Refusal::Stopping => PubackReasonCode::UnspecifiedError,
         }
     }

@@ -6,5 +6,6 @@ mod kept;
 mod alarms;
 mod cluster;
 mod loops;
+mod overload;
 mod refusing;
 mod site;

@@ -209,7 +209,13 @@ impl From<IntakeError> for Refusal {
             IntakeError::QuarantineFull | IntakeError::StorageFull => {
                 Refusal::new(StatusCode::INSUFFICIENT_STORAGE, IssueCode::NoStore, what)
             }
-            IntakeError::NotKept | IntakeError::Stopping => Refusal::unavailable(what),
+            IntakeError::Busy { .. } => {
+                let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, IssueCode::Throttled, what);
+                Refusal { retry_after_s: Some(RETRY_AFTER_S), ..refusal }
+            }
+            IntakeError::NotKept | IntakeError::Stopping | IntakeError::Overloaded { .. } => {
+                Refusal::unavailable(what)
+            }
         }
     }
 }
