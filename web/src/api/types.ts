@@ -139,6 +139,18 @@ export interface Board {
   tiles: Tile[];
 }
 
+/** GET /status: how the server fares. */
+export interface ServerStatus {
+  ingest: {
+    state: "ok" | "shedding" | "stopping";
+    /** Classes that had to give way within the last minute, the most urgent first. */
+    shedding: ("alarm" | "live" | "backfill")[];
+    oldest_waits_ms: number;
+    refused_frames: Record<string, number>;
+  };
+  quarantine: { items: number; bytes: number; is_full: boolean };
+}
+
 export interface WardLine {
   id: string;
   name: string;

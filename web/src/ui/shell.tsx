@@ -4,7 +4,7 @@ import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { type ReactNode, useEffect, useRef, useState } from "react";
 
 import { get } from "../api/client.ts";
-import type { Alert, Session, WardLine } from "../api/types.ts";
+import type { Alert, ServerStatus, Session, WardLine } from "../api/types.ts";
 import { spokenAlert } from "../format/alerts.ts";
 import { agoText, clockText, dateText, zoneText } from "../format/time.ts";
 import { LinkProvider, useLinkStatus, useLiveEvent, useNow } from "../live/context.tsx";
@@ -21,6 +21,8 @@ import { prefer, usePreferences } from "./theme.ts";
 const COUNT_EVERY_MS = 5_000;
 /** The counts are asked for again after so long even when nothing happened, in ms. */
 const COUNT_AT_LEAST_EVERY_MS = 60_000;
+/** How often the server is asked whether it keeps up, in ms: overload is shown for a minute after it ends. */
+const STATUS_EVERY_MS = 15_000;
 
 export function Shell({ scope, children }: { scope: string; children: ReactNode }) {
   const [link, setLink] = useState<LiveLink | null>(null);
@@ -67,6 +69,7 @@ function Frame({ children }: { children: ReactNode }) {
       <LostBanner />
       <Announcer />
       <main id="content" tabIndex={-1}>
+        <OverloadBanner />
         {children}
       </main>
       {open === "search" && <SearchDialog onClose={() => setOpen(null)} />}
@@ -224,6 +227,41 @@ function LostBanner() {
         </p>
       </div>
       {last !== null && <LostAge sinceMs={last.getTime()} nowMs={now} />}
+    </div>
+  );
+}
+
+/** Something had to give way: what is missing on screen will come late, and nobody may take it for quiet. */
+function OverloadBanner() {
+  const status = useQuery({
+    queryKey: ["status"],
+    queryFn: ({ signal }) => get<ServerStatus>("/status", signal),
+    refetchInterval: STATUS_EVERY_MS,
+  });
+  const shedding = status.data?.ingest.shedding ?? [];
+  const full = status.data?.quarantine.is_full === true;
+  if (shedding.length === 0 && !full) return null;
+  const what = shedding.includes("live")
+    ? "Live and stored readings are being refused"
+    : "Stored readings are being refused; live readings and alarms are taken";
+  return (
+    <div className="overload" role="status">
+      <Icon name="inbox" size={22} />
+      <p>
+        {shedding.length > 0 && (
+          <>
+            <strong>The server does not keep up.</strong> {what}. Devices keep what was refused and send it again: it will
+            come late.{" "}
+          </>
+        )}
+        {full && (
+          <>
+            <strong>The quarantine is full.</strong> What cannot be read or placed is refused until somebody looks through
+            it.{" "}
+          </>
+        )}
+        Tell whoever runs the server.
+      </p>
     </div>
   );
 }
