@@ -38,7 +38,9 @@ class Peer:
         data.mkdir()
         # The crate ships none of the definitions of the search parameters.
         shutil.copy(definitions / "search-parameters.json", data / "search-parameters-r4.json")
-        environment = {**os.environ, "HFS_VALIDATION_MODE": "enforce", "HFS_AUDIT_BACKEND": "file", "RUST_LOG": "warn"}
+        base = f"http://127.0.0.1:{port}"
+        settings = {"HFS_BASE_URL": base, "HFS_VALIDATION_MODE": "enforce", "HFS_AUDIT_BACKEND": "file"}
+        environment = {**os.environ, **settings, "HFS_LOG_LEVEL": "warn"}
         arguments = ["--port", str(port), "--database-url", self.folder / "peer.db", "--data-dir", data]
         self.process = subprocess.Popen(
             [binary, *arguments],
@@ -50,7 +52,7 @@ class Peer:
         )
         session = requests.Session()
         session.trust_env = False
-        self.server = Server("hfs", f"http://127.0.0.1:{port}", session)
+        self.server = Server("hfs", base, session)
         deadline = time.monotonic() + PEER_READY_LIMIT_S
         while True:
             try:

@@ -44,7 +44,8 @@ const BARE = {
 
 /** Errors of a resource: by itself, and by each profile that it claims. */
 function judge(resource, mistaken = MISTAKEN) {
-    const claimed = (resource.meta?.profile ?? []).map((url) => profiles.get(url)).filter(Boolean);
+    const profilesOf = [resource.meta?.profile ?? []].flat();
+    const claimed = profilesOf.map((url) => profiles.get(url)).filter(Boolean);
     const errors = [];
     for (const profile of [undefined, ...claimed]) {
         try {

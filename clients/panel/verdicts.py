@@ -14,7 +14,10 @@ def judge(site: dict[str, Any], name: str, resources: list[dict[str, Any]], one:
     """Reports each resource that must be sound, and writes down what was found in all of them."""
     found: dict[str, list[str]] = {}
     for each in resources:
-        errors = one(each["resource"])
+        try:
+            errors = one(each["resource"])
+        except Exception as error:  # noqa: BLE001 - a validator that breaks has not taken the resource
+            errors = [f"{type(error).__name__}: {error}"]
         found[each["name"]] = errors
         if each["expect"] == "ok":
             checks.report(f"{name}: {each['name']}", not errors, "; ".join(errors[:5]))
