@@ -199,7 +199,9 @@ def faults(book: Book, base: dict[str, Any]) -> Iterator[Mutation]:
         is_text = isinstance(site.value, str)
         if site.element["min"] > 0 and not (site.is_list and len(site.value) > 1):
             parent_place = site.place.rsplit(".", 1)[0]
-            yield Mutation("required", site.pointer, None, True, f"{parent_place}.{site.name}", f"{path} is 1..{site.element['max']}")
+            # Where nothing else is left, the element around it is empty, and that is what is wrong.
+            place = parent_place if len(site.parent) == 1 else f"{parent_place}.{site.name}"
+            yield Mutation("required", site.pointer, None, True, place, f"{path} is 1..{site.element['max']}")
         if site.is_list:
             yield Mutation("single", site.pointer, site.value[0], False, site.place, f"{path} is a list")
             yield Mutation("empty", site.pointer, [], False, site.place, f"{path}: a list in JSON is never empty")
