@@ -3,7 +3,8 @@
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use serde_json::error::Category;
+use serde_json::{Map, Number, Value};
 
 use super::element::cut;
 use super::outcome::{IssueCode, OutcomeIssue};
@@ -15,76 +16,90 @@ use super::outcome::{IssueCode, OutcomeIssue};
 /// An issue that names the line and column.
 pub fn parse(bytes: &[u8]) -> Result<Value, OutcomeIssue> {
     let structure = |what: String| OutcomeIssue::error(IssueCode::Structure, what, "");
-    let value = serde_json::from_slice(bytes).map_err(|error| structure(format!("not JSON: {error}")))?;
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    UniqueNames.deserialize(&mut reader).map_err(|error| structure(format!("not FHIR JSON: {error}")))?;
-    Ok(value)
+    let value = Strict.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    value.map_err(|error| match error.classify() {
+        Category::Data => structure(format!("not FHIR JSON: {error}")),
+        _ => structure(format!("not JSON: {error}")),
+    })
 }
 
 /// The name under which the JSON reader hands over a number with its digits.
 const NUMBER_NAME: &str = "$serde_json::private::Number";
 
-/// Walks a document and keeps nothing.
-struct UniqueNames;
+/// Builds the document in one pass and refuses a name that is there already.
+struct Strict;
 
-impl<'de> DeserializeSeed<'de> for UniqueNames {
-    type Value = ();
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for UniqueNames {
-    type Value = ();
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
+    fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
+        Ok(Value::Bool(flag))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(number.into())
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(number.into())
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(number.into())
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(text.into())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element_seed(UniqueNames)?.is_some() {}
-        Ok(())
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
-        let mut seen = std::collections::HashSet::new();
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(item) = items.next_element_seed(Strict)? {
+            array.push(item);
+        }
+        Ok(Value::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
         while let Some(name) = fields.next_key::<String>()? {
-            // The JSON reader gives numbers as a map with a name of its own; no other such name may come from outside.
-            if name.starts_with('$') && name != NUMBER_NAME {
-                return Err(de::Error::custom(format!("\"{}\" is no name in FHIR", cut(&name))));
+            if name.starts_with('$') {
+                // The JSON reader gives a number as a map with one name of its own; no such name may come from outside.
+                if name != NUMBER_NAME || !object.is_empty() {
+                    return Err(de::Error::custom(format!("\"{}\" is no name in FHIR", cut(&name))));
+                }
+                let digits: String = fields.next_value()?;
+                let number: Number = digits.parse().map_err(de::Error::custom)?;
+                return Ok(Value::Number(number));
             }
-            if seen.contains(&name) {
+            if object.contains_key(&name) {
                 return Err(de::Error::custom(format!("\"{}\" occurs twice in one object", cut(&name))));
             }
-            fields.next_value_seed(UniqueNames)?;
-            seen.insert(name);
+            let value = fields.next_value_seed(Strict)?;
+            object.insert(name, value);
         }
-        Ok(())
+        Ok(Value::Object(object))
     }
 }
 
@@ -106,6 +121,8 @@ mod tests {
             b"1 2",
             b"\xff",
             b"{\"$serde_json::private::RawValue\":\"{}\"}",
+            b"{\"a\":{\"b\":1,\"$serde_json::private::Number\":\"5\"}}",
+            b"{\"$serde_json::private::Number\":\"five\"}",
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }

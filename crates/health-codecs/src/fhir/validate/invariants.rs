@@ -26,7 +26,7 @@ fn has_choice(fields: &Fields, name: &str) -> bool {
     })
 }
 
-fn broken(report: &mut Report, key: &str, what: &str) {
+fn broken(report: &mut Report<'_>, key: &str, what: &str) {
     report.note(IssueCode::Invariant, format!("{what} ({key})"));
 }
 
@@ -100,7 +100,7 @@ fn valued_and_absent(fields: &Fields) -> bool {
 }
 
 /// Rules of a data type or a part of a resource.
-pub(super) fn complex(report: &mut Report, name: &str, fields: &Fields) {
+pub(super) fn complex(report: &mut Report<'_>, name: &str, fields: &Fields) {
     for rule in RULES.iter().filter(|rule| rule.of == name) {
         if (rule.is_broken)(fields) {
             broken(report, rule.key, rule.sentence);
@@ -116,7 +116,7 @@ pub(super) fn complex(report: &mut Report, name: &str, fields: &Fields) {
     }
 }
 
-fn period(report: &mut Report, fields: &Fields) {
+fn period(report: &mut Report<'_>, fields: &Fields) {
     let at = |name: &str| fields.get(name).and_then(Value::as_str).and_then(crate::fhir::period::span);
     if let (Some(start), Some(end)) = (at("start"), at("end")) {
         // A partial end covers its whole span: 2026-11 ends with the month.
@@ -126,7 +126,7 @@ fn period(report: &mut Report, fields: &Fields) {
     }
 }
 
-fn range(report: &mut Report, fields: &Fields) {
+fn range(report: &mut Report<'_>, fields: &Fields) {
     let bound =
         |name: &str| fields.get(name).and_then(|quantity| quantity.get("value")).and_then(Value::as_f64);
     let (low, high) = (bound("low"), bound("high"));
@@ -135,7 +135,7 @@ fn range(report: &mut Report, fields: &Fields) {
     }
 }
 
-fn sampled_data(report: &mut Report, fields: &Fields) {
+fn sampled_data(report: &mut Report<'_>, fields: &Fields) {
     let Some(data) = fields.get("data").and_then(Value::as_str) else { return };
     let mut count = 0_usize;
     for sample in data.split(' ') {
@@ -168,7 +168,7 @@ fn is_decimal(text: &str) -> bool {
     !fraction.is_empty() && digits(whole) && digits(fraction)
 }
 
-fn observation(report: &mut Report, fields: &Fields) {
+fn observation(report: &mut Report<'_>, fields: &Fields) {
     if !has_choice(fields, VALUE) {
         return;
     }
@@ -194,7 +194,7 @@ fn codings(concept: &Value) -> Vec<(&str, &str)> {
         .collect()
 }
 
-fn bundle(report: &mut Report, fields: &Fields) {
+fn bundle(report: &mut Report<'_>, fields: &Fields) {
     let kind = fields.get("type").and_then(Value::as_str).unwrap_or("");
     let is_request = matches!(kind, "transaction" | "batch");
     let is_response = matches!(kind, "transaction-response" | "batch-response");
@@ -236,7 +236,7 @@ fn bundle(report: &mut Report, fields: &Fields) {
 }
 
 /// Rules of a whole resource, by where it stands.
-pub(super) fn resource(report: &mut Report, fields: &Fields, place: Place) {
+pub(super) fn resource(report: &mut Report<'_>, fields: &Fields, place: Place) {
     let contained = fields.get("contained").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     if place == Place::Contained {
         if !contained.is_empty() {

@@ -10,6 +10,9 @@ mod primitives;
 mod profiles;
 mod resources;
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value};
 
 use super::element::cut;
@@ -42,20 +45,21 @@ enum Place {
     Entry,
 }
 
-#[derive(Clone)]
-enum Step {
-    Name(String),
+/// One step of the way to an element. Names are borrowed from what is checked: nearly every resource is sound, and then
+/// nobody asks for its way.
+enum Step<'v> {
+    Name(Cow<'v, str>),
     Index(usize),
 }
 
 /// What was found so far, and where we are.
 #[derive(Default)]
-struct Report {
-    path: Vec<Step>,
+struct Report<'v> {
+    path: Vec<Step<'v>>,
     issues: Vec<OutcomeIssue>,
 }
 
-impl Report {
+impl<'v> Report<'v> {
     fn expression(&self) -> String {
         let mut text = String::new();
         for step in &self.path {
@@ -65,7 +69,8 @@ impl Report {
                     text.push('.');
                     text.push_str(name);
                 }
-                Step::Index(index) => text.push_str(&format!("[{index}]")),
+                // Writing into a string cannot fail.
+                Step::Index(index) => drop(write!(text, "[{index}]")),
             }
         }
         text
@@ -81,16 +86,16 @@ impl Report {
 
     /// Notes an issue at a child of where we are.
     fn note_at(&mut self, name: &str, code: IssueCode, diagnostics: impl Into<String>) {
-        self.within(Step::Name(name.to_owned()), |report| report.note(code, diagnostics));
+        self.within(Step::Name(Cow::Owned(name.to_owned())), |report| report.note(code, diagnostics));
     }
 
-    fn within(&mut self, step: Step, work: impl FnOnce(&mut Self)) {
+    fn within(&mut self, step: Step<'v>, work: impl FnOnce(&mut Self)) {
         self.path.push(step);
         work(self);
         self.path.pop();
     }
 
-    fn resource(&mut self, value: &Value, place: Place) {
+    fn resource(&mut self, value: &'v Value, place: Place) {
         let Some(fields) = value.as_object() else {
             self.note(IssueCode::Structure, "a resource is a JSON object");
             return;
@@ -101,7 +106,7 @@ impl Report {
         };
         let is_first = self.path.is_empty();
         if is_first {
-            self.path.push(Step::Name(cut(name)));
+            self.path.push(Step::Name(Cow::Owned(cut(name))));
         }
         match resources::RESOURCES.iter().find(|known| known.name == name) {
             Some(known) => {
@@ -123,7 +128,7 @@ impl Report {
         }
     }
 
-    fn object(&mut self, shape: &'static Type, value: &Value, is_resource: bool) {
+    fn object(&mut self, shape: &'static Type, value: &'v Value, is_resource: bool) {
         let Some(fields) = value.as_object() else {
             self.note(IssueCode::Structure, format!("expected a JSON object ({})", shape.name));
             return;
@@ -132,20 +137,30 @@ impl Report {
             self.note(IssueCode::Structure, "an empty object; leave the element out instead");
             return;
         }
+        // Companions of primitives (`_name`) are rare, and looking for each costs an allocation.
+        let has_shadows = fields.keys().any(|name| name.starts_with('_'));
         for (name, content) in fields {
             if is_resource && name == "resourceType" {
                 continue;
             }
-            self.property(shape, fields, name, content);
+            let shadow = if has_shadows { fields.get(&format!("_{name}")) } else { None };
+            self.property(shape, name, content, shadow);
         }
         for element in shape.all_elements() {
-            self.presence(fields, element);
+            self.presence(fields, has_shadows, element);
         }
         invariants::complex(self, shape.name, fields);
     }
 
     /// One JSON property: finds the element it belongs to and checks its content.
-    fn property(&mut self, shape: &'static Type, fields: &Map<String, Value>, name: &str, content: &Value) {
+    /// `shadow` is its companion.
+    fn property(
+        &mut self,
+        shape: &'static Type,
+        name: &'v str,
+        content: &'v Value,
+        shadow: Option<&'v Value>,
+    ) {
         let bare = name.strip_prefix('_').unwrap_or(name);
         let Some((element, kind)) = find(shape, bare) else {
             self.note_at(
@@ -160,8 +175,8 @@ impl Report {
             self.note_at(name, IssueCode::Structure, "only a primitive element has such a companion");
             return;
         }
-        let shadow = (!is_shadow).then(|| fields.get(&format!("_{name}"))).flatten();
-        self.within(Step::Name(name.to_owned()), |report| {
+        let shadow = shadow.filter(|_| !is_shadow);
+        self.within(Step::Name(Cow::Borrowed(name)), |report| {
             if element.cardinality.is_array() {
                 report.array(kind, content, shadow, is_shadow);
             } else if is_shadow {
@@ -172,7 +187,7 @@ impl Report {
         });
     }
 
-    fn array(&mut self, kind: Kind, content: &Value, shadow: Option<&Value>, is_shadow: bool) {
+    fn array(&mut self, kind: Kind, content: &'v Value, shadow: Option<&'v Value>, is_shadow: bool) {
         let Some(items) = content.as_array() else {
             self.note(IssueCode::Structure, "expected a JSON array");
             return;
@@ -194,12 +209,12 @@ impl Report {
     }
 
     /// The `_name` companion of a primitive: id and extensions only.
-    fn shadow(&mut self, content: &Value) {
+    fn shadow(&mut self, content: &'v Value) {
         static SHADOW: Type = Type { name: "Element", base: model::Base::Element, elements: &[] };
         self.object(&SHADOW, content, false);
     }
 
-    fn content(&mut self, kind: Kind, content: &Value) {
+    fn content(&mut self, kind: Kind, content: &'v Value) {
         match kind {
             Kind::Primitive(primitive) => {
                 if let Err(what) = primitives::check(primitive, content) {
@@ -231,7 +246,7 @@ impl Report {
         }
     }
 
-    fn reference(&mut self, targets: &[&str], content: &Value) {
+    fn reference(&mut self, targets: &[&str], content: &'v Value) {
         self.object(&datatypes::REFERENCE, content, false);
         let stated = content.get("type").and_then(Value::as_str);
         if let Some(kind) = stated.filter(|kind| !targets.is_empty() && !targets.contains(kind)) {
@@ -253,7 +268,7 @@ impl Report {
     }
 
     /// Content whose type we do not know: no nulls, no empty strings, arrays or objects.
-    fn opaque(&mut self, content: &Value) {
+    fn opaque(&mut self, content: &'v Value) {
         match content {
             Value::Null => self.note(IssueCode::Structure, "null; leave the element out instead"),
             Value::String(text) if text.is_empty() => {
@@ -272,7 +287,7 @@ impl Report {
             }
             Value::Object(fields) => {
                 for (name, item) in fields {
-                    self.within(Step::Name(cut(name)), |report| report.opaque(item));
+                    self.within(Step::Name(Cow::Owned(cut(name))), |report| report.opaque(item));
                 }
             }
             _ => {}
@@ -280,20 +295,24 @@ impl Report {
     }
 
     /// Cardinality: required elements are there, and a choice is made once.
-    fn presence(&mut self, fields: &Map<String, Value>, element: &Element) {
-        let given = |name: &str| fields.contains_key(name) || fields.contains_key(&format!("_{name}"));
-        let (count, shown) = match element.kind {
-            Kind::Choice(options) => {
-                let count =
-                    options.iter().filter(|(suffix, _)| given(&format!("{}{suffix}", element.name))).count();
-                (count, format!("{}[x]", element.name))
+    fn presence(&mut self, fields: &Map<String, Value>, has_shadows: bool, element: &Element) {
+        let count = match element.kind {
+            Kind::Choice(options) => chosen(fields, element.name, options),
+            _ => {
+                let shadowed = || has_shadows && fields.contains_key(&format!("_{}", element.name));
+                usize::from(fields.contains_key(element.name) || shadowed())
             }
-            _ => (usize::from(given(element.name)), element.name.to_owned()),
+        };
+        let shown = || match element.kind {
+            Kind::Choice(_) => format!("{}[x]", element.name),
+            _ => element.name.to_owned(),
         };
         if count == 0 && element.cardinality.is_required() {
+            let shown = shown();
             self.note_at(&shown, IssueCode::Required, format!("{shown} is required"));
         }
         if count > 1 && element.cardinality != Cardinality::Any {
+            let shown = shown();
             self.note_at(
                 &shown,
                 IssueCode::Structure,
@@ -301,6 +320,19 @@ impl Report {
             );
         }
     }
+}
+
+/// How many types of a choice are given, a value and its companion counted once.
+fn chosen(fields: &Map<String, Value>, name: &str, options: &[(&str, Kind)]) -> usize {
+    let is_option = |key: &str| {
+        let suffix = key.strip_prefix(name);
+        suffix.is_some_and(|suffix| options.iter().any(|(option, _)| *option == suffix))
+    };
+    let counts = |key: &String| match key.strip_prefix('_') {
+        Some(bare) => is_option(bare) && !fields.contains_key(bare),
+        None => is_option(key),
+    };
+    fields.keys().filter(|key| counts(key)).count()
 }
 
 /// The element of that JSON name, with the kind that a choice resolves to.

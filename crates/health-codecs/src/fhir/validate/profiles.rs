@@ -52,7 +52,7 @@ pub(in crate::fhir) fn profile_for(loinc: Option<&str>) -> &'static str {
 }
 
 /// Checks an Observation against every vital-signs profile that it claims in `meta.profile`.
-pub(super) fn check(report: &mut Report, observation: &Value) {
+pub(super) fn check(report: &mut Report<'_>, observation: &Value) {
     let Some(meta) = observation.get("meta") else { return };
     for claimed in items(meta, "profile").iter().filter_map(Value::as_str) {
         let address = claimed.split('|').next().unwrap_or(claimed);
@@ -63,12 +63,12 @@ pub(super) fn check(report: &mut Report, observation: &Value) {
     }
 }
 
-fn missing(report: &mut Report, profile: &Profile, element: &str, what: &str) {
+fn missing(report: &mut Report<'_>, profile: &Profile, element: &str, what: &str) {
     let diagnostics = format!("the {} profile requires {what}", profile.name);
     report.note_at(element, IssueCode::Required, diagnostics);
 }
 
-fn check_profile(report: &mut Report, observation: &Value, profile: &Profile) {
+fn check_profile(report: &mut Report<'_>, observation: &Value, profile: &Profile) {
     let is_vital = |category: &Value| {
         items(category, "coding")
             .iter()
@@ -94,7 +94,7 @@ fn check_profile(report: &mut Report, observation: &Value, profile: &Profile) {
     check_components(report, observation, profile);
 }
 
-fn check_time(report: &mut Report, observation: &Value, profile: &Profile) {
+fn check_time(report: &mut Report<'_>, observation: &Value, profile: &Profile) {
     let at = text(observation, "effectiveDateTime");
     if at.is_none() && observation.get("effectivePeriod").is_none() {
         missing(report, profile, "effective[x]", "effectiveDateTime or effectivePeriod");
@@ -113,7 +113,7 @@ fn value_name(element: &Value) -> Option<&str> {
     element.as_object()?.keys().map(String::as_str).find(|name| name.starts_with("value"))
 }
 
-fn check_value(report: &mut Report, observation: &Value, profile: &Profile) {
+fn check_value(report: &mut Report<'_>, observation: &Value, profile: &Profile) {
     let name = value_name(observation);
     if profile.is_panel {
         if profile.name == "bp" && name.is_some() {
@@ -145,7 +145,7 @@ fn check_value(report: &mut Report, observation: &Value, profile: &Profile) {
     }
 }
 
-fn check_quantity(report: &mut Report, place: &str, quantity: &Value, profile: &Profile, units: &[&str]) {
+fn check_quantity(report: &mut Report<'_>, place: &str, quantity: &Value, profile: &Profile, units: &[&str]) {
     for element in ["value", "unit", "system", "code"] {
         if quantity.get(element).is_none() {
             missing(report, profile, &format!("{place}.{element}"), &format!("{element} of the quantity"));
@@ -163,7 +163,7 @@ fn check_quantity(report: &mut Report, place: &str, quantity: &Value, profile: &
     }
 }
 
-fn check_components(report: &mut Report, observation: &Value, profile: &Profile) {
+fn check_components(report: &mut Report<'_>, observation: &Value, profile: &Profile) {
     let components = items(observation, "component");
     for (index, component) in components.iter().enumerate() {
         if value_name(component).is_none() && component.get("dataAbsentReason").is_none() {
