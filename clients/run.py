@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -130,7 +131,9 @@ def run(program: Program, told: Path, site: Site) -> None:
         elif "published" in result:
             program.results.append(look_up(site, result))
     if status != 0:
-        program.results.append(("it ends without an error", False, f"status {status}: {errors.strip()[-2000:]}"))
+        program.results.append(
+            ("it ends without an error", False, f"status {status}: {errors.strip()[-2000:]}")
+        )
     elif len(program.results) < program.least:
         what = f"{len(program.results)} checks, at least {program.least} were expected"
         program.results.append(("it runs to its end", False, what))
@@ -152,12 +155,15 @@ def look_up(site: Site, said: dict) -> tuple[str, bool, str]:
             found[Decimal(entry["resource"]["valueQuantity"]["value"])] += 1
         return found.total() >= expected.total()
 
-    try:
+    # What has not come by then is missing, and is named below.
+    with contextlib.suppress(TimeoutError):
         checks.until(name, charted)
-    except TimeoutError:
-        pass
     missing, extra = expected - found, found - expected
-    return name, found == expected, "" if found == expected else f"missing {dict(missing)}, too much {dict(extra)}"
+    return (
+        name,
+        found == expected,
+        "" if found == expected else f"missing {dict(missing)}, too much {dict(extra)}",
+    )
 
 
 def table(all_programs: list[Program]) -> int:
@@ -178,26 +184,40 @@ def table(all_programs: list[Program]) -> int:
 
 def main() -> int:
     """Starts the server, runs what was asked for, stops the server."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--auscult", type=Path, required=True, help="the server's binary")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="run this program alone")
     parser.add_argument("--node", default="node", help="the program that runs JavaScript")
-    parser.add_argument("--cache", type=Path, default=HERE.parent / "target" / "clients", help="what is kept for next time")
-    parser.add_argument("--hfs", type=Path, help="the peer server's binary: the black-box suite runs against it as well")
+    parser.add_argument(
+        "--cache", type=Path, default=HERE.parent / "target" / "clients", help="what is kept for next time"
+    )
+    parser.add_argument(
+        "--hfs", type=Path, help="the peer server's binary: the black-box suite runs against it as well"
+    )
     parser.add_argument("--keep", type=Path, help="write what the panel judged into this folder")
     parser.add_argument("--rumqttc", help="the built client of programs/mqtt_rumqttc")
     arguments = parser.parse_args()
     chosen = programs(arguments.node, arguments.rumqttc)
     known = {program.name for program in chosen}
     if unknown := set(arguments.only) - known:
-        parser.error(f"there is no program {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+        parser.error(
+            f"there is no program {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
+        )
     chosen = [program for program in chosen if not arguments.only or program.name in arguments.only]
     site = Site.start(arguments.auscult.resolve())
     try:
         with tempfile.TemporaryDirectory(prefix="auscult-clients-told-") as folder:
             told = Path(folder) / "site.json"
-            places = {"panel": f"{folder}/panel.json", "verdicts": folder, "cache": str(arguments.cache.resolve())}
-            told.write_text(json.dumps({**furnish(site), **places, "node_modules": str(HERE / "node_modules")}))
+            places = {
+                "panel": f"{folder}/panel.json",
+                "verdicts": folder,
+                "cache": str(arguments.cache.resolve()),
+            }
+            told.write_text(
+                json.dumps({**furnish(site), **places, "node_modules": str(HERE / "node_modules")})
+            )
             for program in chosen:
                 print(f"==> {program.what}", flush=True)
                 if program.command == [BLACKBOX]:
@@ -205,7 +225,9 @@ def main() -> int:
                 else:
                     run(program, told, site)
             if arguments.keep:
-                shutil.copytree(folder, arguments.keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("site.json"))
+                shutil.copytree(
+                    folder, arguments.keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("site.json")
+                )
         log = site.log()
     finally:
         status = site.stop()

@@ -13,7 +13,11 @@ def _statuses(answer) -> list[str]:
     return [each["response"]["status"][:3] for each in answer.entries]
 
 
-@rule("batch.mixed", "a batch of a create, a read and a search: an answer each, in order", "http.html#transaction-response")
+@rule(
+    "batch.mixed",
+    "a batch of a create, a read and a search: an answer each, in order",
+    "http.html#transaction-response",
+)
 def _(server: Server) -> None:
     bed = server.bed()
     kept = bed.kept()
@@ -29,10 +33,18 @@ def _(server: Server) -> None:
     same(answer.entries[2]["resource"]["type"], "searchset")
 
 
-@rule("batch.partial", "of a batch the good entries are kept, the bad one has its outcome", "http.html#transaction")
+@rule(
+    "batch.partial",
+    "of a batch the good entries are kept, the bad one has its outcome",
+    "http.html#transaction",
+)
 def _(server: Server) -> None:
     bed = server.bed()
-    sent = bundle("batch", entry("POST", "Observation", bed.heart_rate(80)), entry("POST", "Observation", {"resourceType": "Observation"}))
+    sent = bundle(
+        "batch",
+        entry("POST", "Observation", bed.heart_rate(80)),
+        entry("POST", "Observation", {"resourceType": "Observation"}),
+    )
     answer = ok(server.post("", sent))
     same(_statuses(answer)[0], "201")
     assert _statuses(answer)[1] in ("400", "422"), answer
@@ -40,13 +52,21 @@ def _(server: Server) -> None:
     same(len(bed.search().ids()), 1)
 
 
-@rule("batch.unknown", "an entry that reads what is not there is 404 in its place", "http.html#transaction-response")
+@rule(
+    "batch.unknown",
+    "an entry that reads what is not there is 404 in its place",
+    "http.html#transaction-response",
+)
 def _(server: Server) -> None:
     answer = ok(server.post("", bundle("batch", entry("GET", "Patient/nobody"))))
     same(_statuses(answer), ["404"])
 
 
-@rule("transaction.create", "a transaction of creates: 201, Location and ETag each", "http.html#transaction-response")
+@rule(
+    "transaction.create",
+    "a transaction of creates: 201, Location and ETag each",
+    "http.html#transaction-response",
+)
 def _(server: Server) -> None:
     bed = server.bed()
     sent = bundle("transaction", *(entry("POST", "Observation", bed.heart_rate(60 + n)) for n in range(3)))
@@ -62,7 +82,9 @@ def _(server: Server) -> None:
     bed = server.bed()
     bad = bed.heart_rate(80)
     del bad["code"]
-    sent = bundle("transaction", entry("POST", "Observation", bed.heart_rate(80)), entry("POST", "Observation", bad))
+    sent = bundle(
+        "transaction", entry("POST", "Observation", bed.heart_rate(80)), entry("POST", "Observation", bad)
+    )
     outcome(server.post("", sent), 400, 422)
     same(bed.search().ids(), [])
 
@@ -70,7 +92,11 @@ def _(server: Server) -> None:
 @rule("transaction.two-devices", "one transaction with the observations of two devices", "http.html#trules")
 def _(server: Server) -> None:
     one, two = server.bed(), server.bed()
-    sent = bundle("transaction", entry("POST", "Observation", one.heart_rate(80)), entry("POST", "Observation", two.heart_rate(81)))
+    sent = bundle(
+        "transaction",
+        entry("POST", "Observation", one.heart_rate(80)),
+        entry("POST", "Observation", two.heart_rate(81)),
+    )
     same(_statuses(ok(server.post("", sent))), ["201", "201"])
     same((len(one.search().ids()), len(two.search().ids())), (1, 1))
 
@@ -78,7 +104,11 @@ def _(server: Server) -> None:
 @rule("transaction.read", "reads of a transaction come after its writes", "http.html#trules")
 def _(server: Server) -> None:
     bed = server.bed()
-    sent = bundle("transaction", entry("GET", f"Observation?{bed.mine}"), entry("POST", "Observation", bed.heart_rate(80)))
+    sent = bundle(
+        "transaction",
+        entry("GET", f"Observation?{bed.mine}"),
+        entry("POST", "Observation", bed.heart_rate(80)),
+    )
     answer = ok(server.post("", sent))
     same(len(answer.entries[0]["resource"].get("entry", [])), 1)
 
@@ -89,9 +119,24 @@ def _(server: Server) -> None:
     changed = {**kept, "status": "amended", "valueQuantity": {**kept["valueQuantity"], "value": 73}}
     changed.pop("issued", None)
     tag = f'W/"{kept["meta"]["versionId"]}"'
-    same(_statuses(ok(server.post("", bundle("transaction", entry("PUT", f"Observation/{kept['id']}", changed, ifMatch=tag))))), ["200"])
+    same(
+        _statuses(
+            ok(
+                server.post(
+                    "", bundle("transaction", entry("PUT", f"Observation/{kept['id']}", changed, ifMatch=tag))
+                )
+            )
+        ),
+        ["200"],
+    )
     same(server.get(f"Observation/{kept['id']}").body["valueQuantity"]["value"], 73)
-    stale = server.post("", bundle("transaction", entry("PUT", f"Observation/{kept['id']}", {**changed, "status": "corrected"}, ifMatch=tag)))
+    stale = server.post(
+        "",
+        bundle(
+            "transaction",
+            entry("PUT", f"Observation/{kept['id']}", {**changed, "status": "corrected"}, ifMatch=tag),
+        ),
+    )
     outcome(stale, 409, 412)
 
 
@@ -100,12 +145,18 @@ def _(server: Server) -> None:
     bed = server.bed()
     value = uuid.uuid4().hex
     once = bed.heart_rate(80, identifier=[{"system": "urn:example:once", "value": value}])
-    sent = bundle("transaction", entry("POST", "Observation", once, ifNoneExist=f"identifier=urn:example:once|{value}"))
+    sent = bundle(
+        "transaction", entry("POST", "Observation", once, ifNoneExist=f"identifier=urn:example:once|{value}")
+    )
     same([_statuses(ok(server.post("", sent))) for _ in range(2)], [["201"], ["200"]])
     same(len(bed.search().ids()), 1)
 
 
-@rule("transaction.references", "urn:uuid references inside a transaction become the new ids", "http.html#trules")
+@rule(
+    "transaction.references",
+    "urn:uuid references inside a transaction become the new ids",
+    "http.html#trules",
+)
 def _(server: Server) -> None:
     bed = server.bed()
     temporary = f"urn:uuid:{uuid.uuid4()}"
@@ -118,7 +169,11 @@ def _(server: Server) -> None:
     }
     observed = bed.heart_rate(80)
     observed["subject"] = {"reference": temporary}
-    sent = bundle("transaction", entry("POST", "Patient", patient, fullUrl=temporary), entry("POST", "Observation", observed))
+    sent = bundle(
+        "transaction",
+        entry("POST", "Patient", patient, fullUrl=temporary),
+        entry("POST", "Observation", observed),
+    )
     answer = ok(server.post("", sent))
     new = answer.entries[0]["response"]["location"].split("Patient/")[1].split("/")[0]
     location = answer.entries[1]["response"]["location"].split("/_history/")[0]
@@ -136,7 +191,10 @@ def _(server: Server) -> None:
 
 @rule("transaction.empty", "an empty transaction is answered with an empty response", "http.html#transaction")
 def _(server: Server) -> None:
-    same(ok(server.post("", {"resourceType": "Bundle", "type": "transaction"})).body["type"], "transaction-response")
+    same(
+        ok(server.post("", {"resourceType": "Bundle", "type": "transaction"})).body["type"],
+        "transaction-response",
+    )
 
 
 @rule("bundle.wrong-type", "a bundle that is no batch and no transaction is refused", "http.html#transaction")

@@ -1,6 +1,6 @@
 """Writes the tables of docs/reference/interoperability.md from the data of the suite, or checks that they are there.
 
-    python clients/blackbox/page.py [--check]
+python clients/blackbox/page.py [--check]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from blackbox import bundle_rules, resources_rules, search_rules, spec  # noqa: E402, F401 - the rules register themselves
+from blackbox.rules import RULES  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent.parent / "docs" / "reference" / "interoperability.md"
@@ -24,13 +24,13 @@ def tables() -> str:
     explained = json.loads((HERE / "differences.json").read_text())
     peer_file = HERE / "hfs-0.2.7.json"
     peer = json.loads(peer_file.read_text()) if peer_file.exists() else None
-    ours = sum(1 for each in spec.RULES if not explained.get(each.name, {}).get("auscult"))
-    lines = [f"Auscult holds {ours} of the {len(spec.RULES)} rules."]
+    ours = sum(1 for each in RULES if not explained.get(each.name, {}).get("auscult"))
+    lines = [f"Auscult holds {ours} of the {len(RULES)} rules."]
     if peer is not None:
         theirs = sum(1 for failure in peer.values() if not failure)
         lines[0] += f" helios-hfs 0.2.7 holds {theirs}."
     lines += ["", "| Rule | What the specification says | Auscult | hfs |", "|---|---|---|---|"]
-    for each in spec.RULES:
+    for each in RULES:
         reasons = explained.get(each.name, {})
         if not reasons:
             continue
@@ -49,8 +49,12 @@ def written(page: str) -> str:
 
 def main() -> int:
     """Writes or checks."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing, and fail where the page differs")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing, and fail where the page differs"
+    )
     page = PAGE.read_text()
     if parser.parse_args().check:
         return 0 if written(page) == page else 1

@@ -16,7 +16,11 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 # -- capabilities ------------------------------------------------------------------------------------------------------
 
 
-@rule("capabilities.statement", "metadata answers with a CapabilityStatement of FHIR 4.0.1", "http.html#capabilities")
+@rule(
+    "capabilities.statement",
+    "metadata answers with a CapabilityStatement of FHIR 4.0.1",
+    "http.html#capabilities",
+)
 def _(server: Server) -> None:
     statement = ok(server.get("metadata")).body
     same(statement["resourceType"], "CapabilityStatement")
@@ -30,7 +34,10 @@ def _(server: Server) -> None:
     parts = ok(server.get("metadata")).body["rest"][0]["resource"]
     observation = next(part for part in parts if part["type"] == "Observation")
     types = {each["name"]: each["type"] for each in observation["searchParam"]}
-    same({name: types.get(name) for name in ("code", "date", "patient")}, {"code": "token", "date": "date", "patient": "reference"})
+    same(
+        {name: types.get(name) for name in ("code", "date", "patient")},
+        {"code": "token", "date": "date", "patient": "reference"},
+    )
 
 
 # -- read --------------------------------------------------------------------------------------------------------------
@@ -106,12 +113,18 @@ def _(server: Server) -> None:
     bed = server.bed()
     made = ok(server.post("Observation", bed.heart_rate(71)), 201)
     kept = server.get(made.headers["location"].split("/_history/")[0]).body
-    assert made.headers["location"].endswith(f"/Observation/{kept['id']}/_history/{kept['meta']['versionId']}"), made.headers
+    assert made.headers["location"].endswith(
+        f"/Observation/{kept['id']}/_history/{kept['meta']['versionId']}"
+    ), made.headers
     same(made.headers["etag"], f'W/"{kept["meta"]["versionId"]}"')
     parsedate_to_datetime(made.headers["last-modified"])
 
 
-@rule("create.own-id", "the server chooses the id of what is created, whatever the client sent", "http.html#create")
+@rule(
+    "create.own-id",
+    "the server chooses the id of what is created, whatever the client sent",
+    "http.html#create",
+)
 def _(server: Server) -> None:
     sent = server.bed().heart_rate(71, id="mine")
     made = ok(server.post("Observation", sent), 201)
@@ -126,13 +139,17 @@ def _(server: Server) -> None:
 
 @rule("create.representation", "Prefer: return=representation has the resource", "http.html#ops")
 def _(server: Server) -> None:
-    made = ok(server.post("Observation", server.bed().heart_rate(71), {"prefer": "return=representation"}), 201)
+    made = ok(
+        server.post("Observation", server.bed().heart_rate(71), {"prefer": "return=representation"}), 201
+    )
     same(made.body["resourceType"], "Observation")
 
 
 @rule("create.outcome", "Prefer: return=OperationOutcome has an OperationOutcome", "http.html#ops")
 def _(server: Server) -> None:
-    made = ok(server.post("Observation", server.bed().heart_rate(71), {"prefer": "return=OperationOutcome"}), 201)
+    made = ok(
+        server.post("Observation", server.bed().heart_rate(71), {"prefer": "return=OperationOutcome"}), 201
+    )
     same(made.body["resourceType"], "OperationOutcome")
 
 
@@ -151,7 +168,11 @@ def _(server: Server) -> None:
     same(values, {"8480-6": 123, "8462-4": 77})
 
 
-@rule("create.other-elements", "what a client sent beside the measurement comes back: a note, an extension", "http.html#create")
+@rule(
+    "create.other-elements",
+    "what a client sent beside the measurement comes back: a note, an extension",
+    "http.html#create",
+)
 def _(server: Server) -> None:
     more = {"note": [{"text": "after a walk"}], "extension": [{"url": "urn:example:x", "valueString": "y"}]}
     bed = server.bed()
@@ -195,7 +216,11 @@ def _(server: Server) -> None:
     same(server.post("Observation", "a,b", {"content-type": "text/csv"}).status, 415)
 
 
-@rule("create.reference-integrity", "a subject that does not exist is refused, or taken: never an error of the server", "http.html#create")
+@rule(
+    "create.reference-integrity",
+    "a subject that does not exist is refused, or taken: never an error of the server",
+    "http.html#create",
+)
 def _(server: Server) -> None:
     sent = server.bed().heart_rate(71)
     sent["subject"] = {"reference": f"Patient/{NOBODY}"}
@@ -210,7 +235,9 @@ def _conditional(server: Server, value: str) -> tuple[dict, dict]:
     return sent, {"if-none-exist": f"identifier=urn:example:once|{value}"}
 
 
-@rule("conditional-create.once", "If-None-Exist: first 201, then 200 and the same resource", "http.html#ccreate")
+@rule(
+    "conditional-create.once", "If-None-Exist: first 201, then 200 and the same resource", "http.html#ccreate"
+)
 def _(server: Server) -> None:
     sent, condition = _conditional(server, uuid.uuid4().hex)
     first = ok(server.post("Observation", sent, condition), 201)
@@ -218,14 +245,20 @@ def _(server: Server) -> None:
     same(second.headers["location"].split("/_history")[0], first.headers["location"].split("/_history")[0])
 
 
-@rule("conditional-create.race", "16 at once with one condition make one resource (5 rounds)", "http.html#ccreate")
+@rule(
+    "conditional-create.race",
+    "16 at once with one condition make one resource (5 rounds)",
+    "http.html#ccreate",
+)
 def _(server: Server) -> None:
     for _ in range(5):
         value = uuid.uuid4().hex
         sent, condition = _conditional(server, value)
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             answers = list(pool.map(lambda _: server.post("Observation", sent, condition), range(16)))  # noqa: B023
-        assert all(answer.status in (200, 201) for answer in answers), sorted(answer.status for answer in answers)
+        assert all(answer.status in (200, 201) for answer in answers), sorted(
+            answer.status for answer in answers
+        )
         same(len(ok(server.get(f"Observation?identifier=urn:example:once|{value}")).ids()), 1)
 
 
@@ -283,7 +316,11 @@ def _(server: Server) -> None:
     outcome(server.put(f"Observation/{kept['id']}", {**_amended(kept, 73), "id": "another"}), 400, 422)
 
 
-@rule("update.as-create", "PUT to an id that is not there creates it, or is refused with 405 or 404", "http.html#upsert")
+@rule(
+    "update.as-create",
+    "PUT to an id that is not there creates it, or is refused with 405 or 404",
+    "http.html#upsert",
+)
 def _(server: Server) -> None:
     sent = server.bed().heart_rate(71, id=NOBODY)
     answer = server.put(f"Observation/{NOBODY}", sent)
@@ -299,7 +336,9 @@ def _(server: Server) -> None:
     same(server.get(f"Observation/{kept['id']}").body["meta"]["versionId"], kept["meta"]["versionId"])
 
 
-@rule("update.entered-in-error", "what was entered in error stays readable with that status", "observation.html")
+@rule(
+    "update.entered-in-error", "what was entered in error stays readable with that status", "observation.html"
+)
 def _(server: Server) -> None:
     kept = server.bed().kept()
     ok(server.put(f"Observation/{kept['id']}", {**_amended(kept, 72), "status": "entered-in-error"}))
@@ -348,7 +387,11 @@ def _(server: Server) -> None:
     outcome(server.get(f"Observation/{kept['id']}/_history/4711"), 404)
 
 
-@rule("history.instance", "the history of a resource: type history, newest first, with request and response", "http.html#history")
+@rule(
+    "history.instance",
+    "the history of a resource: type history, newest first, with request and response",
+    "http.html#history",
+)
 def _(server: Server) -> None:
     kept = server.bed().kept()
     ok(server.put(f"Observation/{kept['id']}", _amended(kept, 73)))
@@ -401,6 +444,10 @@ def _(server: Server) -> None:
     same(server.get(made.headers["location"].split("/_history/")[0]).body["name"][0]["family"], "New")
 
 
-@rule("method.unsupported", "a method that makes no sense is 405 or 404, with an OperationOutcome", "http.html#summary")
+@rule(
+    "method.unsupported",
+    "a method that makes no sense is 405 or 404, with an OperationOutcome",
+    "http.html#summary",
+)
 def _(server: Server) -> None:
     outcome(server.delete("metadata"), 400, 404, 405)

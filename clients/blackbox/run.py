@@ -15,7 +15,7 @@ from pathlib import Path
 import requests
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from blackbox import bundle_rules, page, resources_rules, search_rules, spec  # noqa: E402, F401 - the rules register themselves
+from blackbox import page, spec  # noqa: E402
 from blackbox.server import Server  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
@@ -88,7 +88,9 @@ def judged(ours: dict[str, str]) -> list[tuple[str, bool, str]]:
     unknown = sorted(set(explained) - set(ours))
     results.append(("every explanation is of a rule", not unknown, ", ".join(unknown)))
     is_shown = page.written(page.PAGE.read_text()) == page.PAGE.read_text()
-    results.append(("docs/reference/interoperability.md shows them", is_shown, "run clients/blackbox/page.py"))
+    results.append(
+        ("docs/reference/interoperability.md shows them", is_shown, "run clients/blackbox/page.py")
+    )
     return results
 
 
@@ -98,7 +100,11 @@ def unexplained(name: str, results: dict[str, str]) -> list[tuple[str, bool, str
     found = []
     for rule, failure in results.items():
         has_reason = bool(explained.get(rule, {}).get(name))
-        what = "it fails and is not explained" if failure else "it holds: take its explanation out of differences.json"
+        what = (
+            "it fails and is not explained"
+            if failure
+            else "it holds: take its explanation out of differences.json"
+        )
         found.append((f"{name}: {rule}", bool(failure) == has_reason, f"{what}: {failure}"))
     return found
 
@@ -111,7 +117,9 @@ def run_peer(binary: Path, definitions: Path, ours: dict[str, str]) -> list[tupl
     finally:
         peer.stop()
     known = json.loads(PEER_RESULTS.read_text()) if PEER_RESULTS.exists() else {}
-    if {name: bool(failure) for name, failure in results.items()} != {name: bool(failure) for name, failure in known.items()}:
+    if {name: bool(failure) for name, failure in results.items()} != {
+        name: bool(failure) for name, failure in known.items()
+    }:
         PEER_RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
         print(f"{PEER_RESULTS.name} was written anew: look at the difference and keep it")
     assert set(results) == set(ours)

@@ -68,7 +68,9 @@ class Server:
     session: requests.Session
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 
-    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, **more: Any) -> Answer:
+    def ask(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, **more: Any
+    ) -> Answer:
         """One request; `body` is JSON, or text as it is."""
         url = path if path.startswith("http") else f"{self.base}/{path}".rstrip("/")
         all_headers = {"accept": FHIR_JSON, **(headers or {})}
@@ -76,7 +78,9 @@ class Server:
         if body is not None:
             data = body.encode() if isinstance(body, str) else encoded(body)
             all_headers.setdefault("content-type", FHIR_JSON)
-        answer = self.session.request(method, url, data=data, headers=all_headers, timeout=ANSWER_LIMIT_S, **more)
+        answer = self.session.request(
+            method, url, data=data, headers=all_headers, timeout=ANSWER_LIMIT_S, **more
+        )
         return Answer(answer.status_code, answer.headers, answer.text)
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> Answer:

@@ -44,7 +44,9 @@ def outcome(answer: Answer, *statuses: int) -> None:
         assert issue["severity"] in ("fatal", "error", "warning", "information"), issue
         assert issue["code"], issue
     assert any(issue["severity"] in ("fatal", "error") for issue in answer.body["issue"]), answer
-    assert any(issue.get("diagnostics") or issue.get("details") for issue in answer.body["issue"]), "it says nothing"
+    assert any(issue.get("diagnostics") or issue.get("details") for issue in answer.body["issue"]), (
+        "it says nothing"
+    )
 
 
 def ok(answer: Answer, *statuses: int) -> Answer:
@@ -67,5 +69,7 @@ def run(server: Server) -> dict[str, str]:
             results[each.name] = ""
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, the check does not hold
             place = traceback.extract_tb(error.__traceback__)[-1]
-            results[each.name] = f"{type(error).__name__}: {error}"[:600] or f"{Path(place.filename).name}:{place.lineno}"
+            results[each.name] = (
+                f"{type(error).__name__}: {error}"[:600] or f"{Path(place.filename).name}:{place.lineno}"
+            )
     return results

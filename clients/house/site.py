@@ -93,7 +93,9 @@ class Site:
         self.people.trust_env = False
         self.people.headers["x-auscult"] = "1"
         password = secrets.token_urlsafe(24)
-        self.json("POST", "/setup", {"token": token, "name": "admin", "display": "Admin", "password": password})
+        self.json(
+            "POST", "/setup", {"token": token, "name": "admin", "display": "Admin", "password": password}
+        )
 
     def log(self) -> str:
         """What the server has logged so far."""
@@ -137,7 +139,9 @@ class Site:
         out = self.directory / "certificates" / name
         pki = self.directory / "data" / "pki"
         subprocess.run(
-            [self.binary, "pki", "issue", pki, f"--{kind}", name, "--out", out], check=True, capture_output=True
+            [self.binary, "pki", "issue", pki, f"--{kind}", name, "--out", out],
+            check=True,
+            capture_output=True,
         )
         return str(out / f"{name}.pem"), str(out / f"{name}.key")
 
@@ -163,15 +167,25 @@ class Site:
         """Adds a place; its id."""
         return self.json("POST", "/places", {"name": name, "kind": kind, "ward_id": ward})["id"]
 
-    def patient(self, family: str, given: str, number: str, *, gender: str = "female", place: str | None = None) -> str:
+    def patient(
+        self, family: str, given: str, number: str, *, gender: str = "female", place: str | None = None
+    ) -> str:
         """Admits a patient; the id."""
         body = {"family": family, "given": given, "birth_date": "1950-03-21", "gender": gender}
         return self.json("POST", "/patients", {**body, "record_number": number, "place_id": place})["id"]
 
     def device(self, name: str, patient: str, *, certificate: bool = True) -> Device:
         """Registers a device that has been assigned to the patient for two days, with its certificate."""
-        body = {"name": name, "kind": "monitor", "manufacturer": "Auscult", "model": "clients", "serial": name}
-        device = self.json("POST", "/devices", {**body, "utc_offset_min": 0, "expected_interval_s": None})["id"]
+        body = {
+            "name": name,
+            "kind": "monitor",
+            "manufacturer": "Auscult",
+            "model": "clients",
+            "serial": name,
+        }
+        device = self.json("POST", "/devices", {**body, "utc_offset_min": 0, "expected_interval_s": None})[
+            "id"
+        ]
         start = (datetime.now(UTC) - timedelta(days=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
         assignment = {"subject": {"kind": "patient", "id": patient}, "start": start, "end": None}
         self.json("POST", f"/devices/{device}/assignments", assignment)

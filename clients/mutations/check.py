@@ -13,4 +13,6 @@ from mutations import generate  # noqa: E402
 with checks.check("vectors/fhir/mutations.json is what clients/mutations/generate.py makes"):
     made = generate.chosen(generate.Book.read())
     kept = json.loads((generate.VECTORS / "mutations.json").read_text())
-    assert made == kept, f"{sum(row not in kept for row in made)} rows differ: run it and look at the difference"
+    assert made == kept, (
+        f"{sum(row not in kept for row in made)} rows differ: run it and look at the difference"
+    )

@@ -14,13 +14,16 @@ import json
 import random
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from mutations.definitions import Book, Site, sites  # noqa: E402
+from mutations.invariants import INVARIANTS  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 VECTORS = ROOT / "vectors" / "fhir"
-DEFINITIONS = ROOT / "clients" / "node_modules" / "@medplum" / "definitions" / "dist" / "fhir" / "r4"
 SEED = 20_261_122
 MOST_A_RULE = 6
 """Mutations that one rule may give for one base: each rule is to be seen everywhere, none too often."""
@@ -35,7 +38,14 @@ BASES = {
     "device": "bases/device",
 }
 BAD_TEXT = {
-    "dateTime": ["2026-13-01", "2026-11-22T10:15:30", "2026-11-22 10:15:30Z", "2026-11-22T24:15:30Z", "22.11.2026", "2026-11-31"],
+    "dateTime": [
+        "2026-13-01",
+        "2026-11-22T10:15:30",
+        "2026-11-22 10:15:30Z",
+        "2026-11-22T24:15:30Z",
+        "22.11.2026",
+        "2026-11-31",
+    ],
     "instant": ["2026-11-22", "2026-11-22T10:15:30", "2026-11-22T10:15Z", "2026-02-30T10:15:30Z"],
     "date": ["1950-3-21", "1950-03-21T00:00:00Z", "21.03.1950", "1950-02-30"],
     "id": ["a b", "a_b", "x" * 65],
@@ -50,132 +60,6 @@ GOOD_TIMES = {
     "instant": ["2026-11-22T10:15:30Z", "2026-11-22T10:15:30.123456789-05:30"],
     "date": ["1950", "1950-03"],
 }
-
-
-@dataclass
-class Definition:
-    """A type's elements by path, from its snapshot."""
-
-    elements: dict[str, dict[str, Any]]
-
-    def children(self, path: str) -> dict[str, dict[str, Any]]:
-        """Elements directly below a path, by name."""
-        prefix = f"{path}."
-        below = {name[len(prefix) :]: element for name, element in self.elements.items() if name.startswith(prefix)}
-        return {name: element for name, element in below.items() if "." not in name}
-
-
-@dataclass
-class Book:
-    """HL7's definitions, and the codes of the value sets that are required."""
-
-    types: dict[str, Definition] = field(default_factory=dict)
-    codes: dict[str, list[str]] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls) -> Book:
-        """Reads them from the installed package."""
-        book = cls()
-        for name in ("profiles-types", "profiles-resources"):
-            for entry in json.loads((DEFINITIONS / f"{name}.json").read_text())["entry"]:
-                resource = entry["resource"]
-                if resource["resourceType"] == "StructureDefinition" and "snapshot" in resource:
-                    elements = {element["path"]: element for element in resource["snapshot"]["element"]}
-                    book.types[resource["name"]] = Definition(elements)
-        systems = {}
-        sets = []
-        for entry in json.loads((DEFINITIONS / "valuesets.json").read_text())["entry"]:
-            resource = entry["resource"]
-            if resource["resourceType"] == "CodeSystem" and resource.get("content") == "complete":
-                systems[resource["url"]] = list(_codes(resource.get("concept", [])))
-            elif resource["resourceType"] == "ValueSet":
-                sets.append(resource)
-        for each in sets:
-            includes = each.get("compose", {}).get("include", [])
-            if includes and all(set(include) <= {"system", "concept"} and "system" in include for include in includes):
-                listed = [
-                    [concept["code"] for concept in include["concept"]]
-                    if "concept" in include
-                    else systems.get(include["system"], [])
-                    for include in includes
-                ]
-                book.codes[each["url"]] = sorted({code for codes in listed for code in codes})
-        return book
-
-
-def _codes(concepts: list[dict[str, Any]]) -> Iterator[str]:
-    for concept in concepts:
-        yield concept["code"]
-        yield from _codes(concept.get("concept", []))
-
-
-@dataclass
-class Site:
-    """An element of a base: where it stands, what it is, and what the definition says of it."""
-
-    pointer: str
-    place: str
-    name: str
-    element: dict[str, Any]
-    type: str
-    value: Any
-    parent: dict[str, Any]
-
-    @property
-    def is_list(self) -> bool:
-        """Whether the element repeats."""
-        return self.element["max"] != "1"
-
-
-def sites(book: Book, base: dict[str, Any]) -> Iterator[Site]:
-    """Every element that stands in the base, depth first."""
-    kind = base["resourceType"]
-    yield from _below(book, kind, kind, base, "", kind)
-
-
-def _below(book: Book, kind: str, path: str, value: dict[str, Any], pointer: str, place: str) -> Iterator[Site]:
-    children = book.types[kind].children(path)
-    for name, inner in value.items():
-        found = _element(children, name)
-        if found is None:
-            continue
-        element_name, element, type_name = found
-        site = Site(f"{pointer}/{name}", f"{place}.{name}", element_name, element, type_name, inner, value)
-        yield site
-        for at, each in enumerate(inner) if isinstance(inner, list) else [(None, inner)]:
-            if not isinstance(each, dict):
-                continue
-            below_pointer = site.pointer if at is None else f"{site.pointer}/{at}"
-            below_place = site.place if at is None else f"{site.place}[{at}]"
-            if type_name == "Resource":
-                kind_inside = each["resourceType"]
-                # R4 addresses what stands in a bundle from the bundle's root.
-                yield from _below(book, kind_inside, kind_inside, each, below_pointer, below_place)
-            elif type_name in ("BackboneElement", "Element"):
-                yield from _below(book, kind, f"{path}.{element_name}", each, below_pointer, below_place)
-            elif type_name in book.types:
-                yield from _below(book, type_name, type_name, each, below_pointer, below_place)
-
-
-def _element(children: dict[str, dict[str, Any]], name: str) -> tuple[str, dict[str, Any], str] | None:
-    if name in children and "type" in children[name]:
-        return name, children[name], _type(children[name]["type"][0])
-    for choice, element in children.items():
-        if choice.endswith("[x]") and name.startswith(choice[:-3]):
-            for each in element["type"]:
-                if name[len(choice) - 3 :] == each["code"][0].upper() + each["code"][1:]:
-                    return choice, element, each["code"]
-    return None
-
-
-def _type(given: dict[str, Any]) -> str:
-    code = given["code"]
-    if code.startswith("http://hl7.org/fhirpath/System."):
-        for extension in given.get("extension", []):
-            if extension["url"].endswith("structuredefinition-fhir-type"):
-                return extension["valueUrl"]
-        return "string"
-    return code
 
 
 @dataclass
@@ -204,83 +88,76 @@ def faults(book: Book, base: dict[str, Any]) -> Iterator[Mutation]:
             yield Mutation("required", site.pointer, None, True, place, f"{path} is 1..{site.element['max']}")
         if site.is_list:
             yield Mutation("single", site.pointer, site.value[0], False, site.place, f"{path} is a list")
-            yield Mutation("empty", site.pointer, [], False, site.place, f"{path}: a list in JSON is never empty")
+            yield Mutation(
+                "empty", site.pointer, [], False, site.place, f"{path}: a list in JSON is never empty"
+            )
         else:
             yield Mutation("list", site.pointer, [site.value], False, site.place, f"{path} is no list")
             if isinstance(site.value, dict):
-                yield Mutation("empty", site.pointer, {}, False, site.place, f"{path}: an element has content (ele-1)")
+                yield Mutation(
+                    "empty", site.pointer, {}, False, site.place, f"{path}: an element has content (ele-1)"
+                )
         if is_text and site.type != "xhtml":
-            yield Mutation("empty", site.pointer, "", False, site.place, f"{path}: a {site.type} is not empty")
-            yield Mutation("type", site.pointer, 5, False, site.place, f"{path} is a {site.type}, in JSON text")
+            yield Mutation(
+                "empty", site.pointer, "", False, site.place, f"{path}: a {site.type} is not empty"
+            )
+            yield Mutation(
+                "type", site.pointer, 5, False, site.place, f"{path} is a {site.type}, in JSON text"
+            )
             for bad in BAD_TEXT.get(site.type, []):
-                yield Mutation("form", site.pointer, bad, False, site.place, f"{path}: not of the form of {site.type}")
+                yield Mutation(
+                    "form", site.pointer, bad, False, site.place, f"{path}: not of the form of {site.type}"
+                )
         if site.type in NUMBERS:
-            yield Mutation("type", site.pointer, str(site.value), False, site.place, f"{path} is a {site.type}, in JSON a number")
+            yield Mutation(
+                "type",
+                site.pointer,
+                str(site.value),
+                False,
+                site.place,
+                f"{path} is a {site.type}, in JSON a number",
+            )
         if site.type == "positiveInt":
             yield Mutation("form", site.pointer, 0, False, site.place, f"{path}: a positiveInt is at least 1")
             yield Mutation("form", site.pointer, 1.5, False, site.place, f"{path}: a positiveInt is whole")
         if site.type == "boolean":
             yield Mutation("type", site.pointer, "true", False, site.place, f"{path} is a boolean")
         if site.type == "code" and site.element.get("binding", {}).get("strength") == "required" and is_text:
-            yield Mutation("binding", site.pointer, "nonsense", False, site.place, f"{path}: bound to {_set(site.element)}")
+            yield Mutation(
+                "binding",
+                site.pointer,
+                "nonsense",
+                False,
+                site.place,
+                f"{path}: bound to {_set(site.element)}",
+            )
         if site.type == "Reference" and not site.is_list and _targets(site.element):
             pointer, place = f"{site.pointer}/reference", f"{site.place}.reference"
             if "reference" in site.value and "Medication" not in _targets(site.element):
-                yield Mutation("target", pointer, "Medication/m1", False, place, f"{path} refers to {', '.join(_targets(site.element))}")
+                yield Mutation(
+                    "target",
+                    pointer,
+                    "Medication/m1",
+                    False,
+                    place,
+                    f"{path} refers to {', '.join(_targets(site.element))}",
+                )
         yield from _choice_faults(site)
     yield from _unknown(book, base)
     if kind != "Bundle":
         yield Mutation("unknown", "/resourceType", "Nonsense", False, "Nonsense", "there is no such resource")
 
 
-INVARIANTS: dict[str, list[tuple[str, Any, str, str]]] = {
-    "heart-rate": [
-        ("/dataAbsentReason", {"text": "x"}, "Observation", "obs-6: a value, or the reason why there is none"),
-        ("/referenceRange", [{"type": {"text": "x"}}], "Observation.referenceRange[0]", "obs-3: low, high or text"),
-        ("/extension", [{"url": "urn:x"}], "Observation.extension[0]", "ext-1: a value or further extensions"),
-        ("/subject", {"reference": "#p9"}, "Observation", "ref-1: what is referred to inside must be inside"),
-        ("/contained", [{"resourceType": "Patient", "id": "c1"}], "Observation", "dom-3: contained and never referred to"),
-        (
-            "/component",
-            [{"code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]}, "valueInteger": 1}],
-            "Observation",
-            "obs-7: a component with the code of the whole",
-        ),
-    ],
-    "ecg": [
-        ("/valueSampledData/origin", {"value": 0, "code": "mV"}, "Observation.valueSampledData.origin", "qty-3: a code needs its system"),
-        ("/valueSampledData/data", "1 2 abc ; 3", "Observation.valueSampledData.data", "the pattern of SampledData.data"),
-        ("/valueSampledData/origin/comparator", "<", "Observation.valueSampledData.origin.comparator", "SimpleQuantity has no comparator"),
-    ],
-    "blood-pressure": [
-        ("/component/1/dataAbsentReason", {"text": "x"}, "Observation.component[1]", "obs-6 for a component, as the profile has it (vs-3)"),
-        ("/component/1/valueQuantity/code", "kPa", "Observation.component[1].valueQuantity.code", "the profile fixes mm[Hg]"),
-    ],
-    "transaction": [
-        ("/total", 1, "Bundle", "bdl-1: a total only of searches and histories"),
-        ("/entry/0/search", {"mode": "match"}, "Bundle", "bdl-2: search only in searchsets"),
-        ("/entry/0/response", {"status": "200"}, "Bundle", "bdl-4: a response only in responses and histories"),
-        ("/entry/0/fullUrl", "http://a.example/Observation/1/_history/1", "Bundle", "bdl-8: no version in a fullUrl"),
-        ("/entry/0", {"fullUrl": "urn:uuid:6f1f0c53-6c1a-4e7e-8f0e-1b1b6a0c9d01"}, "Bundle", "bdl-3 and bdl-5: an entry has a request"),
-    ],
-    "audit-event": [
-        ("/entity", [{"name": "a", "query": "YWI="}], "AuditEvent.entity[0]", "sev-1: a name or a query"),
-    ],
-    "patient": [
-        ("/telecom", [{"value": "1"}], "Patient.telecom[0]", "cpt-2: a value needs its system"),
-        ("/contact", [{"gender": "male"}], "Patient.contact[0]", "pat-1: a contact has details or an organization"),
-        ("/photo", [{"data": "YWI="}], "Patient.photo[0]", "att-1: data need their content type"),
-        ("/identifier/0/period", {"start": "2027", "end": "2026"}, "Patient.identifier[0].period", "per-1: the end is not before the start"),
-        ("/text", {"status": "generated", "div": "hello"}, "Patient.text.div", "txt-1: XHTML"),
-    ],
-}
-"""Invariants are FHIRPath, of which no fault can be derived: these are written by hand, one for each that matters here."""
-
-
 def _choice_faults(site: Site) -> Iterator[Mutation]:
     if not site.name.endswith("[x]"):
         return
-    second = {"string": "x", "boolean": True, "integer": 1, "dateTime": "2026-11-22", "instant": "2026-11-22T10:15:30Z"}
+    second = {
+        "string": "x",
+        "boolean": True,
+        "integer": 1,
+        "dateTime": "2026-11-22",
+        "instant": "2026-11-22T10:15:30Z",
+    }
     parent_place, _ = site.place.rsplit(".", 1)
     for each in site.element["type"]:
         if each["code"] in second and each["code"] != site.type:
@@ -291,10 +168,19 @@ def _choice_faults(site: Site) -> Iterator[Mutation]:
 
 
 def _unknown(book: Book, base: dict[str, Any]) -> Iterator[Mutation]:
-    yield Mutation("unknown", "/colour", "red", False, f"{base['resourceType']}.colour", "there is no such element")
+    yield Mutation(
+        "unknown", "/colour", "red", False, f"{base['resourceType']}.colour", "there is no such element"
+    )
     for site in sites(book, base):
         if isinstance(site.value, dict) and site.type != "Resource":
-            yield Mutation("unknown", f"{site.pointer}/colour", "red", False, f"{site.place}.colour", f"{site.type} has no such element")
+            yield Mutation(
+                "unknown",
+                f"{site.pointer}/colour",
+                "red",
+                False,
+                f"{site.place}.colour",
+                f"{site.type} has no such element",
+            )
 
 
 def _set(element: dict[str, Any]) -> str:
@@ -302,7 +188,9 @@ def _set(element: dict[str, Any]) -> str:
 
 
 def _targets(element: dict[str, Any]) -> list[str]:
-    named = [profile.rsplit("/", 1)[-1] for each in element["type"] for profile in each.get("targetProfile", [])]
+    named = [
+        profile.rsplit("/", 1)[-1] for each in element["type"] for profile in each.get("targetProfile", [])
+    ]
     return [] if "Resource" in named else named
 
 
@@ -316,13 +204,22 @@ def variants(book: Book, base: dict[str, Any]) -> Iterator[Mutation]:
             return Mutation(rule, pointer, content, removes, site.place, why, sound=True)  # noqa: B023
 
         if isinstance(site.value, dict) and site.type not in ("Resource", "Extension"):
-            yield sound("extension", f"{site.pointer}/extension", extension, f"{path}: any element may be extended")
+            yield sound(
+                "extension", f"{site.pointer}/extension", extension, f"{path}: any element may be extended"
+            )
             yield sound("element-id", f"{site.pointer}/id", "e1", f"{path}: any element may have an id")
         # Not on what a vital-signs profile fixes: there even an extension is one too many.
         is_fixed = path in ("Coding.system", "Coding.code", "Quantity.system", "Quantity.code")
-        if isinstance(site.value, str) and not (site.is_list or is_fixed or site.name == "id" or site.type == "xhtml"):
+        if isinstance(site.value, str) and not (
+            site.is_list or is_fixed or site.name == "id" or site.type == "xhtml"
+        ):
             last = site.pointer.rsplit("/", 1)
-            yield sound("primitive-extension", f"{last[0]}/_{last[1]}", {"extension": extension}, f"{path}: a primitive may be extended")
+            yield sound(
+                "primitive-extension",
+                f"{last[0]}/_{last[1]}",
+                {"extension": extension},
+                f"{path}: a primitive may be extended",
+            )
         for good in GOOD_TIMES.get(site.type, []):
             if not (path.startswith("Observation.effective") and len(good) < 10):
                 # The vital-signs profile wants the day at least (vs-1).
@@ -335,12 +232,19 @@ def variants(book: Book, base: dict[str, Any]) -> Iterator[Mutation]:
                 yield sound("decimal", site.pointer, {"$number": number}, f"{path}: digits are free")
         if site.type == "code" and site.element.get("binding", {}).get("strength") == "required":
             for code in book.codes.get(site.element["binding"]["valueSet"].split("|")[0], []):
-                if code != site.value and site.element["path"] not in ("Bundle.type", "Bundle.entry.request.method"):
-                    yield sound("binding", site.pointer, code, f"{path}: another code of {_set(site.element)}")
+                if code != site.value and site.element["path"] not in (
+                    "Bundle.type",
+                    "Bundle.entry.request.method",
+                ):
+                    yield sound(
+                        "binding", site.pointer, code, f"{path}: another code of {_set(site.element)}"
+                    )
         if site.type == "Reference" and isinstance(site.value, dict) and "reference" in site.value:
             for target in _targets(site.element):
                 if not (path == "Observation.subject" and target != "Patient"):
-                    yield sound("target", f"{site.pointer}/reference", f"{target}/t1", f"{path} may refer to {target}")
+                    yield sound(
+                        "target", f"{site.pointer}/reference", f"{target}/t1", f"{path} may refer to {target}"
+                    )
         if site.element["min"] == 0 and _may_go(site):
             yield sound("optional", site.pointer, None, f"{path} is optional", removes=True)
 
@@ -398,7 +302,11 @@ def chosen(book: Book) -> list[dict[str, Any]]:
 
 
 def _row(base: str, mutation: Mutation) -> dict[str, Any]:
-    change = {"remove": mutation.pointer} if mutation.removes else {"set": mutation.pointer, "to": mutation.content}
+    change = (
+        {"remove": mutation.pointer}
+        if mutation.removes
+        else {"set": mutation.pointer, "to": mutation.content}
+    )
     verdict = {"sound": True} if mutation.sound else {"place": mutation.place}
     return {"base": base, "rule": mutation.rule, **change, **verdict, "why": mutation.why}
 
@@ -427,7 +335,9 @@ def text(rows: list[dict[str, Any]]) -> str:
 def main() -> int:
     """Writes the file, or says whether it is what would be written."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing, and fail where the file differs")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing, and fail where the file differs"
+    )
     made = text(chosen(Book.read()))
     target = VECTORS / "mutations.json"
     if parser.parse_args().check:

@@ -49,7 +49,9 @@ class Asker:
         # The bases speak of a patient and a device that have other ids here.
         text = text.replace('"Patient/p1"', f'"Patient/{DEVICE["patient"]}"')
         text = text.replace('"Device/d1"', f'"Device/{DEVICE["id"]}"')
-        return self.session.post(f"{SITE['fhir_base']}{path}", data=text.encode(), headers=headers, timeout=30)
+        return self.session.post(
+            f"{SITE['fhir_base']}{path}", data=text.encode(), headers=headers, timeout=30
+        )
 
     def own_time(self, resource: dict[str, Any]) -> dict[str, Any]:
         """The same measurement at a time of its own: else it would be a repeat of another."""

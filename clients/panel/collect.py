@@ -43,12 +43,23 @@ def entries() -> list[dict[str, Any]]:
     """One entry of the envelope for every kind of Observation."""
     made: list[dict[str, Any]] = []
     for at, (measure, (value, unit)) in enumerate(SCALARS.items()):
-        made.append({"measure": measure, "value": _Digits(value), "unit": unit, "time": resources.at(-600 + at)})
+        made.append(
+            {"measure": measure, "value": _Digits(value), "unit": unit, "time": resources.at(-600 + at)}
+        )
     for at, absent in enumerate(ABSENT):
-        made.append({"measure": "heart_rate", "value": None, "absent": absent, "time": resources.at(-500 + at)})
+        made.append(
+            {"measure": "heart_rate", "value": None, "absent": absent, "time": resources.at(-500 + at)}
+        )
     # Odd values are kept with findings.
     made.append({"measure": "heart_rate", "value": 290, "unit": "/min", "time": resources.at(-490)})
-    made.append({"measure": "body_temperature", "value": _Digits("98.6"), "unit": "[degF]", "time": resources.at(-489)})
+    made.append(
+        {
+            "measure": "body_temperature",
+            "value": _Digits("98.6"),
+            "unit": "[degF]",
+            "time": resources.at(-489),
+        }
+    )
     for panel, parts in (("blood_pressure", ("systolic", "diastolic", "mean")), ("arterial_pressure", None)):
         names = parts or ("arterial_systolic", "arterial_diastolic", "arterial_mean")
         values = dict(zip(names, (121, 79, 93), strict=True))
@@ -108,7 +119,9 @@ def main() -> None:
     def ask(name: str, method: str, path: str, body: Any = None, expect: tuple[int, ...] = (200, 201)) -> Any:
         with checks.check(f"it is rendered: {name}"):
             answer = program.request(method, f"{base}{path}", json=body)
-            assert answer.status_code in expect, f"{method} {path} -> {answer.status_code}: {answer.text[:300]}"
+            assert answer.status_code in expect, (
+                f"{method} {path} -> {answer.status_code}: {answer.text[:300]}"
+            )
             keep(name, answer.json())
             return collected[name]
         return None
@@ -130,7 +143,11 @@ def main() -> None:
     # Judged one by one: the validators are slow with large bundles.
     bundle = program.get(f"{base}/Observation?device=Device/{DEVICE['id']}&_count=1000").json()
     with checks.check("every kind of reading is in the chart"):
-        found = [entry["resource"] for entry in bundle["entry"] if entry["resource"]["resourceType"] == "Observation"]
+        found = [
+            entry["resource"]
+            for entry in bundle["entry"]
+            if entry["resource"]["resourceType"] == "Observation"
+        ]
         for number, resource in enumerate(found):
             code = resource["code"]
             text = code.get("text") or code["coding"][0]["code"]
@@ -140,8 +157,14 @@ def main() -> None:
         curves = sum(1 for entry in sent if "waveform" in entry)
         assert len(found) == len(sent) - curves + 1, f"{len(found)} Observations of {len(sent)} entries"
     interval = f"date=ge{resources.at(-465)}&date=lt{resources.at(-450)}"
-    for curve in ("urn:iso:std:iso:11073:10101|131330", "http://loinc.org|76523-0", "urn:auscult:measure|arterial_waveform"):
-        found = ask(f"a curve, {curve}", "GET", f"/Observation?device=Device/{DEVICE['id']}&code={curve}&{interval}")
+    for curve in (
+        "urn:iso:std:iso:11073:10101|131330",
+        "http://loinc.org|76523-0",
+        "urn:auscult:measure|arterial_waveform",
+    ):
+        found = ask(
+            f"a curve, {curve}", "GET", f"/Observation?device=Device/{DEVICE['id']}&code={curve}&{interval}"
+        )
         with checks.check(f"the curve {curve} has its samples"):
             curve_found = found["entry"][0]["resource"]
             keep(f"Observation: curve {curve}", curve_found)
@@ -150,7 +173,8 @@ def main() -> None:
     ask("a Device", "GET", f"/Device/{DEVICE['id']}")
     patient = collected.get("a Patient", {})
     place = next(
-        (e["valueReference"]["reference"] for e in patient.get("extension", []) if "valueReference" in e), None
+        (e["valueReference"]["reference"] for e in patient.get("extension", []) if "valueReference" in e),
+        None,
     )
     if place:
         ask("a Location", "GET", f"/{place}")
@@ -165,7 +189,13 @@ def main() -> None:
     ask("the CapabilityStatement", "GET", "/metadata")
     ask("$lastn", "GET", f"/Observation/$lastn?patient={DEVICE['patient']}")
     ask("an OperationOutcome of a refused search", "GET", "/Observation?colour=red", expect=(400,))
-    ask("an OperationOutcome of a refused resource", "POST", "/Observation", {"resourceType": "Observation"}, (400, 422))
+    ask(
+        "an OperationOutcome of a refused resource",
+        "POST",
+        "/Observation",
+        {"resourceType": "Observation"},
+        (400, 422),
+    )
     one = resources.observation(DEVICE["id"], DEVICE["patient"], resources.at(-300), 66)
     created = ask("a created Observation", "POST", "/Observation", one)
     pressure = resources.blood_pressure(DEVICE["id"], DEVICE["patient"], resources.at(-290), 120, 80)
@@ -176,8 +206,16 @@ def main() -> None:
     ask("a history", "GET", f"/Observation/{(created or {}).get('id')}/_history")
     ask("$everything", "GET", f"/Patient/{DEVICE['patient']}/$everything?_count=20")
 
-    ask("$stats", "GET", f"/Observation/$stats?subject=Patient/{DEVICE['patient']}&code=http://loinc.org|8867-4&statistic=average&duration=1")
-    ask("a search with what belongs to it", "GET", f"/Observation?device=Device/{DEVICE['id']}&_include=Observation:patient&_include=Observation:device&_count=3")
+    ask(
+        "$stats",
+        "GET",
+        f"/Observation/$stats?subject=Patient/{DEVICE['patient']}&code=http://loinc.org|8867-4&statistic=average&duration=1",
+    )
+    ask(
+        "a search with what belongs to it",
+        "GET",
+        f"/Observation?device=Device/{DEVICE['id']}&_include=Observation:patient&_include=Observation:device&_count=3",
+    )
     ask("a subset", "GET", f"/Observation?device=Device/{DEVICE['id']}&_elements=status&_count=2")
     panel = [{"name": name, "resource": resource, "expect": "ok"} for name, resource in collected.items()]
     panel += planted()

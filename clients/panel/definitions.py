@@ -37,7 +37,9 @@ def prepare(modules: Path, into: Path) -> Path:
         for entry in bundle["entry"]:
             resource = entry["resource"]
             kind = resource["resourceType"]
-            if name == "profiles-resources" and (kind != "StructureDefinition" or resource["id"] not in TYPES | {"Resource", "DomainResource"}):
+            if name == "profiles-resources" and (
+                kind != "StructureDefinition" or resource["id"] not in TYPES | {"Resource", "DomainResource"}
+            ):
                 continue
             if kind in ("StructureDefinition", "ValueSet", "CodeSystem"):
                 # Their texts for people are most of their size, and no validator reads them.

@@ -11,7 +11,6 @@ import logging
 import re
 import sys
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +51,15 @@ def official_schema(modules: Path) -> Judge:
             return [f"{kind} is no resource"]
         if kind not in validators:
             # The schema of the one type: against all of them at once an error says only that nothing fits.
-            own = {"$schema": schema["$schema"], "$ref": f"#/definitions/{kind}", "definitions": schema["definitions"]}
+            own = {
+                "$schema": schema["$schema"],
+                "$ref": f"#/definitions/{kind}",
+                "definitions": schema["definitions"],
+            }
             validators[kind] = jsonschema.Draft6Validator(own)
-        return [f"{error.json_path}: {error.message[:200]}" for error in validators[kind].iter_errors(resource)]
+        return [
+            f"{error.json_path}: {error.message[:200]}" for error in validators[kind].iter_errors(resource)
+        ]
 
     return one
 
@@ -104,7 +109,9 @@ def fhirkit_rs(resource: dict[str, Any]) -> list[str]:
         issues = fhirkit.validate(json.dumps(resource))
     except fhirkit.ParseError as error:
         return [str(error)]
-    return [f"{issue.path}: {issue.message}" for issue in issues if str(issue.severity).lower().endswith("error")]
+    return [
+        f"{issue.path}: {issue.message}" for issue in issues if str(issue.severity).lower().endswith("error")
+    ]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The panel as a whole: together its validators must find the planted faults, or their silence about us is worthless."""
+"""The panel as a whole: its validators must find the planted faults, or their silence about us is worthless."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ def main() -> None:
     """Reads every validator's verdicts."""
     site = checks.site()
     cases = [each for each in json.loads(Path(site["panel"]).read_text()) if each["expect"] == "bad"]
-    verdicts = {name: json.loads(Path(site["verdicts"], f"{name}.json").read_text()) for name in EACH_FINDS_AT_LEAST}
+    verdicts = {
+        name: json.loads(Path(site["verdicts"], f"{name}.json").read_text()) for name in EACH_FINDS_AT_LEAST
+    }
     for name, least in EACH_FINDS_AT_LEAST.items():
         with checks.check(f"{name} finds at least {least} of the {len(cases)} planted faults"):
             found = sum(1 for case in cases if verdicts[name][case["name"]])
             assert found >= least, f"{found}"
     with checks.check(f"together they find all but {len(NOT_FOUND)} of them"):
-        missed = {case["name"] for case in cases if not any(found[case["name"]] for found in verdicts.values())}
+        missed = {
+            case["name"] for case in cases if not any(found[case["name"]] for found in verdicts.values())
+        }
         assert missed == set(NOT_FOUND), missed
 
 

@@ -10,7 +10,9 @@ from typing import Any
 from house import checks
 
 
-def judge(site: dict[str, Any], name: str, resources: list[dict[str, Any]], one: Callable[[dict], list[str]]) -> None:
+def judge(
+    site: dict[str, Any], name: str, resources: list[dict[str, Any]], one: Callable[[dict], list[str]]
+) -> None:
     """Reports each resource that must be sound, and writes down what was found in all of them."""
     found: dict[str, list[str]] = {}
     for each in resources:

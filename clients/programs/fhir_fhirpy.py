@@ -35,13 +35,18 @@ def synchronous(client: SyncFHIRClient) -> None:  # noqa: PLR0915 - a list of ch
     with checks.check("a patient is found by family name and by record number"):
         family, number = SITE["families"][PATIENT], SITE["numbers"][PATIENT]
         assert client.resources("Patient").search(family=family).get()["id"] == PATIENT
-        assert client.resources("Patient").search(identifier=f"urn:auscult:record-number|{number}").get().id == PATIENT
+        assert (
+            client.resources("Patient").search(identifier=f"urn:auscult:record-number|{number}").get().id
+            == PATIENT
+        )
     with checks.check("a device is found by its id and names its patient"):
         device = client.resources("Device").search(_id=DEVICE["id"]).get()
         assert device["patient"]["reference"] == f"Patient/{PATIENT}"
     kept = None
     with checks.check("an Observation is created, gets an id and keeps its digits"):
-        kept = client.resource("Observation", **{k: v for k, v in made(-3000, 71.5).items() if k != "resourceType"})
+        kept = client.resource(
+            "Observation", **{k: v for k, v in made(-3000, 71.5).items() if k != "resourceType"}
+        )
         kept.save()
         assert kept.id and kept.get_by_path(["valueQuantity", "value"]) == 71.5
         assert client.get("Observation", kept.id)["valueQuantity"]["value"] == 71.5
@@ -71,7 +76,9 @@ def synchronous(client: SyncFHIRClient) -> None:  # noqa: PLR0915 - a list of ch
         done = client.execute("", data=answer.serialize())
         statuses = [each["response"]["status"][:3] for each in done["entry"]]
         assert statuses == ["201"] * NEWEST, statuses
-    search = client.resources("Observation").search(patient=PATIENT, code="8867-4", device=f"Device/{DEVICE['id']}")
+    search = client.resources("Observation").search(
+        patient=PATIENT, code="8867-4", device=f"Device/{DEVICE['id']}"
+    )
     with checks.check("pages of 7 are followed to the end: nothing missing, nothing twice, in order"):
         found = search.sort("date").limit(7).fetch_all()
         times = [each["effectiveDateTime"] for each in found]
@@ -89,10 +96,17 @@ def synchronous(client: SyncFHIRClient) -> None:  # noqa: PLR0915 - a list of ch
         modes = [(each.resource.resourceType, each.search.mode) for each in data.entry]
         assert modes.count(("Patient", "include")) == 1 and modes.count(("Observation", "match")) == 3, modes
     with checks.check("a chained search by the patient's name"):
-        found = client.resources("Observation").search(patient__Patient__family=SITE["families"][PATIENT]).limit(5).fetch()
+        found = (
+            client.resources("Observation")
+            .search(patient__Patient__family=SITE["families"][PATIENT])
+            .limit(5)
+            .fetch()
+        )
         assert found and all(each["subject"]["reference"] == f"Patient/{PATIENT}" for each in found)
     with checks.check("_has finds the patients with such an Observation"):
-        found = client.resources("Patient").has("Observation", "patient", device=f"Device/{DEVICE['id']}").fetch()
+        found = (
+            client.resources("Patient").has("Observation", "patient", device=f"Device/{DEVICE['id']}").fetch()
+        )
         assert [each.id for each in found] == [PATIENT], found
     with checks.check("_elements cuts to what was asked for"):
         cut = search.elements("status", "valueQuantity").first()
@@ -102,13 +116,17 @@ def synchronous(client: SyncFHIRClient) -> None:  # noqa: PLR0915 - a list of ch
             "$lastn", method="get", params={"patient": PATIENT, "code": "8867-4", "max": 1}
         )
         assert last["entry"][0]["resource"]["id"]
-    with checks.check("an unknown parameter is refused; count() of fhirpy, which sends one, works when lenient"):
+    with checks.check(
+        "an unknown parameter is refused; count() of fhirpy, which sends one, works when lenient"
+    ):
         try:
             search.count()
         except OperationOutcome as refused:
             assert "_totalMethod" in str(refused), refused
         lenient = sync({"Prefer": "handling=lenient"})
-        counted = lenient.resources("Observation").search(patient=PATIENT, device=f"Device/{DEVICE['id']}").count()
+        counted = (
+            lenient.resources("Observation").search(patient=PATIENT, device=f"Device/{DEVICE['id']}").count()
+        )
         assert counted == NEWEST + 1, counted
     with checks.check("a correction: save() with a new status makes version 2, and the history shows both"):
         kept = client.reference("Observation", kept.id).to_resource()
@@ -116,7 +134,11 @@ def synchronous(client: SyncFHIRClient) -> None:  # noqa: PLR0915 - a list of ch
         kept["valueQuantity"]["value"] = 72.5
         kept.save()
         seen = client.get("Observation", kept.id)
-        assert (seen["status"], seen["valueQuantity"]["value"], seen["meta"]["versionId"]) == ("amended", 72.5, "2")
+        assert (seen["status"], seen["valueQuantity"]["value"], seen["meta"]["versionId"]) == (
+            "amended",
+            72.5,
+            "2",
+        )
         history = client.execute(f"Observation/{kept.id}/_history", method="get")
         assert [each["resource"]["meta"]["versionId"] for each in history["entry"]] == ["2", "1"]
 

@@ -32,7 +32,9 @@ def context(device: dict | None) -> ssl.SSLContext:
 class Link:
     """A connected client, and what it was told."""
 
-    def __init__(self, device: dict | None, version: str, *, client_id: str | None = None, clean: bool = True):
+    def __init__(
+        self, device: dict | None, version: str, *, client_id: str | None = None, clean: bool = True
+    ):
         self.connected = threading.Event()
         self.disconnected = threading.Event()
         self.messages: list[bytes] = []
@@ -152,7 +154,9 @@ def main() -> None:
             link.client.subscribe(f"{own}/command", qos=1)
             assert link.subscribed.wait(checks.WAIT_LIMIT_S)
             link.close()
-    with checks.check("5: another device's topic is refused with reason 0x87, and the connection stays usable"):
+    with checks.check(
+        "5: another device's topic is refused with reason 0x87, and the connection stays usable"
+    ):
         link = Link(device, "5").open()
         reason = link.publish(f"auscult/v1/{other['id']}/envelope", envelope("199", 900), 1)
         assert reason == NOT_AUTHORIZED, f"reason code {reason:#x}"
