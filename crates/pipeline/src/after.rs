@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clinical_model::measure::BATTERY_LEVEL;
 use clinical_model::{
@@ -22,7 +22,7 @@ use crate::registry::Registry;
 
 /// The cursor of the alarms.
 pub const ALARMS_CURSOR: &str = "alarms";
-/// How often silence is checked when nothing arrives.
+/// How often silence is checked.
 pub(crate) const TICK: Duration = Duration::from_millis(500);
 /// Groups after which the cursor is moved although no alert changed: bounds what is looked at again after a crash,
 /// and what cannot be folded yet.
@@ -66,6 +66,8 @@ impl After {
     /// Runs on its own thread until the commit is gone.
     pub(crate) fn run(&self, queue: &AfterQueue, mut done: u64) {
         let mut moved = done;
+        // All devices are gone through for it, which is too much for each of thousands of groups a second.
+        let mut silence_checked = Instant::now();
         let mut quarantined = self.store.quarantine_count().items;
         loop {
             match queue.recv_timeout(TICK) {
@@ -86,7 +88,10 @@ impl After {
             if done.saturating_sub(moved) >= CURSOR_EVERY_GROUPS && self.all_kept() {
                 moved = self.move_cursor(done).map_or(moved, |()| done);
             }
-            self.check_silence();
+            if silence_checked.elapsed() >= TICK {
+                self.check_silence();
+                silence_checked = Instant::now();
+            }
             let waiting = self.store.quarantine_count().items;
             if waiting != quarantined {
                 quarantined = waiting;
