@@ -46,6 +46,14 @@ pub enum OpenError {
         /// Latest format known here.
         known: u32,
     },
+    /// A move into it was begun and not finished.
+    #[error(
+        "a move into {path} was not finished; run it again to its end, or begin anew with an empty target"
+    )]
+    Unfinished {
+        /// The directory or the database.
+        path: PathBuf,
+    },
     /// The SQLite library is one with a known corruption bug.
     #[error(
         "the SQLite library is {found}; 3.51.3 or later is needed (earlier ones can corrupt a write-ahead log)"

@@ -4,6 +4,7 @@
 //! one transaction. Everything that says anything about a person is sealed before it reaches a file.
 
 mod error;
+pub mod migrate;
 pub mod postgres;
 mod rules;
 mod sql;

@@ -7,8 +7,8 @@ use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::{Config, NoTls};
@@ -30,14 +30,22 @@ end() { rm -rf "$directory"; }
 trap end EXIT
 "$programs/initdb" -D "$directory/data" -U auscult --auth=trust -E UTF8 --locale=C --no-sync \
     >"$directory/initdb.log" 2>&1 || { cat "$directory/initdb.log" >&2; exit 1; }
-"$programs/postgres" -D "$directory/data" -p "$port" -c listen_addresses=127.0.0.1 \
-    -c unix_socket_directories="$directory" -c fsync="$fsync" -c max_connections=400 -c shared_buffers=64MB \
-    >"$directory/log" 2>&1 </dev/null &
-server=$!
+serve() {
+    "$programs/postgres" -D "$directory/data" -p "$port" -c listen_addresses=127.0.0.1 \
+        -c unix_socket_directories="$directory" -c fsync="$fsync" -c max_connections=400 -c shared_buffers=64MB \
+        >>"$directory/log" 2>&1 </dev/null &
+    server=$!
+}
+stop() { kill -QUIT "$server"; wait "$server"; }
+serve
 echo started "$server"
-read -r _ || true
-kill -QUIT "$server"
-wait "$server"
+while read -r word; do
+    case $word in
+    stop) stop ;;
+    start) serve ;;
+    esac
+done
+stop
 "#;
 
 /// A running server.
@@ -47,7 +55,7 @@ pub struct Cluster {
     server: u32,
     databases: AtomicU32,
     /// The shell ends the server when this closes.
-    _until: ChildStdin,
+    input: Mutex<Option<ChildStdin>>,
     shell: Child,
 }
 
@@ -90,12 +98,12 @@ impl Cluster {
             .stdout(Stdio::piped())
             .spawn()
             .expect("a shell");
-        let until = shell.stdin.take().expect("a piped input");
+        let input = Mutex::new(shell.stdin.take());
         let mut line = String::new();
         let said = shell.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
         said.expect("a piped output").expect("the shell's output");
         let server = line.strip_prefix("started ")?.trim().parse().ok()?;
-        let cluster = Cluster { port, directory, server, databases: AtomicU32::new(0), _until: until, shell };
+        let cluster = Cluster { port, directory, server, databases: AtomicU32::new(0), input, shell };
         let deadline = Instant::now() + START_WITHIN;
         while Instant::now() < deadline {
             match cluster.execute("SELECT 1") {
@@ -116,12 +124,44 @@ impl Cluster {
         format!("postgres://auscult@127.0.0.1:{}/postgres?options=-c%20search_path%3D{schema}", self.port)
     }
 
+    /// Stops the server at once, as a crash would; returns when nobody can connect.
+    ///
+    /// # Panics
+    /// Where it goes on answering.
+    pub fn stop(&self) {
+        self.tell("stop");
+        self.until("stopped", |answer| answer.is_err());
+    }
+
+    /// Starts the server again; returns when it answers.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub fn restart(&self) {
+        self.tell("start");
+        self.until("started", |answer| answer.is_ok());
+    }
+
+    fn tell(&self, word: &str) {
+        use std::io::Write as _;
+        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(input.as_mut().expect("open as long as this lives"), "{word}").expect("the shell listens");
+    }
+
+    fn until(&self, what: &str, is: impl Fn(&Result<(), tokio_postgres::Error>) -> bool) {
+        let deadline = Instant::now() + START_WITHIN;
+        while !is(&self.execute("SELECT 1")) {
+            assert!(Instant::now() < deadline, "the server has not {what}; its log:\n{}", self.log());
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
     /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The server's process.
+    /// The server's process when it was first started.
     pub fn process(&self) -> u32 {
         self.server
     }
@@ -162,9 +202,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        use std::io::Write as _;
-        // A line ends it as the end of the pipe would, and now.
-        let _ = self._until.write_all(b"\n");
+        drop(self.input.lock().unwrap_or_else(PoisonError::into_inner).take());
         let _ = self.shell.wait();
     }
 }

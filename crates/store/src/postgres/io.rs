@@ -22,7 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
 /// A thread with a runtime of its own: our callers may be threads of another runtime, which must not block on theirs.
-pub(super) struct Io {
+pub(crate) struct Io {
     handle: Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,

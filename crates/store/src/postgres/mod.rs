@@ -8,25 +8,23 @@
 mod address;
 mod io;
 mod listen;
+pub(crate) mod raw;
 mod session;
 mod setup;
 mod tls;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use trust::Kek;
 
-use crate::rules::keys::{KekFault, Keys};
-use crate::rules::news::Bell;
-use crate::rules::{LoadFault, READ_CONNECTIONS, Sessions, SqlStore, describe};
+use crate::rules::SqlStore;
 use crate::sql::{Backend, DbError, Session};
-use crate::words::{News, RestoreReport};
+use crate::words::RestoreReport;
 use crate::{OpenError, StoreError};
 
 pub use crate::rules::Options;
 
-use address::Address;
 use io::{Connector, Io};
 use session::PgSession;
 
@@ -40,6 +38,8 @@ const LOCK_SERVE: i32 = 0x4175_0003;
 /// A PostgreSQL database.
 pub struct Postgres {
     connector: Arc<Connector>,
+    /// Keeps every server away, while the store is moved.
+    _alone: Option<Mutex<PgSession>>,
     /// Last: it ends all connections.
     _io: Io,
 }
@@ -54,53 +54,7 @@ impl PgStore {
     /// # Errors
     /// [`OpenError`]: see its variants. Nothing that exists is changed unless the key-encryption key fits.
     pub fn open(url: &str, kek: Kek, options: Options) -> Result<Self, OpenError> {
-        let address = Address::parse(url)?;
-        let server = address.shown();
-        let io = Io::start().map_err(|source| OpenError::Unreachable {
-            server: server.clone(),
-            doing: "starting the thread that talks to it",
-            source: source.into(),
-        })?;
-        let connector = Arc::new(Connector::new(address, io.handle())?);
-        let open_failure = |doing| setup::failure(&server, doing);
-        let connect = |serving| {
-            let mut session = PgSession::new(Arc::clone(&connector), serving);
-            session.ready().map(|()| session).map_err(open_failure("connecting"))
-        };
-        // Whoever comes first makes the tables and the keys; the others wait here.
-        let first = connect(false)?;
-        setup::prepare(&first, &server)?;
-        let given = kek.fingerprint_text();
-        let keys =
-            Keys::open(connect(false)?, kek, options.journal_key_life).map_err(|fault| match fault {
-                KekFault::Another { expected } => OpenError::WrongKey { given, expected },
-                KekFault::Unnamed => OpenError::Damaged {
-                    path: server.clone().into(),
-                    what: "it holds keys but does not say by which key they are wrapped".to_owned(),
-                },
-                KekFault::Database(error) => open_failure("reading the keys")(error),
-            })?;
-        let readers = (0..READ_CONNECTIONS).map(|_| connect(false));
-        let sessions = Sessions {
-            writer: connect(true)?,
-            acts: Some(connect(true)?),
-            folding: connect(false)?,
-            readers: readers.collect::<Result<_, _>>()?,
-        };
-        let news = Arc::new(Bell::new(News::default()));
-        listen::start(Arc::clone(&connector), Arc::downgrade(&news));
-        let backend = Postgres { connector: Arc::clone(&connector), _io: io };
-        SqlStore::load(backend, options, keys, sessions, news).map_err(|fault| match fault {
-            LoadFault::Database(error) => open_failure("reading what is kept")(error),
-            LoadFault::Damaged(what) => OpenError::Damaged { path: server.clone().into(), what },
-            LoadFault::Store(StoreError::Unavailable { doing, source }) => {
-                OpenError::Unreachable { server: server.clone(), doing, source }
-            }
-            LoadFault::Store(StoreError::Database { doing, source }) => OpenError::Database { doing, source },
-            LoadFault::Keys(error) | LoadFault::Store(error) => {
-                OpenError::Damaged { path: server.clone().into(), what: describe(&error) }
-            }
-        })
+        raw::open(url, kek, options, raw::As::Server)
     }
 }
 
@@ -150,10 +104,12 @@ impl Backend for Postgres {
         session.batch("VACUUM data_key")
     }
 
-    fn backup(_: &PgStore, target: &Path, _: &mut dyn FnMut(u64, u64)) -> Result<RestoreReport, StoreError> {
-        let words = "a database server is backed up with its own tools (pg_basebackup, pg_dump)";
-        let source = std::io::Error::new(std::io::ErrorKind::Unsupported, words);
-        Err(StoreError::File { doing: "copying the database into", path: target.to_owned(), source })
+    fn backup(
+        store: &PgStore,
+        target: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<RestoreReport, StoreError> {
+        crate::migrate::places::backup_into_files(store, target, progress)
     }
 }
 

@@ -82,7 +82,7 @@ impl Plain {
     }
 }
 
-fn place(sequence: &[u8; 8]) -> Aad<'_> {
+pub(super) fn place(sequence: &[u8; 8]) -> Aad<'_> {
     Aad { table: "audit", row: sequence, column: "record" }
 }
 

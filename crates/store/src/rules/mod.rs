@@ -9,6 +9,7 @@ mod append;
 mod audit;
 mod blocks;
 mod bytes;
+pub(crate) mod digest;
 mod documents;
 mod fold;
 mod fold_curves;
@@ -178,6 +179,11 @@ impl<B: Backend> SqlStore<B> {
     fn rebuild_tail(&self, last_group: u64) -> Result<(), StoreError> {
         let session = self.reader("reading the journal")?;
         if B::SHARED { self.catch_up(&session) } else { self.follow(&session, 0, last_group) }
+    }
+
+    /// Rows with something sealed in them.
+    pub(crate) fn count_rows(&self, session: &B::Session) -> Result<u64, StoreError> {
+        verify::count_rows(session)
     }
 
     pub(crate) fn backend(&self) -> &B {

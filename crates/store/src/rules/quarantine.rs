@@ -17,7 +17,7 @@ const DOING: &str = "keeping quarantined items";
 /// Quarantined items are looked at by people: small matters more than fast.
 const ZSTD_LEVEL: i32 = 3;
 
-fn place(id: &[u8; 16]) -> Aad<'_> {
+pub(super) fn place(id: &[u8; 16]) -> Aad<'_> {
     Aad { table: "quarantine", row: id, column: "item" }
 }
 

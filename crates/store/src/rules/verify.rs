@@ -236,7 +236,7 @@ fn name_of(column: Column<'_>) -> String {
 }
 
 /// Rows with something sealed in them.
-fn count_rows<S: Session>(session: &S) -> Result<u64, StoreError> {
+pub(super) fn count_rows<S: Session>(session: &S) -> Result<u64, StoreError> {
     SEALED_TABLES.iter().map(|table| count_table(session, table)).sum()
 }
 

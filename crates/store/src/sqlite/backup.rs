@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use trust::Kek;
 use trust::digest::Sha256;
 
+use super::files::has_content;
 use super::session::{SqliteSession, open_failure};
-use super::{DATA_FILE, KEYS_FILE, Options, Sqlite, SqliteStore, has_content};
+use super::{DATA_FILE, KEYS_FILE, LOCK_FILE, Options, Sqlite, SqliteStore};
 use crate::rules::verify::{SEALED_TABLES, count_table};
 use crate::sql::{Backend as _, Begin, Session, read, write};
 use crate::words::RestoreReport;
@@ -153,19 +154,54 @@ impl SqliteStore {
         #[cfg(feature = "planted")]
         let data =
             if trust::planted("stale-backup") { planted_stale(&target.join(DATA_FILE))? } else { data };
-        let (counts, last_group, last_audit) = count(&data)?;
-        let mut files = Vec::new();
-        for name in [DATA_FILE, KEYS_FILE] {
-            let path = target.join(name);
-            let (bytes, sha256) = hash_file(&path).map_err(file_error("reading", &path))?;
-            files.push(ManifestFile { name: name.to_owned(), bytes, sha256 });
-        }
-        let manifest = Manifest { format: MANIFEST_FORMAT, files, counts, last_group, last_audit };
-        let path = target.join(MANIFEST_FILE);
-        write_manifest(&path, &manifest).map_err(file_error("writing", &path))?;
-        sync_directory(target).map_err(file_error("syncing", target))?;
+        let manifest = write_manifest_of(target, count(&data)?)?;
         progress(all, all);
         Ok(manifest.report())
+    }
+}
+
+/// Hashes the copied files and writes the manifest beside them.
+fn write_manifest_of(
+    target: &Path,
+    (counts, last_group, last_audit): Counts,
+) -> Result<Manifest, StoreError> {
+    let mut files = Vec::new();
+    for name in [DATA_FILE, KEYS_FILE] {
+        let path = target.join(name);
+        let (bytes, sha256) = hash_file(&path).map_err(file_error("reading", &path))?;
+        files.push(ManifestFile { name: name.to_owned(), bytes, sha256 });
+    }
+    let manifest = Manifest { format: MANIFEST_FORMAT, files, counts, last_group, last_audit };
+    let path = target.join(MANIFEST_FILE);
+    write_manifest(&path, &manifest).map_err(file_error("writing", &path))?;
+    sync_directory(target).map_err(file_error("syncing", target))?;
+    Ok(manifest)
+}
+
+/// Makes a backup of files that were copied row by row: without logs beside them, hashed, with a manifest.
+pub(crate) fn finish_backup(target: &Path) -> Result<RestoreReport, StoreError> {
+    let failed = |error: rusqlite::Error| write(DOING)(error.into());
+    for name in [KEYS_FILE, DATA_FILE] {
+        let path = target.join(name);
+        let copy = Connection::open(&path).map_err(failed)?;
+        copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(())).map_err(failed)?;
+        copy.close().map_err(|(_, error)| failed(error))?;
+        File::open(&path).and_then(|file| file.sync_all()).map_err(file_error("syncing", &path))?;
+    }
+    let lock = target.join(LOCK_FILE);
+    fs::remove_file(&lock).map_err(file_error("removing", &lock))?;
+    let data = Connection::open(target.join(DATA_FILE)).map(SqliteSession).map_err(failed)?;
+    let counts = count(&data)?;
+    drop(data);
+    write_manifest_of(target, counts).map(Manifest::report)
+}
+
+/// Removes what is there of an unfinished copy.
+pub(crate) fn remove_backup(target: &Path) {
+    for name in [DATA_FILE, KEYS_FILE, LOCK_FILE, MANIFEST_FILE] {
+        for ending in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(target.join(format!("{name}{ending}")));
+        }
     }
 }
 
@@ -211,7 +247,7 @@ pub fn restore(backup: &Path, target: &Path, kek: Kek) -> Result<RestoreReport, 
     if existed && fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(RestoreError::NotEmpty { path: target.to_owned() });
     }
-    super::make_directory(target).map_err(restore_error("making", target))?;
+    super::files::make_directory(target).map_err(restore_error("making", target))?;
     let result = copy_back(backup, target, kek, &manifest);
     if result.is_err() {
         // Everything in it is ours: it was empty.
@@ -374,8 +410,8 @@ fn write_manifest(path: &Path, manifest: &Manifest) -> std::io::Result<()> {
     file.sync_all()
 }
 
-fn make_empty(target: &Path) -> Result<(), StoreError> {
-    super::make_directory(target).map_err(file_error("making", target))?;
+pub(crate) fn make_empty(target: &Path) -> Result<(), StoreError> {
+    super::files::make_directory(target).map_err(file_error("making", target))?;
     let mut entries = fs::read_dir(target).map_err(file_error("reading", target))?;
     if entries.next().is_some() {
         let source = std::io::Error::from(std::io::ErrorKind::DirectoryNotEmpty);

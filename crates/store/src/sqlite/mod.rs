@@ -9,26 +9,24 @@
 mod backup;
 #[cfg(test)]
 mod failing;
+pub(crate) mod files;
 mod log_check;
 mod session;
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use trust::Kek;
 
-use crate::rules::keys::{KekFault, Keys};
-use crate::rules::news::Bell;
-use crate::rules::{LoadFault, READ_CONNECTIONS, Sessions, SqlStore, describe, schema};
-use crate::sql::{Backend, DbError, Session, values};
-use crate::words::{News, RestoreReport};
+use crate::rules::{SqlStore, describe};
+use crate::sql::{Backend, DbError, Session};
+use crate::words::RestoreReport;
 use crate::{OpenError, StoreError};
 
 pub use crate::rules::Options;
 pub use backup::{RestoreError, restore, verify_backup};
 
-use session::{SqliteSession, open_failure, open_fault};
+use session::SqliteSession;
 
 /// Name of the data file.
 const DATA_FILE: &str = "data.db";
@@ -61,54 +59,7 @@ impl SqliteStore {
     /// # Errors
     /// [`OpenError`]: see its variants. Nothing that exists is changed unless the key-encryption key fits.
     pub fn open(directory: &Path, kek: Kek, options: Options) -> Result<Self, OpenError> {
-        if rusqlite::version_number() < SQLITE_AT_LEAST.0 {
-            return Err(OpenError::OldSqlite { found: rusqlite::version().to_owned() });
-        }
-        make_directory(directory).map_err(|e| unusable(directory, "cannot be made", e))?;
-        let held = take_lock(directory)?;
-        let data_path = directory.join(DATA_FILE);
-        let keys_path = directory.join(KEYS_FILE);
-        log_check::check(&keys_path)?;
-        log_check::check(&data_path)?;
-        let session = session::open_keys(&keys_path, !has_content(&data_path))?;
-        let given = kek.fingerprint_text();
-        let keys = Keys::open(session, kek, options.journal_key_life).map_err(|fault| match fault {
-            KekFault::Another { expected } => OpenError::WrongKey { given, expected },
-            KekFault::Unnamed => OpenError::Damaged {
-                path: keys_path.clone(),
-                what: "it holds keys but does not say by which key they are wrapped".to_owned(),
-            },
-            KekFault::Database(error) => open_fault(&keys_path, "reading the key store", error),
-        })?;
-        let complete =
-            keys.meta(META_COMPLETE).map_err(|e| open_fault(&keys_path, "reading the key store", e))?;
-        let mut writer = session::open_writer(&data_path, complete.is_none())?;
-        schema::migrate(&mut writer, schema::DATA).map_err(|error| match error {
-            schema::MigrateError::TooNew { found, known } => OpenError::TooNew { found, known },
-            schema::MigrateError::Database(e) => open_failure(&data_path, "migrating the data file", e),
-        })?;
-        let writer = SqliteSession(writer);
-        match_files(&writer, &keys, complete.is_some(), &data_path)?;
-        log_check::settle(&writer.0, &data_path)?;
-        let doing = "emptying the log";
-        let in_keys = |error| OpenError::Damaged { path: keys_path.clone(), what: describe(&error) };
-        log_check::settle(&keys.session(doing).map_err(in_keys)?.0, &keys_path)?;
-        let readers = (0..READ_CONNECTIONS).map(|_| session::open_reader(&data_path));
-        let sessions = Sessions {
-            writer,
-            acts: None,
-            folding: session::open_reader(&data_path)?,
-            readers: readers.collect::<Result<_, _>>()?,
-        };
-        let backend = Sqlite { directory: directory.to_owned(), _lock: held };
-        let news = Arc::new(Bell::new(News::default()));
-        SqlStore::load(backend, options, keys, sessions, news).map_err(|fault| match fault {
-            LoadFault::Database(error) => open_fault(&data_path, "reading the data file", error),
-            LoadFault::Damaged(what) => OpenError::Damaged { path: data_path, what },
-            LoadFault::Keys(error) => OpenError::Damaged { path: keys_path, what: describe(&error) },
-            LoadFault::Store(StoreError::Database { doing, source }) => OpenError::Database { doing, source },
-            LoadFault::Store(error) => OpenError::Damaged { path: data_path, what: describe(&error) },
-        })
+        files::open(directory, kek, options, false)
     }
 }
 
@@ -166,65 +117,4 @@ impl Sqlite {
             other => StoreError::Damaged { what: file.to_owned(), how: describe(&other) },
         })
     }
-}
-
-fn unusable(path: &Path, what: &str, source: std::io::Error) -> OpenError {
-    OpenError::Path { path: path.to_owned(), what: what.to_owned(), source: Some(source) }
-}
-
-/// Makes a directory that only its owner may enter; one that exists is left as it is.
-fn make_directory(path: &Path) -> std::io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
-}
-
-fn take_lock(directory: &Path) -> Result<File, OpenError> {
-    let path = directory.join(LOCK_FILE);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|e| unusable(&path, "the lock file cannot be opened", e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path }),
-        Err(TryLockError::Error(error)) => Err(unusable(&path, "the lock file cannot be locked", error)),
-    }
-}
-
-/// Whether a file exists and is not empty. The library takes an empty file for a new database.
-fn has_content(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|file| file.len() > 0)
-}
-
-/// Proves that both files belong together; marks them when they are new. The key store is marked first, and
-/// again when the data file is: a process that ends in between leaves nothing that looks like damage.
-fn match_files(
-    writer: &SqliteSession,
-    keys: &Keys<Sqlite>,
-    complete: bool,
-    path: &Path,
-) -> Result<(), OpenError> {
-    let failed = |error| open_fault(path, "reading the data file", error);
-    let expected = keys.meta(META_STORE_ID).map_err(failed)?.unwrap_or_default();
-    let found: Option<Vec<u8>> = writer
-        .row("SELECT value FROM meta WHERE name = ?1", &values![META_STORE_ID], |row| row.get(0))
-        .map_err(failed)?;
-    match &found {
-        None if !complete => {
-            writer
-                .execute("INSERT INTO meta(name, value) VALUES(?1, ?2)", &values![META_STORE_ID, &expected])
-                .map_err(failed)?;
-        }
-        Some(found) if *found == expected => {}
-        _ => {
-            let what = format!("it does not belong to {KEYS_FILE} beside it");
-            return Err(OpenError::Damaged { path: path.to_owned(), what });
-        }
-    }
-    if complete { Ok(()) } else { keys.set_meta(META_COMPLETE, b"1").map_err(failed) }
 }

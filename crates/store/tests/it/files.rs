@@ -25,7 +25,7 @@ fn try_open(path: &Path) -> Result<SqliteStore, OpenError> {
 }
 
 /// A store with something in every table, half of it folded.
-fn fill(store: &dyn Store) {
+pub fn fill(store: &dyn Store) {
     let ecg = series_of(1, measure_of(|kind| matches!(kind, MeasureKind::Waveform)));
     let dose = series_of(1, measure_of(|kind| matches!(kind, MeasureKind::Event)));
     for group in 0..8 {

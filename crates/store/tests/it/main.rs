@@ -4,6 +4,8 @@ mod documents;
 mod files;
 mod ingest;
 mod law;
+mod moving;
+mod shared;
 mod support;
 
 use support::{PgFactory, SqliteFactory};
