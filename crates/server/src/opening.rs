@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use store::Store;
+use store::postgres::PgStore;
 use store::sqlite::SqliteStore;
 use trust::Kek;
 
@@ -52,8 +53,8 @@ pub fn directory(path: &Path, kek: Kek) -> anyhow::Result<SqliteStore> {
 /// # Errors
 /// As [`open`].
 pub fn database(url: &DatabaseUrl, kek: Kek) -> anyhow::Result<Arc<dyn Store>> {
-    drop(kek);
-    bail!("{url}: PostgreSQL is not part of this build yet")
+    let store = PgStore::open(url.expose(), kek, store::postgres::Options::default());
+    Ok(Arc::new(store.with_context(|| format!("the store in {url} cannot be opened"))?))
 }
 
 /// Makes sure that this node is the only one in its data directory, as long as the answer lives.
