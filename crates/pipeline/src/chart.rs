@@ -5,8 +5,8 @@ use std::sync::PoisonError;
 
 use clinical_analytics::trend::{Bucket, Buckets};
 use clinical_model::{
-    Alert, AlertId, Committed, Decimal, Event, Measure, MeasureKind, PatientId, QuarantineId, QuarantineItem,
-    Reading, SeriesKey, Subject, Timestamp, Waveform,
+    Alert, AlertId, Committed, Decimal, Event, Findings, Measure, MeasureKind, PatientId, QuarantineId,
+    QuarantineItem, Reading, SeriesKey, Subject, Timestamp, Waveform,
 };
 use store::{
     AuditQuery, AuditRow, DocumentQuery, GroupSummary, KeptFrame, Kind, Order, Point, RangeQuery,
@@ -14,11 +14,14 @@ use store::{
 };
 
 use crate::audited::ReadError;
-use crate::corrections::Corrections;
+use crate::corrections::{Corrections, is_void};
 use crate::records;
 use crate::registry::Registry;
+use crate::search::{Found, SearchQuery};
 use crate::site::Site;
 
+/// Points that are handed over at once where corrections have to be laid over them.
+const POINTS_AT_ONCE: usize = 4_096;
 /// Most waveform blocks of one answer.
 pub const WAVEFORM_LIMIT_BLOCKS: usize = 2_000;
 
@@ -36,6 +39,11 @@ impl Observed {
     pub fn series(&self) -> Option<SeriesKey> {
         let series = self.readings.first()?.series();
         Some(SeriesKey { measure: self.measure, ..series })
+    }
+
+    /// What is remarked about any part of it.
+    pub fn findings(&self) -> Findings {
+        self.readings.iter().fold(Findings::empty(), |all, reading| all | reading.findings())
     }
 
     /// When it was measured.
@@ -97,12 +105,13 @@ impl<'a> Chart<'a> {
         self.store().identifier(series, at, sequence)
     }
 
-    /// The latest observation of every measure of a subject: one a measure and device, panels put together.
+    /// The latest observation of every measure of a subject: one a measure and device, panels put together; without
+    /// what was entered in error.
     ///
     /// # Errors
     /// [`ReadError`].
     pub fn latest(&self, subject: Subject) -> Result<Vec<Observed>, ReadError> {
-        let mut observed = together(self.store().latest(subject)?);
+        let mut observed = together(self.current(subject)?);
         // A component that the newest panel lacks is missing, and not what it was in an earlier one.
         let instant =
             |one: &Observed| one.readings.first().map(|first| (first.measured_at(), first.sequence()));
@@ -128,14 +137,19 @@ impl<'a> Chart<'a> {
     /// # Errors
     /// [`ReadError`].
     pub fn observations(&self, series: &SeriesKey, range: &RangeQuery) -> Result<Vec<Observed>, ReadError> {
+        let of = |measure: Measure| {
+            let series = SeriesKey { measure, ..*series };
+            let readings = self.store().readings(&series, range)?;
+            self.standing(&series, range.order, readings)
+        };
+        let shown = |reading: &Committed<Reading>| !reading.findings().contains(Findings::WITHDRAWN);
         if series.measure.kind != MeasureKind::Panel {
-            let readings = self.store().readings(series, range)?;
             let one = |reading| Observed { measure: series.measure, readings: vec![reading] };
-            return Ok(readings.into_iter().map(one).collect());
+            return Ok(of(series.measure)?.into_iter().filter(shown).map(one).collect());
         }
         let mut readings = Vec::new();
         for component in series.measure.components() {
-            readings.extend(self.store().readings(&SeriesKey { measure: component, ..*series }, range)?);
+            readings.extend(of(component)?.into_iter().filter(shown));
         }
         readings.sort_by_key(|reading| (reading.measured_at(), reading.sequence()));
         let mut observed = together(readings);
@@ -202,11 +216,42 @@ impl<'a> Chart<'a> {
         to: Timestamp,
         each: &mut dyn FnMut(&Point, Decimal) -> bool,
     ) -> Result<(), ReadError> {
-        let mut all = |points: &[Point]| {
+        self.points(series, from, to, &mut |points| {
             let mut numbers = points.iter().filter_map(|point| Some((point, point.value.number()?)));
             numbers.all(|(point, number)| each(point, number))
-        };
-        Ok(self.store().scan(series, from, to, &mut all)?)
+        })
+    }
+
+    /// As [`Chart::numbers`], with the points that have no number, many at once.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn points(
+        &self,
+        series: &SeriesKey,
+        from: Timestamp,
+        to: Timestamp,
+        each: &mut dyn FnMut(&[Point]) -> bool,
+    ) -> Result<(), ReadError> {
+        if !self.corrections().touch(series) {
+            return Ok(self.store().scan(series, from, to, each)?);
+        }
+        let mut query = SearchQuery { from, to, order: Order::Ascending, after: None, limit: POINTS_AT_ONCE };
+        loop {
+            let page = self.search(&[*series], &query, &|_, found| !is_void(found.findings()))?;
+            let points: Vec<Point> = page
+                .found
+                .iter()
+                .filter_map(|(_, found)| match found {
+                    Found::Readings(observed) => observed.readings.first().map(Point::of),
+                    _ => None,
+                })
+                .collect();
+            query.after = page.next;
+            if !points.is_empty() && !each(&points) || query.after.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Waveform blocks of every series of a measure of a patient that touch a range.
@@ -235,7 +280,10 @@ impl<'a> Chart<'a> {
     /// # Errors
     /// [`ReadError`].
     pub fn events(&self, series: &SeriesKey, range: &RangeQuery) -> Result<Vec<Committed<Event>>, ReadError> {
-        Ok(self.store().events(series, range)?)
+        let events = self.store().events(series, range)?;
+        let mut standing = self.standing_events(series, range.order, events)?;
+        standing.retain(|event| !event.findings.contains(Findings::WITHDRAWN));
+        Ok(standing)
     }
 
     /// The observation behind an identifier; `None` for anything that is not in the chart.
@@ -246,7 +294,6 @@ impl<'a> Chart<'a> {
         let Some((series, at, sequence)) = self.store().open_identifier(identifier)? else { return Ok(None) };
         let range = RangeQuery { from: at, to: at.plus_micros(1), order: Order::Ascending, limit: 1_000 };
         let mut found = self.observations(&series, &range)?;
-        // Versions of one identity: the last committed is the current one.
         found.retain(|one| one.readings.first().is_some_and(|reading| reading.sequence() == sequence));
         Ok(found.pop())
     }
@@ -373,9 +420,10 @@ pub fn together(readings: Vec<Committed<Reading>>) -> Vec<Observed> {
         match places.get(&key) {
             Some(at) => {
                 let components = &mut observed[*at].readings;
-                // A later version of a component replaces the earlier.
-                components.retain(|kept| kept.series() != series);
-                components.push(reading);
+                // Of several values under one identity the first stands.
+                if components.iter().all(|kept| kept.series() != series) {
+                    components.push(reading);
+                }
                 components.sort_by_key(|component| component.series().measure);
             }
             None => {

@@ -668,6 +668,18 @@ impl Site {
         Ok(version.max(1) + 1)
     }
 
+    /// Whether anything is charted under an address, without saying what.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn is_charted(&self, position: &Position) -> Result<bool, ReadError> {
+        let chart = self.chart();
+        Ok(match chart.as_measured(position)? {
+            Some(_) => true,
+            None => chart.found(position)?.is_some(),
+        })
+    }
+
     /// Screens fetch the patient again: what they show may have been corrected, or may no longer stand.
     pub(crate) fn show_corrected(&self, position: &Position) {
         self.live().happened(Happening::Assignment { subject: position.series.subject });

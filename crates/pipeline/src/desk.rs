@@ -175,12 +175,26 @@ impl Site {
             "clock {:?}, zone {} min, retired {}",
             device.clock, device.utc_offset_min, device.retired
         ));
-        let write = records::device_write(self.store(), &device, Expected::Version(version));
+        let write = self.renewed_write(&device, version)?;
         kept("the device", self.act_on(act, vec![write]))?;
         let id = device.id;
         self.registry().put_device(device, version + 1);
         self.live().happened(Happening::Device(id));
         Ok(version + 1)
+    }
+
+    /// The record of a device as it is now; what a program sent with it besides stays in it.
+    fn renewed_write(&self, device: &Device, version: u64) -> Result<DocumentWrite, DeskError> {
+        let expected = Expected::Version(version);
+        let kept = self.store().document(Kind::Device, device.id.to_bytes()).map_err(DeskError::Store)?;
+        let kept = kept.and_then(|kept| records::json_from::<serde_json::Value>(&kept.body).ok());
+        Ok(match kept {
+            Some(kept) => {
+                let resource = health_codecs::fhir::device::renewed(kept, device);
+                records::device_write_as(self.store(), device, &resource, expected)
+            }
+            None => records::device_write(self.store(), device, expected),
+        })
     }
 
     /// Assigns a device to a patient or a place from `interval.start` on.

@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use clinical_model::{Committed, Event, Measure, MeasureKind, Reading, SeriesKey, Timestamp, Waveform};
-use store::{Order, RangeQuery, Store, StoreError};
+use clinical_model::{
+    Committed, Event, Findings, Measure, MeasureKind, Reading, SeriesKey, Timestamp, Waveform,
+};
+use store::{Order, RangeQuery};
 
 use crate::audited::ReadError;
 use crate::chart::{Chart, Observed, WAVEFORM_LIMIT_BLOCKS};
@@ -19,6 +21,9 @@ pub const SERIES_LIMIT: usize = 5_000;
 pub const SCAN_LIMIT_OBSERVATIONS: usize = 100_000;
 /// Longest interval of a curve in one answer: ten minutes at 500 Hz are 1.5 MB of text.
 pub const CURVE_LIMIT: Duration = Duration::from_secs(600);
+
+/// A minute: the piece in which whole curves are read.
+pub const MINUTE_MICROS: i64 = 60_000_000;
 
 /// Fewest readings that are fetched of a series at once: opening a block costs more than these.
 const FETCH_LEAST: usize = 64;
@@ -45,6 +50,17 @@ pub enum Found {
     Event(Committed<Event>),
     /// The blocks of a curve that touch an interval, oldest first.
     Curve(Vec<Committed<Waveform>>),
+}
+
+impl Found {
+    /// What is remarked about any part of it.
+    pub fn findings(&self) -> Findings {
+        match self {
+            Found::Readings(observed) => observed.findings(),
+            Found::Event(event) => event.findings,
+            Found::Curve(blocks) => blocks.iter().fold(Findings::empty(), |all, block| all | block.findings),
+        }
+    }
 }
 
 /// What to search for in given series.
@@ -97,59 +113,66 @@ struct Part {
     exhausted: bool,
 }
 
+/// How far a fetch came.
+enum Reach {
+    /// To the end of the range.
+    End,
+    /// Up to this instant, which may be cut and is fetched again.
+    Before(Timestamp),
+    /// Nowhere: all of it is one instant that may be cut.
+    Nowhere,
+}
+
+/// Cuts off the last instant of a fetch that came to its limit.
+fn cut_last<T>(rows: &mut Vec<T>, limit: usize, at: impl Fn(&T) -> Timestamp) -> Reach {
+    let Some(last) = rows.last().map(&at).filter(|_| rows.len() >= limit) else { return Reach::End };
+    let whole = rows.iter().rposition(|row| at(row) != last).map_or(0, |index| index + 1);
+    rows.truncate(whole);
+    if whole == 0 { Reach::Nowhere } else { Reach::Before(last) }
+}
+
 impl Part {
-    fn first(&mut self, store: &dyn Store) -> Result<Option<(Timestamp, u32)>, StoreError> {
+    fn first(&mut self, chart: &Chart<'_>) -> Result<Option<(Timestamp, u32)>, ReadError> {
         while self.items.is_empty() && !self.exhausted {
-            self.fill(store)?;
+            self.fill(chart)?;
         }
         Ok(self.items.front().map(Item::key))
     }
 
-    /// Fetches on from where the last fetch ended. The last instant of a fetch may be cut, so it is fetched again.
-    fn fill(&mut self, store: &dyn Store) -> Result<(), StoreError> {
+    /// Fetches on from where the last fetch ended.
+    fn fill(&mut self, chart: &Chart<'_>) -> Result<(), ReadError> {
         let range = RangeQuery { from: self.from, to: self.to, order: self.order, limit: self.fetch };
-        let mut items = fetch(store, &self.series, &range)?;
-        let Some(last) = items.last().map(|item| item.key().0).filter(|_| items.len() >= self.fetch) else {
-            self.exhausted = true;
-            self.items = items.into();
-            return Ok(());
+        let reach = if self.series.measure.kind == MeasureKind::Event {
+            let mut events = chart.store().events(&self.series, &range)?;
+            let reach = cut_last(&mut events, self.fetch, |event| event.at);
+            let events = chart.standing_events(&self.series, self.order, events)?;
+            self.items = events.into_iter().map(Item::Event).collect();
+            reach
+        } else {
+            let mut readings = chart.store().readings(&self.series, &range)?;
+            let reach = cut_last(&mut readings, self.fetch, |reading| reading.measured_at());
+            let readings = chart.standing(&self.series, self.order, readings)?;
+            self.items = readings.into_iter().map(Item::Reading).collect();
+            reach
         };
-        let whole = items.iter().rposition(|item| item.key().0 != last).map_or(0, |index| index + 1);
-        if whole == 0 {
-            // All at one instant: a larger fetch reaches beyond it.
-            self.fetch *= 2;
-            return Ok(());
+        match (reach, self.order) {
+            (Reach::End, _) => self.exhausted = true,
+            (Reach::Nowhere, _) => {
+                // All at one instant: a larger fetch reaches beyond it.
+                self.fetch *= 2;
+                return Ok(());
+            }
+            (Reach::Before(last), Order::Ascending) => self.from = last,
+            (Reach::Before(last), Order::Descending) => self.to = last.plus_micros(1),
         }
         self.fetch = (self.fetch * 2).min(FETCH_MOST.max(self.fetch));
-        items.truncate(whole);
-        match self.order {
-            Order::Ascending => self.from = last,
-            Order::Descending => self.to = last.plus_micros(1),
-        }
-        self.items = items.into();
         Ok(())
     }
 
-    /// Takes what stands at a key. Of several versions the one committed last is current.
+    /// Takes what stands at a key.
     fn take(&mut self, key: (Timestamp, u32)) -> Option<Item> {
-        let mut taken = None;
-        while self.items.front().is_some_and(|item| item.key() == key) {
-            let item = self.items.pop_front();
-            // Ascending, versions come in the order of their commits; descending, the other way round.
-            taken = match self.order {
-                Order::Ascending => item,
-                Order::Descending => taken.or(item),
-            };
-        }
-        taken
+        self.items.pop_front_if(|item| item.key() == key)
     }
-}
-
-fn fetch(store: &dyn Store, series: &SeriesKey, range: &RangeQuery) -> Result<Vec<Item>, StoreError> {
-    if series.measure.kind == MeasureKind::Event {
-        return Ok(store.events(series, range)?.into_iter().map(Item::Event).collect());
-    }
-    Ok(store.readings(series, range)?.into_iter().map(Item::Reading).collect())
 }
 
 /// Everything under one address: a scalar or event series, or the components of a panel.
@@ -180,10 +203,10 @@ impl Stream {
         }
     }
 
-    fn first(&mut self, store: &dyn Store) -> Result<Option<Position>, StoreError> {
+    fn first(&mut self, chart: &Chart<'_>) -> Result<Option<Position>, ReadError> {
         let mut first: Option<(Timestamp, u32)> = None;
         for part in &mut self.parts {
-            let Some(key) = part.first(store)? else { continue };
+            let Some(key) = part.first(chart)? else { continue };
             let earlier = first.is_none_or(|first| match part.order {
                 Order::Ascending => key < first,
                 Order::Descending => key > first,
@@ -232,8 +255,55 @@ fn streams(series: &[SeriesKey], query: &SearchQuery) -> Vec<Stream> {
 }
 
 impl Chart<'_> {
+    /// How many observations given series hold in a range: each identity once, a panel once, withdrawn ones not.
+    /// `None` where more than `limit` readings would have to be looked at.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn count(
+        &self,
+        series: &[SeriesKey],
+        (from, to): (Timestamp, Timestamp),
+        limit: usize,
+    ) -> Result<Option<u64>, ReadError> {
+        let query = SearchQuery { from, to, order: Order::Ascending, after: None, limit };
+        let mut count = 0_u64;
+        let mut looked_at = 0;
+        for stream in streams(series, &query) {
+            if self.corrections().touch(&stream.series) || stream.series.measure.kind == MeasureKind::Event {
+                let parts: Vec<SeriesKey> = stream.parts.iter().map(|part| part.series).collect();
+                let page = self.search(&parts, &query, &|_, _| true)?;
+                if page.next.is_some() {
+                    return Ok(None);
+                }
+                count += page.found.len() as u64;
+                looked_at += page.found.len();
+                continue;
+            }
+            let is_panel = stream.parts.len() > 1;
+            let mut identities: Vec<(Timestamp, u32)> = Vec::new();
+            for part in &stream.parts {
+                self.store().scan(&part.series, from, to, &mut |points| {
+                    looked_at += points.len();
+                    match is_panel {
+                        true => identities.extend(points.iter().map(|point| (point.at, point.sequence))),
+                        false => count += points.len() as u64,
+                    }
+                    looked_at <= limit
+                })?;
+            }
+            identities.sort_unstable();
+            identities.dedup();
+            count += identities.len() as u64;
+            if looked_at > limit {
+                return Ok(None);
+            }
+        }
+        Ok((looked_at <= limit).then_some(count))
+    }
+
     /// One page of what given series hold in a range, merged by (time, series, sequence). `fits` decides what is a
-    /// result. A page may be shorter than asked for, and even empty, and still have a next one.
+    /// result; what was withdrawn never is. A page may be shorter than asked for, and even empty, and still have a next one.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -241,7 +311,7 @@ impl Chart<'_> {
         &self,
         series: &[SeriesKey],
         query: &SearchQuery,
-        fits: &dyn Fn(&Found) -> bool,
+        fits: &dyn Fn(&Position, &Found) -> bool,
     ) -> Result<FoundPage, ReadError> {
         let mut query = *query;
         if let Some(after) = query.after {
@@ -250,11 +320,10 @@ impl Chart<'_> {
                 Order::Descending => query.to = query.to.min(after.at.plus_micros(1)),
             }
         }
-        let store = self.store();
         let mut streams = streams(series, &query);
         let mut firsts: BTreeMap<Position, usize> = BTreeMap::new();
         for (index, stream) in streams.iter_mut().enumerate() {
-            firsts.extend(stream.first(store)?.map(|position| (position, index)));
+            firsts.extend(stream.first(self)?.map(|position| (position, index)));
         }
         let mut page = FoundPage::default();
         let mut scanned = 0;
@@ -275,13 +344,15 @@ impl Chart<'_> {
             }
             let Some(stream) = streams.get_mut(index) else { return Ok(page) };
             let found = stream.take(position);
-            firsts.extend(stream.first(store)?.map(|position| (position, index)));
+            firsts.extend(stream.first(self)?.map(|position| (position, index)));
             if passed {
                 continue;
             }
             scanned += 1;
             last = Some(position);
-            if let Some(found) = found.filter(|found| fits(found)) {
+            let stands =
+                |found: &Found| !found.findings().contains(Findings::WITHDRAWN) && fits(&position, found);
+            if let Some(found) = found.filter(stands) {
                 page.found.push((position, found));
             }
         }
@@ -309,13 +380,34 @@ impl Chart<'_> {
             limit: FETCH_LEAST,
         };
         let mut stream = Stream::new(series, &Stream::measures_of(series.measure), &query, FETCH_LEAST);
-        while let Some(position) = stream.first(self.store())? {
+        while let Some(position) = stream.first(self)? {
             let found = stream.take(position);
             if position.sequence == sequence {
                 return Ok(found);
             }
         }
         Ok(None)
+    }
+
+    /// The first minute of the clock, not before that of `from`, in which a curve has a sample before `to`: how a whole
+    /// curve is read piece by piece. Minutes in which nothing was sampled are passed over.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn next_minute(
+        &self,
+        series: &SeriesKey,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Option<Position>, ReadError> {
+        let minute_of =
+            |at: Timestamp| Timestamp::from_micros(at.as_micros().div_euclid(MINUTE_MICROS) * MINUTE_MICROS);
+        let from = minute_of(from);
+        let range = RangeQuery { from, to, order: Order::Ascending, limit: 1 };
+        let Some(block) = self.store().waveforms(series, &range)?.into_iter().next() else { return Ok(None) };
+        let at = minute_of(block.start.max(from));
+        let sequence = u32::try_from(MINUTE_MICROS / 1_000).unwrap_or(u32::MAX);
+        Ok((at < to).then_some(Position { at, series: *series, sequence }))
     }
 
     /// The blocks of one curve that touch `[from, to)`, oldest first.

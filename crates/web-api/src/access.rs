@@ -33,6 +33,10 @@ pub enum Permission {
     ManagePeople,
     /// Send measurements.
     SendMeasurements,
+    /// Put right what is charted, or take it out.
+    CorrectChart,
+    /// Send a batch or a transaction; each entry needs the permission of what it does.
+    SendBundle,
 }
 
 impl Role {
@@ -55,6 +59,8 @@ impl Role {
             P::ReadAudit => matches!(self, Role::Administrator | Role::Auditor),
             P::ManagePeople => matches!(self, Role::Administrator),
             P::SendMeasurements => false,
+            P::CorrectChart => matches!(self, Role::Physician | Role::Nurse),
+            P::SendBundle => true,
         }
     }
 }
@@ -97,9 +103,14 @@ impl Access {
                     | Permission::ReadDevices
                     | Permission::ReadAudit
                     | Permission::SendMeasurements
+                    | Permission::CorrectChart
+                    | Permission::AdmitPatients
+                    | Permission::ManageDevices
+                    | Permission::AssignDevices
+                    | Permission::SendBundle
             ),
             Access::Peer(Peer::Device(_)) => {
-                matches!(permission, Permission::Open | Permission::SendMeasurements)
+                matches!(permission, Permission::Open | Permission::SendMeasurements | Permission::SendBundle)
             }
         }
     }

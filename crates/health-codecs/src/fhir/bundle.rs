@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::element::{items, text};
 use super::observation::put_list;
-use super::outcome::{IssueCode, OutcomeIssue, operation_outcome};
+use super::outcome::{IssueCode, OutcomeIssue};
 
 /// Entries that one transaction or batch may carry: more are sent in several.
 pub const ENTRY_LIMIT: usize = 1_000;
@@ -87,8 +87,8 @@ pub struct ResponseEntry {
     pub etag: Option<String>,
     /// When it was last changed.
     pub last_modified: Option<Timestamp>,
-    /// What was wrong or worth telling; empty for nothing.
-    pub issues: Vec<OutcomeIssue>,
+    /// What was wrong or worth telling: an OperationOutcome.
+    pub outcome: Option<Value>,
     /// The resource itself, where it was asked for.
     pub resource: Option<Value>,
 }
@@ -120,8 +120,8 @@ fn response_entry(entry: &ResponseEntry) -> Value {
     if let Some(at) = entry.last_modified {
         response["lastModified"] = json!(at.to_rfc3339());
     }
-    if !entry.issues.is_empty() {
-        response["outcome"] = operation_outcome(&entry.issues);
+    if let Some(outcome) = &entry.outcome {
+        response["outcome"] = outcome.clone();
     }
     match &entry.resource {
         Some(resource) => json!({ "resource": resource, "response": response }),
@@ -151,6 +151,8 @@ pub struct RequestEntry {
     pub if_none_exist: Option<String>,
     /// Condition for an update.
     pub if_match: Option<String>,
+    /// Condition for a read.
+    pub if_none_match: Option<String>,
     /// The resource, not yet checked in a batch.
     pub resource: Option<Value>,
 }
@@ -211,6 +213,7 @@ fn request_entry(entry: &Value) -> RequestEntry {
         url: plain("url").unwrap_or_default(),
         if_none_exist: plain("ifNoneExist"),
         if_match: plain("ifMatch"),
+        if_none_match: plain("ifNoneMatch"),
         resource: entry.get("resource").cloned(),
     }
 }

@@ -3,9 +3,7 @@
 use clinical_model::Timestamp;
 use serde_json::{Value, json};
 
-use super::search::{
-    AUDIT_PARAMETERS, DEVICE_PARAMETERS, OBSERVATION_PARAMETERS, PATIENT_PARAMETERS, Parameter,
-};
+use super::search::{ResourceType, parameters_of, references_from, reverse_of};
 use super::{FHIR_VERSION, MEDIA_TYPE, system};
 
 /// What the statement is made of.
@@ -21,6 +19,8 @@ pub struct CapabilityInput {
     pub security_description: String,
     /// Which resources are served.
     pub resources: Vec<CapabilityResource>,
+    /// Operations of the whole system, by name.
+    pub operations: Vec<&'static str>,
 }
 
 /// One resource that is served.
@@ -30,21 +30,32 @@ pub struct CapabilityResource {
     pub kind: &'static str,
     /// `read`, `create`, `update`, `search-type` …
     pub interactions: Vec<&'static str>,
-    /// Operations by name and address of their definition: `lastn`.
-    pub operations: Vec<(&'static str, &'static str)>,
+    /// Operations by name: `lastn`.
+    pub operations: Vec<&'static str>,
 }
 
-/// The operation `$lastn` as FHIR defines it.
-pub const LASTN: (&str, &str) = ("lastn", "http://hl7.org/fhir/OperationDefinition/Observation-lastn");
+/// The address of the definition of an operation, by the type it belongs to (empty for the system) and its name.
+fn definition_of(kind: &str, name: &str) -> String {
+    match (kind, name) {
+        ("", "export") => "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export".to_owned(),
+        (kind, "export") => {
+            format!("http://hl7.org/fhir/uv/bulkdata/OperationDefinition/{}-export", kind.to_lowercase())
+        }
+        (_, "validate") => "http://hl7.org/fhir/OperationDefinition/Resource-validate".to_owned(),
+        // Our own.
+        (_, "trend") => "urn:auscult:operation:trend".to_owned(),
+        (kind, name) => format!("http://hl7.org/fhir/OperationDefinition/{kind}-{name}"),
+    }
+}
 
 impl CapabilityResource {
     /// What the product serves: the default of [`CapabilityInput::resources`].
     pub fn standard() -> Vec<CapabilityResource> {
-        let resource = |kind, interactions: &[&'static str], operations: &[(&'static str, &'static str)]| {
+        let resource = |kind, interactions: &[&'static str], operations: &[&'static str]| {
             CapabilityResource { kind, interactions: interactions.to_vec(), operations: operations.to_vec() }
         };
         vec![
-            resource("Observation", &["read", "create", "search-type"], &[LASTN]),
+            resource("Observation", &["read", "create", "search-type"], &["lastn", "stats", "trend"]),
             resource("Patient", &["read", "create", "update", "search-type"], &[]),
             resource("Device", &["read", "create", "update", "search-type"], &[]),
             resource("Location", &["read"], &[]),
@@ -53,20 +64,9 @@ impl CapabilityResource {
     }
 }
 
-/// The parameters of a search for resources of that type.
-pub fn parameters_of(kind: &str) -> &'static [Parameter] {
-    match kind {
-        "Observation" => OBSERVATION_PARAMETERS,
-        "Patient" => PATIENT_PARAMETERS,
-        "Device" => DEVICE_PARAMETERS,
-        "AuditEvent" => AUDIT_PARAMETERS,
-        _ => &[],
-    }
-}
-
 /// Renders the statement.
 pub fn capability_statement(input: &CapabilityInput) -> Value {
-    json!({
+    let mut statement = json!({
         "resourceType": "CapabilityStatement",
         "status": "active",
         "date": input.at.to_rfc3339(),
@@ -81,7 +81,17 @@ pub fn capability_statement(input: &CapabilityInput) -> Value {
             "resource": input.resources.iter().map(resource).collect::<Vec<_>>(),
             "interaction": [{ "code": "transaction" }, { "code": "batch" }],
         }],
-    })
+    });
+    let operations =
+        input.operations.iter().map(|name| json!({ "name": name, "definition": definition_of("", name) }));
+    put_list(&mut statement["rest"][0], "operation", operations.collect());
+    statement
+}
+
+fn put_list(rendered: &mut Value, name: &str, items: Vec<Value>) {
+    if !items.is_empty() {
+        rendered[name] = Value::Array(items);
+    }
 }
 
 fn resource(resource: &CapabilityResource) -> Value {
@@ -108,11 +118,19 @@ fn resource(resource: &CapabilityResource) -> Value {
     if !parameters.is_empty() {
         rendered["searchParam"] = Value::Array(parameters);
     }
+    let of_type = ResourceType::by_name(resource.kind).filter(|_| searches);
+    let written = |source: ResourceType, name: &str| json!(format!("{}:{name}", source.name()));
+    if let Some(kind) = of_type {
+        let includes = references_from(kind).map(|each| written(each.source, each.name)).collect();
+        put_list(&mut rendered, "searchInclude", includes);
+        let reverse = reverse_of(kind).map(|each| written(each.source, each.name)).collect();
+        put_list(&mut rendered, "searchRevInclude", reverse);
+    }
     if !resource.operations.is_empty() {
         rendered["operation"] = resource
             .operations
             .iter()
-            .map(|(name, definition)| json!({ "name": name, "definition": definition }))
+            .map(|name| json!({ "name": name, "definition": definition_of(resource.kind, name) }))
             .collect();
     }
     rendered

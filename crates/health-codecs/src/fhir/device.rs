@@ -34,12 +34,73 @@ pub fn render_assigned(device: &Device, assigned: Option<Subject>) -> Value {
     if !device.kind.trim().is_empty() {
         rendered["type"] = json!({ "text": device.kind });
     }
+    put_assigned(&mut rendered, assigned);
+    rendered
+}
+
+/// Puts into a Device to whom or where it is assigned.
+pub fn put_assigned(resource: &mut Value, assigned: Option<Subject>) {
     match assigned {
-        Some(Subject::Patient(id)) => rendered["patient"] = reference(&format!("Patient/{id}"), None),
-        Some(Subject::Place(id)) => rendered["location"] = reference(&format!("Location/{id}"), None),
+        Some(Subject::Patient(id)) => resource["patient"] = reference(&format!("Patient/{id}"), None),
+        Some(Subject::Place(id)) => resource["location"] = reference(&format!("Location/{id}"), None),
         Some(Subject::Device(_)) | None => {}
     }
-    rendered
+}
+
+/// To whom or where a Device says that it is assigned.
+///
+/// # Errors
+/// A reference that is none of this site.
+pub fn assigned_in(resource: &Value) -> Result<Option<Subject>, OutcomeIssue> {
+    let named = |name: &str, kind: &str| {
+        let reference = text(&resource[name], "reference")?;
+        Some(reference.strip_prefix(kind).map(str::to_owned).ok_or_else(|| {
+            let what = format!("expected {kind} with the id of a record of this site");
+            OutcomeIssue::error(IssueCode::Value, what, format!("Device.{name}"))
+        }))
+    };
+    let bad = |name: &str| {
+        let what = "the reference names no record of this site";
+        OutcomeIssue::error(IssueCode::NotFound, what, format!("Device.{name}"))
+    };
+    if let Some(id) = named("patient", "Patient/").transpose()? {
+        return id.parse().map(|id| Some(Subject::Patient(id))).map_err(|_| bad("patient"));
+    }
+    match named("location", "Location/").transpose()? {
+        Some(id) => id.parse().map(|id| Some(Subject::Place(id))).map_err(|_| bad("location")),
+        None => Ok(None),
+    }
+}
+
+/// A Device as it was kept, with what we know of it now: what it says besides stays.
+pub fn renewed(kept: Value, device: &Device) -> Value {
+    let (mut resource, ours) = (kept, render(device));
+    let (Some(fields), Some(own)) = (resource.as_object_mut(), ours.as_object()) else { return ours };
+    for name in ["manufacturer", "modelNumber", "serialNumber"] {
+        fields.remove(name);
+    }
+    let is_ours = |each: &Value| {
+        [system::EXT_CLOCK, system::EXT_UTC_OFFSET, system::EXT_EXPECTED_INTERVAL]
+            .iter()
+            .any(|url| each["url"] == *url)
+    };
+    let mut extensions: Vec<Value> =
+        fields.get("extension").and_then(Value::as_array).cloned().unwrap_or_default();
+    extensions.retain(|each| !is_ours(each));
+    let mut names: Vec<Value> =
+        fields.get("deviceName").and_then(Value::as_array).cloned().unwrap_or_default();
+    names.retain(|each| each["type"] != "user-friendly-name");
+    for (name, value) in own {
+        match (name.as_str(), value.as_array()) {
+            ("extension", Some(each)) => extensions.extend(each.iter().cloned()),
+            ("deviceName", Some(each)) => names.splice(0..0, each.iter().cloned()).for_each(drop),
+            ("type", _) if fields.contains_key("type") => fields["type"]["text"] = value["text"].clone(),
+            _ => drop(fields.insert(name.clone(), value.clone())),
+        }
+    }
+    super::observation::put_list(fields, "extension", extensions);
+    super::observation::put_list(fields, "deviceName", names);
+    resource
 }
 
 /// A whole number of units.

@@ -20,8 +20,11 @@ pub mod outcome;
 pub mod patient;
 pub mod sampled;
 pub mod search;
+pub mod statistics;
 pub mod system;
+pub mod trend;
 pub mod validate;
+pub mod view;
 
 mod element;
 mod period;

@@ -198,6 +198,32 @@ pub(super) fn code(measure: Measure) -> Json {
     json!({ "coding": codings, "text": measure.display })
 }
 
+/// What numbers about several measures are coded as: the code that was asked for, with the name of what carries it.
+pub fn code_of(asked: &super::search::Token, measures: &[Measure]) -> Json {
+    let display = measures.first().map_or("", |measure| measure.display);
+    let system = asked.system.clone().filter(|system| !system.is_empty()).or_else(|| {
+        let own = |measure: &Measure| asked.code.as_deref() == Some(measure.name);
+        let is_own = measures.iter().any(own);
+        let is_loinc = |measure: &Measure| {
+            measure.loinc.iter().chain(measure.also_loinc).any(|code| asked.code.as_deref() == Some(*code))
+                || measure.panel().is_some_and(|panel| panel.loinc == asked.code.as_deref())
+        };
+        let known = if is_own {
+            system::MEASURE
+        } else if measures.iter().any(is_loinc) {
+            system::LOINC
+        } else {
+            system::MDC
+        };
+        (!measures.is_empty()).then(|| known.to_owned())
+    });
+    let text = if display.is_empty() { asked.code.as_deref().unwrap_or("unknown") } else { display };
+    match (system, asked.code.as_deref()) {
+        (Some(system), Some(code)) => json!({ "coding": [element::coding(&system, code)], "text": text }),
+        _ => json!({ "text": text }),
+    }
+}
+
 /// The code of a category in the observation-category system.
 pub(super) fn category_code(category: Category) -> &'static str {
     match category {

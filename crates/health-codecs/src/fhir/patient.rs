@@ -35,10 +35,19 @@ pub fn render(patient: &Patient) -> Value {
         rendered["birthDate"] = json!(birth_date.expose());
     }
     if let Some(place) = patient.place {
-        let target = reference(&format!("Location/{place}"), None);
-        rendered["extension"] = json!([{ "url": system::EXT_PLACE, "valueReference": target }]);
+        put_place(&mut rendered, place);
     }
     rendered
+}
+
+/// Puts the bed or home into a Patient that names none.
+pub fn put_place(resource: &mut Value, place: PlaceId) {
+    let target = reference(&format!("Location/{place}"), None);
+    let named = json!({ "url": system::EXT_PLACE, "valueReference": target });
+    match resource["extension"].as_array_mut() {
+        Some(extensions) => extensions.push(named),
+        None => resource["extension"] = json!([named]),
+    }
 }
 
 /// One text a name, where single spaces part them; else the whole as it is, so that nothing is lost.

@@ -18,6 +18,8 @@ pub const IDENTIFIER_TYPE: &str = "http://terminology.hl7.org/CodeSystem/v2-0203
 pub const LOCATION_PHYSICAL_TYPE: &str = "http://terminology.hl7.org/CodeSystem/location-physical-type";
 /// DICOM controlled terminology.
 pub const DICOM: &str = "http://dicom.nema.org/resources/ontology/DCM";
+/// Codes of statistics.
+pub const OBSERVATION_STATISTICS: &str = "http://terminology.hl7.org/CodeSystem/observation-statistics";
 /// Kinds of audit events.
 pub const AUDIT_EVENT_TYPE: &str = "http://terminology.hl7.org/CodeSystem/audit-event-type";
 /// RESTful interactions.

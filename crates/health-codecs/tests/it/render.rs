@@ -266,7 +266,7 @@ fn bundles_and_outcomes() {
             location: Some("Observation/x/_history/1".into()),
             etag: Some("W/\"1\"".into()),
             last_modified: Some(now),
-            issues: vec![],
+            outcome: None,
             resource: None,
         },
         ResponseEntry {
@@ -274,7 +274,7 @@ fn bundles_and_outcomes() {
             location: None,
             etag: None,
             last_modified: None,
-            issues: vec![refusal],
+            outcome: Some(fhir::operation_outcome(&[refusal])),
             resource: None,
         },
     ];
@@ -292,6 +292,7 @@ fn the_capability_statement() {
         at: at("2026-11-22T10:15:31Z"),
         security_description: "Bearer token or session".into(),
         resources: CapabilityResource::standard(),
+        operations: vec!["export"],
     });
     snapshot("capability_statement", &statement);
 }

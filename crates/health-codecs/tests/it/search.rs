@@ -4,7 +4,7 @@ use clinical_model::patient::Gender;
 use clinical_model::{Subject, measure};
 use health_codecs::fhir::search::{
     LastnSearch, ObservationSearch, ObservationStatus, Sort, parse_audit_search, parse_device_search,
-    parse_lastn, parse_observation_search, parse_patient_search,
+    parse_lastn, parse_location_search, parse_observation_search, parse_patient_search,
 };
 
 use crate::support::{DEVICE, PATIENT, at, lines};
@@ -101,7 +101,8 @@ fn dates_orders_and_pages() {
     );
     assert_eq!(found.statuses, Some(vec![ObservationStatus::Final]));
     assert_eq!(found.ids, Some(vec!["abc".to_owned(), "def".to_owned()]));
-    assert_eq!(search(&[("status", "amended")]).statuses, Some(vec![]));
+    assert_eq!(search(&[("status", "amended")]).statuses, Some(vec![ObservationStatus::Amended]));
+    assert_eq!(search(&[("status", "cancelled")]).statuses, Some(vec![]));
 }
 
 #[test]
@@ -149,13 +150,16 @@ fn what_is_not_supported_is_refused_by_name() {
 fn the_last_of_each_code() {
     let patient = PATIENT.to_string();
     let found = parse_lastn(&pairs(&[("patient", &patient), ("category", "vital-signs"), ("max", "3")]));
-    let Ok(LastnSearch { subjects, max, measures, .. }) = found else { panic!("{found:?}") };
+    let Ok(LastnSearch { subjects, max, search }) = found else { panic!("{found:?}") };
     assert_eq!((subjects, max), (vec![Subject::Patient(PATIENT)], 3));
-    assert!(measures.is_some_and(|set| set.contains(&measure::HEART_RATE)));
+    assert!(search.measures.is_some_and(|set| set.contains(&measure::HEART_RATE)));
     for bad in [vec![], vec![("patient", "1"), ("max", "0")], vec![("patient", "1"), ("max", "101")]] {
         assert!(parse_lastn(&pairs(&bad)).is_err(), "{bad:?}");
     }
-    assert!(parse_lastn(&pairs(&[("patient", "1"), ("date", "2026")])).is_err());
+    assert!(parse_lastn(&pairs(&[("patient", "1"), ("_count", "3")])).is_err());
+    let narrowed =
+        parse_lastn(&pairs(&[("patient", "1"), ("date", "2026"), ("status", "final")])).expect("sound");
+    assert_eq!((narrowed.search.date.len(), narrowed.search.statuses.map(|all| all.len())), (1, Some(1)));
 }
 
 #[test]
@@ -196,6 +200,11 @@ fn devices_and_audit_events() {
 
     let query =
         [("patient", patient.as_str()), ("agent", "Device/d1,u1"), ("date", "ge2026"), ("action", "R,E")];
+    let devices =
+        parse_device_search(&pairs(&[("device-name", "mon,ven"), ("status", "inactive")])).expect("sound");
+    assert_eq!((devices.names[0].len(), devices.retired), (2, Some(vec![true])));
+    let places = parse_location_search(&pairs(&[("name", "Bed"), ("partof", "Location/x")])).expect("sound");
+    assert_eq!((places.names[0][0].as_str(), places.wards), ("Bed", Some(vec![])));
     let events = parse_audit_search(&pairs(&query)).unwrap_or_else(|issues| panic!("{:?}", lines(&issues)));
     assert_eq!(events.agents, Some(vec!["Device/d1".to_owned(), "u1".to_owned()]));
     assert_eq!(events.actions.map(|all| all.len()), Some(2));

@@ -23,12 +23,37 @@ pub(crate) struct Answer {
     pub headers: HeaderMap,
     /// Written for people, with line breaks.
     pub is_pretty: bool,
+    /// What is sent instead of a body while it is read.
+    pub stream: Option<Body>,
+    /// What the body is.
+    pub media_type: &'static str,
+    /// The version that it shows, and since when that stands.
+    pub versioned: Option<(u64, Timestamp)>,
 }
 
 impl Answer {
     /// A resource or Bundle.
     pub(crate) fn ok(body: Value) -> Self {
-        Answer { status: StatusCode::OK, body: Some(body), headers: HeaderMap::new(), is_pretty: false }
+        Answer {
+            status: StatusCode::OK,
+            body: Some(body),
+            headers: HeaderMap::new(),
+            is_pretty: false,
+            stream: None,
+            media_type: MEDIA_TYPE,
+            versioned: None,
+        }
+    }
+
+    /// Something that is read while it is sent.
+    pub(crate) fn stream(stream: Body, media_type: &'static str) -> Self {
+        Answer { body: None, stream: Some(stream), media_type, ..Answer::ok(Value::Null) }
+    }
+
+    /// With another media type.
+    #[must_use]
+    pub(crate) fn media_type(self, media_type: &'static str) -> Self {
+        Answer { media_type, ..self }
     }
 
     /// With another status.
@@ -50,16 +75,24 @@ impl Answer {
     /// With the headers that name a version.
     #[must_use]
     pub(crate) fn version(self, version: u64, updated_at: Timestamp) -> Self {
-        self.header(header::ETAG, &format!("W/\"{version}\""))
+        let answer = Answer { versioned: Some((version, updated_at)), ..self };
+        answer
+            .header(header::ETAG, &format!("W/\"{version}\""))
             .header(header::LAST_MODIFIED, &http_date(updated_at))
     }
 }
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        let mut response = match &self.body {
-            Some(body) => fhir_json(self.status, body, self.is_pretty),
-            None => self.status.into_response(),
+        let mut response = match (self.stream, &self.body) {
+            (Some(stream), _) => {
+                let mut response = Response::new(stream);
+                let kind = HeaderValue::from_static(self.media_type);
+                response.headers_mut().insert(header::CONTENT_TYPE, kind);
+                response
+            }
+            (None, Some(body)) => fhir_json(self.status, body, self.is_pretty, self.media_type),
+            (None, None) => self.status.into_response(),
         };
         response.headers_mut().extend(self.headers);
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -67,12 +100,12 @@ impl IntoResponse for Answer {
     }
 }
 
-fn fhir_json(status: StatusCode, body: &Value, is_pretty: bool) -> Response {
+fn fhir_json(status: StatusCode, body: &Value, is_pretty: bool, media_type: &'static str) -> Response {
     let written = if is_pretty { serde_json::to_vec_pretty(body) } else { serde_json::to_vec(body) };
     // A JSON value has string keys and valid numbers, so that writing it cannot fail.
     let mut response = Response::new(Body::from(written.unwrap_or_default()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
 }
 
@@ -151,7 +184,7 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = fhir_json(self.status, &operation_outcome(&self.issues), false);
+        let mut response = fhir_json(self.status, &operation_outcome(&self.issues), false, MEDIA_TYPE);
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after_s {

@@ -1,12 +1,11 @@
 //! The audit log as AuditEvents, for those who look after it.
 
-use clinical_model::{Timestamp, UserId};
+use clinical_model::{PatientId, Subject, Timestamp, UserId};
 use health_codecs::fhir::audit_event::{
     AuditAction as Action, AuditAgent, AuditCoding, AuditEntity, AuditInput, AuditOutcome as Outcome, render,
 };
-use health_codecs::fhir::bundle::{SearchEntry, SearchMode, SearchsetInput};
-use health_codecs::fhir::search::{AuditSearch, bounds, parse_audit_search};
-use health_codecs::fhir::searchset;
+use health_codecs::fhir::search::{AuditSearch, ResourceType, Total, bounds, parse_audit_search};
+use health_codecs::fhir::{IssueCode, OutcomeIssue};
 use pipeline::audited::ReadError;
 use pipeline::chart::Chart;
 use serde_json::Value;
@@ -14,7 +13,9 @@ use store::{Actor, AuditAction, AuditOutcome, AuditQuery, AuditRow, GroupSummary
 
 use super::answer::{Answer, Refusal};
 use super::call::{Call, shown};
-use super::{page, refused};
+use super::include::{self, Node};
+use super::results::{self, Results};
+use super::{links, page, refused};
 use crate::state::Web;
 
 const KIND: &str = "AuditEvent";
@@ -22,6 +23,10 @@ const KIND: &str = "AuditEvent";
 const GROUP_PREFIX: &str = "group-";
 /// Most rows that one page looks at where filters pass few of them.
 const SCAN_LIMIT_ROWS: usize = 10_000;
+/// Most rows that are counted.
+const TOTAL_LIMIT_ROWS: usize = 200_000;
+/// Rows that are counted at once.
+const TOTAL_PAGE: u16 = 10_000;
 /// Rows fetched at once.
 const FETCH_ROWS: usize = 500;
 
@@ -55,35 +60,69 @@ fn row_of(chart: &Chart<'_>, sequence: u64) -> Result<Option<AuditRow>, ReadErro
 
 /// `GET /fhir/AuditEvent?…`
 pub(crate) fn search(web: &Web, call: &Call) -> Result<Answer, Refusal> {
-    let search = parse_audit_search(&call.params).map_err(Refusal::bad_request)?;
+    let query = links::query_of(ResourceType::AuditEvent, call, &call.params)?;
+    let mut search =
+        parse_audit_search(&results::without_zero_count(&query.filters)).map_err(Refusal::bad_request)?;
+    if let Some(allowed) = links::allowed_by_chains(web, call, &query, &["patient"])? {
+        let allowed: Vec<PatientId> = allowed.into_iter().filter_map(Subject::patient).collect();
+        search.patients = Some(match search.patients {
+            None => allowed,
+            Some(named) => named.into_iter().filter(|id| allowed.contains(id)).collect(),
+        });
+    }
     let store = web.site.store();
     let before = match &search.cursor {
         Some(cursor) => Some(page::number_from(&page::place_of(store, KIND, &call.params, cursor)?)?),
         None => None,
     };
     let act = call.act(AuditAction::Search, KIND)?.detail(call.query_text());
-    let patients = search.patients.as_deref().unwrap_or_default();
-    let act = match patients {
-        [one] => act.patient(*one),
+    let patients = search.patients.clone().unwrap_or_default();
+    let act = match patients[..] {
+        [one] => act.patient(one),
         _ => act,
     };
-    let (rows, next) = web.site.read(act, |chart| matching(chart, &search, before))?;
-    let entries = rows.iter().map(|row| SearchEntry {
-        full_url: format!("{}/{KIND}/{}", call.base, row.sequence),
-        resource: rendered_row(web, row),
-        mode: SearchMode::Match,
-    });
+    let is_counted = results::is_count(&query, &call.params);
+    let (rows, next, total) = web.site.read(act, |chart| {
+        let total = match (is_counted, query.total) {
+            (false, Total::None) => None,
+            _ => Some(count(chart, &search)?),
+        };
+        let (rows, next) = if is_counted { (Vec::new(), None) } else { matching(chart, &search, before)? };
+        Ok((rows, next, total))
+    })?;
+    let total = match total {
+        Some(None) => {
+            let what =
+                format!("more than {TOTAL_LIMIT_ROWS} rows would have to be counted; narrow the search");
+            let issue = OutcomeIssue::error(IssueCode::TooCostly, what, "http._total");
+            return Err(Refusal::bad_request(vec![issue]));
+        }
+        total => total.flatten(),
+    };
+    let matches = rows.iter().map(|row| (row.sequence.to_string(), rendered_row(web, row))).collect();
+    let nodes = rows.iter().map(|row| Node::Audit(row.sequence, row.record.patient)).collect();
     let next_link = next.map(|next| {
         let cursor = page::cursor(store, KIND, &call.params, &next.to_be_bytes());
         page::next_link(&call.base, KIND, &call.params, cursor)
     });
-    Ok(Answer::ok(searchset(&SearchsetInput {
-        self_link: page::link(&call.base, KIND, &call.params),
-        next_link,
-        total: None,
-        at: web.site.clock().now(),
-        entries: entries.collect(),
-    })))
+    let kind = ResourceType::AuditEvent;
+    let included = include::all(web, call, &query, kind, nodes, Vec::new())?;
+    Ok(results::bundle(web, call, &query, Results { path: KIND, kind, matches, included, total, next_link }))
+}
+
+/// How many rows fit in all; `None` where there are too many to count.
+fn count(chart: &Chart<'_>, search: &AuditSearch) -> Result<Option<u64>, ReadError> {
+    let (mut total, mut before) = (0, None);
+    let all = AuditSearch { count: Some(TOTAL_PAGE), ..search.clone() };
+    for _ in 0..TOTAL_LIMIT_ROWS / usize::from(TOTAL_PAGE) {
+        let (rows, next) = matching(chart, &all, before)?;
+        total += rows.len() as u64;
+        before = next;
+        if before.is_none() {
+            return Ok(Some(total));
+        }
+    }
+    Ok(None)
 }
 
 /// Rows that fit, newest first, and below which sequence the next page goes on.

@@ -1,31 +1,23 @@
-//! Transactions and batches of Observations.
-//!
-//! A transaction is one frame: all of it is on stable storage, or nothing. Every entry of a batch is a frame of its
-//! own and has its own outcome; they share commits all the same.
+//! Bundles of requests. Every entry of a batch is a request of its own; a transaction is one act.
 
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::http::StatusCode;
-use clinical_model::DeviceId;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use futures_util::future::join_all;
 use health_codecs::fhir::bundle::{RequestEntry, RequestKind, ResponseEntry, parse_request};
-use health_codecs::fhir::{
-    IssueCode, OutcomeIssue, batch_response, json, operation_outcome, read_frame, transaction_response,
-};
-use pipeline::{EntryOutcome, Receipt};
+use health_codecs::fhir::foreign::entry_spans;
+use health_codecs::fhir::view::View;
+use health_codecs::fhir::{IssueCode, batch_response, json, operation_outcome};
 
 use super::answer::{Answer, Refusal};
 use super::call::{Call, shown};
-use super::create::{
-    Checked, Made, Wanted, check, frame_of, intake, no_conditional_create, quarantined_issue, read_back,
-    refuse_other_subject, submit,
-};
-use super::{Waiting, blocking};
+use super::create::Wanted;
+use super::{Handler, Interaction, Waiting, blocking, interactions, transaction};
 use crate::state::Web;
 
 /// Entries of a batch that are on their way to the disk at one time: a full commit, and no flood of waiting tasks.
-const BATCH_STEP: usize = 256;
+const BATCH_STEP: usize = 64;
 
 /// `POST /fhir`
 pub(crate) fn process(web: Arc<Web>, call: Arc<Call>) -> Waiting {
@@ -40,215 +32,184 @@ async fn run(web: Arc<Web>, call: Arc<Call>) -> Result<Answer, Refusal> {
     })
     .await?;
     match kind {
-        RequestKind::Transaction => transaction(web, call, entries).await,
+        RequestKind::Transaction => transaction::run(web, call, entries).await,
         RequestKind::Batch => batch(web, call, entries).await,
     }
 }
 
-/// Checks what one entry asks for, without its assignment.
-fn check_entry(web: &Web, call: &Call, entry: &RequestEntry, place: &str) -> Result<Checked, Refusal> {
-    let is_create = entry.method == "POST" && entry.url.trim_matches('/') == "Observation";
-    if !is_create {
-        let what = format!(
-            "{} {} is not supported: only POST Observation is",
-            shown(&entry.method),
-            shown(&entry.url)
-        );
-        return Err(Refusal::at(
-            StatusCode::BAD_REQUEST,
-            IssueCode::NotSupported,
-            what,
-            format!("{place}.request"),
-        ));
-    }
-    if entry.if_none_exist.is_some() {
-        return Err(no_conditional_create("ifNoneExist"));
-    }
-    let Some(resource) = &entry.resource else {
-        let what = "there is no resource to create";
-        return Err(Refusal::at(
-            StatusCode::BAD_REQUEST,
-            IssueCode::Required,
-            what,
-            format!("{place}.resource"),
-        ));
-    };
-    check(web, call.access()?, resource, &format!("{place}.resource"))
-}
-
-fn place_of(index: usize) -> String {
+/// Where in a Bundle an entry stands.
+pub(crate) fn place_of(index: usize) -> String {
     format!("Bundle.entry[{index}]")
 }
 
-async fn transaction(web: Arc<Web>, call: Arc<Call>, entries: Vec<RequestEntry>) -> Result<Answer, Refusal> {
-    if entries.is_empty() {
-        return Ok(Answer::ok(transaction_response(web.site.clock().now(), &[])));
-    }
-    let checking = Arc::clone(&call);
-    let frame = blocking(&web, move |web| {
-        let device = check_transaction(web, &checking, &entries)?;
-        Ok(frame_of(web, device, &checking.body))
-    })
-    .await?;
-    let device = frame.device;
-    let receipt = submit(&web, frame).await?;
-    let reading = Arc::clone(&call);
-    let at = receipt.committed_at;
-    let made =
-        blocking(&web, move |web| read_back(web, &reading, device, &receipt, &receipt.entries)).await?;
-    let responses: Vec<ResponseEntry> = made.into_iter().map(|made| response(&call, made)).collect();
-    Ok(Answer::ok(transaction_response(at, &responses)))
-}
-
-/// The one device of a transaction, when everything in it would be charted; else what would not be, and why.
-fn check_transaction(web: &Web, call: &Call, entries: &[RequestEntry]) -> Result<DeviceId, Refusal> {
-    let mut checked: Vec<Checked> = Vec::with_capacity(entries.len());
-    let mut issues = Vec::new();
-    let mut status = None;
-    let mut refuse = |index: usize, refusal: Refusal| {
-        status.get_or_insert(refusal.status);
-        issues.extend(refusal.issues.into_iter().map(|issue| at_entry(index, issue)));
-    };
-    for (index, entry) in entries.iter().enumerate() {
-        match check_entry(web, call, entry, &place_of(index)) {
-            Ok(one) => checked.push(one),
-            Err(refusal) => refuse(index, refusal),
-        }
-    }
-    let device = checked.first().map(|one| one.device);
-    for (index, one) in checked.iter().enumerate().filter(|(_, one)| Some(one.device) != device) {
-        let what = format!(
-            "a transaction carries the observations of one device, and {} is another; send one transaction a device, or a batch",
-            one.device
-        );
-        refuse(index, Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, IssueCode::NotSupported, what));
-    }
-    if let Some(device) = device.filter(|_| checked.len() == entries.len()) {
-        let outcomes = intake(web)?.preview(frame_of(web, device, &call.body))?;
-        for (index, (outcome, one)) in outcomes.iter().zip(&checked).enumerate() {
-            if let Err(refusal) = refuse_other_subject(web, call, one, outcome) {
-                refuse(index, refusal);
-            } else if let EntryOutcome::Quarantined { reason, what, .. } = outcome {
-                let what = format!(
-                    "it could not be charted ({}): {what}; nothing of the transaction was kept",
-                    reason.word()
-                );
-                refuse(index, Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, IssueCode::BusinessRule, what));
-            }
-        }
-    }
-    match (status, device) {
-        (None, Some(device)) => Ok(device),
-        (status, _) => {
-            Err(Refusal { status: status.unwrap_or(StatusCode::BAD_REQUEST), issues, retry_after_s: None })
-        }
+/// The order in which the standard wants entries to be done: DELETE, POST, PUT, GET.
+pub(crate) fn rank(method: &str) -> u8 {
+    match method {
+        "DELETE" => 0,
+        "POST" => 1,
+        "PUT" | "PATCH" => 2,
+        _ => 3,
     }
 }
-
-/// The issue, with the entry it belongs to.
-fn at_entry(index: usize, mut issue: OutcomeIssue) -> OutcomeIssue {
-    let place = place_of(index);
-    match issue.expression.first_mut() {
-        Some(expression) if expression.starts_with("Bundle.") => {}
-        Some(expression) => {
-            let inside = expression.strip_prefix("Observation").unwrap_or(expression);
-            *expression = format!("{place}.resource{inside}");
-        }
-        None => issue.expression.push(place),
-    }
-    issue
-}
-
-/// One entry of a batch: the frame it became, or why not.
-type Step = Result<(DeviceId, Receipt), Refusal>;
 
 async fn batch(web: Arc<Web>, call: Arc<Call>, entries: Vec<RequestEntry>) -> Result<Answer, Refusal> {
-    let checking = Arc::clone(&call);
-    let frames = blocking(&web, move |web| {
-        let spans = read_frame(&checking.body).entries;
-        let mut frames = Vec::with_capacity(entries.len());
-        for (index, (entry, read)) in entries.iter().zip(spans).enumerate() {
-            let bytes = checking.body.slice(read.span);
-            frames.push(check_batched(web, &checking, entry, index, &bytes));
+    let spans = entry_spans(&call.body).map_err(Refusal::invalid)?;
+    let mut order: Vec<usize> = (0..entries.len()).collect();
+    order.sort_by_key(|index| rank(&entries[*index].method));
+    let mut responses: Vec<Option<ResponseEntry>> = Vec::new();
+    responses.resize_with(entries.len(), || None);
+    let mut waiting = order.into_iter().peekable();
+    while let Some(first) = waiting.peek() {
+        // Creates share commits; what changes or reads goes one after the other.
+        let method = entries[*first].method.as_str();
+        let most = if method == "POST" { BATCH_STEP } else { 1 };
+        let mut step = Vec::with_capacity(most);
+        while step.len() < most
+            && let Some(index) = waiting.next_if(|index| entries[*index].method == method)
+        {
+            step.push(index);
         }
-        Ok(frames)
-    })
-    .await?;
-    let mut steps: Vec<Step> = Vec::with_capacity(frames.len());
-    let mut frames = frames.into_iter().peekable();
-    while frames.peek().is_some() {
-        let submissions = frames.by_ref().take(BATCH_STEP).map(|frame| async {
-            let frame = frame?;
-            let device = frame.device;
-            Ok((device, submit(&web, frame).await?))
+        let answers = step.iter().map(|index| {
+            let bytes = spans.get(*index).map_or_else(Bytes::new, |span| call.body.slice(span.clone()));
+            dispatch(&web, &call, &entries[*index], *index, bytes)
         });
-        steps.extend(join_all(submissions).await);
+        for (index, answer) in step.iter().zip(join_all(answers).await) {
+            responses[*index] = Some(response(&call, &entries[*index].method, answer));
+        }
     }
-    let at = web.site.clock().now();
-    let reading = Arc::clone(&call);
-    let responses = blocking(&web, move |web| {
-        Ok(steps.into_iter().map(|step| batched(web, &reading, step)).collect::<Vec<_>>())
-    })
-    .await?;
-    Ok(Answer::ok(batch_response(at, &responses)))
+    let responses: Vec<ResponseEntry> = responses.into_iter().flatten().collect();
+    Ok(Answer::ok(batch_response(web.site.clock().now(), &responses)))
 }
 
-fn check_batched(
-    web: &Web,
+/// The interaction that an entry asks for, with the ids in its address and its query.
+pub(crate) struct Route {
+    pub interaction: Interaction,
+    pub ids: (String, String),
+    pub query: String,
+}
+
+/// Finds the interaction of an entry.
+///
+/// # Errors
+/// 400 for what is not served in a Bundle.
+pub(crate) fn route(call: &Call, entry: &RequestEntry, index: usize) -> Result<Route, Refusal> {
+    let relative = entry.url.strip_prefix(call.base.as_str()).unwrap_or(&entry.url);
+    let (path, query) = relative.split_once('?').unwrap_or((relative, ""));
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let mut best: Option<Route> = None;
+    for interaction in interactions() {
+        if interaction.method.as_str() != entry.method || interaction.code == "transaction" {
+            continue;
+        }
+        let template = interaction.path.trim_start_matches("/fhir").trim_start_matches('/');
+        let names: Vec<&str> = template.split('/').collect();
+        let fits = names.len() == parts.len()
+            && names.iter().zip(&parts).all(|(name, part)| name.starts_with('{') || name == part);
+        // A literal name goes before one that stands for anything.
+        let is_better = best.as_ref().is_none_or(|best| {
+            interaction.path.matches('{').count() < best.interaction.path.matches('{').count()
+        });
+        if fits && is_better {
+            let named = |wanted: &str| {
+                let found = names.iter().zip(&parts).find(|(name, _)| **name == wanted);
+                found.map(|(_, part)| (*part).to_owned()).unwrap_or_default()
+            };
+            let ids = (named("{id}"), named("{vid}"));
+            best = Some(Route { interaction, ids, query: query.to_owned() });
+        }
+    }
+    best.ok_or_else(|| {
+        let what = format!(
+            "{} {} is not supported; see /fhir/metadata for what is",
+            shown(&entry.method),
+            shown(&entry.url)
+        );
+        let place = format!("{}.request", place_of(index));
+        Refusal::at(StatusCode::BAD_REQUEST, IssueCode::NotSupported, what, place)
+    })
+}
+
+/// The call that an entry is.
+pub(crate) fn call_of(
     call: &Call,
     entry: &RequestEntry,
+    route: &Route,
+    body: Bytes,
+) -> Result<Call, Refusal> {
+    let mut headers = HeaderMap::new();
+    let mut put = |name: HeaderName, value: Option<&str>| {
+        let value = value.and_then(|value| HeaderValue::from_str(value).ok());
+        headers.extend(value.map(|value| (name, value)));
+    };
+    put(HeaderName::from_static("prefer"), call.header("prefer").or(Some("return=minimal")));
+    put(header::IF_MATCH, entry.if_match.as_deref());
+    put(header::IF_NONE_MATCH, entry.if_none_match.as_deref());
+    put(HeaderName::from_static("if-none-exist"), entry.if_none_exist.as_deref());
+    call.entry(&route.interaction, route.ids.clone(), &route.query, headers, body)
+}
+
+/// Does what an entry asks for, as a request of its own.
+pub(crate) async fn dispatch(
+    web: &Arc<Web>,
+    call: &Arc<Call>,
+    entry: &RequestEntry,
     index: usize,
-    bytes: &Bytes,
-) -> Result<clinical_model::Frame, Refusal> {
-    let checked = check_entry(web, call, entry, &place_of(index))?;
-    let frame = frame_of(web, checked.device, bytes);
-    let outcomes = intake(web)?.preview(frame.clone())?;
-    outcomes.iter().try_for_each(|outcome| refuse_other_subject(web, call, &checked, outcome))?;
-    Ok(frame)
-}
-
-fn batched(web: &Web, call: &Call, step: Step) -> ResponseEntry {
-    let made = step.and_then(|(device, receipt)| {
-        let mut made = read_back(web, call, device, &receipt, &receipt.entries)?;
-        made.pop().ok_or_else(Refusal::internal)
-    });
-    match made {
-        Ok(made) => response(call, made),
-        Err(refusal) => ResponseEntry { issues: refusal.issues, ..empty_response(refusal.status) },
+    bytes: Bytes,
+) -> Result<Answer, Refusal> {
+    let route = route(call, entry, index)?;
+    if matches!(route.interaction.method, Method::POST | Method::PUT) && entry.resource.is_none() {
+        let what = "there is no resource to write";
+        let place = format!("{}.resource", place_of(index));
+        return Err(Refusal::at(StatusCode::BAD_REQUEST, IssueCode::Required, what, place));
     }
-}
-
-fn empty_response(status: StatusCode) -> ResponseEntry {
-    let phrase = status.canonical_reason().unwrap_or("");
-    ResponseEntry {
-        status: format!("{} {phrase}", status.as_str()).trim_end().to_owned(),
-        location: None,
-        etag: None,
-        last_modified: None,
-        issues: Vec::new(),
-        resource: None,
+    super::permitted(web, call, &route.interaction).await?;
+    let inner = call_of(call, entry, &route, bytes)?;
+    let view = View::of(&inner.params).map_err(Refusal::bad_request)?;
+    let mut answer = match route.interaction.handler {
+        Handler::Read(read) => blocking(web, move |web| read(web, &inner)).await?,
+        Handler::Write(write) => write(Arc::clone(web), Arc::new(inner)).await?,
+    };
+    if let Some(body) = &mut answer.body {
+        view.cut(body);
     }
+    Ok(answer)
 }
 
-fn response(call: &Call, made: Made) -> ResponseEntry {
-    match made {
-        Made::Quarantined { id, reason, what } => ResponseEntry {
-            issues: vec![quarantined_issue(id, reason, &what)],
-            ..empty_response(StatusCode::ACCEPTED)
+/// What became of an entry.
+pub(crate) fn response(call: &Call, method: &str, answer: Result<Answer, Refusal>) -> ResponseEntry {
+    let status_of = |status: StatusCode| {
+        let phrase = status.canonical_reason().unwrap_or("");
+        format!("{} {phrase}", status.as_str()).trim_end().to_owned()
+    };
+    match answer {
+        Err(refusal) => ResponseEntry {
+            status: status_of(refusal.status),
+            location: None,
+            etag: None,
+            last_modified: None,
+            outcome: Some(operation_outcome(&refusal.issues)),
+            resource: None,
         },
-        Made::Committed { rendered, is_new, committed_at } => {
-            let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-            let resource = match Wanted::of(call) {
-                Some(Wanted::Representation) => Some(rendered.resource),
-                Some(Wanted::Outcome) => Some(operation_outcome(&[])),
-                Some(Wanted::Minimal) | None => None,
+        Ok(answer) => {
+            let location = answer.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+            let base = format!("{}/", call.base);
+            let is_outcome =
+                answer.body.as_ref().is_some_and(|body| body["resourceType"] == "OperationOutcome");
+            let is_read = matches!(method, "GET" | "HEAD");
+            let wants_it = is_read || Wanted::of(call) == Some(Wanted::Representation);
+            let (outcome, resource) = match answer.body {
+                Some(body) if is_outcome && !is_read => (Some(body), None),
+                Some(body) if wants_it => (None, Some(body)),
+                _ => (None, None),
             };
             ResponseEntry {
-                location: Some(format!("Observation/{}/_history/1", rendered.id)),
-                etag: Some("W/\"1\"".to_owned()),
-                last_modified: Some(committed_at),
+                status: status_of(answer.status),
+                location: location
+                    .map(|location| location.strip_prefix(base.as_str()).unwrap_or(location).to_owned()),
+                etag: answer.versioned.map(|(version, _)| format!("W/\"{version}\"")),
+                last_modified: answer.versioned.map(|(_, at)| at),
+                outcome,
                 resource,
-                ..empty_response(status)
             }
         }
     }

@@ -1,11 +1,12 @@
 //! A request as the handlers see it: who asks, with which parameters, headers and body.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::RequestExt as _;
 use axum::body::Bytes;
 use axum::extract::{Form, FromRequest as _, Path, Query, Request};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use clinical_model::{Device, PatientId, Subject};
 use health_codecs::fhir::{IssueCode, MEDIA_TYPE, OutcomeIssue};
 use pipeline::audited::Act;
@@ -71,7 +72,11 @@ pub(crate) struct Call {
     access: Option<Access>,
     /// The id in the path; empty where there is none.
     pub id: String,
-    /// Query and form parameters, without `_format`, `_pretty` and `_total=none`.
+    /// The type of the interaction; empty for the whole system.
+    pub kind: &'static str,
+    /// The version in the path; empty where there is none.
+    pub vid: String,
+    /// Query and form parameters, without `_format` and `_pretty`.
     pub params: Vec<(String, String)>,
     /// Headers.
     pub headers: HeaderMap,
@@ -93,26 +98,49 @@ impl Call {
         mut request: Request,
     ) -> Result<Self, Refusal> {
         let base = base_of(web, door, &request);
-        let id = match interaction.path.contains("{id}") {
-            true => request.extract_parts::<Path<String>>().await.map(|Path(id)| id).unwrap_or_default(),
-            false => String::new(),
-        };
+        let mut named = match interaction.path.contains('{') {
+            true => request.extract_parts::<Path<HashMap<String, String>>>().await.map(|Path(named)| named),
+            false => Ok(HashMap::new()),
+        }
+        .unwrap_or_default();
+        let mut take = |name: &str| named.remove(name).unwrap_or_default();
+        let (id, vid) = (take("id"), take("vid"));
         let mut params = query_of(&request)?;
         let headers = request.headers().clone();
         let mut body = Bytes::new();
         if interaction.code == "search-type" && *request.method() == Method::POST {
             params.extend(form_of(request).await?);
-        } else if *request.method() == Method::POST {
+        } else if matches!(*request.method(), Method::POST | Method::PUT) {
             is_fhir_json(&headers)?;
             body = read_body(request.into_body(), &headers, BODY_LIMIT_BYTES).await?;
         }
         let is_pretty = shape(&mut params)?;
-        let takes_parameters = matches!(interaction.code, "search-type" | "$lastn");
-        if let Some((name, _)) = params.first().filter(|_| !takes_parameters) {
+        if let Some((name, _)) = params.iter().find(|(name, _)| !interaction.takes(name)) {
             let what = format!("the parameter \"{}\" is not supported here", shown(name));
             return Err(Refusal::bad_request(vec![OutcomeIssue::error(IssueCode::NotSupported, what, "")]));
         }
-        Ok(Call { access, id, params, headers, base, body, is_pretty })
+        let kind = interaction.resource;
+        Ok(Call { access, id, kind, vid, params, headers, base, body, is_pretty })
+    }
+
+    /// An entry of a Bundle as a request of its own, of whoever sent the Bundle.
+    pub(crate) fn entry(
+        &self,
+        interaction: &Interaction,
+        (id, vid): (String, String),
+        query: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Self, Refusal> {
+        let mut params = pairs_of(query)?;
+        shape(&mut params)?;
+        if let Some((name, _)) = params.iter().find(|(name, _)| !interaction.takes(name)) {
+            let what = format!("the parameter \"{}\" is not supported here", shown(name));
+            return Err(Refusal::bad_request(vec![OutcomeIssue::error(IssueCode::NotSupported, what, "")]));
+        }
+        let access = self.access.clone();
+        let (kind, base) = (interaction.resource, self.base.clone());
+        Ok(Call { access, id, kind, vid, params, headers, base, body, is_pretty: false })
     }
 
     /// Who asks.
@@ -191,6 +219,14 @@ fn base_of(web: &Web, door: Door, request: &Request) -> String {
     format!("{}://{}/fhir", if is_tls { "https" } else { "http" }, host.filter(sound).unwrap_or("localhost"))
 }
 
+/// The pairs of a query that stands in a header or a Bundle.
+pub(crate) fn pairs_of(query: &str) -> Result<Vec<(String, String)>, Refusal> {
+    let unreadable = || unreadable("the query cannot be read as name=value pairs");
+    let uri: Uri = format!("/?{}", query.replace(' ', "%20")).parse().map_err(|_| unreadable())?;
+    let read = Query::<Vec<(String, String)>>::try_from_uri(&uri);
+    read.map(|Query(params)| params).map_err(|_| unreadable())
+}
+
 fn query_of(request: &Request) -> Result<Vec<(String, String)>, Refusal> {
     let read = Query::<Vec<(String, String)>>::try_from_uri(request.uri());
     read.map(|Query(params)| params).map_err(|_| unreadable("the query cannot be read as name=value pairs"))
@@ -244,15 +280,10 @@ fn shape(params: &mut Vec<(String, String)>) -> Result<bool, Refusal> {
                 ));
             }
             "_pretty" => is_pretty = value == "true",
-            "_total" if value != "none" => {
-                let what = "totals are not counted; leave _total out, or ask for none";
-                let issue = OutcomeIssue::error(IssueCode::NotSupported, what, "http._total");
-                return Err(Refusal::bad_request(vec![issue]));
-            }
             _ => {}
         }
     }
-    params.retain(|(name, _)| !matches!(name.as_str(), "_format" | "_pretty" | "_total"));
+    params.retain(|(name, _)| !matches!(name.as_str(), "_format" | "_pretty"));
     Ok(is_pretty)
 }
 

@@ -1,6 +1,6 @@
 //! The CapabilityStatement, made from the table of interactions.
 
-use health_codecs::fhir::capability::{CapabilityInput, CapabilityResource, LASTN};
+use health_codecs::fhir::capability::{CapabilityInput, CapabilityResource};
 use health_codecs::fhir::capability_statement;
 
 use super::answer::{Answer, Refusal};
@@ -22,13 +22,27 @@ fn resources() -> Vec<CapabilityResource> {
                 resources.len() - 1
             });
         let resource = &mut resources[place];
-        match interaction.code {
-            "$lastn" => resource.operations.push(LASTN),
-            code if !resource.interactions.contains(&code) => resource.interactions.push(code),
-            _ => {}
+        let listed = match interaction.code.strip_prefix('$') {
+            Some(operation) => (&mut resource.operations, operation),
+            None => (&mut resource.interactions, interaction.code),
+        };
+        if !listed.0.contains(&listed.1) {
+            listed.0.push(listed.1);
         }
     }
     resources
+}
+
+/// Operations of the whole system; how far an export is, and its files, are asked for by the addresses it gives.
+fn operations() -> Vec<&'static str> {
+    let mut names: Vec<&str> = interactions()
+        .iter()
+        .filter(|interaction| interaction.resource.is_empty())
+        .filter_map(|interaction| interaction.code.strip_prefix('$'))
+        .filter(|name| !name.starts_with("export-"))
+        .collect();
+    names.dedup();
+    names
 }
 
 /// `GET /fhir/metadata`
@@ -39,5 +53,6 @@ pub(crate) fn show(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         at: web.site.clock().now(),
         security_description: SECURITY.to_owned(),
         resources: resources(),
+        operations: operations(),
     })))
 }

@@ -2,7 +2,8 @@
 //! committed.
 //!
 //! A reading's identity is (series, time, sequence), so that a repeat finds itself and stores nothing new, under any
-//! concurrency; nothing is searched before it is written.
+//! concurrency; nothing is searched before it is written. A condition by identifier is decided by who claims the
+//! identifier first.
 
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use clinical_model::{
     QuarantineId, QuarantineReason, Subject, Timestamp,
 };
 use health_codecs::fhir::observation::{ForeignObservation, parse};
-use health_codecs::fhir::{IssueCode, OutcomeIssue, Severity, operation_outcome};
+use health_codecs::fhir::{IssueCode, OutcomeIssue, Severity, json, operation_outcome};
+use pipeline::identifiers::{self, Claimed, IdentifierKey, KeptFrame, Outcome, Target};
 use pipeline::search::Position;
 use pipeline::site::received_now;
 use pipeline::{EntryOutcome, FactAddress, Intake, Peer, Receipt};
@@ -22,9 +24,10 @@ use store::AuditAction;
 
 use super::answer::{Answer, Refusal};
 use super::call::{Call, shown};
+use super::conditions::{Condition, several};
 use super::render::{self, Rendered};
 use super::{Waiting, blocking};
-use crate::access::Access;
+use crate::access::{Access, Permission};
 use crate::state::Web;
 
 /// What the caller wants back (`Prefer: return=…`).
@@ -49,45 +52,172 @@ impl Wanted {
 
 /// `POST /fhir/Observation`
 pub(crate) fn create(web: Arc<Web>, call: Arc<Call>) -> Waiting {
-    Box::pin(run(web, call))
+    Box::pin(async move {
+        let condition = call.header("if-none-exist").map(Condition::parse).transpose()?;
+        run(web, call, condition).await
+    })
 }
 
-async fn run(web: Arc<Web>, call: Arc<Call>) -> Result<Answer, Refusal> {
-    if call.headers.contains_key("if-none-exist") {
-        return Err(no_conditional_create("If-None-Exist"));
+/// `PUT /fhir/Observation?identifier=…` where nothing goes by the identifier yet.
+pub(crate) async fn create_under(web: Arc<Web>, call: Arc<Call>) -> Result<Answer, Refusal> {
+    if !call.access()?.holds(Permission::SendMeasurements) {
+        return Err(Refusal::forbidden("nothing goes by this identifier, and you may not send measurements"));
     }
+    let condition = Condition::of(&call.params)?;
+    run(web, call, Some(condition)).await
+}
+
+/// What is to be done about an Observation that may be sent.
+enum Ready {
+    /// It is sent.
+    Send(Sending),
+    /// Something goes by its identifier already.
+    Claimed(Claimed),
+}
+
+struct Sending {
+    frame: Frame,
+    /// What it will be, where it will be charted.
+    position: Option<Position>,
+    /// By which identifiers it will go besides.
+    identifiers: Vec<IdentifierKey>,
+}
+
+async fn run(web: Arc<Web>, call: Arc<Call>, condition: Option<Condition>) -> Result<Answer, Refusal> {
     let checking = Arc::clone(&call);
-    let frame = blocking(&web, move |web| {
-        let value = health_codecs::fhir::json::parse(&checking.body)
-            .map_err(|issue| Refusal::invalid(vec![issue]))?;
-        let checked = check(web, checking.access()?, &value, "Observation")?;
-        let frame = frame_of(web, checked.device, &checking.body);
-        let outcomes = intake(web)?.preview(frame.clone())?;
-        outcomes.iter().try_for_each(|outcome| refuse_other_subject(web, &checking, &checked, outcome))?;
-        Ok(frame)
-    })
-    .await?;
+    let ready = blocking(&web, move |web| ready(web, &checking, condition.as_ref())).await?;
+    let made = match ready {
+        Ready::Claimed(claimed) => claimed_already(&web, &call, claimed).await?,
+        Ready::Send(sending) => send(&web, &call, sending).await?,
+    };
+    Ok(answer(&call, made))
+}
+
+/// Checks an Observation, and claims its identifier where that is the condition.
+fn ready(web: &Web, call: &Call, condition: Option<&Condition>) -> Result<Ready, Refusal> {
+    let value = json::parse(&call.body).map_err(|issue| Refusal::invalid(vec![issue]))?;
+    let checked = check(web, call.access()?, &value, "Observation")?;
+    let frame = frame_of(web, checked.device, &call.body);
+    let outcomes = intake(web)?.preview(frame.clone())?;
+    outcomes.iter().try_for_each(|outcome| refuse_other_subject(web, call, &checked, outcome))?;
+    let position = position_in(&outcomes);
+    let store = web.site.store();
+    let condition = condition.map(|condition| condition.key(web, "Observation"));
+    let identifiers = checked
+        .observation
+        .identifiers
+        .iter()
+        .filter(|identifier| !identifier.ends_with('|'))
+        .map(|identifier| IdentifierKey::of(store, "Observation", identifier))
+        .filter(|key| Some(*key) != condition)
+        .collect();
+    if let Some(key) = condition {
+        if let Some((claimed, _)) = identifiers::find(store, key)? {
+            return Ok(Ready::Claimed(claimed));
+        }
+        // What goes to quarantine is no observation yet, and claims nothing.
+        if let Some(position) = position {
+            let (target, at) = (Target::observation(&position), web.site.clock().now());
+            let outcome = identifiers::claim_now(store, at, key, target, KeptFrame::of(&frame))?;
+            if let Outcome::Taken(claimed) = outcome {
+                return Ok(Ready::Claimed(claimed));
+            }
+        }
+    }
+    Ok(Ready::Send(Sending { frame, position, identifiers }))
+}
+
+/// What the first entry of a frame will be, where it will be charted.
+fn position_in(outcomes: &[EntryOutcome]) -> Option<Position> {
+    match outcomes.first() {
+        Some(EntryOutcome::Committed { facts }) => facts.first().map(position_of),
+        _ => None,
+    }
+}
+
+async fn send(web: &Arc<Web>, call: &Arc<Call>, sending: Sending) -> Result<Made, Refusal> {
+    let Sending { frame, position, identifiers } = sending;
     let device = frame.device;
-    let receipt = submit(&web, frame).await?;
-    let reading = Arc::clone(&call);
-    let made = blocking(&web, move |web| {
+    let naming = async {
+        match position.filter(|_| !identifiers.is_empty()) {
+            None => Ok(()),
+            Some(position) => {
+                blocking(web, move |web| {
+                    let (store, at) = (web.site.store(), web.site.clock().now());
+                    let target = Target::observation(&position);
+                    identifiers::add_now(store, at, &identifiers, target).map_err(Refusal::from)
+                })
+                .await
+            }
+        }
+    };
+    // Both reach the disk at the same time; an identifier without its observation is finished by whoever asks for it.
+    let (receipt, named) = tokio::join!(submit(web, frame), naming);
+    let receipt = receipt?;
+    named?;
+    let reading = Arc::clone(call);
+    blocking(web, move |web| {
         let entry = receipt.entries.first().cloned().ok_or_else(Refusal::internal)?;
         let mut made = read_back(web, &reading, device, &receipt, &[entry])?;
         made.pop().ok_or_else(Refusal::internal)
     })
-    .await?;
-    Ok(answer(&call, made))
+    .await
 }
 
-fn answer(call: &Call, made: Made) -> Answer {
+/// The observation that goes by the identifier. Where it was claimed and not charted, because its sender is at this
+/// moment about to, or was stopped in between, it is charted now: the same frame twice is one observation.
+async fn claimed_already(web: &Arc<Web>, call: &Arc<Call>, claimed: Claimed) -> Result<Made, Refusal> {
+    let position = sole_observation(call, &claimed)?;
+    let reading = Arc::clone(call);
+    if let Some(made) = blocking(web, move |web| existing(web, &reading, &position)).await? {
+        return Ok(made);
+    }
+    let Some(kept) = claimed.frame else { return Err(Refusal::internal()) };
+    let receipt = submit(web, kept.frame()).await?;
+    if let Some(EntryOutcome::Quarantined { id, reason, what }) = receipt.entries.into_iter().next() {
+        return Ok(Made::Quarantined { id, reason, what });
+    }
+    let reading = Arc::clone(call);
+    let made = blocking(web, move |web| existing(web, &reading, &position)).await?;
+    made.ok_or_else(Refusal::internal)
+}
+
+/// The one observation of a claim, where whoever asks may know of it.
+pub(crate) fn sole_observation(call: &Call, claimed: &Claimed) -> Result<Position, Refusal> {
+    let [target] = claimed.targets.as_slice() else { return Err(several("Observation")) };
+    let position = target.position().ok_or_else(Refusal::internal)?;
+    match call.access()? {
+        Access::Peer(Peer::Device(own)) if *own != position.series.device => {
+            let what = "the identifier belongs to a measurement of another device";
+            Err(Refusal::new(StatusCode::PRECONDITION_FAILED, IssueCode::Conflict, what))
+        }
+        _ => Ok(position),
+    }
+}
+
+/// An observation that was there before it was sent.
+pub(crate) fn existing(web: &Web, call: &Call, position: &Position) -> Result<Option<Made>, Refusal> {
+    let act = call.act(AuditAction::Create, "Observation")?.detail("it was there already");
+    let act = act.device(position.series.device);
+    let act = position.series.subject.patient().into_iter().fold(act, |act, id| act.patient(id));
+    let found = web.site.read(act, |chart| {
+        let Some(found) = chart.found(position)? else { return Ok(None) };
+        render::observation(chart, position, &found).map(Some)
+    })?;
+    Ok(found.map(|rendered| Made::Committed { rendered, is_new: false }))
+}
+
+/// The answer to a create.
+pub(crate) fn answer(call: &Call, made: Made) -> Answer {
     let wanted = Wanted::of(call).unwrap_or(Wanted::Representation);
     match made {
         Made::Quarantined { id, reason, what } => {
             let issue = quarantined_issue(id, reason, &what);
             Answer::ok(operation_outcome(&[issue])).status(StatusCode::ACCEPTED)
         }
-        Made::Committed { rendered, is_new, committed_at } => {
-            let location = format!("{}/Observation/{}/_history/1", call.base, rendered.id);
+        Made::Committed { rendered, is_new } => {
+            let version = rendered.version;
+            let location = format!("{}/Observation/{}/_history/{version}", call.base, rendered.id);
             let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
             let said =
                 if is_new { "it was created" } else { "it was there already; nothing was stored anew" };
@@ -97,17 +227,9 @@ fn answer(call: &Call, made: Made) -> Answer {
                 Wanted::Outcome => Some(operation_outcome(&[OutcomeIssue::information(said)])),
             };
             let answer = Answer { body, ..Answer::ok(Value::Null) };
-            answer.status(status).version(1, committed_at).header(header::LOCATION, &location)
+            answer.status(status).version(version, rendered.updated_at).header(header::LOCATION, &location)
         }
     }
-}
-
-/// The refusal of a condition on a create, wherever it stands.
-pub(crate) fn no_conditional_create(place: &str) -> Refusal {
-    let what = format!(
-        "{place} is not supported: a repeat is recognised by device, measure and time, so send it without a condition"
-    );
-    Refusal::new(StatusCode::BAD_REQUEST, IssueCode::NotSupported, what)
 }
 
 /// An Observation that is valid and names a device that may be sent for.
@@ -212,7 +334,8 @@ pub(crate) fn refuse_other_subject(
     Err(Refusal::at(StatusCode::UNPROCESSABLE_ENTITY, IssueCode::BusinessRule, what, "Observation.subject"))
 }
 
-fn reference_of(subject: Subject) -> String {
+/// `Patient/…`, `Device/…` or `Location/…`.
+pub(crate) fn reference_of(subject: Subject) -> String {
     match subject {
         Subject::Patient(id) => format!("Patient/{id}"),
         Subject::Device(id) => format!("Device/{id}"),
@@ -221,7 +344,7 @@ fn reference_of(subject: Subject) -> String {
 }
 
 /// The time that the Observation states; the device's clock rule may shift it.
-fn time_of(observation: &ForeignObservation) -> Option<Timestamp> {
+pub(crate) fn time_of(observation: &ForeignObservation) -> Option<Timestamp> {
     let time = match observation.decoded.first()? {
         Decoded::Scalar(scalar) => scalar.time,
         Decoded::Waveform(waveform) => waveform.time,
@@ -236,7 +359,7 @@ fn time_of(observation: &ForeignObservation) -> Option<Timestamp> {
 /// What became of one Observation.
 pub(crate) enum Made {
     /// It is in the chart.
-    Committed { rendered: Rendered, is_new: bool, committed_at: Timestamp },
+    Committed { rendered: Rendered, is_new: bool },
     /// It waits in quarantine.
     Quarantined { id: QuarantineId, reason: QuarantineReason, what: String },
 }
@@ -302,11 +425,8 @@ pub(crate) fn read_back(
                     0 => committed_at.as_millis() >= receipt.committed_at.as_millis(),
                     group => group == receipt.group,
                 };
-                render::observation(chart, &position, &found).map(|rendered| Made::Committed {
-                    rendered,
-                    is_new,
-                    committed_at,
-                })
+                render::observation(chart, &position, &found)
+                    .map(|rendered| Made::Committed { rendered, is_new })
             });
             all.push(made.transpose()?);
         }

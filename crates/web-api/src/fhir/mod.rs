@@ -9,11 +9,24 @@ mod audit;
 mod bundle;
 mod call;
 mod capability;
+mod conditions;
 mod create;
+mod everything;
+mod export;
+mod history;
+mod include;
+mod lastn;
+mod links;
 mod observations;
 mod page;
 mod records;
+mod registering;
 mod render;
+mod results;
+mod stats;
+mod transaction;
+mod update;
+mod validating;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,14 +37,17 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use health_codecs::fhir::IssueCode;
+use health_codecs::fhir::view::View;
 use pipeline::audited::Act;
 use store::{AuditAction, AuditOutcome};
 
-use crate::access::Permission;
+use crate::access::{Access, Permission};
 use crate::serve::DevicePeer;
 use crate::state::Web;
 use answer::{Answer, Refusal};
 use call::{Call, Door};
+
+pub use export::Exports;
 
 pub(crate) use create::position_of;
 
@@ -69,11 +85,24 @@ pub struct Interaction {
     handler: Handler,
 }
 
+impl Interaction {
+    /// Whether it reads a query parameter of that name: those of a search, an operation or a history, the condition of
+    /// a write, or how much of a resource is to be shown.
+    fn takes(&self, name: &str) -> bool {
+        match self.code {
+            "read" | "vread" => matches!(name, "_summary" | "_elements"),
+            "update" | "delete" => !self.path.contains('{'),
+            "search-type" | "history-instance" | "history-type" => true,
+            code => code.starts_with('$'),
+        }
+    }
+}
+
 /// Every interaction that is served.
 pub fn interactions() -> Vec<Interaction> {
     use Handler::{Read, Write};
     use Permission as P;
-    let (get, post) = (Method::GET, Method::POST);
+    let (get, post, put, delete) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
     macro_rules! table {
         ($($method:ident $path:literal $permission:ident $resource:literal $code:literal $handler:expr;)*) => {
             vec![$(Interaction { method: $method.clone(), path: $path, permission: P::$permission,
@@ -85,19 +114,57 @@ pub fn interactions() -> Vec<Interaction> {
         get "/fhir/Patient/{id}" ReadChart "Patient" "read" Read(records::read_patient);
         get "/fhir/Patient" ReadChart "Patient" "search-type" Read(records::search_patients);
         post "/fhir/Patient/_search" ReadChart "Patient" "search-type" Read(records::search_patients);
+        post "/fhir/Patient" AdmitPatients "Patient" "create" Write(registering::create_patient);
+        put "/fhir/Patient" AdmitPatients "Patient" "update" Write(registering::update_patient_by);
+        put "/fhir/Patient/{id}" AdmitPatients "Patient" "update" Write(registering::update_patient);
+        get "/fhir/Patient/{id}/_history" ReadChart "Patient" "history-instance" Read(history::of_patient);
+        get "/fhir/Patient/{id}/_history/{vid}" ReadChart "Patient" "vread" Read(history::version_of_patient);
         get "/fhir/Device/{id}" ReadDevices "Device" "read" Read(records::read_device);
         get "/fhir/Device" ReadDevices "Device" "search-type" Read(records::search_devices);
         post "/fhir/Device/_search" ReadDevices "Device" "search-type" Read(records::search_devices);
+        post "/fhir/Device" ManageDevices "Device" "create" Write(registering::create_device);
+        put "/fhir/Device" ManageDevices "Device" "update" Write(registering::update_device_by);
+        put "/fhir/Device/{id}" ManageDevices "Device" "update" Write(registering::update_device);
+        get "/fhir/Device/{id}/_history" ReadDevices "Device" "history-instance" Read(history::of_device);
+        get "/fhir/Device/{id}/_history/{vid}" ReadDevices "Device" "vread" Read(history::version_of_device);
         get "/fhir/Location/{id}" ReadDevices "Location" "read" Read(records::read_location);
+        get "/fhir/Location/{id}/_history" ReadDevices "Location" "history-instance" Read(history::of_location);
+        get "/fhir/Location/{id}/_history/{vid}" ReadDevices "Location" "vread" Read(history::version_of_location);
+        get "/fhir/Location" ReadDevices "Location" "search-type" Read(records::search_locations);
+        post "/fhir/Location/_search" ReadDevices "Location" "search-type" Read(records::search_locations);
         get "/fhir/Observation/{id}" ReadChart "Observation" "read" Read(observations::read);
         get "/fhir/Observation" ReadChart "Observation" "search-type" Read(observations::search);
         post "/fhir/Observation/_search" ReadChart "Observation" "search-type" Read(observations::search);
-        get "/fhir/Observation/$lastn" ReadChart "Observation" "$lastn" Read(observations::lastn);
+        get "/fhir/Patient/{id}/Observation" ReadChart "Observation" "search-type" Read(observations::search_of_patient);
+        get "/fhir/Observation/$lastn" ReadChart "Observation" "$lastn" Read(lastn::lastn);
         post "/fhir/Observation" SendMeasurements "Observation" "create" Write(create::create);
+        put "/fhir/Observation" CorrectChart "Observation" "update" Write(update::update_by);
+        put "/fhir/Observation/{id}" CorrectChart "Observation" "update" Write(update::update);
+        delete "/fhir/Observation" CorrectChart "Observation" "delete" Write(update::delete_by);
+        delete "/fhir/Observation/{id}" CorrectChart "Observation" "delete" Write(update::delete);
+        get "/fhir/Observation/{id}/_history" ReadChart "Observation" "history-instance" Read(history::of_observation);
+        get "/fhir/Observation/{id}/_history/{vid}" ReadChart "Observation" "vread" Read(history::version_of_observation);
         get "/fhir/AuditEvent/{id}" ReadAudit "AuditEvent" "read" Read(audit::read);
         get "/fhir/AuditEvent" ReadAudit "AuditEvent" "search-type" Read(audit::search);
         post "/fhir/AuditEvent/_search" ReadAudit "AuditEvent" "search-type" Read(audit::search);
-        post "/fhir" SendMeasurements "" "transaction" Write(bundle::process);
+        post "/fhir" SendBundle "" "transaction" Write(bundle::process);
+        get "/fhir/Observation/$stats" ReadChart "Observation" "$stats" Read(stats::stats);
+        post "/fhir/Observation/$stats" ReadChart "Observation" "$stats" Read(stats::stats);
+        get "/fhir/Observation/$trend" ReadChart "Observation" "$trend" Read(stats::trend);
+        post "/fhir/Observation/$trend" ReadChart "Observation" "$trend" Read(stats::trend);
+        get "/fhir/Patient/{id}/$everything" ReadChart "Patient" "$everything" Read(everything::everything);
+        post "/fhir/$validate" SendBundle "" "$validate" Read(validating::validate);
+        post "/fhir/Patient/$validate" SendBundle "Patient" "$validate" Read(validating::validate);
+        post "/fhir/Device/$validate" SendBundle "Device" "$validate" Read(validating::validate);
+        post "/fhir/Location/$validate" SendBundle "Location" "$validate" Read(validating::validate);
+        post "/fhir/Observation/$validate" SendBundle "Observation" "$validate" Read(validating::validate);
+        post "/fhir/AuditEvent/$validate" SendBundle "AuditEvent" "$validate" Read(validating::validate);
+        get "/fhir/$export" ReadChart "" "$export" Read(export::system);
+        get "/fhir/Patient/$export" ReadChart "Patient" "$export" Read(export::patients);
+        get "/fhir/Group/{id}/$export" ReadChart "Group" "$export" Read(export::group);
+        get "/fhir/$export-status/{id}" ReadChart "" "$export-status" Read(export::status);
+        delete "/fhir/$export-status/{id}" ReadChart "" "$export-status" Read(export::delete);
+        get "/fhir/$export-file/{id}" ReadChart "" "$export-file" Write(export::download);
     }
 }
 
@@ -137,6 +204,8 @@ fn router(web: &Arc<Web>, door: Door) -> Router {
 fn filter_of(method: &Method) -> MethodFilter {
     match *method {
         Method::POST => MethodFilter::POST,
+        Method::PUT => MethodFilter::PUT,
+        Method::DELETE => MethodFilter::DELETE,
         _ => MethodFilter::GET,
     }
 }
@@ -178,20 +247,53 @@ async fn pass(
             Some(door.access(&web, &request.headers().clone(), peer).await?)
         }
     };
-    if let Some(access) = access.as_ref().filter(|access| !access.holds(interaction.permission)) {
-        let detail =
-            format!("{} {} needs {:?}", interaction.method, interaction.path, interaction.permission);
-        let act = Act::new(access.actor(), AuditAction::Read, "FHIR interaction").detail(detail);
-        blocking(&web, move |web| refused(web, act)).await?;
-        return Err(Refusal::forbidden("your role does not permit this"));
+    if let Some(access) = &access {
+        permitted_to(&web, access, &interaction).await?;
     }
     let call = Call::read(&web, door, access, &interaction, request).await?;
     let is_pretty = call.is_pretty;
-    let answer = match interaction.handler {
+    let view = View::of(&call.params).map_err(Refusal::bad_request)?;
+    let mut answer = match interaction.handler {
         Handler::Read(read) => blocking(&web, move |web| read(web, &call)).await?,
         Handler::Write(write) => write(web, Arc::new(call)).await?,
     };
+    if let Some(body) = &mut answer.body {
+        view.cut(body);
+    }
     Ok(Answer { is_pretty, ..answer })
+}
+
+/// Whether whoever asks may do that; a refusal is recorded.
+async fn permitted_to(web: &Arc<Web>, access: &Access, interaction: &Interaction) -> Result<(), Refusal> {
+    if access.holds(interaction.permission) {
+        return Ok(());
+    }
+    let act = refused_act(access, interaction);
+    blocking(web, move |web| refused(web, act)).await?;
+    Err(Refusal::forbidden("your role does not permit this"))
+}
+
+/// As [`permitted_to`], for an entry of a Bundle.
+async fn permitted(web: &Arc<Web>, call: &Call, interaction: &Interaction) -> Result<(), Refusal> {
+    match interaction.permission {
+        Permission::Open => Ok(()),
+        _ => permitted_to(web, call.access()?, interaction).await,
+    }
+}
+
+/// As [`permitted`], off the async threads.
+fn permitted_now(web: &Web, call: &Call, interaction: &Interaction) -> Result<(), Refusal> {
+    let access = call.access()?;
+    if access.holds(interaction.permission) {
+        return Ok(());
+    }
+    refused(web, refused_act(access, interaction))?;
+    Err(Refusal::forbidden("your role does not permit this"))
+}
+
+fn refused_act(access: &Access, interaction: &Interaction) -> Act {
+    let detail = format!("{} {} needs {:?}", interaction.method, interaction.path, interaction.permission);
+    Act::new(access.actor(), AuditAction::Read, "FHIR interaction").detail(detail)
 }
 
 /// Runs something that blocks off the async threads.

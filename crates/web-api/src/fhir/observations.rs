@@ -1,25 +1,33 @@
-//! Observations: read, searched, and the latest of each code.
+//! Observations: read and searched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use clinical_model::{Interval, Measure, MeasureKind, PatientId, SeriesKey, Subject, Timestamp};
-use health_codecs::fhir::bundle::{SearchEntry, SearchMode, SearchsetInput};
+use axum::http::StatusCode;
+use clinical_model::{Findings, Interval, Measure, MeasureKind, PatientId, SeriesKey, Subject, Timestamp};
 use health_codecs::fhir::search::{
-    LastnSearch, ObservationSearch, ObservationStatus, Sort, bounds, parse_lastn, parse_observation_search,
+    ObservationSearch, ObservationStatus, Prefix, Query, ResourceType, Sort, Total, bounds,
+    parse_observation_search,
 };
-use health_codecs::fhir::{IssueCode, OutcomeIssue, operation_outcome, searchset};
+use health_codecs::fhir::{IssueCode, OutcomeIssue};
 use pipeline::audited::ReadError;
-use pipeline::chart::{Chart, Observed};
+use pipeline::chart::Chart;
+use pipeline::corrections::CorrectedStatus;
 use pipeline::search::{CURVE_LIMIT, Found, Position, SERIES_LIMIT, SearchQuery, address_of_curve};
+use serde_json::Value;
 use store::{AuditAction, Order, SeriesFilter};
 
 use super::answer::{Answer, Refusal};
 use super::call::{self, Call};
-use super::render::{self, Rendered};
-use super::{AUDITED_PATIENTS_LIMIT, page, refused};
+use super::include::{self, Node};
+use super::results::{self, Results};
+use super::{AUDITED_PATIENTS_LIMIT, links, page, refused, render};
 use crate::state::Web;
 
 const KIND: &str = "Observation";
+/// Most readings that are looked at to count the results of a search: about half a second of work.
+const TOTAL_LIMIT_READINGS: usize = 5_000_000;
+/// Results that are counted at once where filters have to look at each.
+const TOTAL_PAGE: usize = 10_000;
 
 /// `GET /fhir/Observation/{id}`
 pub(crate) fn read(web: &Web, call: &Call) -> Result<Answer, Refusal> {
@@ -35,65 +43,161 @@ pub(crate) fn read(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     };
     let found = web.site.read(act, |chart| {
         let Some(found) = chart.found(&position)? else { return Ok(None) };
-        Ok(Some((render::observation(chart, &position, &found)?, render::committed_at(&found))))
+        Ok(Some(render::observation(chart, &position, &found)?))
     })?;
-    let (rendered, committed_at) = found.ok_or_else(|| Refusal::not_found(KIND))?;
-    Ok(Answer::ok(rendered.resource).version(1, committed_at))
+    let rendered = found.ok_or_else(|| Refusal::not_found(KIND))?;
+    if rendered.is_withdrawn {
+        let what = "this Observation was deleted; its history is kept";
+        return Err(Refusal::new(StatusCode::GONE, IssueCode::Deleted, what));
+    }
+    Ok(Answer::ok(rendered.resource).version(rendered.version, rendered.updated_at))
 }
 
 /// What an id stands for. That it is one of ours does not say that anything is there, nor that it may be seen.
-fn position_of(web: &Web, id: &str) -> Result<Option<Position>, Refusal> {
+pub(crate) fn position_of(web: &Web, id: &str) -> Result<Option<Position>, Refusal> {
     let opened = web.site.store().open_identifier(id)?;
     Ok(opened.map(|(series, at, sequence)| Position { at, series, sequence }))
 }
 
 /// `GET /fhir/Observation?…`
 pub(crate) fn search(web: &Web, call: &Call) -> Result<Answer, Refusal> {
-    let search = parse_observation_search(&call.params).map_err(Refusal::bad_request)?;
-    let plan = Plan::of(web, call, &search)?;
-    note_refused(web, call, search.subjects.as_deref().unwrap_or_default())?;
-    let acts = call.acts(AuditAction::Search, KIND, &call.query_text(), &plan.patients())?;
-    let page = web.site.read_each(acts, |chart| plan.run(chart, &search))?;
-    let next_link = page.next.map(|next| {
-        let cursor = page::cursor(web.site.store(), KIND, &call.params, &page::position_bytes(&next));
-        page::next_link(&call.base, KIND, &call.params, cursor)
-    });
-    Ok(answer(web, call, KIND, page.rendered, &search.hints, next_link))
+    search_as(web, call, KIND, &call.params)
 }
 
-fn answer(
+/// `GET /fhir/Patient/{id}/Observation?…`: the same in the compartment of a patient.
+pub(crate) fn search_of_patient(web: &Web, call: &Call) -> Result<Answer, Refusal> {
+    let mut params = call.params.clone();
+    params.push(("patient".to_owned(), call.id.clone()));
+    search_as(web, call, &format!("Patient/{}/{KIND}", call.id), &params)
+}
+
+fn search_as(web: &Web, call: &Call, path: &str, params: &[(String, String)]) -> Result<Answer, Refusal> {
+    let mut query = links::query_of(ResourceType::Observation, call, params)?;
+    let search = conditions(web, call, &query)?;
+    let plan = Plan::of(web, call, path, &search, &query)?;
+    note_refused(web, call, search.subjects.as_deref().unwrap_or_default())?;
+    let patients = plan.patients();
+    let acts = call.acts(AuditAction::Search, KIND, &call.query_text(), &patients)?;
+    let is_counted = results::is_count(&query, &call.params);
+    let (page, total) = web.site.read_each(acts, |chart| {
+        let total = match (is_counted, query.total) {
+            (false, Total::None) => None,
+            _ => Some(plan.total(chart, &search)?),
+        };
+        let page = if is_counted { Page::default() } else { plan.run(chart, &search)? };
+        Ok((page, total))
+    })?;
+    let total = match total {
+        None => None,
+        Some(Some(total)) => Some(total),
+        Some(None) if query.total == Total::Estimate && !is_counted => {
+            let what = format!("the total is not known: more than {TOTAL_LIMIT_READINGS} readings");
+            query.hints.push(OutcomeIssue::information(what));
+            None
+        }
+        Some(None) => return Err(too_costly("to count these observations", "http._total")),
+    };
+    let next_link = page.next.map(|next| {
+        let cursor = page::cursor(web.site.store(), path, &call.params, &page::position_bytes(&next));
+        page::next_link(&call.base, path, &call.params, cursor)
+    });
+    query.hints.extend(search.hints.iter().cloned());
+    let nodes = page.positions.into_iter().map(Node::Observation).collect();
+    let included = include::all(web, call, &query, ResourceType::Observation, nodes, patients)?;
+    let matches = page.rendered;
+    let results = Results { path, kind: ResourceType::Observation, matches, included, total, next_link };
+    Ok(results::bundle(web, call, &query, results))
+}
+
+/// The filters of a search with what its chains allow.
+pub(crate) fn conditions(web: &Web, call: &Call, query: &Query) -> Result<ObservationSearch, Refusal> {
+    let filters = results::without_zero_count(&query.filters);
+    let search = parse_observation_search(&filters).map_err(Refusal::bad_request)?;
+    narrowed(web, call, query, search)
+}
+
+/// A search with what its chains allow.
+pub(crate) fn narrowed(
     web: &Web,
     call: &Call,
-    path: &str,
-    rendered: Vec<Rendered>,
-    hints: &[OutcomeIssue],
-    next_link: Option<String>,
-) -> Answer {
-    let entry = |rendered: Rendered| SearchEntry {
-        full_url: format!("{}/{KIND}/{}", call.base, rendered.id),
-        resource: rendered.resource,
-        mode: SearchMode::Match,
-    };
-    let at = web.site.clock().now();
-    let mut entries: Vec<SearchEntry> = rendered.into_iter().map(entry).collect();
-    if !hints.is_empty() {
-        entries.push(SearchEntry {
-            full_url: format!("urn:uuid:{}", trust::uuid_v7(u64::try_from(at.as_millis()).unwrap_or(0))),
-            resource: operation_outcome(hints),
-            mode: SearchMode::Outcome,
+    query: &Query,
+    mut search: ObservationSearch,
+) -> Result<ObservationSearch, Refusal> {
+    if let Some(allowed) = links::allowed_by_chains(web, call, query, &["patient", "subject"])? {
+        search.subjects = Some(match search.subjects {
+            None => allowed.into_iter().collect(),
+            Some(named) => named.into_iter().filter(|subject| allowed.contains(subject)).collect(),
         });
     }
-    Answer::ok(searchset(&SearchsetInput {
-        self_link: page::link(&call.base, path, &call.params),
-        next_link,
-        total: None,
-        at,
-        entries,
-    }))
+    if let Some(allowed) = links::allowed_by_chains(web, call, query, &["device"])? {
+        let allowed = allowed.into_iter().filter_map(|subject| match subject {
+            Subject::Device(device) => Some(device),
+            _ => None,
+        });
+        search.devices = Some(match search.devices {
+            None => allowed.collect(),
+            Some(named) => allowed.filter(|device| named.contains(device)).collect(),
+        });
+    }
+    Ok(search)
+}
+
+/// The subjects of, or the devices behind, Observations that fit and that whoever asks may see.
+pub(crate) fn referred(
+    web: &Web,
+    call: &Call,
+    reference: &str,
+    query: &Query,
+) -> Result<BTreeSet<Subject>, Refusal> {
+    let search = conditions(web, call, query)?;
+    let target = |series: &SeriesKey| match reference {
+        "device" => Some(Subject::Device(series.device)),
+        "patient" => series.subject.patient().map(Subject::Patient),
+        _ => Some(series.subject),
+    };
+    let is_of_series_alone = search.ids.is_none()
+        && search.date.is_empty()
+        && search.last_updated.is_empty()
+        && search.statuses.is_none();
+    if is_of_series_alone {
+        // A series is there because something was measured.
+        return Ok(visible_series(web, call, &search)?.iter().filter_map(target).collect());
+    }
+    let plan = Plan::of(web, call, KIND, &search, query)?;
+    let acts = call.acts(AuditAction::Search, KIND, &call.query_text(), &plan.patients())?;
+    let found = web.site.read_each(acts, |chart| {
+        if plan.positions.is_some() {
+            let found = plan.run(chart, &search)?;
+            return Ok(found.positions.iter().filter_map(|position| target(&position.series)).collect());
+        }
+        let mut groups: BTreeMap<Subject, Vec<SeriesKey>> = BTreeMap::new();
+        for series in &plan.series {
+            if let Some(target) = target(series) {
+                groups.entry(target).or_default().push(*series);
+            }
+        }
+        let mut found = BTreeSet::new();
+        for (target, series) in groups {
+            let one = Plan { series, curves: Vec::new(), count: 1, ..plan.clone() };
+            if one.has_any(chart, &search)? {
+                found.insert(target);
+            }
+        }
+        Ok(found)
+    })?;
+    Ok(found)
+}
+
+fn too_costly(what: &str, place: &str) -> Refusal {
+    let what = format!(
+        "more than {TOTAL_LIMIT_READINGS} readings would have to be looked at {what}; narrow the search by patient, code \
+         or date"
+    );
+    Refusal::bad_request(vec![OutcomeIssue::error(IssueCode::TooCostly, what, place)])
 }
 
 /// Records that somebody asked for patients who are not theirs, or not there. Their results are left out.
-fn note_refused(web: &Web, call: &Call, named: &[Subject]) -> Result<(), Refusal> {
+pub(crate) fn note_refused(web: &Web, call: &Call, named: &[Subject]) -> Result<(), Refusal> {
     let hidden =
         named.iter().filter(|subject| !call.may_see(web, **subject)).filter_map(|subject| subject.patient());
     for patient in hidden.take(AUDITED_PATIENTS_LIMIT) {
@@ -105,6 +209,7 @@ fn note_refused(web: &Web, call: &Call, named: &[Subject]) -> Result<(), Refusal
 }
 
 /// What a search comes to: which positions or series are read, all of them visible to whoever asks.
+#[derive(Clone)]
 struct Plan {
     /// Asked for by id.
     positions: Option<Vec<Position>>,
@@ -118,16 +223,24 @@ struct Plan {
     count: usize,
 }
 
+#[derive(Default)]
 struct Page {
-    rendered: Vec<Rendered>,
+    positions: Vec<Position>,
+    rendered: Vec<(String, Value)>,
     next: Option<Position>,
 }
 
 impl Plan {
-    fn of(web: &Web, call: &Call, search: &ObservationSearch) -> Result<Self, Refusal> {
+    fn of(
+        web: &Web,
+        call: &Call,
+        path: &str,
+        search: &ObservationSearch,
+        query: &Query,
+    ) -> Result<Self, Refusal> {
         let after = match &search.cursor {
             Some(cursor) => {
-                Some(page::position_from(&page::place_of(web.site.store(), KIND, &call.params, cursor)?)?)
+                Some(page::position_from(&page::place_of(web.site.store(), path, &call.params, cursor)?)?)
             }
             None => None,
         };
@@ -154,7 +267,7 @@ impl Plan {
             return Ok(plan);
         }
         let all = visible_series(web, call, search)?;
-        let by_code = call.params.iter().any(|(name, _)| matches!(name.as_str(), "code" | "combo-code"));
+        let by_code = query.filters.iter().any(|(name, _)| matches!(name.as_str(), "code" | "combo-code"));
         let (curves, series): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|series| series.measure.kind == MeasureKind::Waveform);
         plan.series = series;
@@ -178,28 +291,74 @@ impl Plan {
     }
 
     fn run(&self, chart: &Chart<'_>, search: &ObservationSearch) -> Result<Page, ReadError> {
-        let Some(bounds) = self.bounds else { return Ok(Page { rendered: Vec::new(), next: None }) };
+        let Some(range) = self.range(self.count) else { return Ok(Page::default()) };
         let mut found = match &self.positions {
             Some(positions) => (by_ids(chart, positions, search)?, None),
             None => {
-                let query = SearchQuery {
-                    from: bounds.start,
-                    to: bounds.end.unwrap_or(Timestamp::MAX),
-                    order: self.order,
-                    after: self.after,
-                    limit: self.count,
-                };
-                let page = chart.search(&self.series, &query, &|found| fits(search, found))?;
+                let page = chart.search(&self.series, &range, &|at, found| fits(chart, search, at, found))?;
                 (page.found, page.next)
             }
         };
         let next = self.with_curves(chart, &mut found.0, found.1)?;
-        let rendered = found
-            .0
-            .iter()
-            .map(|(position, found)| render::observation(chart, position, found))
-            .collect::<Result<_, _>>()?;
-        Ok(Page { rendered, next })
+        let mut page = Page { next, ..Page::default() };
+        for (position, found) in &found.0 {
+            let rendered = render::observation(chart, position, found)?;
+            if !rendered.is_withdrawn {
+                page.positions.push(*position);
+                page.rendered.push((rendered.id, rendered.resource));
+            }
+        }
+        Ok(page)
+    }
+
+    /// The range that is read, in pages of that size; `None` where no instant can fit.
+    fn range(&self, limit: usize) -> Option<SearchQuery> {
+        let bounds = self.bounds?;
+        let to = bounds.end.unwrap_or(Timestamp::MAX);
+        Some(SearchQuery { from: bounds.start, to, order: self.order, after: self.after, limit })
+    }
+
+    /// Whether anything fits.
+    fn has_any(&self, chart: &Chart<'_>, search: &ObservationSearch) -> Result<bool, ReadError> {
+        let Some(mut range) = self.range(1) else { return Ok(false) };
+        loop {
+            let page = chart.search(&self.series, &range, &|at, found| fits(chart, search, at, found))?;
+            if !page.found.is_empty() || page.next.is_none() {
+                return Ok(!page.found.is_empty());
+            }
+            range.after = page.next;
+        }
+    }
+
+    /// How many fit in all; `None` where that would take too long to count.
+    fn total(&self, chart: &Chart<'_>, search: &ObservationSearch) -> Result<Option<u64>, ReadError> {
+        let first = Plan { after: None, ..self.clone() };
+        if let Some(positions) = &first.positions {
+            return Ok(Some(by_ids(chart, positions, search)?.len() as u64));
+        }
+        let Some(mut range) = first.range(TOTAL_PAGE) else { return Ok(Some(0)) };
+        let mut curves = 0;
+        for position in &first.curves {
+            curves += u64::from(chart.found(position)?.is_some());
+        }
+        let is_span = search.date.iter().all(|filter| filter.prefix != Prefix::Ne);
+        if is_span && search.last_updated.is_empty() && search.statuses.is_none() {
+            let counted = chart.count(&first.series, (range.from, range.to), TOTAL_LIMIT_READINGS)?;
+            return Ok(counted.map(|count| count + curves));
+        }
+        let (mut count, mut pages) = (0, 0);
+        loop {
+            let page = chart.search(&first.series, &range, &|at, found| fits(chart, search, at, found))?;
+            count += page.found.len() as u64;
+            pages += 1;
+            range.after = page.next;
+            if range.after.is_none() {
+                return Ok(Some(count + curves));
+            }
+            if pages * TOTAL_PAGE > TOTAL_LIMIT_READINGS {
+                return Ok(None);
+            }
+        }
     }
 
     /// Puts intervals of curves where they belong among the results of a page; where the next page goes on.
@@ -237,7 +396,9 @@ fn by_ids(
     let mut results = Vec::new();
     for position in positions {
         let found = chart.found(position)?;
-        results.extend(found.filter(|found| fits(search, found)).map(|found| (*position, found)));
+        results.extend(
+            found.filter(|found| fits(chart, search, position, found)).map(|found| (*position, found)),
+        );
     }
     Ok(results)
 }
@@ -249,19 +410,36 @@ fn address_fits(search: &ObservationSearch, series: &SeriesKey) -> bool {
         && search.measures.as_ref().is_none_or(|measures| measures.contains(&series.measure))
 }
 
-fn fits(search: &ObservationSearch, found: &Found) -> bool {
+/// Whether time, time of the commit and status fit.
+pub(crate) fn fits(
+    chart: &Chart<'_>,
+    search: &ObservationSearch,
+    position: &Position,
+    found: &Found,
+) -> bool {
     let measured_at = match found {
         Found::Readings(observed) => observed.measured_at(),
         Found::Event(event) => Some(event.at),
         Found::Curve(_) => None,
     };
-    let committed_at = render::committed_at(found);
-    measured_at.is_none_or(|at| search.date.iter().all(|filter| filter.matches(at)))
-        && search.last_updated.iter().all(|filter| filter.matches(committed_at))
+    if !measured_at.is_none_or(|at| search.date.iter().all(|filter| filter.matches(at))) {
+        return false;
+    }
+    if search.last_updated.is_empty() && search.statuses.is_none() {
+        return true;
+    }
+    let is_changed = found.findings().intersects(Findings::CORRECTED | Findings::ENTERED_IN_ERROR);
+    // A correction that cannot be read is met again, and told, when the result is rendered.
+    let correction = if is_changed { chart.correction(position).ok().flatten() } else { None };
+    let updated_at = correction.as_ref().map_or(render::committed_at(found), |each| each.corrected_at);
+    search.last_updated.iter().all(|filter| filter.matches(updated_at))
         && search.statuses.as_ref().is_none_or(|statuses| {
-            statuses.contains(match render::is_preliminary(found) {
-                true => &ObservationStatus::Preliminary,
-                false => &ObservationStatus::Final,
+            statuses.contains(&match correction.map(|each| each.status) {
+                Some(CorrectedStatus::Amended) => ObservationStatus::Amended,
+                Some(CorrectedStatus::Corrected) => ObservationStatus::Corrected,
+                Some(CorrectedStatus::EnteredInError) => ObservationStatus::EnteredInError,
+                None if render::is_preliminary(found) => ObservationStatus::Preliminary,
+                Some(CorrectedStatus::Final) | None => ObservationStatus::Final,
             })
         })
 }
@@ -314,72 +492,4 @@ fn curve_addresses(curves: &[SeriesKey], bounds: Option<Interval>) -> Result<Vec
         return Err(Refusal::bad_request(vec![OutcomeIssue::error(IssueCode::TooCostly, what, "http.date")]));
     };
     Ok(curves.iter().map(|series| address_of_curve(*series, bounds.start, end)).collect())
-}
-
-/// `GET /fhir/Observation/$lastn?…`
-pub(crate) fn lastn(web: &Web, call: &Call) -> Result<Answer, Refusal> {
-    let search = parse_lastn(&call.params).map_err(Refusal::bad_request)?;
-    let visible: Vec<Subject> =
-        search.subjects.iter().copied().filter(|subject| call.may_see(web, *subject)).collect();
-    let patients: Vec<PatientId> = visible.iter().filter_map(|subject| subject.patient()).collect();
-    note_refused(web, call, &search.subjects)?;
-    let acts = call.acts(AuditAction::Search, KIND, &format!("$lastn {}", call.query_text()), &patients)?;
-    let rendered = web.site.read_each(acts, |chart| {
-        let mut rendered = Vec::new();
-        for subject in &visible {
-            for (position, found) in last_of(chart, *subject, &search)? {
-                rendered.push(render::observation(chart, &position, &found)?);
-            }
-        }
-        Ok(rendered)
-    })?;
-    Ok(answer(web, call, "Observation/$lastn", rendered, &search.hints, None))
-}
-
-/// The last observations of each code of a subject, codes in the order of the table, newest first.
-fn last_of(
-    chart: &Chart<'_>,
-    subject: Subject,
-    search: &LastnSearch,
-) -> Result<Vec<(Position, Found)>, ReadError> {
-    let wanted =
-        |measure: Measure| search.measures.as_ref().is_none_or(|measures| measures.contains(&measure));
-    let mut found: BTreeMap<Measure, Vec<(Position, Found)>> = BTreeMap::new();
-    let mut by_code: BTreeMap<Measure, Vec<SeriesKey>> = BTreeMap::new();
-    let filter = SeriesFilter { subject: Some(subject), ..SeriesFilter::default() };
-    for series in chart.series(&filter)? {
-        let code = render::address_of(series).measure;
-        if wanted(code) {
-            by_code.entry(code).or_default().push(series);
-        }
-    }
-    if search.max == 1 {
-        // The table of latest values has the answer for everything but events, whatever the length of the record.
-        by_code.retain(|code, _| code.kind == MeasureKind::Event);
-        for observed in chart.latest(subject)?.into_iter().filter(|observed| wanted(observed.measure)) {
-            let Some(position) = position_of_observed(&observed) else { continue };
-            let code = observed.measure;
-            let last = found.entry(code).or_default();
-            if last.first().is_none_or(|(kept, _)| *kept < position) {
-                *last = vec![(position, Found::Readings(observed))];
-            }
-        }
-    }
-    let everything = |_: &Found| true;
-    for (code, series) in by_code {
-        let query = SearchQuery {
-            from: Timestamp::MIN,
-            to: Timestamp::MAX,
-            order: Order::Descending,
-            after: None,
-            limit: usize::from(search.max),
-        };
-        found.insert(code, chart.search(&series, &query, &everything)?.found);
-    }
-    Ok(found.into_values().flatten().collect())
-}
-
-fn position_of_observed(observed: &Observed) -> Option<Position> {
-    let sequence = observed.readings.first()?.sequence();
-    Some(Position { at: observed.measured_at()?, series: observed.series()?, sequence })
 }

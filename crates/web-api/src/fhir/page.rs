@@ -59,7 +59,8 @@ pub(crate) fn place_of(
     }
 }
 
-fn not_ours() -> Refusal {
+/// The refusal of a cursor.
+pub(crate) fn not_ours() -> Refusal {
     let what = "the cursor is none of ours, or belongs to another search; follow the next link as it is";
     Refusal::bad_request(vec![OutcomeIssue::error(IssueCode::Value, what, "http._cursor")])
 }

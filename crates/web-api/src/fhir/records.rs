@@ -1,17 +1,23 @@
 //! Patients, devices and locations: read and searched in the registry, shown through the audit wrapper.
 
+use std::sync::Arc;
+
 use axum::http::header;
-use clinical_model::{Device, DeviceId, Patient, PatientId, PlaceId, Private, RecordId, Subject};
-use health_codecs::fhir::bundle::{SearchEntry, SearchMode, SearchsetInput};
-use health_codecs::fhir::search::{DeviceSearch, PatientSearch, parse_device_search, parse_patient_search};
-use health_codecs::fhir::{self, searchset, with_version};
+use clinical_model::{Device, DeviceId, Patient, PatientId, Place, PlaceId, Private, RecordId, Subject};
+use health_codecs::fhir::search::{
+    DeviceSearch, LocationSearch, PatientSearch, Query, ResourceType, Total, parse_device_search,
+    parse_location_search, parse_patient_search,
+};
+use health_codecs::fhir::{self, with_version};
 use pipeline::audited::ReadError;
 use serde_json::Value;
 use store::{AuditAction, Document, Kind};
 
 use super::answer::{Answer, Refusal};
 use super::call::{self, Call};
-use super::{page, refused};
+use super::include::{self, Node};
+use super::results::{self, Results};
+use super::{links, page, refused};
 use crate::state::Web;
 
 /// `GET /fhir/Patient/{id}`
@@ -62,10 +68,24 @@ fn document(web: &Web, kind: Kind, id: [u8; 16]) -> Result<Option<Document>, Ref
     web.site.store().document(kind, id).map_err(Refusal::from)
 }
 
+/// A patient or a device as it was sent, with all that it says; to whom a device is assigned is known now, not then.
+fn as_kept(kind: Kind, rendered: Value, document: &Document) -> Value {
+    // What was read at the start can be read now; were it not so, what we know of it would still be shown.
+    let kept = matches!(kind, Kind::Patient | Kind::Device).then(|| fhir::json::parse(&document.body).ok());
+    let Some(mut kept) = kept.flatten() else { return rendered };
+    for name in ["patient", "location"] {
+        if kind == Kind::Device && rendered.get(name).is_some() {
+            kept[name] = rendered[name].clone();
+        }
+    }
+    kept
+}
+
 /// The resource with the version of its record; 304 where the caller has that version.
 fn versioned(web: &Web, call: &Call, kind: Kind, id: [u8; 16], rendered: Value) -> Result<Answer, Refusal> {
     let Some(document) = document(web, kind, id)? else { return Ok(Answer::ok(rendered)) };
-    let answer = Answer::ok(with_version(rendered, document.version, document.updated_at));
+    let resource = as_kept(kind, rendered, &document);
+    let answer = Answer::ok(with_version(resource, document.version, document.updated_at));
     let answer = answer.version(document.version, document.updated_at);
     let current = answer.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok());
     if current.is_some() && call.header("if-none-match") == current {
@@ -78,6 +98,7 @@ fn versioned(web: &Web, call: &Call, kind: Kind, id: [u8; 16], rendered: Value) 
 struct IdPage<T> {
     items: Vec<T>,
     next: Option<String>,
+    total: u64,
 }
 
 /// Cuts a page out of all that fit.
@@ -90,6 +111,7 @@ fn id_page<T>(
     (count, cursor): (Option<u16>, Option<&str>),
 ) -> Result<IdPage<T>, Refusal> {
     let store = web.site.store();
+    let total = all.len() as u64;
     let after = cursor.map(|cursor| page::place_of(store, kind, &call.params, cursor)).transpose()?;
     let after = after.map(|place| page::id_from(&place)).transpose()?;
     all.retain(|item| after.is_none_or(|after| id_of(item) > after));
@@ -102,65 +124,116 @@ fn id_page<T>(
         let cursor = page::cursor(store, kind, &call.params, &last);
         page::next_link(&call.base, kind, &call.params, cursor)
     });
-    Ok(IdPage { items: all, next })
+    Ok(IdPage { items: all, next, total })
 }
 
-fn bundle_of(
+/// Shows a page of records with what was asked for besides.
+fn show<T>(
     web: &Web,
     call: &Call,
-    kind: &str,
-    next_link: Option<String>,
-    resources: Vec<(String, Value)>,
-) -> Answer {
-    let entry = |(id, resource): (String, Value)| SearchEntry {
-        full_url: format!("{}/{kind}/{id}", call.base),
-        resource,
-        mode: SearchMode::Match,
+    (kind, query): (ResourceType, Query),
+    page: IdPage<T>,
+    node_of: impl Fn(&T) -> (Subject, Option<PatientId>),
+) -> Result<Answer, Refusal> {
+    let nodes: Vec<(Subject, Option<PatientId>)> = page.items.iter().map(node_of).collect();
+    let mut patients: Vec<PatientId> = nodes.iter().filter_map(|(_, patient)| *patient).collect();
+    patients.sort();
+    patients.dedup();
+    let is_counted = results::is_count(&query, &call.params);
+    let acts = call.acts(AuditAction::Search, kind.name(), &call.query_text(), &patients)?;
+    let matches = web.site.read_each(acts, |_| {
+        let shown = nodes.iter().filter(|_| !is_counted);
+        shown.filter_map(|(subject, _)| shown_record(web, call, *subject).transpose()).collect()
+    })?;
+    let total = (is_counted || query.total != Total::None).then_some(page.total);
+    let nodes: Vec<Node> = nodes.into_iter().map(|(subject, _)| Node::Record(subject)).collect();
+    let included = include::all(web, call, &query, kind, nodes, patients)?;
+    Ok(results::bundle(
+        web,
+        call,
+        &query,
+        Results { path: kind.name(), kind, matches, included, total, next_link: page.next },
+    ))
+}
+
+/// A record that is kept, as a resource with its version. Whether it may be shown was decided before.
+pub(crate) fn shown_record(
+    web: &Web,
+    call: &Call,
+    subject: Subject,
+) -> Result<Option<(String, Value)>, ReadError> {
+    let registry = web.site.registry();
+    let (kind, id, rendered) = match subject {
+        Subject::Patient(id) => {
+            let Some(patient) = registry.patient(id) else { return Ok(None) };
+            (Kind::Patient, id.to_bytes(), fhir::patient::render(&patient))
+        }
+        Subject::Device(id) => {
+            let Some(device) = registry.device(id) else { return Ok(None) };
+            let assigned = call::assigned(web, call, &device);
+            (Kind::Device, id.to_bytes(), fhir::device::render_assigned(&device, assigned))
+        }
+        Subject::Place(id) => {
+            let Some(place) = registry.place(id) else { return Ok(None) };
+            (Kind::Place, id.to_bytes(), fhir::location::render(&place))
+        }
     };
-    Answer::ok(searchset(&SearchsetInput {
-        self_link: page::link(&call.base, kind, &call.params),
-        next_link,
-        total: None,
-        at: web.site.clock().now(),
-        entries: resources.into_iter().map(entry).collect(),
-    }))
+    let kept = web.site.store().document(kind, id).map_err(ReadError::Store)?;
+    let shown = match kept {
+        Some(document) => {
+            with_version(as_kept(kind, rendered, &document), document.version, document.updated_at)
+        }
+        None => rendered,
+    };
+    Ok(Some((subject_id(subject), shown)))
+}
+
+/// The logical id of a record.
+pub(crate) fn subject_id(subject: Subject) -> String {
+    match subject {
+        Subject::Patient(id) => id.to_string(),
+        Subject::Device(id) => id.to_string(),
+        Subject::Place(id) => id.to_string(),
+    }
 }
 
 /// `GET /fhir/Patient?…`
 pub(crate) fn search_patients(web: &Web, call: &Call) -> Result<Answer, Refusal> {
-    let search = parse_patient_search(&call.params).map_err(Refusal::bad_request)?;
-    let registry = web.site.registry();
-    let access = call.access()?;
-    let mut all = registry.patients();
-    all.retain(|patient| access.may_see(registry, patient) && patient_fits(&search, patient));
-    let wanted = (search.count, search.cursor.as_deref());
-    let found = id_page(web, call, "Patient", all, |patient| patient.id.to_bytes(), wanted)?;
-    let ids: Vec<PatientId> = found.items.iter().map(|patient| patient.id).collect();
-    let acts = call.acts(AuditAction::Search, "Patient", &call.query_text(), &ids)?;
-    let resources = web.site.read_each(acts, |_| {
-        let mut resources = Vec::with_capacity(found.items.len());
-        for patient in &found.items {
-            let kept =
-                web.site.store().document(Kind::Patient, patient.id.to_bytes()).map_err(ReadError::Store)?;
-            let rendered = fhir::patient::render(patient);
-            resources.push((patient.id.to_string(), with_record(rendered, kept)));
-        }
-        Ok(resources)
-    })?;
-    Ok(bundle_of(web, call, "Patient", found.next, resources))
+    let query = links::query_of(ResourceType::Patient, call, &call.params)?;
+    let (search, all) = patients(web, call, &query)?;
+    let wanted = (results::count_of(search.count), search.cursor.as_deref());
+    let page = id_page(web, call, "Patient", all, |patient| patient.id.to_bytes(), wanted)?;
+    show(web, call, (ResourceType::Patient, query), page, |patient| {
+        (Subject::Patient(patient.id), Some(patient.id))
+    })
 }
 
-fn with_record(rendered: Value, kept: Option<Document>) -> Value {
-    match kept {
-        Some(document) => with_version(rendered, document.version, document.updated_at),
-        None => rendered,
-    }
+/// The patients that fit and that whoever asks may see.
+pub(crate) fn patients(
+    web: &Web,
+    call: &Call,
+    query: &Query,
+) -> Result<(PatientSearch, Vec<Arc<Patient>>), Refusal> {
+    let search =
+        parse_patient_search(&results::without_zero_count(&query.filters)).map_err(Refusal::bad_request)?;
+    let registry = web.site.registry();
+    let access = call.access()?;
+    let allowed = links::allowed_by_has(web, call, query)?;
+    let mut all = registry.patients();
+    all.retain(|patient| {
+        access.may_see(registry, patient)
+            && patient_fits(&search, patient)
+            && allowed.as_ref().is_none_or(|allowed| allowed.contains(&Subject::Patient(patient.id)))
+    });
+    Ok((search, all))
+}
+
+fn begins(text: &str, wanted: &str) -> bool {
+    text.to_lowercase().starts_with(&wanted.to_lowercase())
 }
 
 fn patient_fits(search: &PatientSearch, patient: &Patient) -> bool {
-    let begins = |text: &str, wanted: &Private<String>| {
-        text.to_lowercase().starts_with(&wanted.expose().to_lowercase())
-    };
+    let begins = |text: &str, wanted: &Private<String>| begins(text, wanted.expose());
     let family = |wanted: &Private<String>| begins(patient.family.expose(), wanted);
     let given = |wanted: &Private<String>| {
         let names = patient.given.expose();
@@ -183,38 +256,94 @@ fn patient_fits(search: &PatientSearch, patient: &Patient) -> bool {
 
 /// `GET /fhir/Device?…`
 pub(crate) fn search_devices(web: &Web, call: &Call) -> Result<Answer, Refusal> {
-    let search = parse_device_search(&call.params).map_err(Refusal::bad_request)?;
-    let all = web.site.registry().devices().into_iter().map(|device| {
+    let query = links::query_of(ResourceType::Device, call, &call.params)?;
+    let (search, all) = devices(web, call, &query)?;
+    let wanted = (results::count_of(search.count), search.cursor.as_deref());
+    let page = id_page(web, call, "Device", all, |(device, _)| device.id.to_bytes(), wanted)?;
+    show(web, call, (ResourceType::Device, query), page, |(device, assigned)| {
+        (Subject::Device(device.id), assigned.and_then(Subject::patient))
+    })
+}
+
+/// A device with whom or what it is assigned to now, as far as whoever asks may know.
+type AssignedDevice = (Arc<Device>, Option<Subject>);
+
+/// The devices that fit.
+pub(crate) fn devices(
+    web: &Web,
+    call: &Call,
+    query: &Query,
+) -> Result<(DeviceSearch, Vec<AssignedDevice>), Refusal> {
+    let search =
+        parse_device_search(&results::without_zero_count(&query.filters)).map_err(Refusal::bad_request)?;
+    let allowed = links::allowed_by_has(web, call, query)?;
+    let of_patients = links::allowed_by_chains(web, call, query, &["patient"])?;
+    let at_places = links::allowed_by_chains(web, call, query, &["location"])?;
+    let mut all: Vec<AssignedDevice> = Vec::new();
+    for device in web.site.registry().devices() {
         let assigned = call::assigned(web, call, &device);
-        (device, assigned)
-    });
-    let all = all.filter(|(device, assigned)| device_fits(&search, device, *assigned)).collect();
-    let wanted = (search.count, search.cursor.as_deref());
-    let found = id_page(web, call, "Device", all, |(device, _)| device.id.to_bytes(), wanted)?;
-    let mut patients: Vec<PatientId> =
-        found.items.iter().filter_map(|(_, assigned)| assigned.and_then(Subject::patient)).collect();
-    patients.sort();
-    patients.dedup();
-    let acts = call.acts(AuditAction::Search, "Device", &call.query_text(), &patients)?;
-    let resources = web.site.read_each(acts, |_| {
-        let mut resources = Vec::with_capacity(found.items.len());
-        for (device, assigned) in &found.items {
-            let kept =
-                web.site.store().document(Kind::Device, device.id.to_bytes()).map_err(ReadError::Store)?;
-            let rendered = fhir::device::render_assigned(device, *assigned);
-            resources.push((device.id.to_string(), with_record(rendered, kept)));
+        let is_of = |allowed: &Option<std::collections::BTreeSet<Subject>>| {
+            allowed.as_ref().is_none_or(|allowed| assigned.is_some_and(|subject| allowed.contains(&subject)))
+        };
+        if device_fits(&search, &device, assigned)
+            && allowed.as_ref().is_none_or(|allowed| allowed.contains(&Subject::Device(device.id)))
+            && is_of(&of_patients)
+            && is_of(&at_places)
+        {
+            all.push((device, assigned));
         }
-        Ok(resources)
-    })?;
-    Ok(bundle_of(web, call, "Device", found.next, resources))
+    }
+    Ok((search, all))
 }
 
 fn device_fits(search: &DeviceSearch, device: &Device, assigned: Option<Subject>) -> bool {
     let patient = assigned.and_then(Subject::patient);
+    let place = match assigned {
+        Some(Subject::Place(place)) => Some(place),
+        _ => None,
+    };
+    let named = |wanted: &String| {
+        [&device.name, &device.manufacturer, &device.model].into_iter().any(|text| begins(text, wanted))
+    };
     search.ids.as_ref().is_none_or(|ids| ids.contains(&device.id))
         && search.serials.as_ref().is_none_or(|serials| serials.contains(&device.serial))
+        && search.names.iter().all(|alternatives| alternatives.iter().any(named))
+        && search.retired.as_ref().is_none_or(|retired| retired.contains(&device.retired))
         && search
             .patients
             .as_ref()
             .is_none_or(|patients| patient.is_some_and(|patient| patients.contains(&patient)))
+        && search.places.as_ref().is_none_or(|places| place.is_some_and(|place| places.contains(&place)))
+}
+
+/// `GET /fhir/Location?…`
+pub(crate) fn search_locations(web: &Web, call: &Call) -> Result<Answer, Refusal> {
+    let query = links::query_of(ResourceType::Location, call, &call.params)?;
+    let (search, all) = places(web, call, &query)?;
+    let wanted = (results::count_of(search.count), search.cursor.as_deref());
+    let page = id_page(web, call, "Location", all, |place| place.id.to_bytes(), wanted)?;
+    show(web, call, (ResourceType::Location, query), page, |place| (Subject::Place(place.id), None))
+}
+
+/// The places that fit.
+pub(crate) fn places(
+    web: &Web,
+    call: &Call,
+    query: &Query,
+) -> Result<(LocationSearch, Vec<Arc<Place>>), Refusal> {
+    let search =
+        parse_location_search(&results::without_zero_count(&query.filters)).map_err(Refusal::bad_request)?;
+    let allowed = links::allowed_by_has(web, call, query)?;
+    let wards = links::allowed_by_chains(web, call, query, &["partof"])?;
+    let mut all = web.site.registry().places();
+    all.retain(|place| {
+        search.ids.as_ref().is_none_or(|ids| ids.contains(&place.id))
+            && search.names.iter().all(|names| names.iter().any(|name| begins(&place.name, name)))
+            && search.wards.as_ref().is_none_or(|wards| place.ward.is_some_and(|ward| wards.contains(&ward)))
+            && allowed.as_ref().is_none_or(|allowed| allowed.contains(&Subject::Place(place.id)))
+            && wards
+                .as_ref()
+                .is_none_or(|wards| place.ward.is_some_and(|ward| wards.contains(&Subject::Place(ward))))
+    });
+    Ok((search, all))
 }

@@ -1,9 +1,12 @@
 //! FHIR REST over a real site: what is asked on the device port by programs and devices, and on the web port by people.
 
 mod bundles;
+mod correcting;
 mod creating;
+mod racing;
 mod reading;
 mod records;
+mod registering;
 mod searching;
 
 use axum::body::Body;
@@ -78,6 +81,30 @@ pub async fn post_with(
         request = request.header(*name, *value);
     }
     ask(clinic, peer, request.body(body.into()).unwrap()).await
+}
+
+/// Any method with a body of FHIR JSON.
+pub async fn send(
+    clinic: &Clinic,
+    peer: &Peer,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&Value>,
+) -> Answer {
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    if body.is_some() {
+        request = request.header(header::CONTENT_TYPE, FHIR_JSON);
+    }
+    let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+    ask(clinic, peer, request.body(body).unwrap()).await
+}
+
+pub async fn put(clinic: &Clinic, peer: &Peer, path: &str, etag: &str, body: &Value) -> Answer {
+    send(clinic, peer, Method::PUT, path, &[("if-match", etag)], Some(body)).await
 }
 
 pub async fn post(clinic: &Clinic, peer: &Peer, path: &str, body: &Value) -> Answer {

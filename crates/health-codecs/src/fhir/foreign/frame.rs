@@ -100,8 +100,11 @@ struct RawEntry<'a> {
     resource: Option<&'a RawValue>,
 }
 
-/// Which bytes the resource of each entry is; an entry without one gets an empty span at the start.
-fn entry_spans(bytes: &[u8]) -> Result<Vec<Range<usize>>, Vec<OutcomeIssue>> {
+/// Which bytes of a Bundle the resource of each entry is; an entry without one gets an empty span at the start.
+///
+/// # Errors
+/// Where the entries cannot be told apart.
+pub fn entry_spans(bytes: &[u8]) -> Result<Vec<Range<usize>>, Vec<OutcomeIssue>> {
     let raw: RawBundle<'_> = serde_json::from_slice(bytes).map_err(|error| {
         let what = format!("the entries of the Bundle cannot be told apart: {error}");
         vec![OutcomeIssue::error(super::IssueCode::Structure, what, "Bundle.entry")]

@@ -16,7 +16,7 @@ use super::outcome::{IssueCode, OutcomeIssue};
 use super::{system, validate};
 
 pub use correction::{ForeignCorrection, parse_correction};
-pub use frame::{ForeignEntry, ForeignFrame, decode_frame, read_frame};
+pub use frame::{ForeignEntry, ForeignFrame, decode_frame, entry_spans, read_frame};
 
 /// Longest free text of an event that is kept, in characters: the bound that [`DecodedEvent`] states.
 const EVENT_TEXT_LIMIT_CHARS: usize = 200;

@@ -5,7 +5,9 @@
 
 mod date;
 mod observation;
+mod operations;
 mod params;
+mod query;
 mod records;
 
 pub use date::{DateFilter, Prefix, bounds};
@@ -13,10 +15,19 @@ pub use observation::{
     LastnSearch, OBSERVATION_PARAMETERS, ObservationSearch, ObservationStatus, Sort, parse_lastn,
     parse_observation_search,
 };
+pub use operations::{
+    EverythingRequest, ExportRequest, Statistic, StatsRequest, TrendRequest, Wanted, When,
+    parameters_as_pairs, parse_everything, parse_export, parse_stats, parse_trend,
+};
 pub use params::Token;
+pub use query::{
+    CHAIN_LIMIT, Chain, Handling, Has, Include, Query, REFERENCES, Reference, ResourceType, Total,
+    parse_query, references_from, reverse_of,
+};
 pub use records::{
-    AUDIT_PARAMETERS, AuditSearch, DEVICE_PARAMETERS, DeviceSearch, PATIENT_PARAMETERS, PatientSearch,
-    parse_audit_search, parse_device_search, parse_patient_search,
+    AUDIT_PARAMETERS, AuditSearch, DEVICE_PARAMETERS, DeviceSearch, LOCATION_PARAMETERS, LocationSearch,
+    PATIENT_PARAMETERS, PatientSearch, parse_audit_search, parse_device_search, parse_location_search,
+    parse_patient_search,
 };
 
 /// Most results of one page; a larger `_count` is cut to it, as FHIR allows.
@@ -33,3 +44,15 @@ pub const VALUE_LIMIT_BYTES: usize = 8_192;
 
 /// A search parameter that is supported: name, type (`token`, `date`, `reference`, `string`, `number`), meaning.
 pub type Parameter = (&'static str, &'static str, &'static str);
+
+/// The parameters of a search for resources of that type.
+pub fn parameters_of(kind: &str) -> &'static [Parameter] {
+    match kind {
+        "Observation" => OBSERVATION_PARAMETERS,
+        "Patient" => PATIENT_PARAMETERS,
+        "Device" => DEVICE_PARAMETERS,
+        "Location" => LOCATION_PARAMETERS,
+        "AuditEvent" => AUDIT_PARAMETERS,
+        _ => &[],
+    }
+}

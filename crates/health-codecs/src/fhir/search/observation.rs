@@ -22,20 +22,13 @@ pub const OBSERVATION_PARAMETERS: &[Parameter] = &[
     ("combo-code", "token", "like code, and also the code of a component: finds the panel that has it"),
     ("category", "token", "vital-signs, laboratory, activity, procedure, survey"),
     ("date", "date", "when it was measured; times without a zone are UTC"),
-    ("status", "token", "final or preliminary"),
+    ("status", "token", "final, preliminary, amended, corrected, entered-in-error"),
     ("_sort", "string", "date or -date"),
     ("_count", "number", "results of a page, 1 to 1000"),
     ("_cursor", "string", "the next page; only from a next link"),
 ];
 
-const LASTN_PARAMETERS: &[Parameter] = &[
-    ("patient", "reference", "the patient: Patient/id or id"),
-    ("subject", "reference", "the subject: Patient/id, Device/id, Location/id or id"),
-    ("code", "token", "LOINC, MDC or our own name"),
-    ("combo-code", "token", "like code, and also the code of a component"),
-    ("category", "token", "vital-signs, laboratory, activity, procedure, survey"),
-    ("max", "number", "how many of each code, 1 to 100; 1 without it"),
-];
+const LASTN_PARAMETERS: &[Parameter] = &[("max", "number", "how many of each code, 1 to 100; 1 without it")];
 
 /// Most observations of each code that one `$lastn` gives.
 const LASTN_LIMIT: u64 = 100;
@@ -47,6 +40,23 @@ pub enum ObservationStatus {
     Final,
     /// `preliminary`.
     Preliminary,
+    /// `amended`: something was added or changed after it was charted.
+    Amended,
+    /// `corrected`: an error was put right after it was charted.
+    Corrected,
+    /// `entered-in-error`: it should never have been charted.
+    EnteredInError,
+}
+
+impl ObservationStatus {
+    /// All of them, with their codes.
+    pub const ALL: [(&'static str, ObservationStatus); 5] = [
+        ("final", ObservationStatus::Final),
+        ("preliminary", ObservationStatus::Preliminary),
+        ("amended", ObservationStatus::Amended),
+        ("corrected", ObservationStatus::Corrected),
+        ("entered-in-error", ObservationStatus::EnteredInError),
+    ];
 }
 
 /// The order of the results.
@@ -101,24 +111,15 @@ fn series_measures(measures: &BTreeSet<Measure>) -> BTreeSet<Measure> {
     measures.iter().flat_map(expand).collect()
 }
 
-/// A `$lastn` for one subject.
+/// A `$lastn`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LastnSearch {
     /// About whom: any of these; usually one. Empty matches nothing.
     pub subjects: Vec<Subject>,
-    /// Coded as any of these, as in [`ObservationSearch::measures`].
-    pub measures: Option<BTreeSet<Measure>>,
+    /// What else must fit, as in a search.
+    pub search: ObservationSearch,
     /// How many of each code, 1 to 100.
     pub max: u8,
-    /// What is worth telling with the results.
-    pub hints: Vec<OutcomeIssue>,
-}
-
-impl LastnSearch {
-    /// The measures whose series must be read: those of the search, panels replaced by their components.
-    pub fn series_measures(&self) -> Option<BTreeSet<Measure>> {
-        self.measures.as_ref().map(series_measures)
-    }
 }
 
 /// Reads the parameters of a search for Observations.
@@ -127,12 +128,17 @@ impl LastnSearch {
 /// Every parameter that is unknown, malformed or not supported.
 pub fn parse_observation_search(given: &[(String, String)]) -> Result<ObservationSearch, Vec<OutcomeIssue>> {
     let mut params = Params::new(given, OBSERVATION_PARAMETERS);
+    let search = conditions(&mut params);
+    params.finish(search)
+}
+
+fn conditions(params: &mut Params<'_>) -> ObservationSearch {
     let ids = params.any_of(&["_id"], own_id::<String>);
-    let subjects = subjects(&mut params);
+    let subjects = subjects(params);
     let devices =
         params.any_of(&["device"], |name, value| ids_of::<DeviceId>(name, &unescape(value), "Device"));
-    let (measures, hints) = measures(&mut params);
-    let search = ObservationSearch {
+    let (measures, hints) = measures(params);
+    ObservationSearch {
         ids,
         subjects,
         devices,
@@ -140,12 +146,11 @@ pub fn parse_observation_search(given: &[(String, String)]) -> Result<Observatio
         date: params.dates("date"),
         last_updated: params.dates("_lastUpdated"),
         statuses: params.any_of(&["status"], status),
-        sort: sort(&mut params),
+        sort: sort(params),
         count: params.count(),
         cursor: params.cursor(),
         hints,
-    };
-    params.finish(search)
+    }
 }
 
 /// Reads the parameters of `Observation/$lastn`.
@@ -153,17 +158,25 @@ pub fn parse_observation_search(given: &[(String, String)]) -> Result<Observatio
 /// # Errors
 /// As [`parse_observation_search`]; and where neither patient nor subject is given.
 pub fn parse_lastn(given: &[(String, String)]) -> Result<LastnSearch, Vec<OutcomeIssue>> {
-    let mut params = Params::new(given, LASTN_PARAMETERS);
-    let subjects = subjects(&mut params);
-    if subjects.is_none() && params.issues.is_empty() {
+    let is_max = |name: &str| name == "max";
+    let (max, others): (Vec<_>, Vec<_>) = given.iter().cloned().partition(|(name, _)| is_max(name));
+    let mut of_max = Params::new(&max, LASTN_PARAMETERS);
+    let max = of_max.whole("max", LASTN_LIMIT).and_then(|max| u8::try_from(max).ok()).unwrap_or(1);
+    let mut params = Params::new(&others, OBSERVATION_PARAMETERS);
+    params.issues.append(&mut of_max.issues);
+    for name in ["_sort", "_count", "_cursor", "_id"] {
+        if !params.values(name).is_empty() {
+            params.refuse(name, IssueCode::NotSupported, format!("{name} makes no sense with $lastn"));
+        }
+    }
+    let search = conditions(&mut params);
+    if search.subjects.is_none() && params.issues.is_empty() {
         params.refuse("patient", IssueCode::Required, "$lastn needs patient or subject");
     }
-    let (measures, hints) = measures(&mut params);
-    let max = params.whole("max", LASTN_LIMIT).and_then(|max| u8::try_from(max).ok()).unwrap_or(1);
-    params.finish(LastnSearch { subjects: subjects.unwrap_or_default(), measures, max, hints })
+    params.finish(LastnSearch { subjects: search.subjects.clone().unwrap_or_default(), search, max })
 }
 
-fn subjects(params: &mut Params<'_>) -> Option<Vec<Subject>> {
+pub(super) fn subjects(params: &mut Params<'_>) -> Option<Vec<Subject>> {
     let read = |name: &str, value: &str| {
         let value = unescape(value);
         let types: &[&str] =
@@ -223,7 +236,7 @@ fn hint(measure: Measure) -> Option<OutcomeIssue> {
 }
 
 /// The measures that carry the code, components too.
-fn coded(token: &Token) -> Vec<Measure> {
+pub(super) fn coded(token: &Token) -> Vec<Measure> {
     let carries = |measure: &Measure| {
         let loinc =
             measure.loinc.iter().chain(measure.also_loinc).map(|code| (system::LOINC, (*code).to_owned()));
@@ -239,13 +252,10 @@ fn coded(token: &Token) -> Vec<Measure> {
 }
 
 fn status(name: &str, value: &str) -> Result<Vec<ObservationStatus>, OutcomeIssue> {
-    Ok(match token(name, value)?.code.as_deref() {
-        Some("final") => vec![ObservationStatus::Final],
-        Some("preliminary") => vec![ObservationStatus::Preliminary],
-        None => vec![ObservationStatus::Final, ObservationStatus::Preliminary],
-        // The other statuses exist, but none of our Observations has one.
-        Some(_) => Vec::new(),
-    })
+    let wanted = token(name, value)?.code;
+    // The other statuses exist, but none of our Observations has one.
+    let fits = |code: &str| wanted.as_deref().is_none_or(|wanted| wanted == code);
+    Ok(ObservationStatus::ALL.into_iter().filter(|(code, _)| fits(code)).map(|(_, status)| status).collect())
 }
 
 fn sort(params: &mut Params<'_>) -> Sort {

@@ -1,7 +1,7 @@
 //! Searches for patients, devices and audit events.
 
 use clinical_model::patient::Gender;
-use clinical_model::{DeviceId, PatientId, Private};
+use clinical_model::{DeviceId, PatientId, PlaceId, Private};
 
 use super::super::audit_event::AuditAction;
 use super::super::element::cut;
@@ -28,7 +28,19 @@ pub const PATIENT_PARAMETERS: &[Parameter] = &[
 pub const DEVICE_PARAMETERS: &[Parameter] = &[
     ("_id", "token", "the logical id"),
     ("identifier", "token", "the serial number"),
-    ("patient", "reference", "to whom it is assigned now"),
+    ("patient", "reference", "the patient to whom it is assigned now"),
+    ("location", "reference", "the place to which it is assigned now"),
+    ("device-name", "string", "start of its name, maker or model"),
+    ("status", "token", "active or inactive"),
+    ("_count", "number", "results of a page, 1 to 1000"),
+    ("_cursor", "string", "the next page; only from a next link"),
+];
+
+/// What can be asked of Locations.
+pub const LOCATION_PARAMETERS: &[Parameter] = &[
+    ("_id", "token", "the logical id"),
+    ("name", "string", "start of the name"),
+    ("partof", "reference", "the ward it belongs to"),
     ("_count", "number", "results of a page, 1 to 1000"),
     ("_cursor", "string", "the next page; only from a next link"),
 ];
@@ -77,6 +89,27 @@ pub struct DeviceSearch {
     pub serials: Option<Vec<String>>,
     /// Assigned now to any of these.
     pub patients: Option<Vec<PatientId>>,
+    /// Assigned now to any of these places.
+    pub places: Option<Vec<PlaceId>>,
+    /// Every one of these must fit name, maker or model, by any of its alternatives.
+    pub names: Vec<Vec<String>>,
+    /// Whether it may be out of service, in service, or either.
+    pub retired: Option<Vec<bool>>,
+    /// Results of a page.
+    pub count: Option<u16>,
+    /// Where the page starts; opaque.
+    pub cursor: Option<String>,
+}
+
+/// A search for places. `None` is no condition; an empty list matches nothing.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct LocationSearch {
+    /// Any of these ids.
+    pub ids: Option<Vec<PlaceId>>,
+    /// Every one of these must fit the start of the name, by any of its alternatives.
+    pub names: Vec<Vec<String>>,
+    /// In any of these wards.
+    pub wards: Option<Vec<PlaceId>>,
     /// Results of a page.
     pub count: Option<u16>,
     /// Where the page starts; opaque.
@@ -138,6 +171,25 @@ pub fn parse_device_search(given: &[(String, String)]) -> Result<DeviceSearch, V
         serials: params
             .any_of(&["identifier"], |name, value| Ok(token(name, value)?.code.into_iter().collect())),
         patients: params.any_of(&["patient"], |name, value| ids_of(name, &unescape(value), "Patient")),
+        places: params.any_of(&["location"], |name, value| ids_of(name, &unescape(value), "Location")),
+        names: texts(&mut params, "device-name", |text| text),
+        retired: params.any_of(&["status"], retired),
+        count: params.count(),
+        cursor: params.cursor(),
+    };
+    params.finish(search)
+}
+
+/// Reads the parameters of a search for places.
+///
+/// # Errors
+/// As [`parse_patient_search`].
+pub fn parse_location_search(given: &[(String, String)]) -> Result<LocationSearch, Vec<OutcomeIssue>> {
+    let mut params = Params::new(given, LOCATION_PARAMETERS);
+    let search = LocationSearch {
+        ids: params.any_of(&["_id"], own_id),
+        names: texts(&mut params, "name", |text| text),
+        wards: params.any_of(&["partof"], |name, value| ids_of(name, &unescape(value), "Location")),
         count: params.count(),
         cursor: params.cursor(),
     };
@@ -176,6 +228,10 @@ fn identifier(token: &Token, ours: &str) -> Option<String> {
 }
 
 fn names(params: &mut Params<'_>, name: &str) -> Vec<Vec<Private<String>>> {
+    texts(params, name, Private::new)
+}
+
+fn texts<T>(params: &mut Params<'_>, name: &str, made: impl Fn(String) -> T) -> Vec<Vec<T>> {
     let mut all = Vec::new();
     // Each occurrence must fit by itself, so they are not merged.
     for value in params.values(name) {
@@ -183,7 +239,7 @@ fn names(params: &mut Params<'_>, name: &str) -> Vec<Vec<Private<String>>> {
         if parts.len() > super::ALTERNATIVE_LIMIT || parts.iter().any(|part| part.trim().is_empty()) {
             params.refuse(name, IssueCode::Value, format!("{name} has an empty alternative or too many"));
         } else {
-            all.push(parts.iter().map(|part| Private::new(unescape(part))).collect());
+            all.push(parts.iter().map(|part| made(unescape(part))).collect());
         }
     }
     all
@@ -215,6 +271,15 @@ fn gender(name: &str, value: &str) -> Result<Vec<Gender>, OutcomeIssue> {
             format!("\"{}\" is no gender: male, female, other, unknown", cut(value)),
         )),
     }
+}
+
+fn retired(name: &str, value: &str) -> Result<Vec<bool>, OutcomeIssue> {
+    Ok(match token(name, value)?.code.as_deref() {
+        Some("active") => vec![false],
+        Some("inactive") => vec![true],
+        // The other statuses exist, but no device here has one.
+        _ => Vec::new(),
+    })
 }
 
 fn action(name: &str, value: &str) -> Result<Vec<AuditAction>, OutcomeIssue> {

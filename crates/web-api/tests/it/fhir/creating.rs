@@ -185,7 +185,7 @@ async fn headers_are_heeded_or_refused() {
     };
     assert_eq!(send(&[("content-type", "text/plain")]).await.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     assert_eq!(send(&[("accept", "application/fhir+xml")]).await.status, StatusCode::NOT_ACCEPTABLE);
-    let conditional = send(&[("if-none-exist", "identifier=a|b")]).await;
+    let conditional = send(&[("if-none-exist", "code=8867-4")]).await;
     assert_eq!((conditional.status, issue(&conditional).0), (StatusCode::BAD_REQUEST, "not-supported"));
     assert_eq!(kept_readings(&clinic), 0);
 

@@ -49,9 +49,9 @@ async fn the_capability_statement_lists_exactly_what_is_served() {
     }
     for (method, path, status) in [
         (Method::DELETE, "/fhir/Patient/x", StatusCode::METHOD_NOT_ALLOWED),
-        (Method::PUT, "/fhir/Observation/x", StatusCode::METHOD_NOT_ALLOWED),
+        (Method::PUT, "/fhir/AuditEvent/x", StatusCode::METHOD_NOT_ALLOWED),
         (Method::GET, "/fhir/Encounter", StatusCode::NOT_FOUND),
-        (Method::GET, "/fhir/Observation/a/_history", StatusCode::NOT_FOUND),
+        (Method::GET, "/fhir/Observation/a/b", StatusCode::NOT_FOUND),
     ] {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
         let answer = ask(&clinic, &program(), request).await;

@@ -135,7 +135,7 @@ async fn filters_narrow_the_search() {
 async fn a_search_is_refused_where_it_is_not_understood() {
     let clinic = Clinic::furnished();
     for query in
-        ["colour=red", "patient:missing=true", "_sort=code", "date=yesterday", "_count=0", "_total=accurate"]
+        ["colour=red", "patient:missing=true", "_sort=code", "date=yesterday", "_count=-1", "_total=many"]
     {
         let answer = get(&clinic, &program(), &format!("/fhir/Observation?{query}")).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
@@ -292,7 +292,7 @@ async fn a_curve_is_one_observation_an_interval() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_later_value_under_one_identity_is_the_current_version() {
+async fn the_first_value_under_one_identity_stands_everywhere() {
     let clinic = Clinic::furnished();
     let send = async |value: &str| {
         let sent = heart_rate(monitor(1), Some(patient(1)), at(-10), value);
@@ -301,11 +301,26 @@ async fn a_later_value_under_one_identity_is_the_current_version() {
         made.body["id"].as_str().unwrap().to_owned()
     };
     let first = send("72").await;
-    assert_eq!(send("75").await, first);
-    for order in ["date", "-date"] {
-        let bundle = found(&clinic, &format!("_sort={order}")).await;
-        assert_eq!(ids(&bundle), [first.as_str()]);
-        assert_eq!(bundle["entry"][0]["resource"]["valueQuantity"]["value"].to_string(), "75");
+    for value in ["75", "72"] {
+        assert_eq!(send(value).await, first);
+    }
+    for fold in [false, true] {
+        if fold {
+            clinic.site.fold_now().unwrap();
+        }
+        let mut shown = Vec::new();
+        for order in ["date", "-date"] {
+            shown.push(found(&clinic, &format!("_sort={order}")).await["entry"][0]["resource"].clone());
+        }
+        shown.push(get(&clinic, &program(), &format!("/fhir/Observation/{first}")).await.body);
+        let path = format!("/fhir/Observation/$lastn?patient={}&max=2", patient(1));
+        let last = get(&clinic, &program(), &path).await.body;
+        assert_eq!(ids(&last), [first.as_str()]);
+        shown.push(last["entry"][0]["resource"].clone());
+        for resource in shown {
+            assert_eq!((&resource["id"], &resource["valueQuantity"]["value"]), (&json!(first), &json!(72)));
+            assert!(resource.to_string().contains("conflict"), "it says that there is another: {resource}");
+        }
     }
 }
 
