@@ -43,6 +43,13 @@ pub fn check_clients(workshop: &Workshop) -> anyhow::Result<()> {
     if process::find_program(&["mosquitto_pub"]).is_none() {
         install("mosquitto-clients", "an MQTT client that nobody here wrote", workshop)?;
     }
+    if !has_postgres() {
+        install("postgresql", "a database server for the tests of a shared store", workshop)?;
+        // The tests start servers of their own; the package starts one that nobody asked for.
+        if process::find_program(&["service"]).is_some() {
+            process::run(process::program(workshop, "service").args(["postgresql", "stop"]))?;
+        }
+    }
     if !clients::has_python(workshop) {
         install("python3-venv", "Python 3.11 or later with venv, for clients and validators", workshop)?;
         if !clients::has_python(workshop) {
@@ -64,6 +71,13 @@ pub fn check_torture(workshop: &Workshop) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether there is a PostgreSQL server; packages leave its programs off the search path.
+fn has_postgres() -> bool {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions.into_iter().any(|version| version.path().join("bin/initdb").exists())
+        || process::find_program(&["initdb"]).is_some()
 }
 
 /// Checks that Node.js and npm are there, for commands that need no browser.
@@ -111,7 +125,7 @@ fn major_and_minor(version: &str) -> Option<(u32, u32)> {
 }
 
 /// Installs a Debian package where we may; else says the one line to run.
-fn install(package: &str, what: &str, workshop: &Workshop) -> anyhow::Result<()> {
+pub fn install(package: &str, what: &str, workshop: &Workshop) -> anyhow::Result<()> {
     const UPDATE: &str = "apt-get update";
     let install = format!("apt-get install -y --no-install-recommends {package}");
     let is_root =
