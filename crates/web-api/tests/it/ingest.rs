@@ -1,7 +1,7 @@
 //! Device ingest over HTTPS: per-entry outcomes, refusals, idempotency keys, and the listener with real certificates.
 
 mod keys;
-mod listener;
+pub mod listener;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};

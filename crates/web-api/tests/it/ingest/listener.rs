@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use clinical_model::DeviceId;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trust::pki::{Authority, IssueRequest, IssueServerRequest, PeerUri};
@@ -14,8 +15,8 @@ use web_api::{serve_devices, serve_web};
 use super::{ENVELOPE, kept, reading};
 use crate::clinic::{Clinic, monitor};
 
-struct Port {
-    clinic: Clinic,
+pub struct Port {
+    pub clinic: Clinic,
     authority: Authority,
     address: SocketAddr,
     stop: CancellationToken,
@@ -28,7 +29,7 @@ fn authority() -> Authority {
 }
 
 impl Port {
-    async fn open() -> Self {
+    pub async fn open() -> Self {
         let clinic = Clinic::furnished();
         let authority = authority();
         let now = SystemTime::now();
@@ -74,12 +75,17 @@ impl Port {
         (client, issued.serial_hex)
     }
 
-    fn client(&self, uri: PeerUri, http2: bool) -> (reqwest::Client, String) {
+    pub fn client(&self, uri: PeerUri, http2: bool) -> (reqwest::Client, String) {
         self.client_of(&self.authority, uri, http2)
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.address)
+    }
+
+    pub async fn close(self) {
+        self.stop.cancel();
+        self.served.await.unwrap().unwrap();
     }
 
     async fn post(&self, client: &reqwest::Client, second: i64) -> reqwest::Result<reqwest::Response> {
@@ -172,6 +178,35 @@ async fn requests_under_way_are_answered_when_the_port_closes() {
     stop.cancel();
     served.await.unwrap().unwrap();
     assert!(client.get(format!("http://{address}/fhir/metadata")).send().await.is_err());
+}
+
+/// What is answered to a request on a connection of its own, up to the end of its headers.
+async fn answered_head(address: SocketAddr, request: &str) -> String {
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap().to_lowercase()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_before_the_body_was_read_says_that_the_connection_ends() {
+    let clinic = Clinic::furnished();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let served =
+        tokio::spawn(serve_web(listener, Arc::clone(&clinic.web), None, stop.clone().cancelled_owned()));
+    let head = "host: a\r\nx-auscult: 1\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n";
+    // The body does not come: nobody waits for it where nothing is served.
+    let unread = answered_head(address, &format!("POST /fhir/Nonsense HTTP/1.1\r\n{head}")).await;
+    assert!(unread.starts_with("http/1.1 404") && unread.contains("connection: close\r\n"), "{unread}");
+    let read = answered_head(address, &format!("POST /api/v1/sign-in HTTP/1.1\r\n{head}{{}}")).await;
+    assert!(read.starts_with("http/1.1 4") && !read.contains("connection: close"), "{read}");
+    stop.cancel();
+    served.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
