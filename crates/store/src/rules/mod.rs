@@ -20,6 +20,7 @@ pub(crate) mod news;
 mod quarantine;
 mod query;
 mod row;
+mod scan;
 pub(crate) mod schema;
 mod series;
 mod tail;
@@ -367,6 +368,16 @@ impl<B: Backend> Store for SqlStore<B> {
 
     fn frames(&self, device: DeviceId, received_at: Timestamp) -> Result<Vec<KeptFrame>, StoreError> {
         self.query_frames(device, received_at)
+    }
+
+    fn scan(
+        &self,
+        series: &SeriesKey,
+        from: Timestamp,
+        to: Timestamp,
+        each: &mut dyn FnMut(&[Point]) -> bool,
+    ) -> Result<(), StoreError> {
+        self.scan_points(series, from, to, each)
     }
 
     fn identifier(&self, series: &SeriesKey, at: Timestamp, sequence: u32) -> Result<String, StoreError> {

@@ -52,7 +52,7 @@ impl<B: Backend> SqlStore<B> {
     /// Calls back with the blocks of a series that touch a range, in its order, until told to stop. They come in
     /// pages, so that nothing much is read that nobody wants. A fold between two pages may show rows twice, never hide
     /// them: it cuts blocks but joins none, so no row moves before the block that was shown last.
-    fn each_block(
+    pub(super) fn each_block(
         &self,
         session: &B::Session,
         series: u32,

@@ -84,6 +84,16 @@ fn agree(store: &dyn Store, model: &Model) -> Result<(), TestCaseError> {
         let series = series(owner);
         let expected = model.rows(&series);
         prop_assert_eq!(&seen(&store.readings(&series, &ALL).unwrap()), &expected);
+        let mut points = Vec::new();
+        let mut add = |some: &[store::Point]| {
+            points.extend(some.iter().map(|point| ((point.at.as_micros(), point.sequence), point.value)));
+            true
+        };
+        store.scan(&series, ALL.from, ALL.to, &mut add).unwrap();
+        points.sort_by_key(|(key, _)| *key);
+        let mut first: Vec<_> = expected.iter().map(|(key, seen)| (*key, seen.0)).collect();
+        first.dedup_by_key(|(key, _)| *key);
+        prop_assert_eq!(points, first);
         for (from, to, limit) in [(0, 60, 5), (10, 30, 7), (29, 31, 1), (59, 60, 100), (30, 30, 9)] {
             let (from, to) = (at(from * 1_000), at(to * 1_000));
             let inside = |row: &&((i64, u32), Seen)| from.as_micros() <= row.0.0 && row.0.0 < to.as_micros();
@@ -100,7 +110,8 @@ fn agree(store: &dyn Store, model: &Model) -> Result<(), TestCaseError> {
 }
 
 pub fn any_history_reads_as_its_union(factory: &dyn Factory) {
-    let mut runner = TestRunner::new(Config { cases: CASES, max_shrink_iters: 200, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: factory.cases(CASES), max_shrink_iters: 200, ..Config::default() });
     let steps = prop::collection::vec(any_step(), 4..20);
     runner
         .run(&steps, |steps| {
@@ -140,7 +151,8 @@ pub fn any_history_reads_as_its_union(factory: &dyn Factory) {
 pub fn curves_keep_every_sample_once(factory: &dyn Factory) {
     let ecg = series_of(1, measure_of(|kind| matches!(kind, clinical_model::MeasureKind::Waveform)));
     let chunks = prop::collection::vec((0i64..100, 1usize..3), 1..20);
-    let mut runner = TestRunner::new(Config { cases: CASES, max_shrink_iters: 200, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: factory.cases(CASES), max_shrink_iters: 200, ..Config::default() });
     // A chunk is 0.5 s at 100 Hz and begins at a multiple of 0.5 s: neighbours join, others leave gaps.
     let samples = |slot: i64| (0..50).map(|i| ((slot * 50 + i) * 37 % 1_000) as i16).collect::<Vec<_>>();
     runner

@@ -17,6 +17,11 @@ pub trait Factory {
     /// Opens the store, or makes it. The one opened before must have been dropped.
     fn open(&self) -> Box<dyn Store>;
 
+    /// How many of so many cases are worth their time: opening a store may be dear.
+    fn cases(&self, all: u32) -> u32 {
+        all
+    }
+
     /// A factory of another, empty store of the same sort.
     fn fresh(&self) -> Box<dyn Factory>;
 }
@@ -70,6 +75,10 @@ impl PgFactory {
 impl Factory for PgFactory {
     fn open(&self) -> Box<dyn Store> {
         Box::new(self.postgres())
+    }
+
+    fn cases(&self, all: u32) -> u32 {
+        all / 4
     }
 
     fn fresh(&self) -> Box<dyn Factory> {
