@@ -16,6 +16,17 @@ from mutations.generate import BASES, VECTORS, changed  # noqa: E402
 SITE = checks.site()
 DEVICE = SITE["devices"][7]
 OBSERVATIONS = {"heart-rate", "ecg", "blood-pressure"}
+CREATED_AT = {
+    "heart-rate": "/Observation",
+    "ecg": "/Observation",
+    "blood-pressure": "/Observation",
+    "transaction": "",
+    "patient": "/Patient",
+    "device": "/Device",
+}
+"""Where a resource like the base is created; the others are only validated."""
+VALIDATED = {"Observation", "AuditEvent", "Patient", "Device"}
+"""Types with a $validate of their own; others go to the one of the system."""
 CHARTED = {"extension", "element-id", "coding", "decimal"}
 """Sound variants that mean the same measurement: these are created, not only validated."""
 REFUSED = (400, 422)
@@ -75,26 +86,24 @@ def names(answer: requests.Response, place: str | None) -> None:
     assert place is None or place in places, f"{places}, expected {place}: {answer.text[:300]}"
 
 
-def created_at(base: str) -> str | None:
-    """Where such a resource is created."""
-    if base in OBSERVATIONS:
-        return "/Observation"
-    return "" if base == "transaction" else None
+def validated_at(resource: dict[str, Any]) -> str:
+    """The operation of the type, or of the system."""
+    kind = resource.get("resourceType")
+    return f"/{kind}/$validate" if kind in VALIDATED else "/$validate"
 
 
 def fault(asker: Asker, base: str, resource: dict[str, Any], place: str | None, what: str) -> None:
     """Refused where it would be created, and found by $validate."""
     text = encoded(resource)
-    path = created_at(base)
+    path = CREATED_AT.get(base)
     if path is not None:
         with checks.check(f"refused: {what}"):
             answer = asker.post(path, text)
             assert answer.status_code in REFUSED, f"{answer.status_code} {answer.text[:300]}"
             # Where one type alone is taken, another is named as such.
-            names(answer, place if resource.get("resourceType") in KINDS else "resourceType")
-    kind = resource.get("resourceType")
+            names(answer, "resourceType" if resource.get("resourceType") == "Nonsense" else place)
     with checks.check(f"$validate finds: {what}"):
-        answer = asker.post(f"/{kind}/$validate" if kind in KINDS else "/$validate", text)
+        answer = asker.post(validated_at(resource), text)
         assert answer.status_code in (200, *REFUSED), f"{answer.status_code} {answer.text[:300]}"
         names(answer, place)
 
@@ -102,15 +111,12 @@ def fault(asker: Asker, base: str, resource: dict[str, Any], place: str | None, 
 def sound(asker: Asker, base: str, row: dict[str, Any], resource: dict[str, Any], what: str) -> None:
     """No error by $validate; created where it means a measurement."""
     with checks.check(f"$validate takes: {what}"):
-        answer = asker.post(f"/{resource['resourceType']}/$validate", encoded(resource))
+        answer = asker.post(validated_at(resource), encoded(resource))
         assert answer.status_code == 200 and not errors(answer), f"{answer.status_code} {answer.text[:300]}"
     if base in OBSERVATIONS and row["rule"] in CHARTED:
         with checks.check(f"created: {what}"):
             answer = asker.post("/Observation", encoded(asker.own_time(resource)))
             assert answer.status_code in (200, 201, 202), f"{answer.status_code} {answer.text[:300]}"
-
-
-KINDS = {"Observation", "Bundle", "AuditEvent", "DeviceMetric", "Patient", "Device"}
 
 
 def main() -> None:
