@@ -131,10 +131,11 @@ fn room_of(path: &str) -> &str {
     }
 }
 
+/// `testing.rs` of a room helps the tests of other rooms; a cargo feature for it would compile the room twice.
 fn lives_among_tests(path: &str) -> bool {
     let mut parts: Vec<&str> = path.split('/').collect();
     let file = parts.pop().unwrap_or_default();
-    parts.iter().any(|part| matches!(*part, "tests" | "benches" | "examples")) || file == "tests.rs"
+    parts.iter().any(|part| matches!(*part, "tests" | "benches" | "examples")) || matches!(file, "tests.rs" | "testing.rs")
 }
 
 /// Where the modules that a file declares live.
