@@ -24,7 +24,7 @@ const STARTS: u32 = 5;
 
 /// What the shell does. Its standard input ends when the test process does.
 const SHELL: &str = r#"
-directory=$1; programs=$2; port=$3; fsync=$4
+directory=$1; programs=$2; port=$3
 mkdir -m 700 "$directory" || exit 1
 end() { rm -rf "$directory"; }
 trap end EXIT
@@ -32,7 +32,7 @@ trap end EXIT
     >"$directory/initdb.log" 2>&1 || { cat "$directory/initdb.log" >&2; exit 1; }
 serve() {
     "$programs/postgres" -D "$directory/data" -p "$port" -c listen_addresses=127.0.0.1 \
-        -c unix_socket_directories="$directory" -c fsync="$fsync" -c max_connections=400 -c shared_buffers=64MB \
+        -c unix_socket_directories="$directory" -c fsync=on -c max_connections=400 -c shared_buffers=64MB \
         >>"$directory/log" 2>&1 </dev/null &
     server=$!
 }
@@ -92,7 +92,7 @@ impl Cluster {
         let mut shell = command
             .args(["sh", "-c", SHELL, "sh"])
             .args([&directory, programs])
-            .args([&port.to_string(), "on"])
+            .arg(port.to_string())
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -101,8 +101,12 @@ impl Cluster {
         let input = Mutex::new(shell.stdin.take());
         let mut line = String::new();
         let said = shell.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
-        said.expect("a piped output").expect("the shell's output");
-        let server = line.strip_prefix("started ")?.trim().parse().ok()?;
+        let server = line.strip_prefix("started ").and_then(|number| number.trim().parse().ok());
+        let (Some(Ok(_)), Some(server)) = (said, server) else {
+            drop(input);
+            let _ = shell.wait();
+            return None;
+        };
         let cluster = Cluster { port, directory, server, databases: AtomicU32::new(0), input, shell };
         let deadline = Instant::now() + START_WITHIN;
         while Instant::now() < deadline {

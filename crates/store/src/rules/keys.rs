@@ -326,7 +326,8 @@ impl<B: Backend> Keys<B> {
     /// Unwraps every key once. Calls back with the key's place and what is wrong with it, if anything.
     pub(super) fn verify(&self, each: &mut dyn FnMut(String, Option<String>)) -> Result<(), StoreError> {
         let doing = "verifying the key store";
-        let keys: Vec<(i64, Vec<u8>, String, i64, Vec<u8>)> = self
+        type Kept = (i64, Vec<u8>, String, i64, Vec<u8>);
+        let keys: Vec<Kept> = self
             .session(doing)?
             .rows(
                 "SELECT number, id, domain, created_at, wrapped FROM data_key ORDER BY number",
