@@ -73,9 +73,11 @@ fn as_kept(kind: Kind, rendered: Value, document: &Document) -> Value {
     // What was read at the start can be read now; were it not so, what we know of it would still be shown.
     let kept = matches!(kind, Kind::Patient | Kind::Device).then(|| fhir::json::parse(&document.body).ok());
     let Some(mut kept) = kept.flatten() else { return rendered };
-    for name in ["patient", "location"] {
-        if kind == Kind::Device && rendered.get(name).is_some() {
-            kept[name] = rendered[name].clone();
+    // To whom a device is assigned is decided by its assignment and by who asks, never by what was sent once.
+    if let Some(fields) = kept.as_object_mut().filter(|_| kind == Kind::Device) {
+        for name in ["patient", "location"] {
+            fields.remove(name);
+            fields.extend(rendered.get(name).map(|shown| (name.to_owned(), shown.clone())));
         }
     }
     kept

@@ -3,6 +3,8 @@
 mod bundles;
 mod correcting;
 mod creating;
+mod linking;
+mod operating;
 mod racing;
 mod reading;
 mod records;
@@ -51,7 +53,8 @@ pub fn assert_valid(body: &Value) {
         }
         _ => vec![body],
     };
-    for resource in resources {
+    let is_whole = |resource: &&Value| resource["meta"]["tag"][0]["code"] != "SUBSETTED";
+    for resource in resources.into_iter().filter(is_whole) {
         if matches!(
             resource["resourceType"].as_str(),
             Some("Observation" | "Patient" | "Device" | "AuditEvent")
