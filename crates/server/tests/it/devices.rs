@@ -89,26 +89,40 @@ pub fn register(site: &Site, count: usize) -> Vec<DeviceId> {
 
 /// A certificate for each device from the server's own authority.
 pub fn credentials(place: &Place, devices: &[DeviceId]) -> Credentials {
-    let pki: PathBuf = place.data().join("pki");
-    succeed(&["pki", "init", pki.to_str().unwrap(), "--site", "Crash"]);
-    let read = |name: &str| std::fs::read_to_string(pki.join(name)).unwrap();
-    let authority = Authority::load(&read("authority.pem"), &read("authority.key")).unwrap();
-    let now = std::time::SystemTime::now();
+    succeed(&["pki", "init", pki(place).to_str().unwrap(), "--site", "Crash"]);
+    let authority = authority(place);
     let configs: HashMap<DeviceId, _> = devices
         .iter()
-        .map(|device| {
-            let request = IssueRequest {
-                common_name: device.to_string(),
-                uri: PeerUri::Device(*device.as_uuid()),
-                not_before: now - Duration::from_secs(60),
-                // Long enough for a server whose clock is a day ahead.
-                not_after: now + Duration::from_secs(3 * 86_400),
-            };
-            let issued = authority.issue_client(&request).unwrap();
-            let identity = (issued.certificate_pem.as_str(), issued.key_pem.expose());
-            let config = trust::tls::client_config(authority.certificate_pem(), Some(identity), &[]).unwrap();
-            (*device, Arc::new(config))
-        })
+        .map(|device| (*device, issue(&authority, &device.to_string(), PeerUri::Device(*device.as_uuid()))))
         .collect();
     Arc::new(move |device| configs.get(&device).cloned())
+}
+
+/// A certificate for a program, from the server's own authority.
+pub fn program(place: &Place, name: &str) -> Arc<rustls::ClientConfig> {
+    issue(&authority(place), name, PeerUri::program(name).unwrap())
+}
+
+fn pki(place: &Place) -> PathBuf {
+    place.data().join("pki")
+}
+
+fn authority(place: &Place) -> Authority {
+    let read = |name: &str| std::fs::read_to_string(pki(place).join(name)).unwrap();
+    Authority::load(&read("authority.pem"), &read("authority.key")).unwrap()
+}
+
+fn issue(authority: &Authority, name: &str, uri: PeerUri) -> Arc<rustls::ClientConfig> {
+    let now = std::time::SystemTime::now();
+    let request = IssueRequest {
+        common_name: name.to_owned(),
+        uri,
+        not_before: now - Duration::from_secs(60),
+        // Long enough for a server whose clock is a day ahead.
+        not_after: now + Duration::from_secs(3 * 86_400),
+    };
+    let issued = authority.issue_client(&request).unwrap();
+    let identity = (issued.certificate_pem.as_str(), issued.key_pem.expose());
+    let config = trust::tls::client_config(authority.certificate_pem(), Some(identity), &[]).unwrap();
+    Arc::new(config)
 }

@@ -70,6 +70,11 @@ impl Kind {
         }
     }
 
+    /// Whether one round makes and judges many states of the disk.
+    pub const fn has_many_states(self) -> bool {
+        matches!(self, Kind::PowerCut | Kind::BitFlip)
+    }
+
     /// The kind of a name.
     pub fn named(name: &str) -> Option<Kind> {
         Kind::WEIGHTS.into_iter().map(|(kind, _)| kind).find(|kind| kind.name() == name)

@@ -84,6 +84,12 @@ impl Round<'_> {
             }
             Err(error) => self.fault(error),
         }
+        if kind == Kind::Terminate && self.outcome.faults.is_empty() {
+            match super::served::compare(self.site) {
+                Ok(compared) => self.outcome.note = format!("{compared} readings told over FHIR compared"),
+                Err(error) => self.fault(error),
+            }
+        }
         self.outcome
     }
 

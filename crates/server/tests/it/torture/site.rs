@@ -36,7 +36,7 @@ pub struct Group {
     via: Via,
     qos: Qos,
     version: MqttVersion,
-    devices: Vec<DeviceId>,
+    pub devices: Vec<DeviceId>,
 }
 
 /// One site.
