@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::gaps::Counted;
 use crate::intake::{IntakeError, Receipt};
+use crate::line::Line;
 use crate::queue::{Submission, Submissions, Waiting};
 
 /// Committed groups that may wait for alerts and screens before ingest is slowed down.
@@ -22,6 +23,8 @@ pub(crate) struct Answer {
     pub to: oneshot::Sender<Result<Receipt, IntakeError>>,
     /// The message's place in its device's count.
     pub counted: Option<Counted>,
+    /// The connection that it came over.
+    pub line: Option<Line>,
 }
 
 /// A group that is on stable storage, handed to what comes after.
@@ -60,10 +63,19 @@ pub(crate) fn run(
             return;
         }
         let apart = |waiting: Waiting| {
-            let Submission { record, receipt, counted, .. } = waiting.submission;
-            (record, Answer { receipt, to: waiting.answer, counted })
+            let Submission { record, receipt, counted, line, .. } = waiting.submission;
+            (record, Answer { receipt, to: waiting.answer, counted, line })
         };
-        let (records, waiting): (Vec<_>, Vec<_>) = group.into_iter().map(apart).unzip();
+        // Behind a refused frame of the same connection nothing is committed: its sender sends them all again.
+        let (behind, group): (Vec<_>, Vec<_>) = group
+            .into_iter()
+            .map(apart)
+            .partition(|(_, answer)| answer.line.as_ref().is_some_and(Line::is_broken));
+        answer_refused(behind.into_iter().map(|(_, answer)| answer).collect(), &IntakeError::NotKept);
+        if group.is_empty() {
+            continue;
+        }
+        let (records, waiting): (Vec<_>, Vec<_>) = group.into_iter().unzip();
         #[cfg(feature = "planted")]
         let Some((records, waiting)) = planted.before_commit(records, waiting, clock) else { continue };
         match store.append(&records, clock.now()) {
@@ -77,7 +89,7 @@ pub(crate) fn run(
 }
 
 pub(crate) fn acknowledge(waiting: Vec<Answer>, appended: Appended) {
-    for Answer { mut receipt, to, counted } in waiting {
+    for Answer { mut receipt, to, counted, .. } in waiting {
         receipt.group = appended.group;
         receipt.committed_at = appended.committed_at;
         if let Some(counted) = counted {
@@ -122,6 +134,12 @@ fn refuse(waiting: Vec<Answer>, error: &StoreError, on_durability_failure: &OnDu
         error = error as &(dyn std::error::Error + 'static),
         "a group was not kept"
     );
+    answer_refused(waiting, &answer_with);
+}
+
+fn answer_refused(waiting: Vec<Answer>, answer_with: &IntakeError) {
+    // All connections first: nothing that is sent after an answer may find its own still whole.
+    waiting.iter().filter_map(|answer| answer.line.as_ref()).for_each(|line| line.note(answer_with));
     // The last first: each takes its number back, and the one before it is the last then.
     for Answer { to, counted, .. } in waiting.into_iter().rev() {
         drop(counted);

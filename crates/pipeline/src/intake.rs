@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use crate::admission::{Admission, AdmissionRefused, Peer, PeerCertificate};
 use crate::clock::Clock;
 use crate::gaps::{Counted, MessageNumbers};
+use crate::line::{EndsOn, Line};
 use crate::live::Live;
 use crate::queue::{CommitQueue, Patience, Submission};
 use crate::registry::{PreviousValues, Registry};
@@ -147,9 +148,17 @@ pub struct Intake {
     pub(crate) live: Live,
     pub(crate) quarantine_limit_items: u64,
     pub(crate) bounds: Bounds,
+    pub(crate) line: Option<Line>,
 }
 
 impl Intake {
+    /// The same intake for one connection, whose frames come one behind another: once one of them is refused such that
+    /// the connection ends, those behind it are refused too, so that what is sent again stays in order.
+    #[must_use]
+    pub fn for_connection(&self, ends_on: EndsOn) -> Self {
+        Intake { line: Some(Line::new(ends_on)), ..self.clone() }
+    }
+
     /// The same intake with room for fewer waiting items than [`QUARANTINE_LIMIT_ITEMS`].
     #[must_use]
     pub fn with_quarantine_limit(mut self, items: u64) -> Self {
@@ -235,10 +244,26 @@ impl Intake {
         released: Option<(QuarantineId, UserId)>,
         patience: Patience,
     ) -> Result<Pending, IntakeError> {
+        if self.line.as_ref().is_some_and(Line::is_broken) {
+            return Err(IntakeError::NotKept);
+        }
+        let submitted = self.hand_over(frame, released, patience).await;
+        if let (Some(line), Err(refusal)) = (&self.line, &submitted) {
+            line.note(refusal);
+        }
+        submitted
+    }
+
+    async fn hand_over(
+        &self,
+        frame: Frame,
+        released: Option<(QuarantineId, UserId)>,
+        patience: Patience,
+    ) -> Result<Pending, IntakeError> {
         let (record, receipt, counted) = self.read(frame, released, Counting::On)?;
         remember(&self.previous, &record.facts);
         let class = Class::of(&record, &self.registry);
-        let submission = Submission { record, receipt, class, counted };
+        let submission = Submission { record, receipt, class, counted, line: self.line.clone() };
         self.queue.submit(submission, patience, &self.bounds, self.now()).await.map(Pending)
     }
 

@@ -18,6 +18,7 @@ pub mod desk;
 pub mod gaps;
 pub mod identifiers;
 pub mod intake;
+pub mod line;
 pub mod live;
 #[cfg(feature = "planted")]
 mod planted;

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::gaps::Counted;
 use crate::intake::{IntakeError, Receipt};
+use crate::line::Line as Connection;
 use crate::shedding::{Bounds, CLASSES, Class, Load, Refusals};
 
 /// Frames that may wait for a commit: far more than one commit takes, so that the disk is never idle.
@@ -41,6 +42,8 @@ pub(crate) struct Submission {
     pub receipt: Receipt,
     pub class: Class,
     pub counted: Option<Counted>,
+    /// The connection that it came over, where frames of one come one behind another.
+    pub line: Option<Connection>,
 }
 
 /// A frame in the queue.

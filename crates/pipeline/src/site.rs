@@ -111,6 +111,7 @@ impl Site {
         let admission = Admission::new(Arc::clone(&registry));
         let (queue, submissions) = CommitQueue::new();
         let intake = Intake {
+            line: None,
             registry: Arc::clone(&registry),
             admission: admission.clone(),
             store: Arc::clone(&store),
