@@ -34,6 +34,10 @@ PROGRAM_LIMIT_S = 240.0
 """Longest run of one client program; the slowest takes a tenth of it on an idle machine."""
 
 
+NEEDS = {"validators": {"collect"}, "validator": {"collect"}, "panel": {"collect", "validators", "validator"}}
+"""Programs that must have run before."""
+
+
 @dataclass
 class Program:
     """A client program, and the fewest checks that it must report: a program that ends early has not passed."""
@@ -205,7 +209,8 @@ def main() -> int:
         parser.error(
             f"there is no program {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
         )
-    chosen = [program for program in chosen if not arguments.only or program.name in arguments.only]
+    wanted = set(arguments.only).union(*(NEEDS.get(name, set()) for name in arguments.only))
+    chosen = [program for program in chosen if not wanted or program.name in wanted]
     site = Site.start(arguments.auscult.resolve())
     try:
         with tempfile.TemporaryDirectory(prefix="auscult-clients-told-") as folder:
