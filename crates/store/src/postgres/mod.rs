@@ -65,6 +65,9 @@ impl Backend for Postgres {
     const PLACE: &'static str = "postgres";
     const KEYS_PLACE: &'static str = "postgres";
     const FIRST_BLOCKS: u32 = 4;
+    const ANNOUNCE: &'static str = "SELECT pg_notify('auscult_' || current_schema(),
+        (SELECT value FROM counter WHERE name = 'group') || ' ' ||
+        (SELECT coalesce(max(change), 0) FROM document_change))";
     const NOW_US: &'static str = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)";
 
     fn another(&self) -> Result<PgSession, StoreError> {
@@ -86,17 +89,6 @@ impl Backend for Postgres {
         if let Err(error) = session.one::<bool>(&lock_call("pg_advisory_unlock", LOCK_FOLD), &[]) {
             tracing::debug!(error = %error.source, "the claim to fold ends with its connection");
         }
-    }
-
-    fn announce(session: &PgSession) -> Result<(), DbError> {
-        session
-            .execute(
-                "SELECT pg_notify('auscult_' || current_schema(),
-                     (SELECT value FROM counter WHERE name = 'group') || ' ' ||
-                     (SELECT coalesce(max(change), 0) FROM document_change))",
-                &[],
-            )
-            .map(drop)
     }
 
     /// Removes the dead rows; what the write-ahead log and its archive hold is the operator's to expire.

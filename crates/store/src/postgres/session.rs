@@ -152,14 +152,28 @@ impl Session for PgSession {
     }
 
     fn execute_each(&self, sql: &str, rows: &[Vec<Value<'_>>]) -> Result<Vec<u64>, DbError> {
-        let mut changed = Vec::with_capacity(rows.len());
-        for some in rows.chunks(PIPELINED) {
-            let statement = self.prepared(sql)?;
-            let client = self.client()?;
-            let sent = some.iter().map(|row| client.execute_raw(&statement, row.as_slice()));
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let changed = self.execute_all(&[(sql, rows.to_vec())])?;
+        Ok(changed.into_iter().flatten().collect())
+    }
+
+    fn execute_all(&self, statements: &[(&str, Vec<Vec<Value<'_>>>)]) -> Result<Vec<Vec<u64>>, DbError> {
+        let prepared = statements.iter().map(|(sql, _)| self.prepared(sql)).collect::<Result<Vec<_>, _>>()?;
+        let client = self.client()?;
+        let all: Vec<_> = prepared
+            .iter()
+            .zip(statements)
+            .flat_map(|(one, (_, rows))| rows.iter().map(move |row| (one, row)))
+            .collect();
+        let mut changed = Vec::with_capacity(all.len());
+        for some in all.chunks(PIPELINED) {
+            let sent = some.iter().map(|(statement, row)| client.execute_raw(*statement, row.as_slice()));
             changed.extend(block_on(try_join_all(sent)).map_err(meaning)?);
         }
-        Ok(changed)
+        let mut changed = changed.into_iter();
+        Ok(statements.iter().map(|(_, rows)| changed.by_ref().take(rows.len()).collect()).collect())
     }
 
     fn query(

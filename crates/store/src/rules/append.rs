@@ -93,9 +93,6 @@ impl<B: Backend> SqlStore<B> {
         for (id, by) in frames.iter().flat_map(|record| &record.released) {
             change += self.release(&*transaction, *id, *by, committed_at)?;
         }
-        if B::SHARED {
-            B::announce(&transaction).map_err(self.wrote(DOING))?;
-        }
         transaction.commit().map_err(self.wrote(DOING))?;
 
         let added = numbers.into_added();
@@ -116,13 +113,9 @@ impl<B: Backend> SqlStore<B> {
         if !B::SHARED {
             return Ok(self.last_group.load(Ordering::Acquire) + 1);
         }
-        let last: u64 = transaction
-            .one("SELECT value FROM counter WHERE name = 'group' FOR UPDATE", &[])
-            .map_err(self.wrote(DOING))?;
         transaction
-            .execute("UPDATE counter SET value = ?1 WHERE name = 'group'", &values![last + 1])
-            .map_err(self.wrote(DOING))?;
-        Ok(last + 1)
+            .one("UPDATE counter SET value = value + 1 WHERE name = 'group' RETURNING value", &[])
+            .map_err(self.wrote(DOING))
     }
 
     /// The key that seals the journal row. Another process may have destroyed the one that we remember, together with
@@ -192,14 +185,6 @@ impl<B: Backend> SqlStore<B> {
         committed_at: Timestamp,
     ) -> Result<Vec<(u32, Row)>, DbError> {
         let at = committed_at.as_micros();
-        session.execute(
-            "INSERT INTO journal(number, committed_at, sealed) VALUES(?1, ?2, ?3)",
-            &values![group, at, &prepared.journal],
-        )?;
-        session.execute(
-            "INSERT INTO group_summary(number, committed_at, sealed) VALUES(?1, ?2, ?3)",
-            &values![group, at, &prepared.summary],
-        )?;
         // What a clock that ran ahead left behind must not stand as the latest value before those that follow.
         let ahead = committed_at.plus(CLOCK_AHEAD_REMARKED).as_micros();
         let live = committed_at.minus(LATE_AFTER).as_micros();
@@ -210,14 +195,27 @@ impl<B: Backend> SqlStore<B> {
                 values![*series, row.measured_us, row.sequence, sealed, ahead, live].to_vec()
             })
             .collect();
-        let changed = session.execute_each(
-            "INSERT INTO latest(series, measured_at, sequence, sealed) VALUES(?1, ?2, ?3, ?4)
-             ON CONFLICT(series) DO UPDATE SET
-                 measured_at = excluded.measured_at, sequence = excluded.sequence, sealed = excluded.sealed
-             WHERE (excluded.measured_at, excluded.sequence) > (latest.measured_at, latest.sequence)
-                OR (latest.measured_at > ?5 AND excluded.measured_at BETWEEN ?6 AND ?5)",
-            &rows,
-        )?;
+        let changed = session.execute_all(&[
+            (
+                "INSERT INTO journal(number, committed_at, sealed) VALUES(?1, ?2, ?3)",
+                vec![values![group, at, &prepared.journal].to_vec()],
+            ),
+            (
+                "INSERT INTO group_summary(number, committed_at, sealed) VALUES(?1, ?2, ?3)",
+                vec![values![group, at, &prepared.summary].to_vec()],
+            ),
+            (
+                "INSERT INTO latest(series, measured_at, sequence, sealed) VALUES(?1, ?2, ?3, ?4)
+                 ON CONFLICT(series) DO UPDATE SET
+                     measured_at = excluded.measured_at, sequence = excluded.sequence, sealed = excluded.sealed
+                 WHERE (excluded.measured_at, excluded.sequence) > (latest.measured_at, latest.sequence)
+                    OR (latest.measured_at > ?5 AND excluded.measured_at BETWEEN ?6 AND ?5)",
+                rows,
+            ),
+            // Told when the transaction ends, to those whom it concerns.
+            (B::ANNOUNCE, if B::SHARED { vec![Vec::new()] } else { Vec::new() }),
+        ])?;
+        let changed = changed.into_iter().nth(2).unwrap_or_default();
         let kept = prepared.latest.iter().zip(changed).filter(|(_, changed)| *changed == 0);
         Ok(kept.map(|((series, row, _), _)| (*series, *row)).collect())
     }

@@ -99,12 +99,15 @@ impl<B: Backend> SqlStore<B> {
                 .map_err(self.wrote(DOING))?;
         }
         self.check_lease(&transaction, wanted.lease)?;
-        let mut changes = NewChanges::after(&*transaction)?;
-        for write in &wanted.writes {
-            let version = self.write_document(&transaction, write, wanted.at)?;
-            changes.note(write, version);
+        let mut last_change = None;
+        if !wanted.writes.is_empty() {
+            let mut changes = NewChanges::after(&*transaction)?;
+            for write in &wanted.writes {
+                let version = self.write_document(&transaction, write, wanted.at)?;
+                changes.note(write, version);
+            }
+            last_change = changes.write(&*transaction).map_err(self.wrote(DOING))?;
         }
-        let last_change = changes.write(&*transaction).map_err(self.wrote(DOING))?;
         self.write_index(&transaction, &wanted.writes)?;
         let mut change = CountChange::default();
         for item in &wanted.quarantine {
@@ -123,7 +126,7 @@ impl<B: Backend> SqlStore<B> {
                 .map_err(self.wrote(DOING))?;
         }
         if B::SHARED && last_change.is_some() {
-            B::announce(&transaction).map_err(self.wrote(DOING))?;
+            transaction.execute(B::ANNOUNCE, &[]).map_err(self.wrote(DOING))?;
         }
         transaction.commit().map_err(self.wrote(DOING))?;
         change.apply(&mut lock(&self.waiting).count);

@@ -104,6 +104,15 @@ pub trait Session: Send + 'static {
     /// [`DbError`] of the first that failed.
     fn execute_each(&self, sql: &str, rows: &[Vec<Value<'_>>]) -> Result<Vec<u64>, DbError>;
 
+    /// Executes several statements, each with its rows of values, in their order, without waiting for one answer
+    /// before the next is sent where the database is far away; tells how many rows each changed.
+    ///
+    /// # Errors
+    /// [`DbError`] of the first that failed.
+    fn execute_all(&self, statements: &[(&str, Vec<Vec<Value<'_>>>)]) -> Result<Vec<Vec<u64>>, DbError> {
+        statements.iter().map(|(sql, rows)| self.execute_each(sql, rows)).collect()
+    }
+
     /// Calls back with each row of a query until told to stop.
     ///
     /// # Errors
@@ -289,11 +298,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Microseconds since 1970 by the clock that all processes share, as an SQL expression.
     const NOW_US: &'static str;
 
-    /// Makes what is about to be committed known to other processes, inside the transaction.
-    ///
-    /// # Errors
-    /// [`DbError`] as the database said.
-    fn announce(session: &Self::Session) -> Result<(), DbError>;
+    /// The statement that makes what is about to be committed known to other processes, inside the transaction.
+    const ANNOUNCE: &'static str;
 
     /// Leaves nothing of destroyed keys behind, as far as the database lets us.
     ///

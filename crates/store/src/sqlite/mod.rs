@@ -72,6 +72,7 @@ impl Backend for Sqlite {
     const KEYS_PLACE: &'static str = KEYS_FILE;
     // Rows are stepped through one by one, so that nothing is read in vain.
     const FIRST_BLOCKS: u32 = u32::MAX;
+    const ANNOUNCE: &'static str = "SELECT 1";
     const NOW_US: &'static str = "CAST(unixepoch('subsec') * 1000000 AS INTEGER)";
 
     fn another(&self) -> Result<SqliteSession, StoreError> {
@@ -90,10 +91,6 @@ impl Backend for Sqlite {
     }
 
     fn release_fold(_: &SqliteSession) {}
-
-    fn announce(_: &SqliteSession) -> Result<(), DbError> {
-        Ok(())
-    }
 
     /// The log still holds the old pages until it is emptied.
     fn scrub(session: &SqliteSession) -> Result<(), DbError> {

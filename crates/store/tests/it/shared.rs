@@ -202,9 +202,11 @@ fn a_lost_connection_loses_nothing_and_counts_nothing_twice() {
     let (_, schema) = factory.url.rsplit_once("%3D").unwrap();
     let stop = AtomicBool::new(false);
     let (mut acknowledged, mut refused) = (Vec::new(), 0);
+    let url = format!("{}&application_name=ended_{schema}", factory.url);
+    let ended = PgStore::open(&url, Kek::from_bytes(&KEK), options()).unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Ends the connections of this store, wherever they are, again and again.
+            // Ends the connections of this node in the midst of their work, again and again.
             let end = format!(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                  WHERE application_name = 'ended_{schema}' AND state <> 'idle'"
@@ -213,9 +215,6 @@ fn a_lost_connection_loses_nothing_and_counts_nothing_twice() {
                 cluster.execute(&end).unwrap();
             }
         });
-        let url = format!("{}&application_name=ended_{schema}", factory.url);
-        let ended = PgStore::open(&url, Kek::from_bytes(&KEK), options());
-        let ended = ended.or_else(|_| PgStore::open(&factory.url, Kek::from_bytes(&KEK), options())).unwrap();
         for i in 0.. {
             // Until enough were lost; each loss needs a lucky moment.
             if i >= 5_000 || (refused >= 3 && acknowledged.len() >= 30) {
