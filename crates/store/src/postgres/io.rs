@@ -2,10 +2,10 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{JoinHandle, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -14,10 +14,12 @@ use tokio_postgres::{Client, NoTls};
 use super::address::{Address, Tls};
 use super::tls::Connect;
 use crate::OpenError;
-use crate::sql::{DbError, Fault};
+use crate::sql::{DbError, Fault, lock};
 
 /// A connection is given up when it is not made after so long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// After a server could not be reached it is not tried again for so long.
+const NOT_AGAIN_FOR: Duration = Duration::from_millis(500);
 /// A silent connection is asked for a sign of life after so long, and given up after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
@@ -61,6 +63,8 @@ pub(super) struct Connector {
     config: tokio_postgres::Config,
     tls: Option<Connect>,
     pub(super) handle: Handle,
+    /// When the server could not be reached last.
+    failed_at: Mutex<Option<Instant>>,
 }
 
 impl Connector {
@@ -79,7 +83,23 @@ impl Connector {
             Tls::Disabled => None,
             Tls::Verified { authority } => Some(Connect::believing(&authority)?),
         };
-        Ok(Connector { config, tls, handle })
+        Ok(Connector { config, tls, handle, failed_at: Mutex::default() })
+    }
+
+    /// Refuses at once where the server could not be reached a moment ago: else everybody who asks would wait in turn.
+    pub(super) fn was_reachable(&self) -> Result<(), DbError> {
+        let failed_at = *lock(&self.failed_at);
+        if failed_at.is_some_and(|failed_at| failed_at.elapsed() < NOT_AGAIN_FOR) {
+            return Err(DbError::new(Fault::Unreachable, "the database could not be reached a moment ago"));
+        }
+        Ok(())
+    }
+
+    /// Remembers that it could not be reached.
+    pub(super) fn is_unreachable(&self, error: &DbError) {
+        if error.fault == Fault::Unreachable {
+            *lock(&self.failed_at) = Some(Instant::now());
+        }
     }
 
     /// A connection, moved along by the thread until its client is dropped.

@@ -72,7 +72,7 @@ impl Backend for Postgres {
 
     fn another(&self) -> Result<PgSession, StoreError> {
         let mut session = PgSession::new(Arc::clone(&self.connector), false);
-        session.ready().map_err(crate::sql::read("opening one more connection"))?;
+        let _is_new = session.ready().map_err(crate::sql::read("opening one more connection"))?;
         Ok(session)
     }
 

@@ -47,7 +47,7 @@ fn reach(url: &str) -> Result<(String, Arc<Connector>, Io), OpenError> {
 
 fn session(server: &str, connector: &Arc<Connector>, serving: bool) -> Result<PgSession, OpenError> {
     let mut session = PgSession::new(Arc::clone(connector), serving);
-    session.ready().map(|()| session).map_err(setup::failure(server, "connecting"))
+    session.ready().map(|_| session).map_err(setup::failure(server, "connecting"))
 }
 
 /// A session that keeps every server away as long as it lives.

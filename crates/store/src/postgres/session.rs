@@ -23,9 +23,10 @@ const PREPARED_LIMIT: usize = 256;
 const PIPELINED: usize = 64;
 /// Rows fetched at once from a result that is too large for memory.
 const FETCHED_ROWS: usize = 200;
-/// How often a connection is tried, and how long is waited in between; a longer absence is the caller's to bear.
-const CONNECT_PAUSES: [Duration; 3] =
-    [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(400)];
+/// What is waited before a connection is tried again; a longer absence is the caller's to bear.
+const CONNECT_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
+/// After so long it is not tried again: the server does not even refuse.
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// How long the outcome of a commit is looked for where the connection broke while it was awaited.
 const RESOLVE_FOR: Duration = Duration::from_secs(15);
 /// Between two looks.
@@ -42,6 +43,7 @@ pub struct PgSession {
     /// Whether it takes part in serving: the store cannot be moved away while such a connection lives.
     serving: bool,
     client: Option<Client>,
+    was_connected: bool,
     statements: RefCell<HashMap<String, Statement>>,
     /// The transaction's id while one that writes is open.
     writing: Option<String>,
@@ -57,6 +59,7 @@ impl PgSession {
             connector,
             serving,
             client: None,
+            was_connected: false,
             statements: RefCell::default(),
             writing: None,
             is_open: false,
@@ -125,25 +128,33 @@ impl PgSession {
 }
 
 impl Session for PgSession {
-    fn ready(&mut self) -> Result<(), DbError> {
+    fn ready(&mut self) -> Result<bool, DbError> {
         if self.is_open {
             // Whoever began it panicked.
             self.rollback();
         }
         if self.client.as_ref().is_some_and(|client| !client.is_closed()) {
-            return Ok(());
+            return Ok(false);
         }
         self.client = None;
-        let mut outcome = Ok(());
-        for pause in CONNECT_PAUSES {
-            std::thread::sleep(pause);
-            outcome = self.connect();
-            match &outcome {
-                Err(error) if error.fault == Fault::Unreachable => {}
-                _ => return outcome,
+        self.connector.was_reachable()?;
+        let begun = Instant::now();
+        let mut tries = CONNECT_PAUSES.iter();
+        loop {
+            match self.connect() {
+                Ok(()) => return Ok(std::mem::replace(&mut self.was_connected, true)),
+                Err(error) => {
+                    let again = tries.next().filter(|_| begun.elapsed() < CONNECT_WITHIN);
+                    match again {
+                        Some(pause) if error.fault == Fault::Unreachable => std::thread::sleep(*pause),
+                        _ => {
+                            self.connector.is_unreachable(&error);
+                            return Err(error);
+                        }
+                    }
+                }
             }
         }
-        outcome
     }
 
     fn execute(&self, sql: &str, values: &[Value<'_>]) -> Result<u64, DbError> {

@@ -113,9 +113,10 @@ impl<B: Backend> SqlStore<B> {
         if !B::SHARED {
             return Ok(self.last_group.load(Ordering::Acquire) + 1);
         }
-        transaction
+        let group = transaction
             .one("UPDATE counter SET value = value + 1 WHERE name = 'group' RETURNING value", &[])
-            .map_err(self.wrote(DOING))
+            .map_err(self.wrote(DOING))?;
+        if group <= readable(&self.tail).seen() { Err(self.went_back(group)) } else { Ok(group) }
     }
 
     /// The key that seals the journal row. Another process may have destroyed the one that we remember, together with
@@ -255,7 +256,7 @@ impl<B: Backend> SqlStore<B> {
     fn extend_tail(&self, frames: &[FrameRecord], committed_at: Timestamp, group: u64) {
         let series = readable(&self.series);
         let mut tail = writable(&self.tail);
-        if !tail.advance(group) {
+        if !tail.advance(group, committed_at) {
             return;
         }
         for record in frames {
@@ -267,65 +268,6 @@ impl<B: Backend> SqlStore<B> {
             tail.add_frame(record.frame.device, record.frame.received_at.as_millis(), group);
         }
         tail.remark();
-    }
-
-    /// How far groups are committed, and how far they are folded, by anybody.
-    pub(super) fn counters(&self, session: &B::Session) -> Result<(u64, u64), StoreError> {
-        let found = session
-            .row(
-                "SELECT (SELECT value FROM counter WHERE name = 'group'),
-                        (SELECT value FROM counter WHERE name = 'folded')",
-                &[],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .map_err(read("asking how far groups are committed"))?;
-        Ok(found.unwrap_or_default())
-    }
-
-    /// Brings the tail up to what anybody has committed before this call, so that a query sees all of it. What was
-    /// folded is forgotten: it stands in blocks that every later statement sees.
-    pub(super) fn catch_up(&self, session: &B::Session) -> Result<(), StoreError> {
-        if !B::SHARED {
-            return Ok(());
-        }
-        let (last, folded) = self.counters(session)?;
-        self.last_group.fetch_max(last, Ordering::AcqRel);
-        if readable(&self.tail).seen() < last {
-            let _one_at_a_time = lock(&self.following);
-            self.follow(session, folded, last)?;
-        }
-        if readable(&self.tail).forgotten() < folded {
-            writable(&self.tail).forget_up_to(folded);
-        }
-        Ok(())
-    }
-
-    /// Reads journal rows into the tail up to a group. Rows that are missing were folded a moment ago.
-    pub(super) fn follow(&self, session: &B::Session, folded: u64, last: u64) -> Result<(), StoreError> {
-        loop {
-            let after = readable(&self.tail).seen().max(folded);
-            if after >= last {
-                return Ok(());
-            }
-            let groups = self.decode_groups(session, after, last, REBUILD_GROUPS, false)?;
-            let mut tail = writable(&self.tail);
-            for group in &groups {
-                if group.number <= tail.seen() {
-                    continue;
-                }
-                for row in &group.frames {
-                    for (series, fact) in &row.facts {
-                        tail.add(*series, fact, group.committed_at, group.number);
-                    }
-                    tail.add_frame(row.frame.device, row.frame.received_at.as_millis(), group.number);
-                }
-                tail.reached(group.number);
-            }
-            if groups.len() < REBUILD_GROUPS {
-                tail.reached(last);
-            }
-            tail.remark();
-        }
     }
 
     /// Decodes journal rows with numbers in `after + 1 ..= up_to`.
@@ -416,9 +358,6 @@ impl<B: Backend> SqlStore<B> {
         decode_summary(&plain).map_err(|malformed| malformed.of(what()))
     }
 }
-
-/// Journal rows that are decoded at once when the store opens.
-const REBUILD_GROUPS: usize = 256;
 
 /// A journal row, opened.
 pub(super) struct DecodedGroup {

@@ -57,8 +57,8 @@ impl<B: Backend> SqlStore<B> {
     pub(super) fn fold_groups(&self, limit_groups: usize, now: Timestamp) -> Result<Folded, StoreError> {
         // Only a fold changes blocks, so they can be read and compressed while commits go on.
         let mut session = lock(&self.folding);
-        session.ready().map_err(read(DOING))?;
         self.still_durable(DOING)?;
+        self.make_ready(&mut session, DOING)?;
         if !B::claim_fold(&session).map_err(read(DOING))? {
             return Ok(Folded::default());
         }

@@ -142,7 +142,7 @@ impl<B: Backend> Keys<B> {
     /// The session, ready for use.
     pub(crate) fn session(&self, doing: &'static str) -> Result<MutexGuard<'_, B::Session>, StoreError> {
         let mut session = lock(&self.session);
-        session.ready().map_err(read(doing))?;
+        let _is_new = session.ready().map_err(read(doing))?;
         Ok(session)
     }
 

@@ -14,6 +14,7 @@ mod documents;
 mod fold;
 mod fold_curves;
 mod fold_parts;
+mod follow;
 mod journal;
 pub(crate) mod keys;
 pub(crate) mod news;
@@ -215,6 +216,11 @@ impl<B: Backend> SqlStore<B> {
         Err(write(doing)(DbError::new(Fault::Storage, "an earlier write failed")))
     }
 
+    /// Makes a session usable; where it was connected anew, proves that the database is the one that we remember.
+    fn make_ready(&self, session: &mut B::Session, doing: &'static str) -> Result<(), StoreError> {
+        if session.ready().map_err(read(doing))? { self.check_history(session) } else { Ok(()) }
+    }
+
     /// The connection that commits groups, ready for use.
     pub(crate) fn writer(&self, doing: &'static str) -> Result<MutexGuard<'_, B::Session>, StoreError> {
         self.to_write(&self.writer, doing)
@@ -232,14 +238,14 @@ impl<B: Backend> SqlStore<B> {
     ) -> Result<MutexGuard<'a, B::Session>, StoreError> {
         let mut session = lock(session);
         self.still_durable(doing)?;
-        session.ready().map_err(read(doing))?;
+        self.make_ready(&mut session, doing)?;
         Ok(session)
     }
 
     /// A connection that reads.
     pub(crate) fn reader(&self, doing: &'static str) -> Result<MutexGuard<'_, B::Session>, StoreError> {
         let mut session = self.readers.get();
-        session.ready().map_err(read(doing))?;
+        self.make_ready(&mut session, doing)?;
         Ok(session)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use clinical_model::{Committed, DeviceId, Event, Fact, Waveform};
+use clinical_model::{Committed, DeviceId, Event, Fact, Timestamp, Waveform};
 
 use super::row::Row;
 use crate::RangeQuery;
@@ -23,6 +23,8 @@ pub(super) struct Tail {
     count: u64,
     /// All groups up to this one are here, or were folded.
     seen: u64,
+    /// When that one was committed, where it was seen itself: what tells it from another of the same number.
+    seen_at: Option<i64>,
     /// All groups up to this one were folded.
     forgotten: u64,
     /// It was remarked that folding lags behind.
@@ -35,21 +37,37 @@ impl Tail {
         self.seen
     }
 
+    /// The last group, with the instant of its commit in microseconds, where it was seen itself.
+    pub(super) fn last_seen(&self) -> Option<(u64, i64)> {
+        self.seen_at.map(|at| (self.seen, at))
+    }
+
     /// The last group that was forgotten.
     pub(super) fn forgotten(&self) -> u64 {
         self.forgotten
     }
 
     /// Takes a group as the next one; false where others before it are missing, or it is here already.
-    pub(super) fn advance(&mut self, group: u64) -> bool {
+    pub(super) fn advance(&mut self, group: u64, committed_at: Timestamp) -> bool {
         let is_next = self.seen + 1 == group;
-        self.seen += u64::from(is_next);
+        if is_next {
+            self.saw(group, committed_at);
+        }
         is_next
+    }
+
+    /// Says that all groups up to this one are here, and when it was committed.
+    pub(super) fn saw(&mut self, group: u64, committed_at: Timestamp) {
+        self.seen = group;
+        self.seen_at = Some(committed_at.as_micros());
     }
 
     /// Says that all groups up to this one are here, or were folded.
     pub(super) fn reached(&mut self, group: u64) {
-        self.seen = self.seen.max(group);
+        if group > self.seen {
+            self.seen = group;
+            self.seen_at = None;
+        }
     }
 
     /// Says once that folding lags behind.
@@ -65,7 +83,7 @@ impl Tail {
     }
 
     /// Adds a committed fact. Groups arrive in order.
-    pub(super) fn add(&mut self, series: u32, fact: &Fact, at: clinical_model::Timestamp, group: u64) {
+    pub(super) fn add(&mut self, series: u32, fact: &Fact, at: Timestamp, group: u64) {
         match fact {
             Fact::Reading(reading) => self.add_row(series, Row::new(reading, at, group)),
             Fact::Waveform(waveform) => {

@@ -86,11 +86,12 @@ pub enum Begin {
 
 /// One connection to a database.
 pub trait Session: Send + 'static {
-    /// Makes the session usable again where its connection broke; called before each piece of work.
+    /// Makes the session usable again where its connection broke; called before each piece of work. True where it was
+    /// connected anew, perhaps to another server than before.
     ///
     /// # Errors
     /// [`DbError`] where the database cannot be reached.
-    fn ready(&mut self) -> Result<(), DbError>;
+    fn ready(&mut self) -> Result<bool, DbError>;
 
     /// Executes a statement that returns no rows; tells how many it changed.
     ///

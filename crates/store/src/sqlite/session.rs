@@ -178,8 +178,8 @@ impl SqliteSession {
 }
 
 impl Session for SqliteSession {
-    fn ready(&mut self) -> Result<(), DbError> {
-        Ok(())
+    fn ready(&mut self) -> Result<bool, DbError> {
+        Ok(false)
     }
 
     fn execute(&self, sql: &str, values: &[Value<'_>]) -> Result<u64, DbError> {

@@ -258,6 +258,56 @@ fn a_server_that_goes_and_comes_back_is_found_again() {
 }
 
 #[test]
+fn a_database_that_lost_what_it_acknowledged_is_not_believed() {
+    let cluster = Cluster::shared();
+    let append = |store: &PgStore, i: i64| store.append(&[one(1, i * 1_000)], at(i));
+    let went_back = |outcome: Result<_, StoreError>| {
+        assert!(matches!(outcome, Err(StoreError::Durability { .. })), "{outcome:?}");
+    };
+    // A standby took over that lacks the last two groups.
+    let lost = "DELETE FROM journal WHERE number > 1; DELETE FROM group_summary WHERE number > 1;
+        UPDATE counter SET value = 1 WHERE name = 'group'";
+    let factory = PgFactory::new();
+    let (writing, reading_node) = (factory.postgres(), factory.postgres());
+    for i in 0..3 {
+        append(&writing, i).unwrap();
+    }
+    assert_eq!(count(&reading_node, 1), 3);
+    cluster.execute_in(&factory.url, lost);
+    went_back(append(&writing, 3).map(drop));
+    went_back(reading_node.readings(&series(1), &ALL).map(drop));
+    went_back(append(&reading_node, 3).map(drop));
+    drop((writing, reading_node));
+    let again = factory.postgres();
+    assert_eq!((append(&again, 3).unwrap().group, count(&again, 1)), (2, 2));
+
+    // It lacks them, and others have written in their place before we come back.
+    let schema = factory.url.rsplit_once("%3D").unwrap().1;
+    let url = format!("{}&application_name=away_{schema}", factory.url);
+    let away = PgStore::open(&url, Kek::from_bytes(&KEK), options()).unwrap();
+    assert_eq!(count(&away, 1), 2);
+    drop(again);
+    cluster.execute_in(&factory.url, &format!("{lost}; DELETE FROM latest"));
+    let other = factory.postgres();
+    for i in 10..14 {
+        append(&other, i).unwrap();
+    }
+    let end = format!(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'away_{schema}'"
+    );
+    cluster.execute(&end).unwrap();
+    // A connection that does not know yet that it ended may say so first.
+    let refused = loop {
+        match away.readings(&series(1), &ALL) {
+            Err(StoreError::Unavailable { .. }) => {}
+            outcome => break outcome,
+        }
+    };
+    went_back(refused.map(drop));
+    went_back(append(&away, 20).map(drop));
+}
+
+#[test]
 fn a_lease_has_one_holder_and_fences_the_one_before() {
     let factory = PgFactory::new();
     let (here, there) = (factory.postgres(), factory.postgres());
