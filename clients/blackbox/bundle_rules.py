@@ -6,6 +6,7 @@ import uuid
 
 from blackbox.server import Server
 from blackbox.spec import ok, outcome, rule, same
+from house import resources
 from house.resources import bundle, entry
 
 
@@ -150,6 +151,44 @@ def _(server: Server) -> None:
     )
     same([_statuses(ok(server.post("", sent))) for _ in range(2)], [["201"], ["200"]])
     same(len(bed.search().ids()), 1)
+
+
+@rule(
+    "transaction.household",
+    "a patient, a device of hers and what it measured, in one transaction, by urn:uuid",
+    "http.html#trules",
+)
+def _(server: Server) -> None:
+    who, what = f"urn:uuid:{uuid.uuid4()}", f"urn:uuid:{uuid.uuid4()}"
+    patient = {
+        "resourceType": "Patient",
+        "identifier": [{"system": server.number_system, "value": uuid.uuid4().hex}],
+        "name": [{"family": "House", "given": ["Hold"]}],
+        "birthDate": "1980-01-01",
+        "gender": "female",
+    }
+    device = {
+        "resourceType": "Device",
+        "status": "active",
+        "deviceName": [{"name": "cuff", "type": "user-friendly-name"}],
+        "patient": {"reference": who},
+    }
+    observed = resources.observation("x", "x", resources.at(0), 81)
+    observed["subject"], observed["device"] = {"reference": who}, {"reference": what}
+    # In this order, so that each refers to what comes later.
+    sent = bundle(
+        "transaction",
+        entry("POST", "Observation", observed),
+        entry("POST", "Device", device, fullUrl=what),
+        entry("POST", "Patient", patient, fullUrl=who),
+    )
+    answer = ok(server.post("", sent))
+    same(_statuses(answer), ["201"] * 3)
+    made = [each["response"]["location"].split("/_history/")[0] for each in answer.entries]
+    relative = ["/".join(each.split("/")[-2:]) for each in made]
+    kept = server.get(relative[0]).body
+    same([kept["device"]["reference"], kept["subject"]["reference"]], relative[1:])
+    same(server.get(relative[1]).body["patient"]["reference"], relative[2])
 
 
 @rule(
