@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{backup, bench, decode, demo, doctor, pki_command, replay, serve};
+use crate::{backup, bench, decode, demo, doctor, migrate_store, pki_command, replay, serve};
 
 /// Auscult listens to medical devices and writes what it hears into the chart.
 #[derive(Debug, Parser)]
@@ -59,6 +59,8 @@ pub enum Command {
     Restore(backup::RestoreArguments),
     /// Read everything that is kept once and check it
     Verify(backup::VerifyArguments),
+    /// Move a site between a data directory and a PostgreSQL database, with proof that both are equal
+    MigrateStore(migrate_store::MigrateArguments),
     /// Measure this machine: acknowledged readings a second, bytes a reading, publish to screen
     Bench(bench::BenchArguments),
 }

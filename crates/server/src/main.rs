@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod keys;
 mod logging;
+mod migrate_store;
 mod opening;
 mod pki;
 mod pki_command;
@@ -54,6 +55,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Backup(arguments) => backup::run_backup(&arguments),
         Command::Restore(arguments) => backup::run_restore(&arguments),
         Command::Verify(arguments) => backup::run_verify(&arguments),
+        Command::MigrateStore(arguments) => migrate_store::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     }
 }

@@ -154,3 +154,17 @@ impl RevokedLists {
         }
     }
 }
+
+/// Puts the shared authority, where there is one, into a directory that has none: for a site that leaves its database.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub fn put_into(store: &dyn Store, directory: &Path) -> anyhow::Result<()> {
+    if let Some((shared, _)) = read::<Authority>(store, AUTHORITY)?
+        && !PkiDirectory::exists(directory)
+    {
+        adopt(&shared, directory)?;
+        revoked_everywhere(store, &directory.join("revoked.txt"))?;
+    }
+    Ok(())
+}

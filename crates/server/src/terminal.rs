@@ -48,6 +48,14 @@ impl Progress {
         }
     }
 
+    /// `done` parts, of nobody knows how many.
+    pub fn count(&mut self, done: u64) {
+        if self.shown && self.drawn_at.is_none_or(|at| at.elapsed() >= REDRAW_EVERY) {
+            self.drawn_at = Some(Instant::now());
+            eprint!("\r{done} {}", self.what);
+        }
+    }
+
     /// Removes the line.
     pub fn end(self) {
         if self.drawn_at.is_some() {
