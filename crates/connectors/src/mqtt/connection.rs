@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -13,12 +14,14 @@ use mqtt_protocol_core::mqtt::result_code::DisconnectReasonCode;
 use pipeline::{Intake, IntakeError, Peer, PeerCertificate, Pending};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 use trust::pki::PeerIdentity;
 
-use super::limits::{KEPT_INPUT_BYTES, LINGER, PACKET_TIMEOUT, QUIET_CHUNK_BYTES, READ_CHUNK_BYTES};
+use super::limits::{
+    KEPT_INPUT_BYTES, LARGE_PACKET_BYTES, LINGER, PACKET_TIMEOUT, QUIET_CHUNK_BYTES, READ_CHUNK_BYTES,
+};
 use super::protocol::{Closing, FrameRequest, Kept, Protocol, Request, Step};
 use super::server::Shared;
 use super::sessions::{ClientKey, Lease, Session};
@@ -49,7 +52,8 @@ pub(super) async fn run(socket: TcpStream, shared: &Shared) {
     let opened = opening::open(&mut stream, &mut protocol, &mut input, certificate, shared).await;
     if let Some(opened) = opened {
         let device = opened.device();
-        let live = Connection { stream: &mut stream, protocol, input, shared, opened };
+        let intake = shared.intake.for_connection(protocol.ends_on());
+        let live = Connection { stream: &mut stream, protocol, input, shared, opened, intake };
         live.serve(device).await;
     } else {
         flush(&mut stream, &mut protocol, shared.options.write_timeout).await.unwrap_or_else(|error| {
@@ -65,7 +69,8 @@ async fn handshake(
     shared: &Shared,
 ) -> Result<io::Result<TlsStream<TcpStream>>, tokio::time::error::Elapsed> {
     let patience = shared.options.handshake_timeout;
-    if let Err(error) = timeout(patience, socket.readable()).await? {
+    // To wait for readiness is not enough: it may be announced without a byte.
+    if let Err(error) = timeout(patience, socket.peek(&mut [0])).await? {
         return Ok(Err(error));
     }
     // Closed never: it is ours. Without a turn the handshake would only be less fair.
@@ -154,6 +159,7 @@ struct Connection<'a> {
     input: BytesMut,
     shared: &'a Shared,
     opened: Opened,
+    intake: Intake,
 }
 
 /// What is under way towards the disk.
@@ -161,6 +167,8 @@ struct Connection<'a> {
 struct UnderWay {
     /// The frame that waits for room in the queue; those after it wait for it, so that their order stays.
     submission: Option<Submission>,
+    /// Room for the large packet that is being read or submitted.
+    large_room: Option<OwnedSemaphorePermit>,
     commits: FuturesUnordered<Commit>,
 }
 
@@ -215,7 +223,13 @@ impl<'a> Connection<'a> {
                 return End::Closed(closing);
             }
             self.follow_subscription();
-            let may_read = under_way.submission.is_none() && self.protocol.takes_input();
+            let large_bytes = Some(self.protocol.partial_bytes()).filter(|bytes| *bytes > LARGE_PACKET_BYTES);
+            if large_bytes.is_none() && under_way.submission.is_none() {
+                under_way.large_room = None;
+            }
+            let needs_room = large_bytes.filter(|_| under_way.large_room.is_none());
+            let may_read =
+                under_way.submission.is_none() && self.protocol.takes_input() && needs_room.is_none();
             if !may_read || !self.protocol.is_amid_packet() {
                 packet_began_at = None;
             } else if packet_began_at.is_none() {
@@ -235,6 +249,9 @@ impl<'a> Connection<'a> {
                 }
                 (ticket, submitted) = submitted(&mut under_way.submission) => {
                     self.note_submitted(ticket, submitted, &mut under_way.commits);
+                }
+                room = large_room(self.shared, needs_room.unwrap_or(0)), if needs_room.is_some() => {
+                    under_way.large_room = room;
                 }
                 Some(command) = next_command(&mut self.opened.commands), if self.protocol.takes_command() => {
                     if !self.is_admitted() {
@@ -290,7 +307,7 @@ impl<'a> Connection<'a> {
 
     fn submit(&self, request: FrameRequest) -> Submission {
         let FrameRequest { ticket, device, kind, delivery, bytes } = request;
-        let intake = self.shared.intake.clone();
+        let intake = self.intake.clone();
         let received_at = intake.now().truncated_to_millis();
         let frame = Frame { device, kind, received_at, delivery, bytes };
         if self.protocol.can_refuse(delivery) {
@@ -414,6 +431,12 @@ async fn submitted(submission: &mut Option<Submission>) -> (u64, Result<Pending,
         }
         None => std::future::pending().await,
     }
+}
+
+/// Room for a large packet; never refused, for the room is never closed.
+async fn large_room(shared: &Shared, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    let kib = u32::try_from(bytes / 1_024 + 1).unwrap_or(u32::MAX);
+    Arc::clone(&shared.large_room).acquire_many_owned(kib).await.ok()
 }
 
 async fn next_command(commands: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u8>> {

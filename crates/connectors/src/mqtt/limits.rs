@@ -75,6 +75,13 @@ pub const QUIET_CHUNK_BYTES: usize = 2 << 10;
 /// A connection's input that has grown larger is given back when it is empty.
 pub const KEPT_INPUT_BYTES: usize = 64 << 10;
 
+/// A packet of more bytes than this is large: its connection needs room for it before the rest of it is read.
+pub const LARGE_PACKET_BYTES: usize = 64 << 10;
+
+/// Bytes of large packets that all connections together may be reading or waiting to hand over: a hundred largest
+/// frames. Without it, thousands of connections could each hold one.
+pub const LARGE_ROOM_BYTES: usize = 128 << 20;
+
 /// Longest topic, in bytes; ours have fewer than 80.
 pub const MAX_TOPIC_BYTES: usize = 256;
 

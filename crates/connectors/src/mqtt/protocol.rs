@@ -21,6 +21,7 @@ use mqtt_protocol_core::mqtt::packet::{GenericPacketTrait as _, Packet, Qos};
 use mqtt_protocol_core::mqtt::result_code::{DisconnectReasonCode, MqttError};
 use mqtt_protocol_core::mqtt::{Connection, Version, role};
 use pipeline::Peer;
+use pipeline::line::EndsOn;
 
 use super::limits::{
     MAX_IN_FLIGHT_BYTES, MAX_LOGGED_TOPIC_CHARS, MAX_PACKET_BYTES, MAX_UNRELEASED, MAX_USER_PROPERTIES,
@@ -49,6 +50,7 @@ pub(super) struct Protocol {
     explain: bool,
     keeps_session: bool,
     at_packet_start: bool,
+    partial_bytes: usize,
     connected: bool,
     replies: VecDeque<Reply>,
     in_flight_bytes: usize,
@@ -70,6 +72,7 @@ impl Protocol {
             explain: false,
             keeps_session: false,
             at_packet_start: true,
+            partial_bytes: 0,
             connected: false,
             replies: VecDeque::new(),
             in_flight_bytes: 0,
@@ -96,6 +99,11 @@ impl Protocol {
         !self.at_packet_start
     }
 
+    /// Bytes of the packet that has begun and not ended, as far as they are known.
+    pub(super) fn partial_bytes(&self) -> usize {
+        self.partial_bytes
+    }
+
     /// Whether more input may be handled now; otherwise the socket is left alone until commits resolve.
     pub(super) fn takes_input(&self) -> bool {
         self.closing.is_none()
@@ -107,14 +115,16 @@ impl Protocol {
     pub(super) fn advance(&mut self, input: &mut BytesMut) -> Step {
         let bytes = match strict::frame(input, MAX_PACKET_BYTES) {
             Framed::Whole { bytes } => bytes,
-            Framed::Partial => {
+            Framed::Partial { bytes } => {
                 self.at_packet_start = input.is_empty();
+                self.partial_bytes = bytes.unwrap_or(0);
                 return Step::NeedsInput;
             }
             Framed::TooLarge => return self.violated(MqttError::PacketTooLarge),
             Framed::Malformed => return self.violated(MqttError::MalformedPacket),
         };
         self.at_packet_start = true;
+        self.partial_bytes = 0;
         let packet = input.split_to(bytes);
         let checked = if packet[0] >> 4 == CONNECT && !self.connected {
             strict::connect(&packet).map(|sound| self.link.recv(&mut Cursor::new(sound.as_slice())))
@@ -188,6 +198,14 @@ impl Protocol {
         if self.closing.is_none() {
             self.closing = Some(Closing::Asked(reason));
             self.say_goodbye(reason);
+        }
+    }
+
+    /// Which refusals of a frame end the connection.
+    pub(super) fn ends_on(&self) -> EndsOn {
+        match self.level {
+            Level::V3 => EndsOn::Anything,
+            Level::V5 => EndsOn::Passing,
         }
     }
 

@@ -17,8 +17,9 @@ use tracing::Instrument as _;
 
 use super::connection;
 use super::limits::{
-    ACCEPT_RETRY, CONNECT_TIMEOUT, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, HOLD, MAX_CONNECTIONS, MAX_HANDSHAKES,
-    MAX_KEEP_ALIVE_S, MAX_SESSION_EXPIRY_S, MAX_SESSIONS, RECHECK_ADMISSION, TAKEOVER_TIMEOUT, WRITE_TIMEOUT,
+    ACCEPT_RETRY, CONNECT_TIMEOUT, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, HOLD, LARGE_ROOM_BYTES, MAX_CONNECTIONS,
+    MAX_HANDSHAKES, MAX_KEEP_ALIVE_S, MAX_SESSION_EXPIRY_S, MAX_SESSIONS, RECHECK_ADMISSION,
+    TAKEOVER_TIMEOUT, WRITE_TIMEOUT,
 };
 use super::sessions::Sessions;
 
@@ -40,6 +41,8 @@ pub struct MqttOptions {
     pub hold: Duration,
     /// TLS handshakes at one time; further ones wait for their turn.
     pub max_handshakes: usize,
+    /// Bytes of large packets that all connections together may be reading; at least one largest packet.
+    pub large_room_bytes: usize,
     /// Time that commits under way have when a connection ends or the server stops.
     pub drain_timeout: Duration,
     /// How often a quiet connection's certificate is looked at again.
@@ -59,6 +62,7 @@ impl Default for MqttOptions {
             write_timeout: WRITE_TIMEOUT,
             hold: HOLD,
             max_handshakes: MAX_HANDSHAKES,
+            large_room_bytes: LARGE_ROOM_BYTES,
             drain_timeout: DRAIN_TIMEOUT,
             recheck_admission: RECHECK_ADMISSION,
             max_keep_alive_s: MAX_KEEP_ALIVE_S,
@@ -74,6 +78,8 @@ pub(super) struct Shared {
     pub options: MqttOptions,
     pub sessions: Arc<Sessions>,
     pub handshakes: Semaphore,
+    /// Room for large packets, in KiB.
+    pub large_room: Arc<Semaphore>,
     pub stopping: CancellationToken,
 }
 
@@ -100,6 +106,7 @@ pub async fn serve(
         intake,
         sessions: Sessions::new(MAX_SESSIONS, TAKEOVER_TIMEOUT.max(options.drain_timeout)),
         handshakes: Semaphore::new(options.max_handshakes),
+        large_room: Arc::new(Semaphore::new(options.large_room_bytes / 1_024)),
         stopping: CancellationToken::new(),
         options,
     });

@@ -16,8 +16,8 @@ pub(super) use connect::{ConnectFault, connect};
 /// What stands at the beginning of the input.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Framed {
-    /// Not yet a whole packet.
-    Partial,
+    /// Not yet a whole packet; of so many bytes, where its header is there.
+    Partial { bytes: Option<usize> },
     /// A packet of so many bytes.
     Whole { bytes: usize },
     /// A packet that is larger than it may be.
@@ -28,7 +28,7 @@ pub(super) enum Framed {
 
 /// Finds the first packet of the input (MQTT 5.0, section 2.1).
 pub(super) fn frame(input: &[u8], limit_bytes: usize) -> Framed {
-    let Some((first, rest)) = input.split_first() else { return Framed::Partial };
+    let Some((first, rest)) = input.split_first() else { return Framed::Partial { bytes: None } };
     if !has_valid_flags(*first) {
         return Framed::Malformed;
     }
@@ -38,11 +38,11 @@ pub(super) fn frame(input: &[u8], limit_bytes: usize) -> Framed {
             let bytes = input.len() - reader.rest.len() + body;
             match bytes {
                 _ if bytes > limit_bytes => Framed::TooLarge,
-                _ if bytes > input.len() => Framed::Partial,
+                _ if bytes > input.len() => Framed::Partial { bytes: Some(bytes) },
                 _ => Framed::Whole { bytes },
             }
         }
-        Err(_) if rest.len() < MAX_VARINT_BYTES => Framed::Partial,
+        Err(_) if rest.len() < MAX_VARINT_BYTES => Framed::Partial { bytes: None },
         Err(_) => Framed::Malformed,
     }
 }

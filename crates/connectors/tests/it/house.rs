@@ -1,7 +1,7 @@
 //! A house under test: store, site, authority, registered devices and a listening endpoint.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
 use clinical_model::device::ClockRule;
@@ -11,7 +11,8 @@ use clinical_model::{
     Timestamp,
 };
 use connectors::mqtt::{MqttOptions, serve};
-use pipeline::{Site, SiteOptions, SystemClock};
+use pipeline::shedding::Bounds;
+use pipeline::{Clock, Site, SiteOptions, SystemClock};
 use rustls::ClientConfig;
 use store::Actor;
 use store::sqlite::{Options, SqliteStore};
@@ -55,20 +56,31 @@ impl House {
     }
 
     pub async fn open_with(options: MqttOptions) -> Self {
+        Self::open_over(options, Arc::new(SystemClock), Bounds::default()).await
+    }
+
+    /// With a disk that can be held up, and bounds for giving way.
+    pub async fn open_gated(options: MqttOptions, bounds: Bounds) -> (Self, Arc<Gate>) {
+        let gate = Arc::new(Gate::default());
+        (Self::open_over(options, Arc::clone(&gate) as Arc<dyn Clock>, bounds).await, gate)
+    }
+
+    async fn open_over(options: MqttOptions, clock: Arc<dyn Clock>, bounds: Bounds) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(directory.path(), Kek::generate(), Options::default()).unwrap();
         let site_options = SiteOptions {
             fold_every: Duration::from_secs(3600),
             on_durability_failure: Box::new(|error| panic!("stable storage failed: {error}")),
         };
-        let site = Site::start(Arc::new(store), Arc::new(SystemClock), site_options).unwrap();
+        let site = Site::start(Arc::new(store), clock, site_options).unwrap();
         let authority = authority();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let tls = server_tls(&authority);
         let stopped = stop.clone().cancelled_owned();
-        let server = tokio::spawn(serve(listener, tls, site.intake().unwrap(), options, stopped));
+        let intake = site.intake().unwrap().with_bounds(bounds);
+        let server = tokio::spawn(serve(listener, tls, intake, options, stopped));
         Self { site, address, authority, stop, server: Some(server), _directory: directory }
     }
 
@@ -154,6 +166,33 @@ impl House {
     /// Tells the endpoint to stop.
     pub fn begin_stop(&self) {
         self.stop.cancel();
+    }
+}
+
+/// A clock that stands still for the commit while it is shut: the same as a disk that takes nothing.
+#[derive(Default)]
+pub struct Gate {
+    is_shut: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    pub fn shut(&self) {
+        *self.is_shut.lock().unwrap() = true;
+    }
+
+    pub fn open(&self) {
+        *self.is_shut.lock().unwrap() = false;
+        self.opened.notify_all();
+    }
+}
+
+impl Clock for Gate {
+    fn now(&self) -> Timestamp {
+        if std::thread::current().name() == Some("commit") {
+            drop(self.opened.wait_while(self.is_shut.lock().unwrap(), |is_shut| *is_shut).unwrap());
+        }
+        SystemClock.now()
     }
 }
 

@@ -6,4 +6,5 @@ mod conformance;
 mod delivery;
 mod house;
 mod lifetime;
+mod load;
 mod real_clients;
