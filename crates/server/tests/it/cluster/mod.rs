@@ -2,6 +2,7 @@
 //! any node see everything in order, one node judges the alarms, and a node that is killed takes nothing with it.
 
 mod balancer;
+mod moving;
 mod outage;
 mod person;
 mod screens;
@@ -35,7 +36,7 @@ impl Cluster {
     /// With so many registered and assigned devices; no node runs yet.
     pub fn new(count: usize) -> Self {
         let place = Place::new();
-        let url = store::testing::database();
+        let url = database();
         let store = open(&place, &url);
         let options = SiteOptions {
             fold_every: Duration::from_secs(3_600),
@@ -48,6 +49,14 @@ impl Cluster {
         std::fs::create_dir(place.data()).unwrap();
         let credentials = devices::credentials(&place, &devices);
         Cluster { place, url, devices, credentials }
+    }
+
+    /// A site that lives in a directory, with devices, beside an empty database.
+    pub fn in_directory(count: usize) -> Self {
+        let place = Place::new();
+        let devices = devices::provision(&place, count);
+        let credentials = devices::credentials(&place, &devices);
+        Cluster { url: database(), place, devices, credentials }
     }
 
     /// Data directory of a node; the first one is the place's own.
@@ -95,6 +104,12 @@ impl Cluster {
         options.reconnect = Reconnect::Never;
         Publisher::connect(options).await.unwrap()
     }
+}
+
+/// A database that nobody used before, in the test process's own PostgreSQL. Made on a thread of its own: it blocks, and
+/// tests are asynchronous.
+fn database() -> String {
+    std::thread::spawn(|| store::testing::Cluster::shared().database()).join().unwrap()
 }
 
 fn open(place: &Place, url: &str) -> Arc<dyn Store> {

@@ -82,16 +82,22 @@ impl Person {
                 while let Some(end) = text.find("\n\n") {
                     let event: String = text.drain(..end + 2).collect();
                     let field = |name: &str| {
-                        event.lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.trim().to_owned())
+                        event
+                            .lines()
+                            .find_map(|line| line.strip_prefix(name))
+                            .map(|rest| rest.trim().to_owned())
                     };
                     let data = field("data:").and_then(|data| serde_json::from_str(&data).ok());
-                    events.lock().unwrap().push((field("event:").unwrap_or_default(), data.unwrap_or(Value::Null)));
+                    events
+                        .lock()
+                        .unwrap()
+                        .push((field("event:").unwrap_or_default(), data.unwrap_or(Value::Null)));
                 }
             }
             events.lock().unwrap().push(("end".to_owned(), Value::Null));
         });
         let screen = Screen { seen, task };
-        screen.until("it begins", |events| events.iter().any(|(name, _)| name == "hello")).await;
+        screen.until("it begins", |screen| !screen.events("hello").is_empty()).await;
         screen
     }
 }
@@ -104,9 +110,9 @@ pub struct Screen {
 
 impl Screen {
     /// Waits until what was seen is as wanted.
-    pub async fn until(&self, what: &str, is_so: impl Fn(&[(String, Value)]) -> bool) {
+    pub async fn until(&self, what: &str, is_so: impl Fn(&Screen) -> bool) {
         let began = Instant::now();
-        while !is_so(&self.seen.lock().unwrap()) {
+        while !is_so(self) {
             let seen = self.seen.lock().unwrap().len();
             assert!(began.elapsed() < SHOWN_LIMIT, "never: {what}, after {seen} events");
             tokio::time::sleep(Duration::from_millis(10)).await;

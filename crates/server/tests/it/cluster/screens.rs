@@ -65,7 +65,8 @@ async fn a_cause_is_one_alert_on_all_nodes_also_when_the_judge_is_killed() {
     let mut nodes: Vec<_> = cluster.nodes(3).into_iter().map(Some).collect();
     let web: Vec<String> = nodes.iter().flatten().map(|node| node.address("address")).collect();
     let admin = Person::first(&nodes[0].as_ref().unwrap().address("setup_link"), &web[0]).await;
-    let nurse = json!({"name": "nurse", "display": "Nurse", "role": "nurse", "wards": null, "password": PASSWORD});
+    let nurse =
+        json!({"name": "nurse", "display": "Nurse", "role": "nurse", "wards": null, "password": PASSWORD});
     assert!(admin.post(&web[0], "/api/v1/users", nurse).await.0.is_success());
     let began = Instant::now();
     while admin.get(&web[2], "/api/v1/users").await.1.to_string().matches("nurse").count() == 0 {

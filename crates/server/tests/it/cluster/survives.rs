@@ -107,8 +107,7 @@ fn nodes_that_are_killed_one_after_another_lose_nothing() {
         assert!(figures.unwrap().acked_messages > 0);
     }
 
-    let acked: Vec<_> =
-        groups.iter().flat_map(|group| load::read_ledger(&group.ledger).unwrap()).collect();
+    let acked: Vec<_> = groups.iter().flat_map(|group| load::read_ledger(&group.ledger).unwrap()).collect();
     let store = cluster.store();
     let chart = check::chart(store.as_ref()).unwrap();
     let verdict = check::compare(&chart, &acked, &HashSet::new());
