@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -21,6 +22,7 @@ use pipeline::site::received_now;
 use pipeline::{EntryOutcome, IntakeError, Peer, Receipt};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use self::idempotency::{Claim, Key};
 use crate::fhir::position_of;
@@ -32,6 +34,8 @@ mod idempotency;
 
 /// Frames of one request: a monitor's notifications of several minutes.
 pub const FRAMES_LIMIT: usize = 1_000;
+/// Requests under way at one time: each may hold a body of a MiB while it waits for the disk.
+pub const REQUESTS_LIMIT: usize = 256;
 /// Header by which a program names the device it sends for; the parameter `device` does the same.
 pub const DEVICE_HEADER: &str = "x-auscult-device";
 /// Seconds after which it is worth sending again when nothing can be kept for a moment.
@@ -45,6 +49,18 @@ pub(crate) fn router(web: &Arc<Web>) -> Router {
         .route("/ingest/v1/envelope", post(envelope))
         .route("/ingest/v1/gatt/{characteristic}", post(gatt))
         .with_state(Arc::clone(web))
+        .layer(middleware::from_fn_with_state(Arc::new(Semaphore::new(REQUESTS_LIMIT)), take_place))
+}
+
+/// Lets a request pass while there is a place for it; its body is not read before.
+async fn take_place(State(places): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    match places.try_acquire() {
+        Ok(_place) => next.run(request).await,
+        Err(_) => {
+            let what = format!("{REQUESTS_LIMIT} requests are under way; keep the data and send it again");
+            Problem::new(Code::Unavailable, what).retry_after(OVERLOAD_RETRY_AFTER_S).into_response()
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -284,4 +300,42 @@ fn answer_of(web: &Web, receipts: &[Receipt]) -> Result<Value, Problem> {
 /// The device's bytes in the identity of a request.
 fn device_bytes(device: DeviceId) -> [u8; 16] {
     device.to_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse as _;
+    use pipeline::shedding::Class;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_beyond_the_limit_are_told_to_come_again() {
+        use tower::ServiceExt as _;
+        let ask = async |places| {
+            let router: Router = Router::new()
+                .route("/", post(async || "taken"))
+                .layer(middleware::from_fn_with_state(Arc::new(Semaphore::new(places)), take_place));
+            let request = Request::post("/").body(axum::body::Body::empty()).unwrap();
+            let response = router.oneshot(request).await.unwrap();
+            (response.status().as_u16(), response.headers().contains_key(header::RETRY_AFTER))
+        };
+        assert_eq!(ask(1).await, (200, false));
+        assert_eq!(ask(0).await, (503, true));
+    }
+
+    #[test]
+    fn who_has_to_come_again_is_told_when() {
+        let device = DeviceId::from_bytes([1; 16]);
+        for (error, status, after) in [
+            (IntakeError::Busy { device }, 429, "5"),
+            (IntakeError::Overloaded { class: Class::Backfill }, 503, "5"),
+            (IntakeError::NotKept, 503, "2"),
+            (IntakeError::QuarantineFull, 507, "60"),
+        ] {
+            let response = refused(&error).into_response();
+            let said = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+            assert_eq!((response.status().as_u16(), said), (status, Some(after)), "{error}");
+        }
+    }
 }

@@ -107,6 +107,7 @@ pub fn operations() -> Vec<Operation> {
         post "/api/v1/users" ManagePeople "Add a person" json::users::add;
         get "/api/v1/live" ReadChart "Live events" live::events::stream;
         get "/api/v1/live/waveforms" ReadChart "Live waveforms" live::waveforms::upgrade;
+        get "/api/v1/status" SignedIn "What waits for the disk, and what had to give way" json::status::show;
         get "/health" Open "Whether this node can serve, for a balancer" json::health::show;
         get "/api/v1/openapi.json" Open "This description" openapi_document;
     }

@@ -8,6 +8,7 @@ pub(crate) mod health;
 pub(crate) mod patients;
 pub(crate) mod quarantine;
 pub(crate) mod session;
+pub(crate) mod status;
 pub(crate) mod users;
 pub(crate) mod views;
 pub(crate) mod wards;

@@ -116,6 +116,7 @@ fn of_the_other_patient(path: &str, observation: &str, alert: &str) -> Result<(S
         "/api/v1/wards" | "/api/v1/places" | "/api/v1/patients" => {
             return Err("lists only theirs: tested below");
         }
+        "/api/v1/status" => return Err("numbers about the server, nothing of a patient"),
         "/api/v1/devices" | "/api/v1/devices/{id}" => {
             return Err("shows devices; the label of a stranger is hidden");
         }
