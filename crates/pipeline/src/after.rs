@@ -16,7 +16,7 @@ use store::{Actor, AuditAction, AuditOutcome, AuditRecord, Kind, Store, Transact
 use crate::alarms::{self, Alarms};
 use crate::clock::Clock;
 use crate::commit::{AfterQueue, CommittedGroup};
-use crate::live::{Happening, Live};
+use crate::live::{Happening, Live, contradicted};
 use crate::records;
 use crate::registry::Registry;
 
@@ -196,8 +196,11 @@ impl After {
             Fact::Reading(reading) => {
                 let reading = group.appended.committed(*reading);
                 let kept = newest.entry(reading.series()).or_insert(reading);
-                if (kept.measured_at(), kept.sequence()) < (reading.measured_at(), reading.sequence()) {
+                let identity = |one: &Reading| (one.measured_at(), one.sequence());
+                if identity(kept) < identity(&reading) {
                     *kept = reading;
+                } else if identity(kept) == identity(&reading) && kept.value() != reading.value() {
+                    *kept = contradicted(*kept);
                 }
             }
             // A strip from a buffer is in the chart; drawn on a live screen, it would be taken for the heart of now.
@@ -217,7 +220,7 @@ impl After {
         let mut by_patient: HashMap<PatientId, Vec<Committed<Reading>>> = HashMap::new();
         for (series, reading) in newest {
             if let Some(patient) = series.subject.patient() {
-                by_patient.entry(patient).or_default().push(reading);
+                by_patient.entry(patient).or_default().push(self.live.standing(reading));
             }
         }
         for (patient, mut readings) in by_patient {

@@ -319,6 +319,11 @@ impl Alarms {
         changed
     }
 
+    /// A series is watched anew: a value that it was judged by was put right.
+    pub(crate) fn watch_anew(&mut self, series: &SeriesKey) {
+        self.monitors.remove(series);
+    }
+
     fn threshold(&mut self, reading: &Reading, registry: &Registry, now: Timestamp) -> Vec<Alert> {
         let series = reading.series();
         let (Some(patient), Some(value)) = (series.subject.patient(), reading.value().number()) else {

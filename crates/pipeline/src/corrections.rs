@@ -8,15 +8,16 @@
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock};
 
+use clinical_model::alert::Side;
 use clinical_model::validation::restated;
 use clinical_model::{
-    Absent, Committed, Decimal, DeviceId, Event, Findings, Measure, MeasureKind, Reading, RecordId as _,
-    SeriesKey, Subject, Timestamp, Value,
+    Absent, AlertId, AlertKind, Committed, Decimal, DeviceId, Event, Findings, Measure, MeasureKind, Reading,
+    RecordId as _, SeriesKey, Subject, Timestamp, Value,
 };
 use serde::{Deserialize, Serialize};
 use store::{
-    AuditOutcome, Document, DocumentQuery, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind, Order,
-    RangeQuery, Store, StoreError, TransactError, Transaction,
+    Actor, AuditAction, AuditOutcome, Document, DocumentQuery, DocumentWrite, Expected, IndexEntry,
+    KeyDomain, Kind, Order, RangeQuery, Store, StoreError, TransactError, Transaction,
 };
 
 use crate::audited::{Act, ReadError};
@@ -664,8 +665,57 @@ impl Site {
             TransactError::Conflict { .. } => CorrectError::Changed { expected: version },
             other => CorrectError::Keep(other),
         })?;
-        self.show_corrected(position);
+        self.follow(position, correction);
         Ok(version.max(1) + 1)
+    }
+
+    /// What hangs on a value follows its correction: alerts, and screens, which fetch the patient again.
+    pub(crate) fn follow(&self, position: &Position, correction: &NewCorrection) {
+        for id in self.alerts_put_right(position, correction) {
+            let ended = self.change_alert(
+                (Actor::System, AuditAction::Update),
+                id,
+                "the value was put right",
+                |alert, at| {
+                    alert.condition_ended(at);
+                    Ok(())
+                },
+            );
+            if let Err(error) = ended {
+                // The correction stands; the alert is still there for a person to close.
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "an alert did not follow a correction"
+                );
+            }
+        }
+        self.live().happened(Happening::Assignment { subject: position.series.subject });
+    }
+
+    /// The open alerts that were raised by a value which no longer says so. What was watched by it is watched anew.
+    fn alerts_put_right(&self, position: &Position, correction: &NewCorrection) -> Vec<AlertId> {
+        let is_void = correction.status == CorrectedStatus::EnteredInError;
+        let mut alarms = self.alarms().lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = Vec::new();
+        for alert in alarms.open() {
+            let AlertKind::Threshold { measure, side, limit, measured_at, .. } = &alert.what else {
+                continue;
+            };
+            let series = SeriesKey { subject: alert.subject, measure: *measure, device: alert.device };
+            if *measured_at != position.at || address_of(series) != position.series {
+                continue;
+            }
+            let value = correction.values.iter().find(|(own, _)| own == measure);
+            let is_outside = value.and_then(|(_, value)| value.number()).is_some_and(|value| match side {
+                Side::Below => value.to_f64() < *limit,
+                Side::Above => value.to_f64() > *limit,
+            });
+            if is_void || !is_outside {
+                ended.push((alert.id, series));
+            }
+        }
+        ended.iter().for_each(|(_, series)| alarms.watch_anew(series));
+        ended.into_iter().map(|(id, _)| id).collect()
     }
 
     /// Whether anything is charted under an address, without saying what.
@@ -678,10 +728,5 @@ impl Site {
             Some(_) => true,
             None => chart.found(position)?.is_some(),
         })
-    }
-
-    /// Screens fetch the patient again: what they show may have been corrected, or may no longer stand.
-    pub(crate) fn show_corrected(&self, position: &Position) {
-        self.live().happened(Happening::Assignment { subject: position.series.subject });
     }
 }

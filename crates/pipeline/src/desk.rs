@@ -318,6 +318,20 @@ impl Site {
         word: &'static str,
         change: impl Fn(&mut Alert, Timestamp) -> Result<(), AlertTransitionError>,
     ) -> Result<Alert, DeskError> {
+        self.change_alert((Actor::User(by), AuditAction::Answer), id, word, change)
+    }
+
+    /// Changes an open alert; somebody else's change in between is taken up first.
+    ///
+    /// # Errors
+    /// [`DeskError`].
+    pub(crate) fn change_alert(
+        &self,
+        (actor, action): (Actor, AuditAction),
+        id: AlertId,
+        word: &'static str,
+        change: impl Fn(&mut Alert, Timestamp) -> Result<(), AlertTransitionError>,
+    ) -> Result<Alert, DeskError> {
         // The lock that the alarms' own changes are made under: an answer and a condition that ends never cross.
         let mut open = self.alarms().lock().unwrap_or_else(PoisonError::into_inner);
         let at = self.clock().now();
@@ -331,7 +345,7 @@ impl Site {
                 return Err(self.not_open(id));
             };
             change(&mut alert, at).map_err(DeskError::Alert)?;
-            let mut record = Act::new(Actor::User(by), AuditAction::Answer, "Alert")
+            let mut record = Act::new(actor.clone(), action, "Alert")
                 .device(alert.device)
                 .detail(format!("{word}: {}", alarms::describe(&alert)))
                 .record(at, AuditOutcome::Success);

@@ -13,6 +13,7 @@ use clinical_model::{
     Decimal, Decoded, Delivery, Device, DeviceId, DeviceTime, Fact, Findings, Frame, FrameKind, QuarantineId,
     QuarantineItem, QuarantineReason, SeriesKey, Subject, Timestamp, UserId,
 };
+use health_codecs::fhir::foreign::{ForeignEntry, ForeignFrame};
 use store::{FrameRecord, Store};
 use tokio::sync::oneshot;
 
@@ -288,6 +289,30 @@ impl Intake {
         self.read(frame, None, Counting::Off).map(|(_, receipt, _)| receipt.entries)
     }
 
+    /// As [`Intake::preview`], for a frame of kind FHIR whose entries the caller has read already; what comes of it can be
+    /// submitted as it is, and is not read again.
+    ///
+    /// # Errors
+    /// As [`Intake::preview`].
+    pub fn prepare(&self, frame: Frame, entries: ForeignFrame) -> Result<Prepared, IntakeError> {
+        let decoded = (entries.entries.into_iter().map(entry_of).collect(), None);
+        let (record, receipt, _) = self.judge(frame, None, Counting::Off, |_| decoded)?;
+        Ok(Prepared { record, receipt })
+    }
+
+    /// As [`Intake::submit`], for what was prepared: it is charted as it was judged then.
+    ///
+    /// # Errors
+    /// As [`Intake::submit`].
+    pub async fn submit_prepared(&self, prepared: Prepared) -> Result<Pending, IntakeError> {
+        let Prepared { record, receipt } = prepared;
+        self.heard_here(&record.frame);
+        remember(&self.previous, &record.facts);
+        let class = Class::of(&record, &self.registry);
+        let submission = Submission { record, receipt, class, counted: None, line: None };
+        self.queue.submit(submission, Patience::ByClass, &self.bounds, self.now()).await.map(Pending)
+    }
+
     /// The gap before a message, as a fact about whom the device is assigned to now; where it is nobody, nobody's data
     /// is missing.
     fn gap_before(&self, number: u32, moment: &Moment<'_>) -> (Option<Fact>, Counted) {
@@ -312,6 +337,17 @@ impl Intake {
         released: Option<(QuarantineId, UserId)>,
         counting: Counting,
     ) -> Result<(FrameRecord, Receipt, Option<Counted>), IntakeError> {
+        self.judge(frame, released, counting, |frame| decode(frame.kind, &frame.bytes))
+    }
+
+    /// As [`Intake::read`], with what the entries of the frame say.
+    fn judge(
+        &self,
+        frame: Frame,
+        released: Option<(QuarantineId, UserId)>,
+        counting: Counting,
+        decoded: impl FnOnce(&Frame) -> DecodedEntries,
+    ) -> Result<(FrameRecord, Receipt, Option<Counted>), IntakeError> {
         if frame.bytes.len() > FRAME_LIMIT_BYTES {
             return Err(IntakeError::TooLarge { size_bytes: frame.bytes.len() });
         }
@@ -325,7 +361,7 @@ impl Intake {
         let mut facts = Vec::new();
         let mut quarantined = Vec::new();
         let mut entries = Vec::new();
-        let (decoded, number) = decode(frame.kind, &frame.bytes);
+        let (decoded, number) = decoded(&frame);
         let mut counted = None;
         match (counting, number, released) {
             (Counting::On, Some(number), None) => {
@@ -373,20 +409,43 @@ impl Intake {
 
 /// Bytes to measurements, by the codec of their language; and whom an entry names as its subject, where it does.
 /// Also the device's count of its messages, where it sends one.
-fn decode(kind: FrameKind, bytes: &[u8]) -> (Vec<(DecodedEntry, Option<String>)>, Option<u32>) {
+fn decode(kind: FrameKind, bytes: &[u8]) -> DecodedEntries {
     match kind {
         FrameKind::Gatt(_) | FrameKind::Envelope => {
             let decoded = device_codecs::decode(kind, bytes);
             (decoded.entries.into_iter().map(|entry| (entry, None)).collect(), decoded.message_number)
         }
         FrameKind::Fhir => {
-            let entries = health_codecs::fhir::read_frame(bytes).entries.into_iter().map(|entry| {
-                let named = entry.result.as_ref().ok().and_then(|observation| observation.subject.clone());
-                let result = entry.result.map(|observation| observation.decoded);
-                (DecodedEntry { span: entry.span, result }, named)
-            });
-            (entries.collect(), None)
+            (health_codecs::fhir::read_frame(bytes).entries.into_iter().map(entry_of).collect(), None)
         }
+    }
+}
+
+/// What the entries of a frame say, each with whom it names as its subject; and the device's count of its messages.
+type DecodedEntries = (Vec<(DecodedEntry, Option<String>)>, Option<u32>);
+
+fn entry_of(entry: ForeignEntry) -> (DecodedEntry, Option<String>) {
+    let named = entry.result.as_ref().ok().and_then(|observation| observation.subject.clone());
+    let result = entry.result.map(|observation| observation.decoded);
+    (DecodedEntry { span: entry.span, result }, named)
+}
+
+/// A frame that was read and judged, and can be submitted as it is.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    record: FrameRecord,
+    receipt: Receipt,
+}
+
+impl Prepared {
+    /// What will become of each entry.
+    pub fn outcomes(&self) -> &[EntryOutcome] {
+        &self.receipt.entries
+    }
+
+    /// The frame.
+    pub const fn frame(&self) -> &Frame {
+        &self.record.frame
     }
 }
 

@@ -3,13 +3,20 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use clinical_model::{Alert, Committed, Decimal, DeviceId, PatientId, Reading, Subject, Timestamp, Waveform};
+use clinical_model::validation::restated;
+use clinical_model::{
+    Alert, Committed, Decimal, DeviceId, Findings, PatientId, Reading, SeriesKey, Subject, Timestamp,
+    Waveform,
+};
 use tokio::sync::{broadcast, mpsc, watch};
 
 /// Events that are kept for a screen that comes back: a minute and more of a busy ward.
 pub const RING_LIMIT_EVENTS: usize = 8_192;
 /// Waveform blocks that a slow reader may lag behind before it loses the oldest.
 pub const WAVEFORM_LAG_LIMIT_BLOCKS: usize = 64;
+/// Series whose last shown reading is remembered: more than a large site has. Beyond it a later value under an identity
+/// that was shown already is shown as it comes; the chart shows what stands.
+const SHOWN_LIMIT_SERIES: usize = 200_000;
 /// Commands that may wait for one device.
 pub const COMMAND_LIMIT: usize = 32;
 
@@ -84,12 +91,19 @@ struct Inner {
     position: watch::Sender<u64>,
     waveforms: Mutex<HashMap<PatientId, broadcast::Sender<Arc<Waveform>>>>,
     heard: Mutex<HashMap<DeviceId, Heard>>,
+    /// The last reading of each series that was shown.
+    shown: Mutex<HashMap<SeriesKey, Committed<Reading>>>,
     commands: Mutex<HashMap<DeviceId, mpsc::Sender<Vec<u8>>>>,
 }
 
 /// Shared by all screens and all devices.
 #[derive(Clone)]
 pub struct Live(Arc<Inner>);
+
+/// A reading that says that another value came under its identity.
+pub(crate) fn contradicted(reading: Committed<Reading>) -> Committed<Reading> {
+    reading.part(|inner| restated(inner, inner.value(), Findings::CONFLICT).ok()).unwrap_or(reading)
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -105,6 +119,7 @@ impl Live {
             position: watch::Sender::new(0),
             waveforms: Mutex::default(),
             heard: Mutex::default(),
+            shown: Mutex::default(),
             commands: Mutex::default(),
         }))
     }
@@ -182,6 +197,27 @@ impl Live {
             // Nobody listening is no failure.
             let _ = sender.send(waveform);
         }
+    }
+
+    /// What is shown for a new reading: itself; or, where another value was shown under its identity, that one, which was
+    /// committed first and stands, and says that there is another.
+    pub(crate) fn standing(&self, reading: Committed<Reading>) -> Committed<Reading> {
+        let mut shown = lock(&self.0.shown);
+        let series = reading.series();
+        if shown.len() >= SHOWN_LIMIT_SERIES && !shown.contains_key(&series) {
+            return reading;
+        }
+        let identity = |one: &Reading| (one.measured_at(), one.sequence());
+        let kept = shown.entry(series).or_insert(reading);
+        if identity(kept) < identity(&reading) {
+            *kept = reading;
+        } else if identity(kept) == identity(&reading) {
+            if kept.value() != reading.value() {
+                *kept = contradicted(*kept);
+            }
+            return *kept;
+        }
+        reading
     }
 
     /// What is known of a device's connection.

@@ -260,7 +260,7 @@ impl Site {
             self.live().happened(Happening::Device(assignment.device));
         }
         for change in &together.corrections {
-            self.show_corrected(&change.position);
+            self.follow(&change.position, &change.correction);
         }
     }
 

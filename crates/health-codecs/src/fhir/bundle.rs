@@ -153,28 +153,29 @@ pub struct RequestEntry {
     pub if_match: Option<String>,
     /// Condition for a read.
     pub if_none_match: Option<String>,
-    /// The resource, not yet checked in a batch.
+    /// The resource, not yet checked.
     pub resource: Option<Value>,
 }
 
-/// Reads a transaction or batch Bundle. A transaction is checked with all its resources; of a batch only the frame
-/// is, since every entry stands or falls by itself.
+/// Reads a transaction or batch Bundle. Its frame is checked; each resource is checked by whoever takes it, since in a
+/// batch every entry stands or falls by itself.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn parse_request(bundle: &Value) -> Result<(RequestKind, Vec<RequestEntry>), Vec<OutcomeIssue>> {
-    let kind = check_frame(bundle)?;
-    if kind == RequestKind::Transaction {
-        let issues = super::foreign::expect(bundle, "Bundle");
-        if !issues.is_empty() {
-            return Err(issues);
-        }
-    }
-    Ok((kind, items(bundle, "entry").iter().map(request_entry).collect()))
+pub fn parse_request(mut bundle: Value) -> Result<(RequestKind, Vec<RequestEntry>), Vec<OutcomeIssue>> {
+    let resources = take_resources(&mut bundle);
+    let kind = check_emptied(&bundle)?;
+    let entries = items(&bundle, "entry").iter().zip(resources);
+    Ok((kind, entries.map(|(entry, resource)| request_entry(entry, resource)).collect()))
 }
 
-/// Checks type, size and structure of a transaction or batch, but not the resources in it.
-pub(super) fn check_frame(bundle: &Value) -> Result<RequestKind, Vec<OutcomeIssue>> {
+/// Checks type, size and structure of a transaction or batch, but not the resources in it, which are handed back apart.
+pub(super) fn check_frame(mut bundle: Value) -> Result<(Value, Vec<Option<Value>>), Vec<OutcomeIssue>> {
+    let resources = take_resources(&mut bundle);
+    check_emptied(&bundle).map(|_| (bundle, resources))
+}
+
+fn check_emptied(bundle: &Value) -> Result<RequestKind, Vec<OutcomeIssue>> {
     let one = |code, what: String, place: &str| vec![OutcomeIssue::error(code, what, place)];
     let kind = match bundle["type"].as_str() {
         Some("transaction") => RequestKind::Transaction,
@@ -189,22 +190,21 @@ pub(super) fn check_frame(bundle: &Value) -> Result<RequestKind, Vec<OutcomeIssu
         let what = format!("{count} entries; {ENTRY_LIMIT} are taken at once");
         return Err(one(IssueCode::TooLong, what, "Bundle.entry"));
     }
-    let issues = super::foreign::expect(&without_resources(bundle), "Bundle");
+    let issues = super::foreign::expect(bundle, "Bundle");
     if issues.is_empty() { Ok(kind) } else { Err(issues) }
 }
 
-/// The Bundle with the least resource in the place of each, so that only the frame is checked.
-fn without_resources(bundle: &Value) -> Value {
-    let mut frame = bundle.clone();
-    for entry in frame["entry"].as_array_mut().into_iter().flatten() {
-        if let Some(resource) = entry.get_mut("resource").filter(|resource| resource.is_object()) {
-            *resource = json!({ "resourceType": "Patient", "active": true });
-        }
-    }
-    frame
+/// Takes the resources out of a Bundle, and leaves the least one in the place of each, so that only the frame is checked.
+fn take_resources(bundle: &mut Value) -> Vec<Option<Value>> {
+    let entries = bundle.get_mut("entry").and_then(Value::as_array_mut).into_iter().flatten();
+    let take = |entry: &mut Value| {
+        let resource = entry.get_mut("resource").filter(|resource| resource.is_object())?;
+        Some(std::mem::replace(resource, json!({ "resourceType": "Patient", "active": true })))
+    };
+    entries.map(take).collect()
 }
 
-fn request_entry(entry: &Value) -> RequestEntry {
+fn request_entry(entry: &Value, resource: Option<Value>) -> RequestEntry {
     let request = &entry["request"];
     let plain = |name: &str| text(request, name).map(str::to_owned);
     RequestEntry {
@@ -214,6 +214,6 @@ fn request_entry(entry: &Value) -> RequestEntry {
         if_none_exist: plain("ifNoneExist"),
         if_match: plain("ifMatch"),
         if_none_match: plain("ifNoneMatch"),
-        resource: entry.get("resource").cloned(),
+        resource,
     }
 }

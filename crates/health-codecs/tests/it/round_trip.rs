@@ -312,7 +312,7 @@ proptest! {
         for entry in &frame.entries {
             prop_assert!(entry.span.end <= text.len());
         }
-        let _ = health_codecs::fhir::bundle::parse_request(&resource);
+        let _ = health_codecs::fhir::bundle::parse_request(resource.clone());
         let _ = patient::parse(&resource);
         let _ = device::parse(&resource);
     }

@@ -5,6 +5,7 @@ mod kept;
 
 mod alarms;
 mod cluster;
+mod corrections;
 mod loops;
 mod overload;
 mod refusing;

@@ -28,7 +28,7 @@ async fn run(web: Arc<Web>, call: Arc<Call>) -> Result<Answer, Refusal> {
     let reading = Arc::clone(&call);
     let (kind, entries) = blocking(&web, move |_| {
         let value = json::parse(&reading.body).map_err(|issue| Refusal::invalid(vec![issue]))?;
-        parse_request(&value).map_err(Refusal::invalid)
+        parse_request(value).map_err(Refusal::invalid)
     })
     .await?;
     match kind {

@@ -13,9 +13,11 @@ use clinical_model::{
     Assignment, Decoded, Delivery, Device, DeviceId, DeviceTime, Frame, FrameKind, MeasureKind, PatientId,
     QuarantineId, QuarantineReason, Subject, Timestamp,
 };
+use health_codecs::fhir::foreign::{ForeignEntry, ForeignFrame};
 use health_codecs::fhir::observation::{ForeignObservation, parse};
 use health_codecs::fhir::{IssueCode, OutcomeIssue, Severity, json, operation_outcome};
 use pipeline::identifiers::{self, Claimed, IdentifierKey, KeptFrame, Outcome, Target};
+use pipeline::intake::Prepared;
 use pipeline::search::Position;
 use pipeline::site::received_now;
 use pipeline::{EntryOutcome, FactAddress, Intake, Peer, Receipt};
@@ -76,7 +78,7 @@ enum Ready {
 }
 
 struct Sending {
-    frame: Frame,
+    prepared: Prepared,
     /// What it will be, where it will be charted.
     position: Option<Position>,
     /// By which identifiers it will go besides.
@@ -97,10 +99,11 @@ async fn run(web: Arc<Web>, call: Arc<Call>, condition: Option<Condition>) -> Re
 fn ready(web: &Web, call: &Call, condition: Option<&Condition>) -> Result<Ready, Refusal> {
     let value = json::parse(&call.body).map_err(|issue| Refusal::invalid(vec![issue]))?;
     let checked = check(web, call.access()?, &value, "Observation")?;
+    let entry = ForeignEntry { span: 0..call.body.len(), result: Ok(checked.observation.clone()) };
     let frame = frame_of(web, checked.device, &call.body);
-    let outcomes = intake(web)?.preview(frame.clone())?;
-    outcomes.iter().try_for_each(|outcome| refuse_other_subject(web, call, &checked, outcome))?;
-    let position = position_in(&outcomes);
+    let prepared = intake(web)?.prepare(frame, ForeignFrame { entries: vec![entry] })?;
+    prepared.outcomes().iter().try_for_each(|outcome| refuse_other_subject(web, call, &checked, outcome))?;
+    let position = position_in(prepared.outcomes());
     let store = web.site.store();
     let condition = condition.map(|condition| condition.key(web, "Observation"));
     let identifiers = checked
@@ -118,13 +121,13 @@ fn ready(web: &Web, call: &Call, condition: Option<&Condition>) -> Result<Ready,
         // What goes to quarantine is no observation yet, and claims nothing.
         if let Some(position) = position {
             let (target, at) = (Target::observation(&position), web.site.clock().now());
-            let outcome = identifiers::claim_now(store, at, key, target, KeptFrame::of(&frame))?;
+            let outcome = identifiers::claim_now(store, at, key, target, KeptFrame::of(prepared.frame()))?;
             if let Outcome::Taken(claimed) = outcome {
                 return Ok(Ready::Claimed(claimed));
             }
         }
     }
-    Ok(Ready::Send(Sending { frame, position, identifiers }))
+    Ok(Ready::Send(Sending { prepared, position, identifiers }))
 }
 
 /// What the first entry of a frame will be, where it will be charted.
@@ -136,8 +139,8 @@ fn position_in(outcomes: &[EntryOutcome]) -> Option<Position> {
 }
 
 async fn send(web: &Arc<Web>, call: &Arc<Call>, sending: Sending) -> Result<Made, Refusal> {
-    let Sending { frame, position, identifiers } = sending;
-    let device = frame.device;
+    let Sending { prepared, position, identifiers } = sending;
+    let device = prepared.frame().device;
     let naming = async {
         match position.filter(|_| !identifiers.is_empty()) {
             None => Ok(()),
@@ -152,13 +155,14 @@ async fn send(web: &Arc<Web>, call: &Arc<Call>, sending: Sending) -> Result<Made
         }
     };
     // Both reach the disk at the same time; an identifier without its observation is finished by whoever asks for it.
-    let (receipt, named) = tokio::join!(submit(web, frame), naming);
+    let (receipt, named) = tokio::join!(submit_prepared(web, prepared), naming);
     let receipt = receipt?;
     named?;
     let reading = Arc::clone(call);
     blocking(web, move |web| {
         let entry = receipt.entries.first().cloned().ok_or_else(Refusal::internal)?;
-        let mut made = read_back(web, &reading, device, &receipt, &[entry])?;
+        let wants_resource = Wanted::of(&reading).is_none_or(|wanted| wanted == Wanted::Representation);
+        let mut made = read_back(web, &reading, (device, wants_resource), &receipt, &[entry])?;
         made.pop().ok_or_else(Refusal::internal)
     })
     .await
@@ -308,6 +312,12 @@ pub(crate) async fn submit(web: &Web, frame: Frame) -> Result<Receipt, Refusal> 
     Ok(pending.await?)
 }
 
+/// As [`submit`], for what was read and judged already.
+pub(crate) async fn submit_prepared(web: &Web, prepared: Prepared) -> Result<Receipt, Refusal> {
+    let pending = intake(web)?.submit_prepared(prepared).await?;
+    Ok(pending.await?)
+}
+
 /// Refuses what names another subject than the device was assigned to: the sender must know, and keeps it.
 pub(crate) fn refuse_other_subject(
     web: &Web,
@@ -388,7 +398,7 @@ pub(crate) fn position_of(fact: &FactAddress) -> Position {
 pub(crate) fn read_back(
     web: &Web,
     call: &Call,
-    device: DeviceId,
+    (device, wants_resource): (DeviceId, bool),
     receipt: &Receipt,
     entries: &[EntryOutcome],
 ) -> Result<Vec<Made>, Refusal> {
@@ -425,8 +435,11 @@ pub(crate) fn read_back(
                     0 => committed_at.as_millis() >= receipt.committed_at.as_millis(),
                     group => group == receipt.group,
                 };
-                render::observation(chart, &position, &found)
-                    .map(|rendered| Made::Committed { rendered, is_new })
+                let rendered = match wants_resource {
+                    true => render::observation(chart, &position, &found),
+                    false => render::address(chart, &position, &found),
+                };
+                rendered.map(|rendered| Made::Committed { rendered, is_new })
             });
             all.push(made.transpose()?);
         }

@@ -1,7 +1,7 @@
 //! Versions: each by its number, and all of them, the newest first.
 
 use axum::http::StatusCode;
-use clinical_model::{DeviceId, PatientId, PlaceId, RecordId as _, Subject};
+use clinical_model::{DeviceId, PatientId, PlaceId, RecordId as _, Subject, Timestamp};
 use health_codecs::fhir::history::{HistoryEntry, HistoryInput, history};
 use health_codecs::fhir::{IssueCode, OutcomeIssue, json, with_version};
 use pipeline::audited::{Act, ReadError};
@@ -19,6 +19,8 @@ use crate::state::Web;
 
 /// Versions on a page where the caller does not say; also the most.
 const COUNT_DEFAULT: usize = 100;
+/// Records whose versions are put into one order: those of a large site; beyond it the history of one is asked for.
+const TYPE_LIMIT_RECORDS: usize = 5_000;
 
 /// What can be asked of a history.
 struct Asked {
@@ -220,15 +222,7 @@ fn history_of(web: &Web, call: &Call, name: &'static str) -> Result<Answer, Refu
     let (record, versions) = documents(web, call, name)?;
     let mut entries = Vec::with_capacity(versions.len());
     for document in &versions {
-        entries.push(HistoryEntry {
-            full_url: format!("{}/{name}/{}", call.base, call.id),
-            method: if document.version == 1 { "POST" } else { "PUT" },
-            url: if document.version == 1 { name.to_owned() } else { format!("{name}/{}", call.id) },
-            status: status_of(document.version, false),
-            version: document.version,
-            last_modified: document.updated_at,
-            resource: Some(rendered(&record, document)?),
-        });
+        entries.push(entry_of(call, &record, &call.id, document)?);
     }
     Ok(answer(web, call, &asked, name, entries))
 }
@@ -239,6 +233,129 @@ fn one_version(web: &Web, call: &Call, name: &'static str) -> Result<Answer, Ref
     let found = versions.iter().find(|document| document.version == wanted);
     let document = found.ok_or_else(|| Refusal::not_found(&format!("version of this {name}")))?;
     Ok(Answer::ok(rendered(&record, document)?).version(document.version, document.updated_at))
+}
+
+/// What can be asked of the history of a type.
+struct AskedOfType {
+    count: usize,
+    since: Timestamp,
+    /// The page goes on behind this version: when it came about, of which record, which it is.
+    after: Option<(Timestamp, [u8; 16], u64)>,
+}
+
+impl AskedOfType {
+    fn of(call: &Call) -> Result<Self, Refusal> {
+        let mut asked = AskedOfType { count: COUNT_DEFAULT, since: Timestamp::MIN, after: None };
+        for (name, value) in &call.params {
+            let is_read = match name.as_str() {
+                "_count" => {
+                    value.parse::<usize>().map(|count| asked.count = count.clamp(1, COUNT_DEFAULT)).is_ok()
+                }
+                "_since" => value.parse().map(|since| asked.since = since).is_ok(),
+                "_after" => {
+                    asked.after = place_from(value);
+                    asked.after.is_some()
+                }
+                _ => {
+                    let what = format!("the parameter \"{}\" of a history is not supported", shown(name));
+                    let issue = OutcomeIssue::error(IssueCode::NotSupported, what, "");
+                    return Err(Refusal::bad_request(vec![issue]));
+                }
+            };
+            if !is_read {
+                let what = format!("{name} cannot be read");
+                let issue = OutcomeIssue::error(IssueCode::Value, what, format!("http.{name}"));
+                return Err(Refusal::bad_request(vec![issue]));
+            }
+        }
+        Ok(asked)
+    }
+}
+
+/// A place in the history of a type, as a link carries it.
+fn place_from(text: &str) -> Option<(Timestamp, [u8; 16], u64)> {
+    let mut parts = text.split('_');
+    let at = Timestamp::from_micros(parts.next()?.parse().ok()?);
+    let id: PatientId = parts.next()?.parse().ok()?;
+    let version = parts.next()?.parse().ok()?;
+    parts.next().is_none().then_some((at, id.to_bytes(), version))
+}
+
+/// The history of all records of a type that whoever asks may see, the newest first.
+fn history_of_type(
+    web: &Web,
+    call: &Call,
+    name: &'static str,
+    kind: Kind,
+    ids: Vec<[u8; 16]>,
+) -> Result<Answer, Refusal> {
+    let asked = AskedOfType::of(call)?;
+    if ids.len() > TYPE_LIMIT_RECORDS {
+        let what = format!("the history of {} records; ask for that of one", ids.len());
+        return Err(Refusal::bad_request(vec![OutcomeIssue::error(IssueCode::TooCostly, what, "")]));
+    }
+    let patients: Vec<PatientId> = match kind {
+        Kind::Patient => ids.iter().map(|id| PatientId::from_bytes(*id)).collect(),
+        _ => Vec::new(),
+    };
+    let acts = call.acts(AuditAction::Search, name, &format!("history {}", call.query_text()), &patients)?;
+    let mut versions = web.site.read_each(acts, |_| {
+        let mut versions = Vec::new();
+        for id in ids {
+            versions.extend(web.site.store().document_versions(kind, id)?);
+        }
+        Ok(versions)
+    })?;
+    let place = |document: &Document| (document.updated_at, document.id, document.version);
+    versions.retain(|document| document.updated_at >= asked.since);
+    versions.sort_by_key(|document| std::cmp::Reverse(place(document)));
+    let total = versions.len() as u64;
+    versions.retain(|document| asked.after.is_none_or(|after| place(document) < after));
+    let more = versions.len() > asked.count;
+    versions.truncate(asked.count);
+    let path = format!("{name}/_history");
+    let next_link = versions.last().filter(|_| more).map(|last| {
+        let after =
+            format!("{}_{}_{}", last.updated_at.as_micros(), PatientId::from_bytes(last.id), last.version);
+        let mut params: Vec<_> = call.params.iter().filter(|(name, _)| name != "_after").cloned().collect();
+        params.push(("_after".to_owned(), after));
+        page::link(&call.base, &path, &params)
+    });
+    let mut entries = Vec::with_capacity(versions.len());
+    for document in &versions {
+        let id = PatientId::from_bytes(document.id).to_string();
+        let record = Record { kind, id: document.id, name };
+        entries.push(entry_of(call, &record, &id, document)?);
+    }
+    let self_link = page::link(&call.base, &path, &call.params);
+    Ok(Answer::ok(history(HistoryInput { self_link, next_link, total, at: web.site.clock().now(), entries })))
+}
+
+fn entry_of(call: &Call, record: &Record, id: &str, document: &Document) -> Result<HistoryEntry, Refusal> {
+    let name = record.name;
+    Ok(HistoryEntry {
+        full_url: format!("{}/{name}/{id}", call.base),
+        method: if document.version == 1 { "POST" } else { "PUT" },
+        url: if document.version == 1 { name.to_owned() } else { format!("{name}/{id}") },
+        status: status_of(document.version, false),
+        version: document.version,
+        last_modified: document.updated_at,
+        resource: Some(rendered(record, document)?),
+    })
+}
+
+/// `GET /fhir/Patient/_history`
+pub(crate) fn of_patients(web: &Web, call: &Call) -> Result<Answer, Refusal> {
+    let mut patients = web.site.registry().patients();
+    patients.retain(|patient| call.may_see(web, Subject::Patient(patient.id)));
+    let ids = patients.iter().map(|patient| patient.id.to_bytes()).collect();
+    history_of_type(web, call, "Patient", Kind::Patient, ids)
+}
+
+/// `GET /fhir/Device/_history`
+pub(crate) fn of_devices(web: &Web, call: &Call) -> Result<Answer, Refusal> {
+    let ids = web.site.registry().devices().iter().map(|device| device.id.to_bytes()).collect();
+    history_of_type(web, call, "Device", Kind::Device, ids)
 }
 
 /// `GET /fhir/Patient/{id}/_history`

@@ -117,6 +117,7 @@ pub fn interactions() -> Vec<Interaction> {
         post "/fhir/Patient" AdmitPatients "Patient" "create" Write(registering::create_patient);
         put "/fhir/Patient" AdmitPatients "Patient" "update" Write(registering::update_patient_by);
         put "/fhir/Patient/{id}" AdmitPatients "Patient" "update" Write(registering::update_patient);
+        get "/fhir/Patient/_history" ReadChart "Patient" "history-type" Read(history::of_patients);
         get "/fhir/Patient/{id}/_history" ReadChart "Patient" "history-instance" Read(history::of_patient);
         get "/fhir/Patient/{id}/_history/{vid}" ReadChart "Patient" "vread" Read(history::version_of_patient);
         get "/fhir/Device/{id}" ReadDevices "Device" "read" Read(records::read_device);
@@ -125,6 +126,7 @@ pub fn interactions() -> Vec<Interaction> {
         post "/fhir/Device" ManageDevices "Device" "create" Write(registering::create_device);
         put "/fhir/Device" ManageDevices "Device" "update" Write(registering::update_device_by);
         put "/fhir/Device/{id}" ManageDevices "Device" "update" Write(registering::update_device);
+        get "/fhir/Device/_history" ReadDevices "Device" "history-type" Read(history::of_devices);
         get "/fhir/Device/{id}/_history" ReadDevices "Device" "history-instance" Read(history::of_device);
         get "/fhir/Device/{id}/_history/{vid}" ReadDevices "Device" "vread" Read(history::version_of_device);
         get "/fhir/Location/{id}" ReadDevices "Location" "read" Read(records::read_location);

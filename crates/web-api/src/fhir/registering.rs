@@ -303,6 +303,12 @@ pub(crate) fn plan_new(
     together: &mut Together,
 ) -> Result<Planned, Refusal> {
     may(call, record.permission())?;
+    // The id of a new record is ours whatever was sent, but what was sent must be one.
+    if body.get("id").is_some_and(|id| !id.is_string()) {
+        let what = "expected a JSON string";
+        let issue = OutcomeIssue::error(IssueCode::Structure, what, format!("{}.id", record.name()));
+        return Err(Refusal::invalid(vec![issue]));
+    }
     let resource = with_id(body, &record.text(id));
     let resource = put(web, call, record, resource, Expected::Absent, AuditAction::Create, together)?;
     let store = web.site.store();

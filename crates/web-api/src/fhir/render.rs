@@ -35,6 +35,16 @@ pub(crate) fn observation(
     version(chart, position, found, correction.as_ref())
 }
 
+/// As [`observation`], for answers that name it and do not show it: without the resource.
+pub(crate) fn address(chart: &Chart<'_>, position: &Position, found: &Found) -> Result<Rendered, ReadError> {
+    if findings_of(found).intersects(Findings::CORRECTED | Findings::ENTERED_IN_ERROR) {
+        return observation(chart, position, found);
+    }
+    let id = identifier(chart, position)?;
+    let updated_at = committed_at(found);
+    Ok(Rendered { id, resource: Value::Null, version: 1, updated_at, is_withdrawn: false })
+}
+
 /// One version of the Observation at a position: `found` is what it says, with the correction already laid over it.
 pub(crate) fn version(
     chart: &Chart<'_>,

@@ -38,12 +38,16 @@ pub fn read_frame(bytes: &[u8]) -> ForeignFrame {
     if value["resourceType"] != "Bundle" {
         return single(super::parse(&value).map_err(|issues| fault(&issues, 0)));
     }
-    match bundle::check_frame(&value).and_then(|_| entry_spans(bytes)) {
+    let read = bundle::check_frame(value).and_then(|apart| Ok((apart, entry_spans(bytes)?)));
+    match read {
         Err(issues) => single(Err(fault(&issues, 0))),
-        Ok(spans) => {
-            let contents = super::items(&value, "entry");
-            let entries = spans.into_iter().zip(contents).map(|(span, content)| read_entry(span, content));
-            ForeignFrame { entries: entries.collect() }
+        Ok(((frame, resources), spans)) => {
+            let contents = super::items(&frame, "entry").iter().zip(resources);
+            let entries = spans.into_iter().zip(contents);
+            let read = |(span, (entry, resource)): (_, (&Value, Option<Value>))| {
+                read_entry(span, entry, resource.as_ref())
+            };
+            ForeignFrame { entries: entries.map(read).collect() }
         }
     }
 }
@@ -57,9 +61,9 @@ pub fn decode_frame(bytes: &[u8]) -> DecodedFrame {
     DecodedFrame::of(entries.collect())
 }
 
-fn read_entry(span: Range<usize>, entry: &Value) -> ForeignEntry {
+fn read_entry(span: Range<usize>, entry: &Value, resource: Option<&Value>) -> ForeignEntry {
     let method = entry["request"]["method"].as_str().unwrap_or("");
-    let result = match (method, entry.get("resource")) {
+    let result = match (method, resource) {
         ("POST" | "PUT", Some(resource)) => {
             super::parse(resource).map_err(|issues| fault(&issues, span.start))
         }

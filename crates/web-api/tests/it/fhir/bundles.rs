@@ -350,3 +350,15 @@ async fn what_was_decided_before_a_stop_is_charted_at_the_next_start() {
     assert_eq!(kept(&clinic), 2);
     assert_eq!(clinic.site.finish_pending().unwrap(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_without_entries_is_answered_without_any() {
+    let clinic = Clinic::furnished();
+    for sent in [
+        json!({"resourceType": "Bundle", "type": "transaction"}),
+        json!({"resourceType": "Bundle", "type": "batch"}),
+    ] {
+        let answer = post(&clinic, &program(), "/fhir", &sent).await;
+        assert_eq!((answer.status, &answer.body["entry"]), (StatusCode::OK, &Value::Null), "{}", answer.body);
+    }
+}

@@ -25,6 +25,15 @@ async fn a_patient_is_created_and_changed_with_everything_that_was_sent() {
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.body);
     let path = format!("/fhir/Patient/{}", made.body["id"].as_str().unwrap());
     assert!(text(&made.headers, "location").ends_with(&format!("{path}/_history/1")));
+    let mut listed = newcomer("H-9");
+    listed["id"] = json!(["p1"]);
+    let refused = post(&clinic, &program(), "/fhir/Patient", &listed).await;
+    assert_eq!(
+        (refused.status, issue(&refused).0),
+        (StatusCode::BAD_REQUEST, "structure"),
+        "{}",
+        refused.body
+    );
     let read = get(&clinic, &program(), &path).await;
     assert_eq!(read.body, made.body, "what was sent is kept, whether we use it or not");
     assert_eq!(read.body["telecom"][0]["value"], "+49 30 1");
