@@ -138,7 +138,6 @@ impl Follower {
             let is_over = drain(queue, self.seen.group, &mut running.own);
             match self.step(&mut running) {
                 Ok(()) => {
-                    self.health.answered();
                     if std::mem::take(&mut running.is_out) {
                         tracing::info!("the store answers again");
                     }
@@ -172,7 +171,6 @@ impl Follower {
 
     fn step(&mut self, running: &mut Running) -> Result<(), FollowError> {
         let news = self.store().wait_for_news(self.seen, TICK)?;
-        self.health.answered();
         let before = self.seen.group;
         self.take_up_changes(news)?;
         self.keep_lease(running)?;
@@ -197,6 +195,8 @@ impl Follower {
     fn be_present(&self, running: &mut Running) -> Result<(), StoreError> {
         if running.present_at.is_none_or(|at| at.elapsed() >= PRESENCE_EVERY) {
             self.store().node_progress(self.node, self.seen.group, PRESENCE_LIFE)?;
+            // Only what was written proves that the store answers: news may be those of a minute ago.
+            self.health.answered();
             running.present_at = Some(Instant::now());
         }
         Ok(())

@@ -319,19 +319,28 @@ struct Folder {
 
 impl Folder {
     fn run(&self, every: Duration) {
+        let mut is_out = false;
         while !self.stop.wait(every) {
             loop {
                 if self.stop.stopping.load(Ordering::Acquire) {
                     return;
                 }
                 match self.store.fold(FOLD_LIMIT_GROUPS, self.clock.now()) {
-                    Ok(folded) if folded.groups > 0 => {}
-                    Ok(_) => break,
+                    Ok(folded) if folded.groups > 0 => is_out = false,
+                    Ok(_) => {
+                        is_out = false;
+                        break;
+                    }
                     Err(error) => {
-                        tracing::error!(
-                            error = &error as &dyn std::error::Error,
-                            "folding failed; the journal is kept"
-                        );
+                        // Said once while the database is away, however long that is.
+                        let said = is_out;
+                        is_out = matches!(error, StoreError::Unavailable { .. });
+                        if !said || !is_out {
+                            tracing::error!(
+                                error = &error as &dyn std::error::Error,
+                                "folding failed; the journal is kept"
+                            );
+                        }
                         break;
                     }
                 }
