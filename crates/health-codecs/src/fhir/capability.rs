@@ -99,8 +99,8 @@ fn resource(resource: &CapabilityResource) -> Value {
     let mut rendered = json!({
         "type": resource.kind,
         "versioning": "versioned",
-        "interaction": interactions,
     });
+    put_list(&mut rendered, "interaction", interactions);
     if resource.kind == "Observation" {
         rendered["supportedProfile"] =
             ["heartrate", "resprate", "oxygensat", "bodytemp", "bp", "bodyweight", "bodyheight", "bmi"]
@@ -112,7 +112,9 @@ fn resource(resource: &CapabilityResource) -> Value {
     // _sort, _count and _cursor shape the answer; they are no search parameters of the resource.
     let parameters: Vec<Value> = parameters_of(resource.kind)
         .iter()
-        .filter(|(name, _, _)| searches && !matches!(*name, "_sort" | "_count" | "_cursor"))
+        .filter(|(name, _, _)| {
+            searches && !matches!(*name, "_sort" | "_count" | "_cursor") && !name.contains(':')
+        })
         .map(|(name, kind, text)| json!({ "name": name, "type": kind, "documentation": text }))
         .collect();
     if !parameters.is_empty() {

@@ -89,8 +89,8 @@ fn what_is_not_understood_is_refused_or_left_out() {
     let deep = format!("{}name", "partof.".repeat(5));
     let cases: &[(ResourceType, &str, &str, &str, &str)] = &[
         (Observation, "colour", "red", "not-supported", "supported are"),
-        (Observation, "value-quantity", "gt5", "not-supported", "combo-code"),
-        (Observation, "code:missing", "true", "not-supported", ":missing"),
+        (Observation, "identifier:missing", "true", "not-supported", ":missing"),
+        (Observation, "code:missing", "perhaps", "value", "true or false"),
         (Observation, "code:text", "heart", "not-supported", ":text"),
         (Observation, "patient:Device", "d", "not-supported", ":Device"),
         (Observation, "patient:identifier", "x", "not-supported", ":identifier"),

@@ -72,6 +72,27 @@ fn codes() {
 }
 
 #[test]
+fn values_are_compared_in_the_unit_of_the_measure() {
+    let fits = |filter: &str, measure: clinical_model::Measure, value: &str| {
+        search(&[("value-quantity", filter)]).values[0].matches(measure, value.parse().unwrap())
+    };
+    assert!(fits("gt61|http://unitsofmeasure.org|/min", measure::HEART_RATE, "62"));
+    assert!(!fits("gt61|http://unitsofmeasure.org|/min", measure::HEART_RATE, "61"));
+    assert!(!fits("gt61|http://unitsofmeasure.org|Cel", measure::HEART_RATE, "62"), "another dimension");
+    assert!(fits("98.6||[degF]", measure::BODY_TEMPERATURE, "37.0"));
+    assert!(fits("5.4", measure::PERFUSION_INDEX, "5.44") && !fits("5.4", measure::PERFUSION_INDEX, "5.45"));
+    assert!(fits("ne5.4", measure::PERFUSION_INDEX, "5.45") && fits("le5", measure::PERFUSION_INDEX, "5"));
+}
+
+#[test]
+fn codes_can_be_left_out_and_asked_for_as_components() {
+    let pressure = ["blood_pressure", "arterial_pressure"];
+    assert_eq!(names(&search(&[("component-code", "8480-6")])), pressure);
+    assert_eq!(names(&search(&[("code", "8867-4,85354-9"), ("code:not", "8867-4")])), pressure);
+    assert!(!names(&search(&[("code:not", "8867-4")])).contains(&"heart_rate"));
+}
+
+#[test]
 fn categories_narrow_codes() {
     let labs = search(&[("category", "laboratory")]);
     assert_eq!(names(&labs), ["glucose"]);
@@ -109,7 +130,9 @@ fn dates_orders_and_pages() {
 fn what_is_not_supported_is_refused_by_name() {
     let long = "x".repeat(10_000);
     let cases: &[(&str, &str, &str, &str)] = &[
-        ("value-quantity", "gt5", "not-supported", "combo-code"),
+        ("value-quantity", "gt", "value", "quantity"),
+        ("value-quantity", "5|urn:x|mg", "value", "quantity"),
+        ("identifier", "MRN-1", "not-supported", "system|value"),
         ("_include", "Observation:subject", "not-supported", "_count"),
         ("code:missing", "true", "not-supported", ":missing"),
         ("code:text", "heart", "not-supported", ":text"),

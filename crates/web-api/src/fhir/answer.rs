@@ -82,6 +82,24 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// Whether the caller has this version already, by the headers `If-None-Match` and `If-Modified-Since` (RFC 9110
+    /// §13.1.2 and §13.1.3: the first decides where both are given).
+    pub(crate) fn is_known(&self, headers: &HeaderMap) -> bool {
+        let Some((version, updated_at)) = self.versioned else { return false };
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        if let Some(tags) = text(header::IF_NONE_MATCH) {
+            let own = format!("\"{version}\"");
+            return tags
+                .split(',')
+                .map(str::trim)
+                .any(|tag| tag == "*" || tag.trim_start_matches("W/") == own);
+        }
+        let since = text(header::IF_MODIFIED_SINCE).and_then(parse_http_date);
+        since.is_some_and(|since| updated_at.as_seconds() <= since.as_seconds())
+    }
+}
+
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let mut response = match (self.stream, &self.body) {
@@ -112,14 +130,26 @@ fn fhir_json(status: StatusCode, body: &Value, is_pretty: bool, media_type: &'st
 /// An instant as HTTP writes it (RFC 9110 §5.6.7), to the second.
 pub(crate) fn http_date(at: Timestamp) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let seconds = at.as_seconds();
     let weekday = DAYS[seconds.div_euclid(86_400).rem_euclid(7) as usize];
     // YYYY-MM-DDThh:mm:ss…
     let text = Timestamp::from_seconds(seconds).to_rfc3339();
     let month = text[5..7].parse::<usize>().unwrap_or(1);
     format!("{weekday}, {} {} {} {} GMT", &text[8..10], MONTHS[month - 1], &text[0..4], &text[11..19])
+}
+
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/// The inverse of [`http_date`], for the form that every sender must use; `None` for anything else.
+fn parse_http_date(text: &str) -> Option<Timestamp> {
+    let mut parts = text.split_once(", ")?.1.split(' ');
+    let day = parts.next()?;
+    let month = parts.next()?;
+    let month = MONTHS.iter().position(|known| *known == month)? + 1;
+    let (year, time) = (parts.next()?, parts.next()?);
+    (parts.next() == Some("GMT") && parts.next().is_none()).then_some(())?;
+    format!("{year}-{month:02}-{day}T{time}Z").parse().ok()
 }
 
 /// A refusal or failure.
@@ -262,6 +292,12 @@ mod tests {
         // The example of RFC 9110 §5.6.7.
         assert_eq!(http_date("1994-11-06T08:49:37Z".parse().unwrap()), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(http_date("1970-01-01T00:00:00.999Z".parse().unwrap()), "Thu, 01 Jan 1970 00:00:00 GMT");
+        let at: Timestamp = "1994-11-06T08:49:37Z".parse().unwrap();
+        assert_eq!(parse_http_date(&http_date(at)), Some(at));
+        for bad in ["", "1994-11-06T08:49:37Z", "Sun, 06 Nov 1994 08:49:37", "Sun, 06 Nob 1994 08:49:37 GMT"]
+        {
+            assert_eq!(parse_http_date(bad), None, "{bad}");
+        }
         assert_eq!(http_date("1969-12-31T23:59:59Z".parse().unwrap()), "Wed, 31 Dec 1969 23:59:59 GMT");
     }
 }

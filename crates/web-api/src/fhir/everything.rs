@@ -203,6 +203,9 @@ fn kind_of(subject: Subject) -> ResourceType {
     }
 }
 
+/// Observations with their places in the chart; and where to go on.
+type FoundPage = (Vec<(Position, Found)>, Option<Place>);
+
 /// The observations of some series, and their curves minute by minute.
 #[derive(Clone, Debug)]
 pub(crate) struct Observed {
@@ -246,7 +249,7 @@ impl Observed {
         chart: &Chart<'_>,
         after: Option<Position>,
         count: usize,
-    ) -> Result<(Vec<(Position, Found)>, Option<Place>), ReadError> {
+    ) -> Result<FoundPage, ReadError> {
         let query = SearchQuery {
             from: self.measured.start,
             to: self.measured.end.unwrap_or(Timestamp::MAX),

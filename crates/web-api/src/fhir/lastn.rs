@@ -128,7 +128,10 @@ fn newest(
 
 /// Whether nothing is asked of the observations themselves.
 fn is_unconditional(search: &ObservationSearch) -> bool {
-    search.date.is_empty() && search.last_updated.is_empty() && search.statuses.is_none()
+    search.date.is_empty()
+        && search.last_updated.is_empty()
+        && search.statuses.is_none()
+        && search.values.is_empty()
 }
 
 fn position_of(observed: &Observed) -> Option<Position> {

@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use clinical_model::Subject;
-use health_codecs::fhir::search::{Chain, Handling, Has, Query, Reference, ResourceType, parse_query};
+use health_codecs::fhir::search::{
+    Chain, Handling, Has, Query, Reference, ResourceType, parse_query, references_from,
+};
 
 use super::answer::Refusal;
 use super::call::Call;
@@ -30,7 +32,20 @@ pub(crate) fn query_of(
     call: &Call,
     given: &[(String, String)],
 ) -> Result<Query, Refusal> {
-    parse_query(kind, given, handling_of(call)).map_err(Refusal::bad_request)
+    // A reference may be written as the whole address of a resource of ours.
+    let own = format!("{}/", call.base);
+    let is_reference = |name: &str| {
+        let bare = name.split(':').next().unwrap_or(name);
+        references_from(kind).any(|reference| reference.name == bare)
+    };
+    let given: Vec<(String, String)> = given
+        .iter()
+        .map(|(name, value)| match is_reference(name) {
+            true => (name.clone(), value.replace(&own, "")),
+            false => (name.clone(), value.clone()),
+        })
+        .collect();
+    parse_query(kind, &given, handling_of(call)).map_err(Refusal::bad_request)
 }
 
 /// What whoever asks wants done with what is not supported (`Prefer: handling=…`; R4 §3.1.1.2).

@@ -255,10 +255,14 @@ async fn pass(
     let call = Call::read(&web, door, access, &interaction, request).await?;
     let is_pretty = call.is_pretty;
     let view = View::of(&call.params).map_err(Refusal::bad_request)?;
+    let headers = (interaction.code == "read").then(|| call.headers.clone());
     let mut answer = match interaction.handler {
         Handler::Read(read) => blocking(&web, move |web| read(web, &call)).await?,
         Handler::Write(write) => write(web, Arc::new(call)).await?,
     };
+    if headers.is_some_and(|headers| answer.is_known(&headers)) {
+        return Ok(Answer { body: None, ..answer.status(StatusCode::NOT_MODIFIED) });
+    }
     if let Some(body) = &mut answer.body {
         view.cut(body);
     }

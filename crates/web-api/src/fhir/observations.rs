@@ -5,19 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::http::StatusCode;
 use clinical_model::{Findings, Interval, Measure, MeasureKind, PatientId, SeriesKey, Subject, Timestamp};
 use health_codecs::fhir::search::{
-    ObservationSearch, ObservationStatus, Prefix, Query, ResourceType, Sort, Total, bounds,
+    ObservationSearch, ObservationStatus, Prefix, Query, ResourceType, Sort, Total, ValueFilter, bounds,
     parse_observation_search,
 };
 use health_codecs::fhir::{IssueCode, OutcomeIssue};
 use pipeline::audited::ReadError;
 use pipeline::chart::Chart;
 use pipeline::corrections::CorrectedStatus;
+use pipeline::identifiers;
 use pipeline::search::{CURVE_LIMIT, Found, Position, SERIES_LIMIT, SearchQuery, address_of_curve};
 use serde_json::Value;
 use store::{AuditAction, Order, SeriesFilter};
 
 use super::answer::{Answer, Refusal};
 use super::call::{self, Call};
+use super::conditions::Condition;
 use super::include::{self, Node};
 use super::results::{self, Results};
 use super::{AUDITED_PATIENTS_LIMIT, links, page, refused, render};
@@ -158,7 +160,9 @@ pub(crate) fn referred(
     let is_of_series_alone = search.ids.is_none()
         && search.date.is_empty()
         && search.last_updated.is_empty()
-        && search.statuses.is_none();
+        && search.statuses.is_none()
+        && search.values.is_empty()
+        && search.identifiers.is_none();
     if is_of_series_alone {
         // A series is there because something was measured.
         return Ok(visible_series(web, call, &search)?.iter().filter_map(target).collect());
@@ -256,14 +260,11 @@ impl Plan {
             },
             count: usize::from(search.count.unwrap_or(page::COUNT_DEFAULT)),
         };
-        if let Some(ids) = &search.ids {
-            let mut positions = Vec::new();
-            for id in ids {
-                positions.extend(position_of(web, id)?.filter(|position| {
-                    call.may_see(web, position.series.subject) && address_fits(search, &position.series)
-                }));
-            }
-            plan.positions = Some(positions);
+        if let Some(named) = named_positions(web, search)? {
+            let fits = |position: &Position| {
+                call.may_see(web, position.series.subject) && address_fits(search, &position.series)
+            };
+            plan.positions = Some(named.into_iter().filter(fits).collect());
             return Ok(plan);
         }
         let all = visible_series(web, call, search)?;
@@ -342,7 +343,8 @@ impl Plan {
             curves += u64::from(chart.found(position)?.is_some());
         }
         let is_span = search.date.iter().all(|filter| filter.prefix != Prefix::Ne);
-        if is_span && search.last_updated.is_empty() && search.statuses.is_none() {
+        if is_span && search.last_updated.is_empty() && search.statuses.is_none() && search.values.is_empty()
+        {
             let counted = chart.count(&first.series, (range.from, range.to), TOTAL_LIMIT_READINGS)?;
             return Ok(counted.map(|count| count + curves));
         }
@@ -388,6 +390,33 @@ impl Plan {
     }
 }
 
+/// The positions that ids and identifiers stand for; `None` where neither is given.
+fn named_positions(web: &Web, search: &ObservationSearch) -> Result<Option<Vec<Position>>, Refusal> {
+    let mut named: Option<Vec<Position>> = None;
+    if let Some(ids) = &search.ids {
+        let mut positions = Vec::new();
+        for id in ids {
+            positions.extend(position_of(web, id)?);
+        }
+        named = Some(positions);
+    }
+    if let Some(tokens) = &search.identifiers {
+        let mut positions = Vec::new();
+        for token in tokens {
+            let part = |part: &Option<String>| part.clone().unwrap_or_default();
+            let condition = Condition { system: part(&token.system), value: part(&token.code) };
+            let found = identifiers::find(web.site.store(), condition.key(web, KIND))?;
+            let targets = found.map(|(claimed, _)| claimed.targets).unwrap_or_default();
+            positions.extend(targets.iter().filter_map(|target| target.position()));
+        }
+        named = Some(match named {
+            None => positions,
+            Some(ids) => ids.into_iter().filter(|position| positions.contains(position)).collect(),
+        });
+    }
+    Ok(named)
+}
+
 fn by_ids(
     chart: &Chart<'_>,
     positions: &[Position],
@@ -425,6 +454,9 @@ pub(crate) fn fits(
     if !measured_at.is_none_or(|at| search.date.iter().all(|filter| filter.matches(at))) {
         return false;
     }
+    if !value_fits(search, found) {
+        return false;
+    }
     if search.last_updated.is_empty() && search.statuses.is_none() {
         return true;
     }
@@ -442,6 +474,24 @@ pub(crate) fn fits(
                 Some(CorrectedStatus::Final) | None => ObservationStatus::Final,
             })
         })
+}
+
+/// Whether the value fits: of a reading by itself, or the amount of an event.
+fn value_fits(search: &ObservationSearch, found: &Found) -> bool {
+    search.values.iter().all(|filter| match found {
+        Found::Readings(observed) if observed.measure.is_scalar() => observed
+            .readings
+            .first()
+            .and_then(|reading| reading.value().number())
+            .is_some_and(|number| filter.matches(observed.measure, number)),
+        Found::Event(event) => event.amount.as_ref().is_some_and(|(number, unit)| {
+            // An event has no unit of its own: only the same unit can be compared.
+            let of_any = ValueFilter { unit: None, ..filter.clone() };
+            filter.unit.as_ref().is_none_or(|wanted| wanted == unit)
+                && of_any.matches(event.series.measure, *number)
+        }),
+        Found::Readings(_) | Found::Curve(_) => false,
+    })
 }
 
 /// The stored series that a search asks for and that whoever asks may see. Says nothing of what is in them.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::http::header;
 use clinical_model::{Device, DeviceId, Patient, PatientId, Place, PlaceId, Private, RecordId, Subject};
 use health_codecs::fhir::search::{
     DeviceSearch, LocationSearch, PatientSearch, Query, ResourceType, Total, parse_device_search,
@@ -12,6 +11,8 @@ use health_codecs::fhir::{self, with_version};
 use pipeline::audited::ReadError;
 use serde_json::Value;
 use store::{AuditAction, Document, Kind};
+use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::char::is_combining_mark;
 
 use super::answer::{Answer, Refusal};
 use super::call::{self, Call};
@@ -31,7 +32,7 @@ pub(crate) fn read_patient(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         return Err(Refusal::not_found("Patient"));
     };
     web.site.read(act, |_| Ok(())).map_err(Refusal::from)?;
-    versioned(web, call, Kind::Patient, patient.id.to_bytes(), fhir::patient::render(&patient))
+    versioned(web, Kind::Patient, patient.id.to_bytes(), fhir::patient::render(&patient))
 }
 
 /// `GET /fhir/Device/{id}`
@@ -49,7 +50,7 @@ pub(crate) fn read_device(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         .fold(act.device(device.id), |act, id| act.patient(id));
     web.site.read(act, |_| Ok(())).map_err(Refusal::from)?;
     let rendered = fhir::device::render_assigned(&device, assigned);
-    versioned(web, call, Kind::Device, device.id.to_bytes(), rendered)
+    versioned(web, Kind::Device, device.id.to_bytes(), rendered)
 }
 
 /// `GET /fhir/Location/{id}`
@@ -61,7 +62,7 @@ pub(crate) fn read_location(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         return Err(Refusal::not_found("Location"));
     };
     web.site.read(act, |_| Ok(())).map_err(Refusal::from)?;
-    versioned(web, call, Kind::Place, place.id.to_bytes(), fhir::location::render(&place))
+    versioned(web, Kind::Place, place.id.to_bytes(), fhir::location::render(&place))
 }
 
 fn document(web: &Web, kind: Kind, id: [u8; 16]) -> Result<Option<Document>, Refusal> {
@@ -83,17 +84,12 @@ fn as_kept(kind: Kind, rendered: Value, document: &Document) -> Value {
     kept
 }
 
-/// The resource with the version of its record; 304 where the caller has that version.
-fn versioned(web: &Web, call: &Call, kind: Kind, id: [u8; 16], rendered: Value) -> Result<Answer, Refusal> {
+/// The resource with the version of its record.
+fn versioned(web: &Web, kind: Kind, id: [u8; 16], rendered: Value) -> Result<Answer, Refusal> {
     let Some(document) = document(web, kind, id)? else { return Ok(Answer::ok(rendered)) };
     let resource = as_kept(kind, rendered, &document);
     let answer = Answer::ok(with_version(resource, document.version, document.updated_at));
-    let answer = answer.version(document.version, document.updated_at);
-    let current = answer.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok());
-    if current.is_some() && call.header("if-none-match") == current {
-        return Ok(Answer { body: None, ..answer.status(axum::http::StatusCode::NOT_MODIFIED) });
-    }
-    Ok(answer)
+    Ok(answer.version(document.version, document.updated_at))
 }
 
 /// One page of records in the order of their ids.
@@ -230,8 +226,13 @@ pub(crate) fn patients(
     Ok((search, all))
 }
 
+/// Whether a text begins with another, without regard to case and accents (R4 §3.1.1.4.7).
 fn begins(text: &str, wanted: &str) -> bool {
-    text.to_lowercase().starts_with(&wanted.to_lowercase())
+    folded(text).starts_with(&folded(wanted))
+}
+
+fn folded(text: &str) -> String {
+    text.nfd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase).collect()
 }
 
 fn patient_fits(search: &PatientSearch, patient: &Patient) -> bool {

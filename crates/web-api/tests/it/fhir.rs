@@ -3,6 +3,7 @@
 mod bundles;
 mod correcting;
 mod creating;
+mod guarding;
 mod linking;
 mod operating;
 mod racing;

@@ -12,8 +12,8 @@ mod records;
 
 pub use date::{DateFilter, Prefix, bounds};
 pub use observation::{
-    LastnSearch, OBSERVATION_PARAMETERS, ObservationSearch, ObservationStatus, Sort, parse_lastn,
-    parse_observation_search,
+    LastnSearch, OBSERVATION_PARAMETERS, ObservationSearch, ObservationStatus, Sort, ValueFilter,
+    parse_lastn, parse_observation_search,
 };
 pub use operations::{
     EverythingRequest, ExportRequest, Statistic, StatsRequest, TrendRequest, Wanted, When,

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use clinical_model::{DeviceId, Measure, MeasureKind, PatientId, PlaceId, Subject};
+use clinical_model::unit::to_series_unit;
+use clinical_model::{Decimal, DeviceId, Measure, MeasureKind, PatientId, PlaceId, Subject};
 
+use super::super::element::cut;
 use super::super::observation::category_code;
 use super::super::outcome::{IssueCode, OutcomeIssue};
 use super::super::system;
-use super::date::DateFilter;
-use super::params::{Params, Token, ids_of, own_id, reference, token, unescape};
+use super::date::{DateFilter, Prefix};
+use super::params::{Params, Token, ids_of, own_id, reference, split, token, unescape};
 use super::{COUNT_LIMIT, Parameter};
 
 /// What can be asked of Observations.
@@ -20,6 +22,14 @@ pub const OBSERVATION_PARAMETERS: &[Parameter] = &[
     ("device", "reference", "the device: Device/id or id"),
     ("code", "token", "LOINC, MDC or our own name of the measure or panel"),
     ("combo-code", "token", "like code, and also the code of a component: finds the panel that has it"),
+    ("code:not", "token", "not coded so"),
+    ("component-code", "token", "the code of a component: finds the panel that has it"),
+    ("identifier", "token", "system|value under which it was posted"),
+    (
+        "value-quantity",
+        "quantity",
+        "[prefix]number, or with |system|code; values in another unit are converted",
+    ),
     ("category", "token", "vital-signs, laboratory, activity, procedure, survey"),
     ("date", "date", "when it was measured; times without a zone are UTC"),
     ("status", "token", "final, preliminary, amended, corrected, entered-in-error"),
@@ -59,6 +69,61 @@ impl ObservationStatus {
     ];
 }
 
+/// One condition on a value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValueFilter {
+    /// How it is compared; never by the ends of a span.
+    pub prefix: Prefix,
+    /// With which number.
+    pub number: Decimal,
+    /// UCUM unit of that number; `None` is the unit of whatever is compared.
+    pub unit: Option<String>,
+}
+
+impl ValueFilter {
+    fn parse(value: &str) -> Option<Self> {
+        let parts = split(value, '|');
+        let (number, unit) = match parts[..] {
+            [number] => (number, None),
+            [number, "" | system::UCUM, unit] if !unit.is_empty() => (number, Some(unescape(unit))),
+            _ => return None,
+        };
+        let (prefix, number) = match number.split_at_checked(2) {
+            Some(("eq", rest)) => (Prefix::Eq, rest),
+            Some(("ne", rest)) => (Prefix::Ne, rest),
+            Some(("gt" | "sa", rest)) => (Prefix::Gt, rest),
+            Some(("lt" | "eb", rest)) => (Prefix::Lt, rest),
+            Some(("ge", rest)) => (Prefix::Ge, rest),
+            Some(("le", rest)) => (Prefix::Le, rest),
+            _ => (Prefix::Eq, number),
+        };
+        Some(ValueFilter { prefix, number: number.parse().ok()?, unit })
+    }
+
+    /// Whether a value of a measure fits, in the unit of the measure. Equality is to the digits that were given: 5.4 is
+    /// anything from 5.35 to 5.45 (R4 §3.1.1.4.8).
+    pub fn matches(&self, measure: Measure, value: Decimal) -> bool {
+        let number = match &self.unit {
+            None => self.number,
+            Some(unit) => match to_series_unit(measure, self.number, unit) {
+                Ok(converted) => converted.value,
+                Err(_) => return false,
+            },
+        };
+        let (number, half) = (number.to_f64(), 0.5 * 10f64.powi(-i32::from(number.decimals())));
+        let value = value.to_f64();
+        let is_equal = (number - half..number + half).contains(&value);
+        match self.prefix {
+            Prefix::Eq => is_equal,
+            Prefix::Ne => !is_equal,
+            Prefix::Gt | Prefix::Sa => value > number,
+            Prefix::Lt | Prefix::Eb => value < number,
+            Prefix::Ge => value >= number,
+            Prefix::Le => value <= number,
+        }
+    }
+}
+
 /// The order of the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Sort {
@@ -74,6 +139,10 @@ pub enum Sort {
 pub struct ObservationSearch {
     /// Any of these ids.
     pub ids: Option<Vec<String>>,
+    /// Posted under any of these.
+    pub identifiers: Option<Vec<Token>>,
+    /// With a value that fits all of these.
+    pub values: Vec<ValueFilter>,
     /// About any of these.
     pub subjects: Option<Vec<Subject>>,
     /// By any of these devices.
@@ -138,8 +207,18 @@ fn conditions(params: &mut Params<'_>) -> ObservationSearch {
     let devices =
         params.any_of(&["device"], |name, value| ids_of::<DeviceId>(name, &unescape(value), "Device"));
     let (measures, hints) = measures(params);
+    let identifiers = params.any_of(&["identifier"], |name, value| match token(name, value)? {
+        // An index of sealed identifiers knows whole ones only.
+        found @ Token { system: Some(_), code: Some(_) } => Ok(vec![found]),
+        _ => {
+            let what = "an identifier is looked up as system|value, or as |value for one without a system";
+            Err(OutcomeIssue::error(IssueCode::NotSupported, what, "http.identifier"))
+        }
+    });
     ObservationSearch {
         ids,
+        identifiers,
+        values: values(params),
         subjects,
         devices,
         measures,
@@ -203,6 +282,13 @@ fn measures(params: &mut Params<'_>) -> (Option<BTreeSet<Measure>>, Vec<OutcomeI
         let found = coded(&token(name, value)?);
         Ok(found.into_iter().map(|measure| measure.panel().unwrap_or(measure)).collect())
     });
+    let by_component = params.any_of(&["component-code"], |name, value| {
+        Ok(coded(&token(name, value)?).into_iter().filter_map(Measure::panel).collect())
+    });
+    let by_absence = left_out(params).map(|left_out| {
+        let all = Measure::all().filter(|measure| measure.panel().is_none());
+        all.filter(|measure| !left_out.contains(measure)).collect::<Vec<_>>()
+    });
     let by_category = params.any_of(&["category"], |name, value| {
         let wanted = token(name, value)?;
         let fits = |measure: &Measure| {
@@ -212,7 +298,7 @@ fn measures(params: &mut Params<'_>) -> (Option<BTreeSet<Measure>>, Vec<OutcomeI
         Ok(Measure::all().filter(|measure| measure.panel().is_none()).filter(fits).collect())
     });
     let mut allowed: Option<BTreeSet<Measure>> = None;
-    for found in [by_code, by_combo, by_category].into_iter().flatten() {
+    for found in [by_code, by_combo, by_component, by_absence, by_category].into_iter().flatten() {
         let found: BTreeSet<Measure> = found.into_iter().collect();
         allowed = Some(match allowed {
             None => found,
@@ -221,6 +307,22 @@ fn measures(params: &mut Params<'_>) -> (Option<BTreeSet<Measure>>, Vec<OutcomeI
     }
     hints.dedup();
     (allowed, hints)
+}
+
+/// What `code:not` leaves out; each occurrence adds to it. `None` where it is not given.
+fn left_out(params: &mut Params<'_>) -> Option<Vec<Measure>> {
+    let given = params.values("code:not");
+    if given.is_empty() {
+        return None;
+    }
+    let mut all = Vec::new();
+    for part in given.into_iter().flat_map(|value| split(value, ',')) {
+        match token("code:not", part) {
+            Ok(code) => all.extend(coded(&code)),
+            Err(issue) => params.issues.push(issue),
+        }
+    }
+    Some(all)
 }
 
 fn hint(measure: Measure) -> Option<OutcomeIssue> {
@@ -249,6 +351,24 @@ pub(super) fn coded(token: &Token) -> Vec<Measure> {
         })
     };
     Measure::all().filter(carries).collect()
+}
+
+fn values(params: &mut Params<'_>) -> Vec<ValueFilter> {
+    let mut filters = Vec::new();
+    for value in params.values("value-quantity") {
+        match ValueFilter::parse(value) {
+            Some(filter) => filters.push(filter),
+            None => {
+                let what = format!(
+                    "\"{}\" is no quantity: expected number, number|system|code or number||code, with eq, ne, gt, lt, \
+                     ge or le before it; alternatives are not supported",
+                    cut(value)
+                );
+                params.refuse("value-quantity", IssueCode::Value, what);
+            }
+        }
+    }
+    filters
 }
 
 fn status(name: &str, value: &str) -> Result<Vec<ObservationStatus>, OutcomeIssue> {

@@ -42,7 +42,8 @@ impl<'p> Params<'p> {
 
     fn admit(&mut self, name: &str, value: &str) {
         let known = |name: &str| self.supported.iter().any(|(known, _, _)| *known == name);
-        if let Some((bare, modifier)) = name.split_once(':').filter(|(bare, _)| known(bare)) {
+        let of_known = name.split_once(':').filter(|(bare, _)| known(bare) && !known(name));
+        if let Some((bare, modifier)) = of_known {
             let what = format!("the modifier :{} of {bare} is not supported", cut(modifier));
             self.refuse(bare, IssueCode::NotSupported, what);
             return;

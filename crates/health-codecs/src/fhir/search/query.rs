@@ -267,6 +267,14 @@ impl Reader {
             );
             return self.unsupported(name, what);
         }
+        // A modifier that the type's own table names is read with its filters.
+        if own(self.source).any(|known| known.0 == name) {
+            self.query.filters.push((name.to_owned(), value.to_owned()));
+            return;
+        }
+        if rest.is_none() && modifier == Some("missing") && always_there(self.source).contains(&bare) {
+            return self.missing(name, value);
+        }
         let reference = reference_of(self.source, bare);
         let target = modifier.and_then(ResourceType::by_name);
         match (reference, rest, modifier, target) {
@@ -289,6 +297,15 @@ impl Reader {
                 self.unsupported(name, what);
             }
             (Some(_), Some(_), None, _) => {}
+        }
+    }
+
+    /// `:missing` of an element that is always there: nothing, or no condition.
+    fn missing(&mut self, name: &str, value: &str) {
+        match value {
+            "true" => self.query.filters.push(("_id".to_owned(), NO_ID.to_owned())),
+            "false" => {}
+            _ => self.refuse(name, IssueCode::Value, ":missing is true or false"),
         }
     }
 
@@ -425,6 +442,22 @@ impl Reader {
         for reference in found {
             add(&mut self.query, Include { reference, target: wanted.flatten(), iterate });
         }
+    }
+}
+
+/// An id that nothing here has: ours are UUIDs or long sealed texts.
+const NO_ID: &str = "none";
+
+/// Parameters whose element every resource of a type has.
+fn always_there(source: ResourceType) -> &'static [&'static str] {
+    match source {
+        ResourceType::Observation => {
+            &["_id", "_lastUpdated", "subject", "device", "code", "combo-code", "category", "date", "status"]
+        }
+        ResourceType::Patient => &["_id", "identifier", "gender"],
+        ResourceType::Device => &["_id", "status"],
+        ResourceType::Location => &["_id"],
+        ResourceType::AuditEvent => &["_id", "date", "action"],
     }
 }
 

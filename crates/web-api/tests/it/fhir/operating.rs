@@ -476,6 +476,8 @@ async fn all_that_the_capability_statement_names_works() {
                 ("birthdate", _) => "1950-03-21",
                 ("gender", _) => "female",
                 ("action", _) => "R",
+                ("identifier", _) => "urn:x|x",
+                (_, "quantity") => "gt5||/min",
                 (_, "date") => "ge2026-01-01",
                 _ => "x",
             };

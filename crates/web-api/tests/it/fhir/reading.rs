@@ -24,7 +24,7 @@ async fn the_capability_statement_lists_exactly_what_is_served() {
     let mut listed: Vec<(String, String)> = Vec::new();
     for resource in answer.body["rest"][0]["resource"].as_array().unwrap() {
         let kind = resource["type"].as_str().unwrap();
-        for interaction in resource["interaction"].as_array().unwrap() {
+        for interaction in resource["interaction"].as_array().into_iter().flatten() {
             listed.push((kind.to_owned(), interaction["code"].as_str().unwrap().to_owned()));
         }
         for operation in resource["operation"].as_array().into_iter().flatten() {
@@ -176,4 +176,18 @@ async fn records_are_read_with_their_version() {
     let path = format!("/fhir/Patient/{}", crate::clinic::patient(1));
     let request = Request::get(path).header("if-none-match", etag).body(Body::empty()).unwrap();
     assert_eq!(ask(&clinic, &program(), request).await.status, StatusCode::NOT_MODIFIED);
+    let sent = heart_rate(monitor(1), Some(crate::clinic::patient(1)), at(-10), "72");
+    let made = post(&clinic, &program(), "/fhir/Observation", &sent).await;
+    let path = format!("/fhir/Observation/{}", made.body["id"].as_str().unwrap());
+    let modified = text(&made.headers, "last-modified").to_owned();
+    let before = "Sun, 06 Nov 1994 08:49:37 GMT".to_owned();
+    for (name, value, status) in [
+        ("if-none-match", "W/\"1\"".to_owned(), StatusCode::NOT_MODIFIED),
+        ("if-none-match", "W/\"2\"".to_owned(), StatusCode::OK),
+        ("if-modified-since", modified, StatusCode::NOT_MODIFIED),
+        ("if-modified-since", before, StatusCode::OK),
+    ] {
+        let request = Request::get(&path).header(name, value).body(Body::empty()).unwrap();
+        assert_eq!(ask(&clinic, &program(), request).await.status, status, "{name}");
+    }
 }

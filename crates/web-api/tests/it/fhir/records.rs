@@ -22,6 +22,7 @@ async fn patients_are_found_by_what_is_known_of_them() {
     check("", &all).await;
     check("family=family1", &all[..1]).await;
     check("name=GIV", &all).await;
+    check("family=F%C3%A1mily1", &all[..1]).await;
     check("given=given2&birthdate=1950-03-21", &all[1..]).await;
     check("identifier=MRN-2", &all[1..]).await;
     check("identifier=urn:auscult:record-number|MRN-1", &all[..1]).await;

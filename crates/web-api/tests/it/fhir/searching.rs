@@ -122,6 +122,17 @@ async fn filters_narrow_the_search() {
     assert_eq!(count(&format!("date=gt{}&date=lt{}", at(0), at(-100))).await, 0);
     assert_eq!(count(&format!("_lastUpdated=lt{}", at(-1))).await, 0);
     assert_eq!(count(&format!("_lastUpdated=ge{}", at(-1))).await, 16);
+    assert_eq!(count("component-code=8480-6").await, 1);
+    assert_eq!(count("code:not=8867-4").await, 1);
+    assert_eq!(count("date:missing=false").await, 16);
+    assert_eq!(count("date:missing=true").await, 0);
+    assert_eq!(count(&format!("subject=https://localhost/fhir/Patient/{}", patient(2))).await, 5);
+    assert_eq!(count("value-quantity=gt60&code=8867-4&_total=accurate").await, 15);
+    assert_eq!(
+        count(&format!("value-quantity=gt60||/min&patient={}&date=ge{}", patient(1), at(-92))).await,
+        2
+    );
+    assert_eq!(count("value-quantity=gt60||mm[Hg]").await, 0);
     // A component is found under its panel; the answer says so where the code alone finds nothing.
     let hinted = found(&clinic, "code=8480-6").await;
     assert!(ids(&hinted).is_empty());

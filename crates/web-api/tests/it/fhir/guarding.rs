@@ -1,0 +1,130 @@
+//! Every interaction of the FHIR table against the clinician of another ward: a new interaction without its row fails.
+
+use axum::http::{Method, StatusCode};
+use serde_json::{Value, json};
+use web_api::fhir::interactions;
+
+use super::{at, heart_rate, post, program};
+use crate::clinic::{Clinic, bed, monitor, patient, ward};
+
+/// What the clinician of another ward gets.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Gets {
+    /// The same as where there is no such thing.
+    NotFound,
+    /// An answer in which nothing of the patient stands.
+    Nothing,
+}
+
+/// What is asked about the patient of ward 2: path, body and expectation; or why the interaction shows no patient.
+fn asked(method: &Method, path: &str, observation: &str) -> Result<(String, Value, Gets), &'static str> {
+    use Gets::{NotFound, Nothing};
+    let (other, device) = (patient(2), monitor(2));
+    let plain = |path: String, gets: Gets| Ok((path, Value::Null, gets));
+    let is_read = *method == Method::GET;
+    match path {
+        "/fhir/metadata" => Err("says nothing of patients"),
+        _ if path.ends_with("/$validate") => Err("reads nothing"),
+        _ if path.ends_with("/_search") => Err("the same handler as the search by GET: tested with forms"),
+        _ if path.starts_with("/fhir/AuditEvent") => Err("no clinician holds it"),
+        _ if !is_read && !path.contains('$') => {
+            Err("tested where writing is: creating, correcting, registering")
+        }
+        "/fhir/Patient/{id}" => plain(format!("/fhir/Patient/{other}"), NotFound),
+        "/fhir/Patient" => plain(format!("/fhir/Patient?_id={other}"), Nothing),
+        "/fhir/Patient/_history" => plain("/fhir/Patient/_history".into(), Nothing),
+        "/fhir/Patient/{id}/_history" => plain(format!("/fhir/Patient/{other}/_history"), NotFound),
+        "/fhir/Patient/{id}/_history/{vid}" => plain(format!("/fhir/Patient/{other}/_history/1"), NotFound),
+        "/fhir/Patient/{id}/Observation" => plain(format!("/fhir/Patient/{other}/Observation"), Nothing),
+        "/fhir/Patient/{id}/$everything" => plain(format!("/fhir/Patient/{other}/$everything"), NotFound),
+        "/fhir/Device/{id}" => plain(format!("/fhir/Device/{device}"), Nothing),
+        "/fhir/Device" => plain(format!("/fhir/Device?_id={device}&_include=Device:patient"), Nothing),
+        "/fhir/Device/_history" => plain("/fhir/Device/_history".into(), Nothing),
+        "/fhir/Device/{id}/_history" => plain(format!("/fhir/Device/{device}/_history"), Nothing),
+        "/fhir/Device/{id}/_history/{vid}" => plain(format!("/fhir/Device/{device}/_history/1"), Nothing),
+        "/fhir/Location/{id}" => plain(format!("/fhir/Location/{}", bed(2)), Nothing),
+        "/fhir/Location" => {
+            plain(format!("/fhir/Location?_id={}&_revinclude=Observation:subject", bed(2)), Nothing)
+        }
+        "/fhir/Location/{id}/_history" => plain(format!("/fhir/Location/{}/_history", bed(2)), Nothing),
+        "/fhir/Location/{id}/_history/{vid}" => {
+            plain(format!("/fhir/Location/{}/_history/1", bed(2)), Nothing)
+        }
+        "/fhir/Observation/{id}" => plain(format!("/fhir/Observation/{observation}"), NotFound),
+        "/fhir/Observation" => {
+            plain(format!("/fhir/Observation?subject=Patient/{other}&_total=accurate"), Nothing)
+        }
+        "/fhir/Observation/{id}/_history" => {
+            plain(format!("/fhir/Observation/{observation}/_history"), NotFound)
+        }
+        "/fhir/Observation/{id}/_history/{vid}" => {
+            plain(format!("/fhir/Observation/{observation}/_history/1"), NotFound)
+        }
+        "/fhir/Observation/$lastn" => plain(format!("/fhir/Observation/$lastn?patient={other}"), Nothing),
+        "/fhir/Observation/$stats" | "/fhir/Observation/$trend" if !is_read => {
+            let mut body = json!({"resourceType": "Parameters", "parameter": [
+                {"name": "patient", "valueString": other.to_string()},
+                {"name": "code", "valueString": "8867-4"},
+                {"name": "duration", "valueDecimal": 1},
+            ]});
+            if path.ends_with("$stats") {
+                let statistic = json!({"name": "statistic", "valueCode": "count"});
+                body["parameter"].as_array_mut().unwrap().push(statistic);
+            }
+            Ok((path.to_owned(), body, Nothing))
+        }
+        "/fhir/Observation/$stats" => {
+            plain(format!("/fhir/Observation/$stats?patient={other}&code=8867-4&statistic=count"), Nothing)
+        }
+        "/fhir/Observation/$trend" => {
+            plain(format!("/fhir/Observation/$trend?patient={other}&code=8867-4&duration=1"), Nothing)
+        }
+        "/fhir/Group/{id}/$export" => plain(format!("/fhir/Group/{}/$export", ward(2)), NotFound),
+        _ if path.contains("$export") => Err("an export is of one's own ward: tested with its files"),
+        other => {
+            panic!("{method} {other} needs a row here: who must not get what of another ward's patient?")
+        }
+    }
+}
+
+/// Where what was asked says something of the patient: in matches, not in the echo of the question.
+fn says_something(body: &Value) -> bool {
+    let of = [patient(2).to_string(), "Family2".to_owned(), "MRN-2".to_owned()];
+    let shown = match body["resourceType"].as_str() {
+        Some("Bundle") => body["entry"].to_string() + &body["total"].to_string().replace(['0', 'n'], ""),
+        _ => body.to_string(),
+    };
+    of.iter().any(|word| shown.contains(word))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clinician_of_another_ward_gets_nothing_over_fhir() {
+    let clinic = Clinic::furnished();
+    let sent = heart_rate(monitor(2), Some(patient(2)), at(-10), "72");
+    let made = post(&clinic, &program(), "/fhir/Observation", &sent).await;
+    let observation = made.body["id"].as_str().unwrap().to_owned();
+    let (stranger, theirs) = (clinic.sign_in("nurse").await, clinic.sign_in("nurse 2").await);
+    let (mut checked, mut told) = (0, 0);
+    for interaction in interactions() {
+        let Ok((path, body, gets)) = asked(&interaction.method, interaction.path, &observation) else {
+            continue;
+        };
+        let body = (body != Value::Null).then_some(body);
+        let what = format!("{} {path}", interaction.method);
+        let answer = clinic.call(interaction.method.clone(), &path, Some(&stranger), body.clone()).await;
+        let expected = match gets {
+            Gets::NotFound => StatusCode::NOT_FOUND,
+            Gets::Nothing => StatusCode::OK,
+        };
+        assert_eq!(answer.status, expected, "{what}: {}", answer.body);
+        assert!(!says_something(&answer.body), "{what}: {}", answer.body);
+        // The right clinician is not refused, so that the refusal is about the patient.
+        let answer = clinic.call(interaction.method.clone(), &path, Some(&theirs), body).await;
+        let is_begun = path.ends_with("$export") && answer.status == StatusCode::BAD_REQUEST;
+        assert!(answer.status == StatusCode::OK || is_begun, "{what}: {} {}", answer.status, answer.body);
+        checked += 1;
+        told += usize::from(says_something(&answer.body));
+    }
+    assert!(checked >= 24, "{checked}");
+    assert!(told >= 12, "the right clinician is told: {told}");
+}
