@@ -7,7 +7,7 @@ use trust::Kek;
 use super::address::Address;
 use super::io::{Connector, Io};
 use super::session::PgSession;
-use super::{LOCK_SERVE, PgStore, Postgres, listen, lock_call, setup};
+use super::{LOCK_SERVE, PgStore, Postgres, listen, setup};
 use crate::migrate::META_MOVING;
 use crate::rules::keys::{KekFault, Keys};
 use crate::rules::news::Bell;
@@ -53,7 +53,7 @@ fn session(server: &str, connector: &Arc<Connector>, serving: bool) -> Result<Pg
 /// A session that keeps every server away as long as it lives.
 fn alone(server: &str, connector: &Arc<Connector>) -> Result<PgSession, OpenError> {
     let session = session(server, connector, false)?;
-    let held = session.one::<bool>(&lock_call("pg_try_advisory_lock", LOCK_SERVE), &[]);
+    let held = session.try_lock("pg_try_advisory_lock", LOCK_SERVE);
     if held.map_err(setup::failure(server, "asking whether servers run on it"))? {
         Ok(session)
     } else {

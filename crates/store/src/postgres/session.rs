@@ -29,6 +29,8 @@ const CONNECT_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::fro
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// How long the outcome of a commit is looked for where the connection broke while it was awaited.
 const RESOLVE_FOR: Duration = Duration::from_secs(15);
+/// The connections of a process that ended are gone after so long.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 /// Between two looks.
 const RESOLVE_EVERY: Duration = Duration::from_millis(50);
 
@@ -78,7 +80,7 @@ impl PgSession {
         let client = self.connector.connect()?;
         block_on(client.batch_execute(SETTINGS)).map_err(meaning)?;
         self.client = Some(client);
-        if self.serving && !self.one::<bool>(&lock_call("pg_try_advisory_lock_shared", LOCK_SERVE), &[])? {
+        if self.serving && !self.try_lock("pg_try_advisory_lock_shared", LOCK_SERVE)? {
             self.client = None;
             return Err(DbError::new(
                 Fault::Forbidden,
@@ -86,6 +88,21 @@ impl PgSession {
             ));
         }
         Ok(())
+    }
+
+    /// Tries to take an advisory lock. A process that ended a moment ago may still hold it: the server takes a while to
+    /// see that.
+    pub(super) fn try_lock(&self, function: &str, lock: i32) -> Result<bool, DbError> {
+        let until = Instant::now() + ENDS_WITHIN;
+        loop {
+            if self.one(&lock_call(function, lock), &[])? {
+                return Ok(true);
+            }
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            std::thread::sleep(RESOLVE_EVERY);
+        }
     }
 
     fn prepared(&self, sql: &str) -> Result<Statement, DbError> {
