@@ -13,6 +13,7 @@ mod rounds;
 mod served;
 pub mod site;
 mod summary;
+mod system;
 
 use std::time::{Duration, Instant};
 
