@@ -146,6 +146,32 @@ impl Cluster {
         self.until("started", |answer| answer.is_ok());
     }
 
+    /// Lets the server speak TLS from now on, beside plain text.
+    ///
+    /// # Panics
+    /// Where it does not take the certificate or the key (PEM texts).
+    pub fn encrypt(&self, certificate_pem: &str, key_pem: &str) {
+        for (name, pem) in [("server.crt", certificate_pem), ("server.key", key_pem)] {
+            let path = self.directory.join("data").join(name);
+            // Written by the server itself: it believes only files of its own.
+            let copy = format!(
+                "COPY (SELECT unnest(string_to_array('{}', E'\\n'))) TO '{}'",
+                pem.trim_end(),
+                path.display()
+            );
+            self.execute(&copy).expect("a file of the server");
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(&path, private).expect("a private file");
+        }
+        self.execute("ALTER SYSTEM SET ssl = on").expect("a setting of the server");
+        self.execute("SELECT pg_reload_conf()").expect("settings read again");
+        let deadline = Instant::now() + START_WITHIN;
+        while self.execute("DO $$ BEGIN ASSERT current_setting('ssl') = 'on'; END $$").is_err() {
+            assert!(Instant::now() < deadline, "the server does not speak TLS; its log:\n{}", self.log());
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
     fn tell(&self, word: &str) {
         use std::io::Write as _;
         let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,6 +12,7 @@ use store::{
     DocumentWrite, Expected, KeyDomain, Kind, News, OpenError, Store, StoreError, TransactError, Transaction,
 };
 use trust::Kek;
+use trust::pki::{Authority, IssueServerRequest};
 
 use crate::support::*;
 
@@ -406,4 +407,46 @@ fn damage_in_a_row_is_found_and_named() {
     assert!(places[0].starts_with("postgres, table block, row "), "{places:?}");
     assert!(places[1].starts_with("postgres, table document, row "), "{places:?}");
     assert!(matches!(store.readings(&series(1), &ALL), Err(StoreError::Sealed { .. })));
+}
+
+#[test]
+fn an_encrypted_connection_believes_one_authority_and_one_name() {
+    let cluster = Cluster::start();
+    let now = std::time::SystemTime::now();
+    let authority = |name: &str| {
+        let made = Authority::create(name, now, 1).unwrap();
+        Authority::load(&made.certificate_pem, made.key_pem.expose()).unwrap()
+    };
+    let (ours, theirs) = (authority("ours"), authority("theirs"));
+    let request = IssueServerRequest {
+        common_name: "database".to_owned(),
+        dns_names: vec!["localhost".to_owned()],
+        ips: vec![],
+        not_before: now,
+        not_after: now + Duration::from_secs(3_600),
+    };
+    let issued = ours.issue_server(&request).unwrap();
+    cluster.encrypt(&issued.certificate_pem, issued.key_pem.expose());
+    let place = tempfile::tempdir().unwrap();
+    let pem = |authority: &Authority| {
+        let path = place.path().join(authority.name());
+        std::fs::write(&path, authority.certificate_pem()).unwrap();
+        path.display().to_string()
+    };
+    let plain = cluster.database().replace("127.0.0.1", "localhost");
+    let url = |authority: &str| format!("{plain}&sslmode=verify-full&sslrootcert={authority}");
+    let open = |url: &str| PgStore::open(url, Kek::from_bytes(&KEK), options());
+    let store = open(&url(&pem(&ours))).unwrap();
+    store.append(&[one(1, 0)], at(0)).unwrap();
+    assert_eq!(count(&store, 1), 1);
+    cluster
+        .execute(
+            "DO $$ BEGIN ASSERT (SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+                 WHERE application_name = 'auscult' AND ssl AND version = 'TLSv1.3') >= 8; END $$",
+        )
+        .unwrap();
+    let stranger = open(&url(&pem(&theirs)));
+    assert!(matches!(stranger, Err(OpenError::Unreachable { .. })), "{stranger:?}");
+    let other_name = open(&url(&pem(&ours)).replace("localhost", "127.0.0.1"));
+    assert!(matches!(other_name, Err(OpenError::Unreachable { .. })), "{other_name:?}");
 }
