@@ -1,5 +1,7 @@
 //! Reading back: blocks and tail joined, repeats dropped by identity, only the blocks that a range touches.
 
+use std::collections::HashMap;
+
 use clinical_model::{
     Committed, DeviceId, Event, Findings, Reading, RecordId, SeriesKey, Subject, Timestamp, Waveform,
 };
@@ -255,13 +257,21 @@ impl<B: Backend> SqlStore<B> {
         let session = self.following_reader(doing)?;
         let keys = readable(&self.series)
             .matching(&SeriesFilter { subject: Some(subject), ..SeriesFilter::default() });
+        // All in one question: the database may be far away.
+        let mut kept: HashMap<u32, Vec<u8>> = session
+            .rows(
+                "SELECT l.series, l.sealed FROM series s JOIN latest l ON l.series = s.number
+                 WHERE s.subject_kind = ?1 AND s.subject = ?2",
+                &values![subject.kind_number(), subject.id_bytes()],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .map_err(read(doing))?
+            .into_iter()
+            .collect();
         let mut latest = Vec::new();
         for key in keys.iter().filter(|key| key.measure.is_scalar()) {
             let Some(number) = self.series_number(key) else { continue };
-            let sealed: Option<Vec<u8>> = session
-                .row("SELECT sealed FROM latest WHERE series = ?1", &values![number], |row| row.get(0))
-                .map_err(read(doing))?;
-            let Some(sealed) = sealed else { continue };
+            let Some(sealed) = kept.remove(&number) else { continue };
             latest.push(self.open_latest(number, &sealed)?.committed(*key));
         }
         Ok(latest)
