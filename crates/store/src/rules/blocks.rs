@@ -92,7 +92,7 @@ pub(super) fn decode_rows(bytes: &[u8]) -> Result<Vec<Row>, Malformed> {
 }
 
 /// Writes one column in the cheapest of four ways.
-fn write_column(writer: &mut Writer, values: &[i64]) -> Result<(), Malformed> {
+pub(super) fn write_column(writer: &mut Writer, values: &[i64]) -> Result<(), Malformed> {
     let first = values.first().copied().unwrap_or(0);
     let step = values.get(1).map_or(0, |second| second.wrapping_sub(first));
     let stepwise = values.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == step);
@@ -127,7 +127,7 @@ fn write_column(writer: &mut Writer, values: &[i64]) -> Result<(), Malformed> {
     Ok(())
 }
 
-fn read_column(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, Malformed> {
+pub(super) fn read_column(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, Malformed> {
     match reader.u8()? {
         CONSTANT => Ok(vec![reader.signed()?; count]),
         PROGRESSION => {

@@ -4,7 +4,8 @@ use clinical_model::{Committed, DeviceId, Event, Findings, RecordId, SeriesKey, 
 use trust::Aad;
 
 use super::SqlStore;
-use super::bytes::{Reader, Writer, pack, unpack};
+use super::bytes::{Reader, Writer};
+use super::frame_text;
 use super::journal::{read_event_content, read_frame, write_event_content, write_frame};
 use super::row::Malformed;
 use crate::StoreError;
@@ -158,11 +159,11 @@ pub(super) fn encode_frames(frames: &[KeptFrame]) -> Vec<u8> {
         writer.signed(kept.committed_at.as_millis());
         write_frame(&mut writer, &kept.frame);
     }
-    pack(&writer.finish(), FRAMES_ZSTD_LEVEL)
+    frame_text::pack(&writer.finish(), FRAMES_ZSTD_LEVEL)
 }
 
 fn decode_frames(packed: &[u8]) -> Result<Vec<KeptFrame>, Malformed> {
-    let plain = unpack(packed)?;
+    let plain = frame_text::unpack(packed)?;
     let mut reader = Reader::new(&plain);
     if reader.u8()? != FRAMES_FORMAT {
         return Err(Malformed("its format is unknown to this release"));

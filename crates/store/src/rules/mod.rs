@@ -14,6 +14,7 @@ mod documents;
 mod fold;
 mod fold_curves;
 mod fold_parts;
+mod frame_text;
 mod follow;
 mod journal;
 pub(crate) mod keys;
@@ -68,7 +69,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             block_readings: 4_096,
-            waveform_block: Duration::from_secs(60),
+            waveform_block: Duration::from_secs(90),
             journal_key_life: Duration::from_secs(4 * 3_600),
         }
     }
