@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
-use clinical_model::{PatientId, PlaceId, Subject};
+use clinical_model::{Committed, PatientId, PlaceId, Reading, Subject};
 use pipeline::audited::Act;
 use pipeline::live::{Happening, LiveEvent, Since};
 use serde::{Deserialize, Serialize};
@@ -146,9 +146,12 @@ impl Stream {
             }
             Since::Events(events) => {
                 let mut last = offset;
-                for event in events {
-                    self.show(&event).await?;
-                    last = event.offset;
+                for run in runs(&events) {
+                    match run {
+                        [event] => self.show(event).await?,
+                        many => self.show_merged(last, many).await?,
+                    }
+                    last = run.last().map_or(last, |event| event.offset);
                 }
                 Ok(last)
             }
@@ -192,29 +195,8 @@ impl Stream {
     async fn show(&self, event: &LiveEvent) -> Result<(), Closed> {
         let web = &self.web;
         match &event.happening {
-            Happening::Vitals { patient, readings } if self.shows(*patient) => {
-                #[derive(Serialize)]
-                struct Vitals {
-                    patient_id: PatientId,
-                    place_id: Option<PlaceId>,
-                    vitals: Vec<views::Vital>,
-                }
-                let place_id = web.site.registry().patient(*patient).and_then(|patient| patient.place);
-                let readings = readings.clone();
-                let vitals = web
-                    .blocking(move |web| {
-                        let observed = pipeline::chart::together(readings);
-                        web.site.live_chart(|chart| views::vitals(chart, &observed))
-                    })
-                    .await;
-                match vitals {
-                    Ok(Ok(vitals)) if vitals.is_empty() => Ok(()),
-                    Ok(Ok(vitals)) => {
-                        self.send("vitals", event.offset, &Vitals { patient_id: *patient, place_id, vitals })
-                            .await
-                    }
-                    _ => Err(Closed),
-                }
+            Happening::Vitals { patient, readings } => {
+                self.show_vitals(vec![(event.offset, *patient, readings.clone())]).await
             }
             Happening::Alert(alert) if may_see(web, &self.access, alert) && self.in_scope(alert) => {
                 self.send("alert", event.offset, &views::alert(web, alert)).await
@@ -243,8 +225,52 @@ impl Stream {
                 let data = serde_json::json!({ "patient_id": patient, "place_id": place });
                 self.send("assignment", event.offset, &data).await
             }
-            Happening::Vitals { .. } | Happening::Alert(_) => Ok(()),
+            Happening::Alert(_) => Ok(()),
         }
+    }
+
+    /// A reader who fell behind gets of each patient what is newest, once. All but the last carry the position before the
+    /// run: who comes back from there gets what was newest again, and misses nothing.
+    async fn show_merged(&self, before: u64, run: &[Arc<LiveEvent>]) -> Result<(), Closed> {
+        let last = run.last().map_or(before, |event| event.offset);
+        let mut merged = merge(run.iter().filter_map(|event| match &event.happening {
+            Happening::Vitals { patient, readings } => Some((*patient, readings.as_slice())),
+            _ => None,
+        }));
+        merged.retain(|(patient, _)| self.shows(*patient));
+        let count = merged.len();
+        let placed = merged.into_iter().enumerate().map(|(number, (patient, readings))| {
+            (if number + 1 == count { last } else { before }, patient, readings)
+        });
+        self.show_vitals(placed.collect()).await
+    }
+
+    /// Vitals of several patients, each with the position that it carries.
+    async fn show_vitals(&self, all: Vec<(u64, PatientId, Vec<Committed<Reading>>)>) -> Result<(), Closed> {
+        #[derive(Serialize)]
+        struct Vitals {
+            patient_id: PatientId,
+            place_id: Option<PlaceId>,
+            vitals: Vec<views::Vital>,
+        }
+        let all: Vec<_> = all.into_iter().filter(|(_, patient, _)| self.shows(*patient)).collect();
+        if all.is_empty() {
+            return Ok(());
+        }
+        let viewed = self.web.blocking(move |web| {
+            let view = |(offset, patient, readings)| {
+                let observed = pipeline::chart::together(readings);
+                let vitals = web.site.live_chart(|chart| views::vitals(chart, &observed));
+                vitals.map(|vitals| (offset, patient, vitals))
+            };
+            all.into_iter().map(view).collect::<Result<Vec<_>, _>>()
+        });
+        let Ok(Ok(viewed)) = viewed.await else { return Err(Closed) };
+        for (offset, patient, vitals) in viewed.into_iter().filter(|(_, _, vitals)| !vitals.is_empty()) {
+            let place_id = self.web.site.registry().patient(patient).and_then(|patient| patient.place);
+            self.send("vitals", offset, &Vitals { patient_id: patient, place_id, vitals }).await?;
+        }
+        Ok(())
     }
 
     fn in_scope(&self, alert: &clinical_model::Alert) -> bool {
@@ -252,5 +278,96 @@ impl Stream {
             Some(patient) => self.shows(patient.id),
             None => self.ward.is_none() && self.patient.is_none(),
         }
+    }
+}
+
+/// Cuts events into runs: vitals that follow one another, and everything else by itself, so that the order of different
+/// kinds of events stays.
+fn runs(events: &[Arc<LiveEvent>]) -> impl Iterator<Item = &[Arc<LiveEvent>]> {
+    let is_vitals = |event: &Arc<LiveEvent>| matches!(event.happening, Happening::Vitals { .. });
+    events.chunk_by(move |left, right| is_vitals(left) && is_vitals(right))
+}
+
+/// Of each patient the newest of each series; of a panel only what belongs to its newest instant, so that no component of
+/// an earlier one stands beside it.
+fn merge<'a>(
+    all: impl Iterator<Item = (PatientId, &'a [Committed<Reading>])>,
+) -> Vec<(PatientId, Vec<Committed<Reading>>)> {
+    let key = |reading: &Committed<Reading>| {
+        let series = reading.series();
+        clinical_model::SeriesKey { measure: series.measure.panel().unwrap_or(series.measure), ..series }
+    };
+    let instant = |reading: &Committed<Reading>| (reading.measured_at(), reading.sequence());
+    let mut merged: Vec<(PatientId, Vec<Committed<Reading>>)> = Vec::new();
+    for (patient, readings) in all {
+        let at = merged.iter().position(|(known, _)| *known == patient).unwrap_or_else(|| {
+            merged.push((patient, Vec::new()));
+            merged.len() - 1
+        });
+        let kept = &mut merged[at].1;
+        for reading in readings {
+            let newest = kept.iter().filter(|other| key(other) == key(reading)).map(instant).max();
+            if newest.is_some_and(|newest| newest > instant(reading)) {
+                continue;
+            }
+            kept.retain(|other| key(other) != key(reading) || instant(other) == instant(reading));
+            kept.push(reading.clone());
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use clinical_model::measure::{DIASTOLIC, HEART_RATE, SYSTOLIC};
+    use clinical_model::{Decimal, DeviceId, Findings, Measure, SeriesKey, Timestamp, Value};
+
+    use super::*;
+
+    fn reading(patient: PatientId, measure: Measure, at: i64, value: i32) -> Committed<Reading> {
+        let subject = Subject::Patient(patient);
+        let series = SeriesKey { subject, measure, device: DeviceId::from_bytes([7; 16]) };
+        let at = Timestamp::from_seconds(at);
+        let value = Value::Number(Decimal::from_integer(value));
+        Committed::restored(Reading::restored(series, at, at, 0, value, Findings::empty()), at, 1)
+    }
+
+    fn vitals(offset: u64, patient: PatientId, readings: Vec<Committed<Reading>>) -> Arc<LiveEvent> {
+        Arc::new(LiveEvent { offset, happening: Happening::Vitals { patient, readings } })
+    }
+
+    #[test]
+    fn a_reader_who_fell_behind_gets_the_newest_of_each_patient() {
+        let (first, second) = (PatientId::from_bytes([1; 16]), PatientId::from_bytes([2; 16]));
+        let all = [
+            (first, vec![reading(first, HEART_RATE, 1, 70)]),
+            (second, vec![reading(second, HEART_RATE, 1, 80)]),
+            (first, vec![reading(first, HEART_RATE, 2, 71), reading(first, SYSTOLIC, 1, 120)]),
+            (first, vec![reading(first, HEART_RATE, 1, 69), reading(first, DIASTOLIC, 1, 80)]),
+        ];
+        let merged = merge(all.iter().map(|(patient, readings)| (*patient, readings.as_slice())));
+        let expected = vec![
+            reading(first, HEART_RATE, 2, 71),
+            reading(first, SYSTOLIC, 1, 120),
+            reading(first, DIASTOLIC, 1, 80),
+        ];
+        assert_eq!(merged, [(first, expected), (second, vec![reading(second, HEART_RATE, 1, 80)])]);
+        // A newer panel without its diastolic pressure: the earlier one must not stand beside it.
+        let newer = [
+            (first, vec![reading(first, SYSTOLIC, 1, 120), reading(first, DIASTOLIC, 1, 80)]),
+            (first, vec![reading(first, SYSTOLIC, 2, 125)]),
+        ];
+        let merged = merge(newer.iter().map(|(patient, readings)| (*patient, readings.as_slice())));
+        assert_eq!(merged, [(first, vec![reading(first, SYSTOLIC, 2, 125)])]);
+    }
+
+    #[test]
+    fn vitals_are_never_merged_across_another_event() {
+        let patient = PatientId::from_bytes([1; 16]);
+        let other = Arc::new(LiveEvent { offset: 3, happening: Happening::Quarantine { items: 1 } });
+        let events =
+            [vitals(1, patient, vec![]), vitals(2, patient, vec![]), other, vitals(4, patient, vec![])];
+        let lengths: Vec<usize> = runs(&events).map(<[_]>::len).collect();
+        assert_eq!(lengths, [2, 1, 1]);
     }
 }
