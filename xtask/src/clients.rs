@@ -92,7 +92,8 @@ fn build_rumqttc(workshop: &Workshop) -> anyhow::Result<()> {
     process::run(&mut build)
 }
 
-fn install_peer(workshop: &Workshop) -> anyhow::Result<PathBuf> {
+/// Installs the peer server where it is missing.
+pub fn install_peer(workshop: &Workshop) -> anyhow::Result<PathBuf> {
     let (name, version, features) = PEER;
     let root = workshop.target().join("peers");
     let binary = root.join("bin").join(format!("hfs{}", std::env::consts::EXE_SUFFIX));

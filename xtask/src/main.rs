@@ -1,5 +1,6 @@
 //! Every project command: `cargo xtask test | demo | bench | torture | tidy | web | help`.
 
+mod bench;
 mod clients;
 mod finding;
 mod layers;
@@ -32,8 +33,9 @@ Every command of this project.
         Builds everything and starts a hospital that never existed, on encrypted throw-away data.
         --keep DIR leaves the data in DIR. Whatever follows a bare -- goes to `auscult demo` unread.
 
-    cargo xtask bench [ARGS...]
-        Builds the release binary and runs `auscult bench ARGS`.
+    cargo xtask bench [--no-peers] [ARGS...]
+        Builds the release binary, installs the peers that are missing (the first time takes half an hour), and runs
+        `auscult bench ARGS`, for instance --quick, --only publish, --soak 1h. Results: target/bench.
 
     cargo xtask clients [--only NAME]...
         Real MQTT and FHIR clients, validators and the black-box suite against the real server.
@@ -76,7 +78,7 @@ fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     match command.as_str() {
         "test" => test::run(&workshop, rest),
         "demo" => product::demo(&workshop, rest),
-        "bench" => product::bench(&workshop, rest),
+        "bench" => bench::command(&workshop, rest),
         "clients" => clients::command(&workshop, rest),
         "peers" => clients::peers(&workshop, rest),
         "torture" => torture::run(&workshop, rest),

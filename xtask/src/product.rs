@@ -1,5 +1,6 @@
-//! `cargo xtask demo` and `cargo xtask bench`: build the product as it is shipped, then become it.
+//! Building the product as it is shipped, and becoming it: `cargo xtask demo`, and what `cargo xtask bench` needs.
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::bail;
@@ -15,14 +16,8 @@ pub fn demo(workshop: &Workshop, arguments: &[String]) -> anyhow::Result<ExitCod
     become_auscult(workshop, "demo", &passed_on)
 }
 
-/// Builds everything and starts `auscult bench`, whose arguments these are.
-pub fn bench(workshop: &Workshop, arguments: &[String]) -> anyhow::Result<ExitCode> {
-    build(workshop)?;
-    become_auscult(workshop, "bench", arguments)
-}
-
 /// The web app comes first: the server carries it inside.
-fn build(workshop: &Workshop) -> anyhow::Result<()> {
+pub fn build(workshop: &Workshop) -> anyhow::Result<()> {
     web::build(workshop)?;
     process::timed("building the server (the first time takes minutes)", || {
         let arguments = ["build", "--release", "--locked", "--package", "server", "--bin", "auscult"];
@@ -65,9 +60,19 @@ fn fits(option: &str, value: &str) -> bool {
 }
 
 fn become_auscult(workshop: &Workshop, subcommand: &str, arguments: &[String]) -> anyhow::Result<ExitCode> {
+    become_auscult_with(workshop, subcommand, arguments, &[])
+}
+
+/// Becomes the binary that was built, with further variables in its environment.
+pub fn become_auscult_with(
+    workshop: &Workshop,
+    subcommand: &str,
+    arguments: &[String],
+    environment: &[(&str, PathBuf)],
+) -> anyhow::Result<ExitCode> {
     // Not `process::program`: a folder given with --keep is meant from where the person stands.
     let mut auscult = Command::new(workshop.auscult("release"));
-    auscult.arg(subcommand).args(arguments);
+    auscult.arg(subcommand).args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
     println!("==> auscult {subcommand} {}", arguments.join(" "));
     replace_this_process(auscult)
 }
