@@ -54,7 +54,7 @@ const SOAK_LIMIT: Duration = Duration::from_secs(86_400);
   auscult bench --quick
   auscult bench --only publish --only fhir-write
   auscult bench --only memory --soak 1h
-  auscult bench --runs 5 --dir /var/lib --json results.json
+  auscult bench --runs 5 --dir /var/lib --save results
 
 Measures: ingest, publish, latency, fhir-write, fhir-read, kept, waveform, memory, cold-start.
 Server, devices and peers run on this machine and share its cores. The tables are Markdown. Use a release build.
@@ -83,9 +83,9 @@ pub struct BenchArguments {
     /// Readings kept for the cold start [default: 100000000; with --quick 2000000]
     #[arg(long, value_name = "N")]
     kept_readings: Option<u64>,
-    /// Write everything that was measured to this file as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    /// Keep what was measured in this directory, as results.md and results.json
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
 }
 
 /// How to measure.
@@ -160,7 +160,8 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     }
     logging::start("warn")?;
     running::raise_file_limit();
-    terminal::print(&report::head(&settings));
+    let mut text = report::head(&settings);
+    terminal::print(&text);
     let (mut sections, mut failed) = (Vec::new(), false);
     for measure in &MEASURES {
         if !arguments.only.is_empty() && !arguments.only.iter().any(|name| name == measure.name) {
@@ -168,21 +169,27 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
         }
         eprintln!("=== {}", measure.name);
         let began = Instant::now();
-        match (measure.run)(&settings) {
+        let said = match (measure.run)(&settings) {
             Ok(section) => {
-                terminal::print(&report::section(&section));
+                let said = report::section(&section);
                 sections.push((measure.name, section));
+                said
             }
             Err(error) => {
                 failed = true;
-                terminal::println(&format!("\n## {}\n\nNot measured: {error:#}", measure.name));
+                format!("\n## {}\n\nNot measured: {error:#}\n", measure.name)
             }
-        }
+        };
+        terminal::print(&said);
+        text.push_str(&said);
         eprintln!("--- {} took {:.0} s", measure.name, began.elapsed().as_secs_f64());
     }
-    if let Some(path) = &arguments.json {
-        let text = serde_json::to_string_pretty(&report::json(&settings, &sections))?;
-        std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+    if let Some(directory) = &arguments.save {
+        let json = serde_json::to_string_pretty(&report::json(&settings, &sections))?;
+        std::fs::create_dir_all(directory)
+            .and_then(|()| std::fs::write(directory.join("results.md"), text))
+            .and_then(|()| std::fs::write(directory.join("results.json"), json))
+            .with_context(|| format!("the results cannot be kept in {}", directory.display()))?;
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -4,6 +4,7 @@ use simulator::client::Reconnect;
 use simulator::load::Load;
 
 use super::Settings;
+use super::apart::Apart;
 use super::outcome::{Better, Goal, Peer, Row, Section, Spread};
 use super::peers::Mosquitto;
 use super::stage::Stage;
@@ -27,20 +28,25 @@ pub fn measure(settings: &Settings) -> anyhow::Result<Section> {
             let (mut ours, mut theirs) = (Vec::new(), Vec::new());
             // By turns, so that a change of the machine meets both.
             for _ in 0..settings.runs {
-                ours.push(run(settings, &stage, &server.mqtt, connections, window).await?);
+                ours.push(run(settings, &stage, &server.apart, &server.mqtt, connections, window).await?);
                 if let Ok(mosquitto) = &mosquitto {
-                    theirs.push(run(settings, &stage, &mosquitto.address, connections, window).await?);
+                    let (apart, address) = (&mosquitto.apart, &mosquitto.address);
+                    theirs.push(run(settings, &stage, apart, address, connections, window).await?);
                 }
             }
-            let peer = match (&mosquitto, Spread::of(theirs)) {
-                (Ok(_), Some(theirs)) => Peer::Measured("Mosquitto", theirs),
-                (Err(error), _) => Peer::Missing("Mosquitto", error.to_string()),
-                (Ok(_), None) => Peer::None,
+            let row = |what: &str, unit, better, figure: fn(&Run) -> f64| {
+                let peer = match (&mosquitto, Spread::of(theirs.iter().map(figure))) {
+                    (Ok(_), Some(theirs)) => Peer::Measured("Mosquitto", theirs),
+                    (Err(error), _) => Peer::Missing("Mosquitto", error.to_string()),
+                    (Ok(_), None) => Peer::None,
+                };
+                let ours = Spread::of(ours.iter().map(figure)).unwrap_or(Spread::one(f64::NAN));
+                let what = format!("{what}, {connections} connections, {window} in flight each");
+                Row::new(what, unit, better, ours).beside(peer)
             };
-            let what = format!("publishes, {connections} connections, {window} in flight each");
-            let ours = Spread::of(ours).unwrap_or(Spread::one(f64::NAN));
-            let row = Row::new(what, "/s", Better::Higher, ours).beside(peer);
-            rows.push(if connections == 50 { row.goal(Goal::Times(1.0)) } else { row });
+            let rate = row("publishes", "/s", Better::Higher, |run| run.per_s);
+            rows.push(if connections == 50 { rate.goal(Goal::Times(1.0)) } else { rate });
+            rows.push(row("processor time a publish", "µs", Better::Lower, |run| run.processor_us));
         }
         server.apart.stop()?;
         Ok(Section {
@@ -57,18 +63,28 @@ pub fn measure(settings: &Settings) -> anyhow::Result<Section> {
     })
 }
 
+/// One run.
+struct Run {
+    per_s: f64,
+    processor_us: f64,
+}
+
 async fn run(
     settings: &Settings,
     stage: &Stage,
+    apart: &Apart,
     mqtt: &str,
     connections: usize,
     window: u16,
-) -> anyhow::Result<f64> {
+) -> anyhow::Result<Run> {
     let load = Load {
         window,
         duration: Some(settings.length),
         reconnect: Reconnect::Never,
         ..Load::new(stage.devices[..connections].to_vec())
     };
-    Ok(stage.load(mqtt, &load).await?.messages_per_s)
+    let processor = apart.processor_s()?;
+    let figures = stage.load(mqtt, &load).await?;
+    let processor_us = (apart.processor_s()? - processor) * 1e6 / figures.acked_messages as f64;
+    Ok(Run { per_s: figures.messages_per_s, processor_us })
 }

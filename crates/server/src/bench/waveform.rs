@@ -24,13 +24,15 @@ use crate::serve;
 /// Samples a second of the recordings.
 const RATE_HZ: u32 = 360;
 /// Seconds of each recording that are taken: they are cut to this length.
-const SECONDS: usize = 180;
-/// Devices, each with a recording of its own.
+const RECORDING_S: usize = 180;
+/// Devices, each with recordings of its own, one after the other.
 const PIECES: usize = 12;
+const RECORDINGS: usize = 4;
+const SECONDS: usize = RECORDING_S * RECORDINGS;
 /// Seconds of one message of a device.
 const MESSAGE_S: usize = 5;
-/// Messages of all devices that share a commit; the curve of a minute is folded at a time.
-const FOLD_EVERY_S: usize = 60;
+/// Seconds that are folded at a time.
+const FOLD_EVERY_S: usize = 30;
 /// Length of a window that is read.
 const WINDOW_S: u64 = 10;
 /// Windows that are read in a run.
@@ -76,10 +78,10 @@ pub fn measure(settings: &Settings) -> anyhow::Result<Section> {
         settings: vec![
             format!(
                 "{samples} samples of {PIECES} electrocardiograms at {RATE_HZ} Hz (MIT-BIH, real). Auscult: the store's own \
-                 commits, {MESSAGE_S} s of each device at a time, fsynced and encrypted, folded each minute; writing and \
-                 folding are both timed. Bytes: pages in use, without the raw frames of the wire."
+                 commits, {MESSAGE_S} s of each device at a time, fsynced and encrypted, folded each {FOLD_EVERY_S} s; writing \
+                 and folding are both timed. Bytes: pages in use, without the raw frames of the wire."
             ),
-            "AtriumDB 2.6.0 through its own Python interface: each recording written as one segment, not encrypted; bytes of \
+            "AtriumDB 2.6.0 through its own Python interface: all of a device written as one segment, not encrypted; bytes of \
              its block files only."
                 .to_owned(),
         ],
@@ -102,20 +104,22 @@ fn peer(said: &anyhow::Result<Value>, field: &str) -> Peer {
     }
 }
 
-/// The first signals of as many recordings.
+/// The first signals of recordings, several a device.
 fn pieces() -> anyhow::Result<Vec<Vec<i16>>> {
-    let names = recordings::record_names();
-    let mut pieces = Vec::new();
-    for name in names.iter().filter(|name| name.starts_with("mitdb/")).take(PIECES) {
+    let mut recorded = Vec::new();
+    for name in recordings::record_names().iter().filter(|name| name.starts_with("mitdb/")) {
         let record = recordings::record(name)?;
         let signal = record.signals.first().with_context(|| format!("{name} has no signal"))?;
-        let length = SECONDS * RATE_HZ as usize;
-        let samples =
-            signal.samples.get(..length).with_context(|| format!("{name} is shorter than {SECONDS} s"))?;
-        pieces.push(samples.to_vec());
+        let length = RECORDING_S * RATE_HZ as usize;
+        let samples = signal.samples.get(..length);
+        recorded.push(samples.with_context(|| format!("{name} is shorter than {RECORDING_S} s"))?.to_vec());
     }
-    anyhow::ensure!(pieces.len() == PIECES, "there are only {} recordings", pieces.len());
-    Ok(pieces)
+    anyhow::ensure!(recorded.len() >= PIECES, "there are only {} recordings", recorded.len());
+    let of_device = |device: usize| {
+        // Steps that share no factor with each other, so that no two devices play the same in the same order.
+        (0..RECORDINGS).flat_map(|number| recorded[(device + number * 3) % recorded.len()].clone()).collect()
+    };
+    Ok((0..PIECES).map(of_device).collect())
 }
 
 fn write(store: &SqliteStore, stage: &Stage, pieces: &[Vec<i16>], from: Timestamp) -> anyhow::Result<()> {
