@@ -25,6 +25,8 @@ CREATED_AT = {
     "device": "/Device",
 }
 """Where a resource like the base is created; the others are only validated."""
+UPDATE = {"method": "PUT", "url": "Observation/hr-1"}
+CREATE = {"method": "POST", "url": "Observation"}
 VALIDATED = {"Observation", "AuditEvent", "Patient", "Device"}
 """Types with a $validate of their own; others go to the one of the system."""
 CHARTED = {"extension", "element-id", "coding", "decimal"}
@@ -60,6 +62,8 @@ class Asker:
         # The bases speak of a patient and a device that have other ids here.
         text = text.replace('"Patient/p1"', f'"Patient/{DEVICE["patient"]}"')
         text = text.replace('"Device/d1"', f'"Device/{DEVICE["id"]}"')
+        # It updates what is not there here; as a create it is judged for itself.
+        text = text.replace(f'"request":{encoded(UPDATE)}', f'"request":{encoded(CREATE)}')
         return self.session.post(
             f"{SITE['fhir_base']}{path}", data=text.encode(), headers=headers, timeout=30
         )
