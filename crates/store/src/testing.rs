@@ -28,6 +28,8 @@ directory=$1; programs=$2; port=$3
 mkdir -m 700 "$directory" || exit 1
 end() { rm -rf "$directory"; }
 trap end EXIT
+# A signal to the whole group of the test must not keep us from cleaning up; the pipe ends us.
+trap '' TERM INT HUP
 "$programs/initdb" -D "$directory/data" -U auscult --auth=trust -E UTF8 --locale=C --no-sync \
     >"$directory/initdb.log" 2>&1 || { cat "$directory/initdb.log" >&2; exit 1; }
 serve() {
