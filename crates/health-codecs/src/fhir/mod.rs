@@ -24,6 +24,7 @@ pub mod statistics;
 pub mod system;
 pub mod trend;
 pub mod validate;
+pub mod validating;
 pub mod view;
 
 mod element;

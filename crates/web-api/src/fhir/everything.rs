@@ -178,8 +178,7 @@ impl<'a> Record<'a> {
                 let Some((id, resource)) = records::shown_record(self.web, self.call, *subject)? else {
                     continue;
                 };
-                let updated_at = resource["meta"]["lastUpdated"].as_str().and_then(|at| at.parse().ok());
-                if updated_at.is_none_or(|at| self.observed.changed.holds(at)) {
+                if self.observed.changed.holds(records::updated_at(&self.web.site, *subject)?) {
                     shown.push((kind_of(*subject), id, resource));
                 }
             }

@@ -14,7 +14,7 @@ use super::answer::{Answer, Refusal};
 use super::call::Call;
 use super::include::{self, Node};
 use super::results::{self, Results};
-use super::{links, observations, render};
+use super::{fitting, links, observations, render};
 use crate::state::Web;
 
 /// `GET /fhir/Observation/$lastn?…`
@@ -91,7 +91,7 @@ fn last_of(
     }
     let Some(span) = bounds(&search.date) else { return Ok(Vec::new()) };
     let fits = |position: &Position, found: &Found| {
-        !is_void(found.findings()) && observations::fits(chart, search, position, found)
+        !is_void(found.findings()) && fitting::fits(chart, search, position, found)
     };
     for (group, series) in by_group {
         let query = SearchQuery {

@@ -13,6 +13,7 @@ mod conditions;
 mod create;
 mod everything;
 mod export;
+mod fitting;
 mod history;
 mod include;
 mod lastn;

@@ -3,15 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::http::StatusCode;
-use clinical_model::{Findings, Interval, Measure, MeasureKind, PatientId, SeriesKey, Subject, Timestamp};
+use clinical_model::{Interval, Measure, MeasureKind, PatientId, SeriesKey, Subject, Timestamp};
 use health_codecs::fhir::search::{
-    ObservationSearch, ObservationStatus, Prefix, Query, ResourceType, Sort, Total, ValueFilter, bounds,
-    parse_observation_search,
+    ObservationSearch, Prefix, Query, ResourceType, Sort, Total, bounds, parse_observation_search,
 };
 use health_codecs::fhir::{IssueCode, OutcomeIssue};
 use pipeline::audited::ReadError;
 use pipeline::chart::Chart;
-use pipeline::corrections::CorrectedStatus;
 use pipeline::identifiers;
 use pipeline::search::{CURVE_LIMIT, Found, Position, SERIES_LIMIT, SearchQuery, address_of_curve};
 use serde_json::Value;
@@ -20,6 +18,7 @@ use store::{AuditAction, Order, SeriesFilter};
 use super::answer::{Answer, Refusal};
 use super::call::{self, Call};
 use super::conditions::Condition;
+use super::fitting::fits;
 use super::include::{self, Node};
 use super::results::{self, Results};
 use super::{AUDITED_PATIENTS_LIMIT, links, page, refused, render};
@@ -437,61 +436,6 @@ fn address_fits(search: &ObservationSearch, series: &SeriesKey) -> bool {
     search.subjects.as_ref().is_none_or(|subjects| subjects.contains(&series.subject))
         && search.devices.as_ref().is_none_or(|devices| devices.contains(&series.device))
         && search.measures.as_ref().is_none_or(|measures| measures.contains(&series.measure))
-}
-
-/// Whether time, time of the commit and status fit.
-pub(crate) fn fits(
-    chart: &Chart<'_>,
-    search: &ObservationSearch,
-    position: &Position,
-    found: &Found,
-) -> bool {
-    let measured_at = match found {
-        Found::Readings(observed) => observed.measured_at(),
-        Found::Event(event) => Some(event.at),
-        Found::Curve(_) => None,
-    };
-    if !measured_at.is_none_or(|at| search.date.iter().all(|filter| filter.matches(at))) {
-        return false;
-    }
-    if !value_fits(search, found) {
-        return false;
-    }
-    if search.last_updated.is_empty() && search.statuses.is_none() {
-        return true;
-    }
-    let is_changed = found.findings().intersects(Findings::CORRECTED | Findings::ENTERED_IN_ERROR);
-    // A correction that cannot be read is met again, and told, when the result is rendered.
-    let correction = if is_changed { chart.correction(position).ok().flatten() } else { None };
-    let updated_at = correction.as_ref().map_or(render::committed_at(found), |each| each.corrected_at);
-    search.last_updated.iter().all(|filter| filter.matches(updated_at))
-        && search.statuses.as_ref().is_none_or(|statuses| {
-            statuses.contains(&match correction.map(|each| each.status) {
-                Some(CorrectedStatus::Amended) => ObservationStatus::Amended,
-                Some(CorrectedStatus::Corrected) => ObservationStatus::Corrected,
-                Some(CorrectedStatus::EnteredInError) => ObservationStatus::EnteredInError,
-                None if render::is_preliminary(found) => ObservationStatus::Preliminary,
-                Some(CorrectedStatus::Final) | None => ObservationStatus::Final,
-            })
-        })
-}
-
-/// Whether the value fits: of a reading by itself, or the amount of an event.
-fn value_fits(search: &ObservationSearch, found: &Found) -> bool {
-    search.values.iter().all(|filter| match found {
-        Found::Readings(observed) if observed.measure.is_scalar() => observed
-            .readings
-            .first()
-            .and_then(|reading| reading.value().number())
-            .is_some_and(|number| filter.matches(observed.measure, number)),
-        Found::Event(event) => event.amount.as_ref().is_some_and(|(number, unit)| {
-            // An event has no unit of its own: only the same unit can be compared.
-            let of_any = ValueFilter { unit: None, ..filter.clone() };
-            filter.unit.as_ref().is_none_or(|wanted| wanted == unit)
-                && of_any.matches(event.series.measure, *number)
-        }),
-        Found::Readings(_) | Found::Curve(_) => false,
-    })
 }
 
 /// The stored series that a search asks for and that whoever asks may see. Says nothing of what is in them.

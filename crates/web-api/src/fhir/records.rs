@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use clinical_model::{Device, DeviceId, Patient, PatientId, Place, PlaceId, Private, RecordId, Subject};
+use clinical_model::{
+    Device, DeviceId, Patient, PatientId, Place, PlaceId, Private, RecordId, Subject, Timestamp,
+};
 use health_codecs::fhir::search::{
     DeviceSearch, LocationSearch, PatientSearch, Query, ResourceType, Total, parse_device_search,
     parse_location_search, parse_patient_search,
 };
 use health_codecs::fhir::{self, with_version};
+use pipeline::Site;
 use pipeline::audited::ReadError;
 use serde_json::Value;
 use store::{AuditAction, Document, Kind};
@@ -184,6 +187,17 @@ pub(crate) fn shown_record(
         None => rendered,
     };
     Ok(Some((subject_id(subject), shown)))
+}
+
+/// When the record of a subject was last changed; long ago where it was never written.
+pub(crate) fn updated_at(site: &Site, subject: Subject) -> Result<Timestamp, ReadError> {
+    let (kind, id) = match subject {
+        Subject::Patient(id) => (Kind::Patient, id.to_bytes()),
+        Subject::Device(id) => (Kind::Device, id.to_bytes()),
+        Subject::Place(id) => (Kind::Place, id.to_bytes()),
+    };
+    let document = site.store().document(kind, id).map_err(ReadError::Store)?;
+    Ok(document.map_or(Timestamp::MIN, |document| document.updated_at))
 }
 
 /// The logical id of a record.

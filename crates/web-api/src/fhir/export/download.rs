@@ -17,7 +17,7 @@ use super::super::answer::{Answer, Refusal};
 use super::super::call::Call;
 use super::super::everything::Place;
 use super::super::{Waiting, blocking, records, refused};
-use super::jobs::{Content, File, Job, Step, updated_at};
+use super::jobs::{Content, File, Job, Step};
 use super::mine;
 use crate::state::Web;
 
@@ -134,7 +134,7 @@ impl Lines {
         match &file.content {
             Content::Records(all) => {
                 for subject in all {
-                    if job.changed().holds(updated_at(&web.site, *subject)?)
+                    if job.changed().holds(records::updated_at(&web.site, *subject)?)
                         && let Some((_, resource)) = records::shown_record(web, call, *subject)?
                     {
                         self.line(&resource)?;

@@ -12,6 +12,7 @@ use store::{Actor, AuditAction};
 use tokio::sync::Semaphore;
 
 use super::super::everything::{Changed, Observed, Place};
+use super::super::records::updated_at;
 
 /// Exports that are kept at one time: each holds the names of its series, about 100 KB for a ward.
 pub const JOBS_LIMIT: usize = 64;
@@ -224,17 +225,4 @@ fn forget_old(jobs: &mut BTreeMap<String, Kept>, now: Timestamp) {
         }
         !is_old
     });
-}
-
-/// When the record of a subject was last changed; long ago where it was never written.
-pub(crate) fn updated_at(site: &Site, subject: Subject) -> Result<Timestamp, ReadError> {
-    use clinical_model::RecordId as _;
-    use store::Kind;
-    let (kind, id) = match subject {
-        Subject::Patient(id) => (Kind::Patient, id.to_bytes()),
-        Subject::Device(id) => (Kind::Device, id.to_bytes()),
-        Subject::Place(id) => (Kind::Place, id.to_bytes()),
-    };
-    let document = site.store().document(kind, id).map_err(ReadError::Store)?;
-    Ok(document.map_or(Timestamp::MIN, |document| document.updated_at))
 }

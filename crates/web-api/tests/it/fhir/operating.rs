@@ -47,8 +47,8 @@ fn statistic(observation: &Value, code: &str) -> String {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn statistics_are_in_the_units_of_the_series_and_without_errors() {
+/// Temperatures of which the last was entered in error, and a blood pressure.
+async fn feverish() -> Clinic {
     let clinic = Clinic::furnished();
     // 36.5, 37.0 (as Fahrenheit), 38.0, and one that should not be there.
     send(
@@ -77,6 +77,12 @@ async fn statistics_are_in_the_units_of_the_series_and_without_errors() {
         .unwrap();
     let corrected = ask(&clinic, &program(), put).await;
     assert_eq!(corrected.status, StatusCode::OK, "{}", corrected.body);
+    clinic
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statistics_are_in_the_units_of_the_series_and_without_errors() {
+    let clinic = feverish().await;
     let all = "average,minimum,maximum,median,count,total-count,std-dev,variance,sum,4-lower,skew";
     let statistics: String = all.split(',').map(|code| format!("&statistic={code}")).collect();
     let query = format!("subject=Patient/{}&code=8310-5{statistics}", patient(1));
@@ -108,6 +114,11 @@ async fn statistics_are_in_the_units_of_the_series_and_without_errors() {
             assert_ne!(source["resource"]["status"], "entered-in-error");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statistics_know_panels_empty_codes_and_periods() {
+    let clinic = feverish().await;
     // A panel stands for its components; a code without any number has a count of 0 and no mean.
     let pressure = format!("/fhir/Observation/$stats?patient={}&code=85354-9&statistic=maximum", patient(1));
     let answer = found(&clinic, &pressure).await;
