@@ -28,6 +28,10 @@ const PAGE_SIZES: std::ops::RangeInclusive<usize> = 512..=65_536;
 
 /// Refuses a file whose log lost commits that had been made.
 pub(super) fn check(database: &Path) -> Result<(), OpenError> {
+    #[cfg(feature = "planted")]
+    if trust::planted("unnamed-damage") {
+        return Ok(());
+    }
     let log = beside(database, "-wal");
     let failed = |source| OpenError::Path {
         path: log.clone(),

@@ -2,18 +2,23 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use simulator::random::Random;
 
 use super::check::{Chart, chart};
 use super::powercut::memory_disk;
 use super::rounds::Round;
-use super::site::{Shape, Site};
+use super::site::{Shape, Site, Start};
 use crate::devices;
 use crate::process::copy;
 
 /// Flips of one round, spread over the files.
 const FLIPS_A_ROUND: usize = 18;
+/// A fold every second has run once by then.
+const FOLDED_AFTER: Duration = Duration::from_millis(1_100);
+/// How often a file of the store is chosen where a file of the authority is chosen once.
+const STORE_WEIGHT: usize = 4;
 
 /// What a flip came to.
 enum Found {
@@ -26,9 +31,10 @@ enum Found {
 impl Round<'_> {
     /// Sends, ends the server, and flips bits in copies of what it left.
     pub fn bit_flip(&mut self) {
-        let start = self.start();
+        // Long enough for one fold: blocks, journal and log then all hold something.
+        let start = Start { fold_interval_s: 1, ..self.start() };
         let Some(live) = self.live(&start, Shape::PATIENT) else { return };
-        std::thread::sleep(self.life());
+        std::thread::sleep(FOLDED_AFTER + self.life());
         // A killed server leaves its log, a stopped one has moved it into the file.
         self.finish(live);
         let truth_site = self.site.branch();
@@ -72,7 +78,10 @@ fn flip(directory: &Path, random: &mut Random) -> String {
         // The index of the log is made anew at every start; the lock is empty.
         .filter(|entry| !entry.file_name().to_string_lossy().ends_with("-shm"))
         .filter(|entry| entry.metadata().is_ok_and(|file| file.is_file() && file.len() > 0))
-        .map(|entry| entry.path())
+        .flat_map(|entry| {
+            let weight = if entry.file_name().to_string_lossy().contains(".db") { STORE_WEIGHT } else { 1 };
+            std::iter::repeat_n(entry.path(), weight)
+        })
         .collect();
     files.sort();
     let path = random.pick(&files);
@@ -139,7 +148,7 @@ fn compare(site: &Site, data: &Path, truth: &Chart, is_named: bool, what: &str) 
 
 /// A change in the authority's files that no tool names must change nothing: the server starts, or says why not.
 fn still_admits(site: &Site, data: &Path, what: &str) -> Result<Found, String> {
-    let start = super::site::Start { data: data.to_owned(), ..site.start() };
+    let start = Start { data: data.to_owned(), ..site.start() };
     match site.serve(&start) {
         Err(status) if status.code() == Some(1) => Ok(Found::Named),
         Err(status) => Err(format!("{what}: the start ended with {status}")),

@@ -19,6 +19,13 @@ struct Row {
     took: Duration,
 }
 
+impl Row {
+    /// A round judges one state where it does not say otherwise.
+    fn judged(&self) -> usize {
+        if self.states == 0 { self.rounds } else { self.states }
+    }
+}
+
 /// What all rounds came to, by kind.
 pub struct Summary {
     seed: u64,
@@ -62,7 +69,7 @@ impl fmt::Display for Summary {
             write_row(f, kind.name(), row)?;
             all.rounds += row.rounds;
             all.acked += row.acked;
-            all.states += row.states;
+            all.states += row.judged();
             all.faults += row.faults;
             all.took += row.took;
             all.verdict.lost += row.verdict.lost;
@@ -77,7 +84,7 @@ impl fmt::Display for Summary {
 
 fn write_row(f: &mut fmt::Formatter<'_>, name: &str, row: &Row) -> fmt::Result {
     let ends: Vec<String> = row.ends.iter().map(|(end, count)| format!("{count} × {end}")).collect();
-    let states = if row.states == 0 { row.rounds } else { row.states };
+    let states = row.judged();
     let verdict = &row.verdict;
     writeln!(
         f,
