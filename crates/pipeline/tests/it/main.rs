@@ -7,6 +7,7 @@ mod alarms;
 mod cluster;
 mod corrections;
 mod loops;
+mod order;
 mod overload;
 mod refusing;
 mod site;
