@@ -267,7 +267,12 @@ impl Plan {
             return Ok(plan);
         }
         let all = visible_series(web, call, search)?;
-        let by_code = query.filters.iter().any(|(name, _)| matches!(name.as_str(), "code" | "combo-code"));
+        // A whole system (`http://loinc.org|`) asks for what is measured, not for curves.
+        let names_a_code = |value: &str| value.split(',').any(|part| !part.ends_with('|'));
+        let by_code = query
+            .filters
+            .iter()
+            .any(|(name, value)| matches!(name.as_str(), "code" | "combo-code") && names_a_code(value));
         let (curves, series): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|series| series.measure.kind == MeasureKind::Waveform);
         plan.series = series;

@@ -112,6 +112,8 @@ async fn filters_narrow_the_search() {
     assert_eq!(count("code=http://loinc.org|85354-9").await, 1);
     assert_eq!(count("combo-code=8480-6").await, 1);
     assert_eq!(count("code=unknown").await, 0);
+    assert_eq!(count("code=http://loinc.org|").await, 16);
+    assert_eq!(count("code=|8867-4").await, 0);
     assert_eq!(count("category=vital-signs").await, 16);
     assert_eq!(count("category=laboratory").await, 0);
     assert_eq!(count("status=final").await, 16);
