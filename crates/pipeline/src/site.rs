@@ -161,26 +161,28 @@ impl Site {
         let commit = move || {
             commit::run(&submissions, commit_store.as_ref(), clock.as_ref(), &to_after, &on_failure);
         };
+        site.spawn("commit", commit)?;
         match health {
             None => {
                 let done = after.catch_up().map_err(StartError::Store)?;
-                site.spawn("commit", commit)?;
                 site.spawn("after-commit", move || after.run(&from_commit, done))?;
             }
             Some(health) => {
-                let observers = Arc::clone(&site.observers);
-                let stop = Arc::clone(&site.stop);
+                let (observers, stop) = (Arc::clone(&site.observers), Arc::clone(&site.stop));
                 let follower =
                     Follower { after, node, corrections, previous, numbers, observers, health, stop, seen };
-                site.spawn("commit", commit)?;
                 site.spawn("follow", move || follower.run(&from_commit))?;
             }
         }
         let folder = Folder { store, clock: Arc::clone(&site.clock), stop: Arc::clone(&site.stop) };
         site.spawn("fold", move || folder.run(options.fold_every))?;
-        // What was decided before the last stop is charted before anybody asks.
-        site.finish_pending().map_err(StartError::Store)?;
-        Ok(site)
+        site.finished()
+    }
+
+    /// The site, with what was decided before the last stop charted before anybody asks.
+    fn finished(self: Arc<Self>) -> Result<Arc<Self>, StartError> {
+        self.finish_pending().map_err(StartError::Store)?;
+        Ok(self)
     }
 
     fn spawn(&self, name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
+pub use crate::database_url::DatabaseUrl;
 use crate::keys;
 
 /// Longest address of a database, in bytes.
@@ -98,64 +99,8 @@ impl StoreConfig {
             bail!("{shown} has {length} bytes, which is no address of a database");
         }
         let text = std::fs::read_to_string(path).with_context(|| format!("{shown} cannot be read"))?;
-        let url = DatabaseUrl(text.trim().to_owned());
-        url.check().with_context(|| format!("{shown} (store.database_file) cannot be used"))?;
-        Ok(Some(url))
-    }
-}
-
-/// The address of a database with its password, which neither `Debug` nor `Display` shows.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct DatabaseUrl(String);
-
-impl DatabaseUrl {
-    /// The whole address. Never print it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    fn check(&self) -> anyhow::Result<()> {
-        if self.0.starts_with("postgres://") || self.0.starts_with("postgresql://") {
-            return Ok(());
-        }
-        bail!("\"{self}\" is no address of a database; write postgres://USER:PASSWORD@HOST:PORT/DATABASE")
-    }
-}
-
-impl std::fmt::Display for DatabaseUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // What is not understood is not shown: a password may stand anywhere in it.
-        let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str("…") };
-        let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, query)| (rest, query));
-        let (user, host) = rest.rsplit_once('@').unwrap_or(("", rest));
-        let user = user.split(':').next().unwrap_or_default();
-        let at = if user.is_empty() { "" } else { "@" };
-        let mode = query.split('&').find(|part| part.starts_with("sslmode="));
-        let mode = mode.map(|mode| format!("?{mode}")).unwrap_or_default();
-        write!(f, "{scheme}://{user}{at}{host}{mode}")
-    }
-}
-
-impl std::fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-impl Serialize for DatabaseUrl {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl std::str::FromStr for DatabaseUrl {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        let url = DatabaseUrl(text.to_owned());
-        url.check()?;
-        Ok(url)
+        let url: anyhow::Result<DatabaseUrl> = text.trim().parse();
+        url.map(Some).with_context(|| format!("{shown} (store.database_file) cannot be used"))
     }
 }
 
@@ -458,7 +403,7 @@ mod tests {
         let full = Config {
             key: KeyConfig { file: Some("k".into()), credential: Some("c".into()) },
             store: StoreConfig {
-                database: Some(DatabaseUrl("postgres://h/d".into())),
+                database: Some("postgres://h/d".parse().unwrap()),
                 database_file: Some("f".into()),
             },
             tls: TlsConfig { certificate: Some("c".into()), key: Some("k".into()), names: vec!["n".into()] },
@@ -515,26 +460,8 @@ mod tests {
 
     #[test]
     fn the_password_of_a_database_is_never_shown() {
-        for (url, shown) in [
-            (
-                "postgres://auscult:se:cr@et@db.example:5432/auscult",
-                "postgres://auscult@db.example:5432/auscult",
-            ),
-            (
-                "postgres://db.example/auscult?password=secret&sslmode=require",
-                "postgres://db.example/auscult?sslmode=require",
-            ),
-            ("host=db.example password=secret", "…"),
-        ] {
-            let url = DatabaseUrl(url.to_owned());
-            assert_eq!(url.to_string(), shown);
-            assert_eq!(format!("{url:?}"), shown);
-            let config = Config {
-                store: StoreConfig { database: Some(url), ..StoreConfig::default() },
-                ..Config::default()
-            };
-            assert!(!format!("{config:?} {}", toml::to_string(&config).unwrap()).contains("secret"));
-        }
+        let config = from("", &[("AUSCULT_STORE_DATABASE", "postgres://auscult:secret@h/d")]).unwrap();
+        assert!(!format!("{config:?} {}", toml::to_string(&config).unwrap()).contains("secret"));
         let wrong = message(from("", &[("AUSCULT_STORE_DATABASE", "mysql://root:secret@h/d")]));
         assert!(wrong.contains("store.database") && !wrong.contains("secret"), "{wrong}");
     }

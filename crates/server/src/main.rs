@@ -5,6 +5,7 @@ mod backup;
 mod bench;
 mod cli;
 mod config;
+mod database_url;
 mod decode;
 mod demo;
 mod doctor;

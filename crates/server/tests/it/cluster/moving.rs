@@ -1,7 +1,7 @@
 //! A running site moves from its directory into a database and back, and nothing is different afterwards.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use simulator::load;
 
@@ -10,7 +10,7 @@ use crate::devices;
 use crate::process::{Server, refuse, succeed};
 use crate::torture::check;
 
-fn shown(path: &PathBuf) -> &str {
+fn shown(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

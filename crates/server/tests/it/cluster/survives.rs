@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clinical_model::DeviceId;
 use rustls_pki_types::ServerName;
 use simulator::client::{MqttVersion, Qos, Reconnect};
-use simulator::load::{self, Load, Via};
+use simulator::load::{self, Figures, Load, LoadError, Via};
 use tokio_util::sync::CancellationToken;
 
 use super::Cluster;
@@ -33,6 +34,51 @@ fn length(path: &PathBuf) -> u64 {
     std::fs::metadata(path).map_or(0, |file| file.len())
 }
 
+type Loading = JoinHandle<Vec<Result<Figures, LoadError>>>;
+
+/// All groups begin to send through the balancers.
+fn start(
+    cluster: &Cluster,
+    groups: &[Group],
+    mqtt: &Balancer,
+    https: &Balancer,
+) -> (CancellationToken, Loading) {
+    let stop = CancellationToken::new();
+    let loads: Vec<(Load, String)> = groups
+        .iter()
+        .map(|group| {
+            let load = Load {
+                via: group.via,
+                qos: group.qos,
+                version: group.version,
+                batch: 3,
+                rate_per_s: Some(RATE_PER_S),
+                window: 16,
+                duration: None,
+                ledger: Some(group.ledger.clone()),
+                reconnect: Reconnect::EAGER,
+                repeat_every: 10,
+                ..Load::new(group.devices.clone())
+            };
+            let way = if group.via == Via::Https { https } else { mqtt };
+            (load, way.address.to_string())
+        })
+        .collect();
+    let (credentials, stopping) = (Arc::clone(&cluster.credentials), stop.clone());
+    let loading = std::thread::spawn(move || {
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let mut all = tokio::task::JoinSet::new();
+            for (load, address) in loads {
+                let (credentials, stopping) = (Arc::clone(&credentials), stopping.clone());
+                let name = ServerName::try_from("localhost").unwrap();
+                all.spawn(async move { load::run(&load, &address, name, credentials, stopping).await });
+            }
+            all.join_all().await
+        })
+    });
+    (stop, loading)
+}
+
 #[test]
 fn nodes_that_are_killed_one_after_another_lose_nothing() {
     let cluster = Cluster::new(8);
@@ -52,39 +98,7 @@ fn nodes_that_are_killed_one_after_another_lose_nothing() {
         group(1, Via::Mqtt, Qos::ExactlyOnce, MqttVersion::V311, 3..6),
         group(2, Via::Https, Qos::AtLeastOnce, MqttVersion::V5, 6..8),
     ];
-    let stop = CancellationToken::new();
-    let loads: Vec<(Load, String)> = groups
-        .iter()
-        .map(|group| {
-            let load = Load {
-                via: group.via,
-                qos: group.qos,
-                version: group.version,
-                batch: 3,
-                rate_per_s: Some(RATE_PER_S),
-                window: 16,
-                duration: None,
-                ledger: Some(group.ledger.clone()),
-                reconnect: Reconnect::EAGER,
-                repeat_every: 10,
-                ..Load::new(group.devices.clone())
-            };
-            let way = if group.via == Via::Https { &https } else { &mqtt };
-            (load, way.address.to_string())
-        })
-        .collect();
-    let (credentials, stopping) = (Arc::clone(&cluster.credentials), stop.clone());
-    let loading = std::thread::spawn(move || {
-        tokio::runtime::Runtime::new().unwrap().block_on(async {
-            let mut all = tokio::task::JoinSet::new();
-            for (load, address) in loads {
-                let (credentials, stopping) = (Arc::clone(&credentials), stopping.clone());
-                let name = ServerName::try_from("localhost").unwrap();
-                all.spawn(async move { load::run(&load, &address, name, credentials, stopping).await });
-            }
-            all.join_all().await
-        })
-    });
+    let (stop, loading) = start(&cluster, &groups, &mqtt, &https);
     let lengths = || groups.iter().map(|group| length(&group.ledger)).collect::<Vec<_>>();
     let grows_beyond = |before: &[u64], what: &str| {
         let grown = wait_for(ACK_LIMIT, || lengths().iter().zip(before).all(|(now, before)| now > before));
