@@ -26,6 +26,12 @@ use crate::queue::{CommitQueue, Patience, Submission};
 use crate::registry::{PreviousValues, Registry};
 use crate::shedding::{Bounds, Class, Load};
 
+mod reading;
+
+use reading::{
+    DecodedEntries, Moment, about, address, believe, decode, entry_of, is_untimed, quarantine_item,
+};
+
 /// Largest frame in bytes: a minute of twelve leads at 500 Hz in the JSON envelope stays below it.
 pub const FRAME_LIMIT_BYTES: usize = 1 << 20;
 
@@ -407,29 +413,6 @@ impl Intake {
     }
 }
 
-/// Bytes to measurements, by the codec of their language; and whom an entry names as its subject, where it does.
-/// Also the device's count of its messages, where it sends one.
-fn decode(kind: FrameKind, bytes: &[u8]) -> DecodedEntries {
-    match kind {
-        FrameKind::Gatt(_) | FrameKind::Envelope => {
-            let decoded = device_codecs::decode(kind, bytes);
-            (decoded.entries.into_iter().map(|entry| (entry, None)).collect(), decoded.message_number)
-        }
-        FrameKind::Fhir => {
-            (health_codecs::fhir::read_frame(bytes).entries.into_iter().map(entry_of).collect(), None)
-        }
-    }
-}
-
-/// What the entries of a frame say, each with whom it names as its subject; and the device's count of its messages.
-type DecodedEntries = (Vec<(DecodedEntry, Option<String>)>, Option<u32>);
-
-fn entry_of(entry: ForeignEntry) -> (DecodedEntry, Option<String>) {
-    let named = entry.result.as_ref().ok().and_then(|observation| observation.subject.clone());
-    let result = entry.result.map(|observation| observation.decoded);
-    (DecodedEntry { span: entry.span, result }, named)
-}
-
 /// A frame that was read and judged, and can be submitted as it is.
 #[derive(Clone, Debug)]
 pub struct Prepared {
@@ -449,30 +432,6 @@ impl Prepared {
     }
 }
 
-/// Lets facts pass that are about whom the sender named. What a device says about itself is about the device, whoever
-/// is named; anything else must not be charted to another than was meant.
-fn about(named: Option<&str>, facts: Vec<Fact>) -> Result<Vec<Fact>, Refused> {
-    let Some(named) = named else { return Ok(facts) };
-    let other = facts.iter().map(|fact| fact.series().subject).find(|subject| {
-        let reference = match subject {
-            Subject::Device(_) => return false,
-            Subject::Patient(id) => format!("Patient/{id}"),
-            Subject::Place(id) => format!("Location/{id}"),
-        };
-        !named.eq_ignore_ascii_case(&reference)
-    });
-    match other {
-        None => Ok(facts),
-        Some(_) => Err(Refused {
-            reason: QuarantineReason::WrongSubject,
-            what: "the sender names another subject than the device was assigned to then; mend the assignment and run \
-                   it again, or discard it"
-                .to_owned(),
-            offset: 0,
-        }),
-    }
-}
-
 /// The fields of a frame with their meaning, for a person who looks at raw bytes.
 pub fn explain(kind: FrameKind, bytes: &[u8]) -> Vec<device_codecs::ExplainedField> {
     device_codecs::explain(kind, bytes)
@@ -485,79 +444,6 @@ enum Counting {
     Off,
 }
 
-/// Why an entry goes to quarantine.
-struct Refused {
-    reason: QuarantineReason,
-    what: String,
-    offset: usize,
-}
-
-/// All of an entry, or nothing: an entry is never half taken.
-fn believe(entry: DecodedEntry, moment: &Moment<'_>) -> Result<Vec<Fact>, Refused> {
-    let start = entry.span.start;
-    let decoded: Vec<Decoded> = entry.result.map_err(|fault| Refused {
-        reason: QuarantineReason::Undecodable,
-        what: fault.to_string(),
-        offset: fault.offset.saturating_sub(start),
-    })?;
-    let refuse = |rejection: Rejection| Refused {
-        reason: rejection.reason(),
-        what: match std::error::Error::source(&rejection) {
-            Some(cause) => format!("{rejection}: {cause}"),
-            None => rejection.to_string(),
-        },
-        offset: 0,
-    };
-    decoded.into_iter().map(|one| validate(one, moment).map_err(refuse)).collect()
-}
-
-/// Whether only the time of receipt says when it was measured.
-fn is_untimed(decoded: &Decoded) -> bool {
-    let (time, findings) = match decoded {
-        Decoded::Scalar(scalar) => (scalar.time, scalar.findings),
-        Decoded::Waveform(waveform) => (waveform.time, waveform.findings),
-        Decoded::Event(event) => (event.time, Findings::empty()),
-    };
-    time == DeviceTime::Unknown || findings.contains(Findings::CLOCK_NOT_SET)
-}
-
-/// The id comes from sender and bytes, so that a repeat of the same trouble is the same item. Where the bytes do not say
-/// when, the time of receipt belongs to it: 72 beats a minute at noon and 72 at night are two readings, and neither may
-/// vanish behind the other.
-fn quarantine_item(frame: &Frame, bytes: &[u8], untimed: bool, refused: Refused) -> QuarantineItem {
-    let kind = frame.kind.to_string();
-    let received_ms = if untimed { frame.received_at.as_millis().to_be_bytes().to_vec() } else { Vec::new() };
-    let digest = trust::digest::sha256(&[
-        frame.device.as_uuid().as_bytes(),
-        kind.as_bytes(),
-        bytes,
-        received_ms.as_slice(),
-    ]);
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest[..16]);
-    QuarantineItem {
-        id: QuarantineId::from_bytes(id),
-        device: frame.device,
-        kind: frame.kind,
-        received_at: frame.received_at,
-        at_most_once: frame.delivery == Delivery::AtMostOnce,
-        reason: refused.reason,
-        what: refused.what,
-        offset: refused.offset,
-        state: QuarantineState::Waiting,
-        bytes: bytes.to_vec(),
-    }
-}
-
-fn address(fact: &Fact) -> FactAddress {
-    let (at, sequence) = match fact {
-        Fact::Reading(reading) => (reading.measured_at(), reading.sequence()),
-        Fact::Waveform(waveform) => (waveform.start, 0),
-        Fact::Event(event) => (event.at, event.sequence),
-    };
-    FactAddress { series: fact.series(), at, sequence }
-}
-
 /// Remembers the numbers of facts for the check of fast change.
 pub(crate) fn remember(previous: &Mutex<PreviousValues>, facts: &[Fact]) {
     let mut previous = previous.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -567,35 +453,5 @@ pub(crate) fn remember(previous: &Mutex<PreviousValues>, facts: &[Fact]) {
         {
             previous.put(reading.series(), reading.measured_at(), value);
         }
-    }
-}
-
-/// What validation asks about the moment of one frame.
-struct Moment<'a> {
-    registry: &'a Registry,
-    previous: &'a Mutex<PreviousValues>,
-    device: &'a Device,
-    frame: &'a Frame,
-}
-
-impl Context for Moment<'_> {
-    fn device(&self) -> &Device {
-        self.device
-    }
-
-    fn received_at(&self) -> Timestamp {
-        self.frame.received_at
-    }
-
-    fn delivery(&self) -> Delivery {
-        self.frame.delivery
-    }
-
-    fn subject_at(&self, at: Timestamp) -> Option<Subject> {
-        self.registry.subject_at(self.device.id, at)
-    }
-
-    fn previous(&self, series: &SeriesKey) -> Option<(Timestamp, Decimal)> {
-        self.previous.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(series)
     }
 }
