@@ -261,10 +261,21 @@ def _(server: Server) -> None:
 
 
 @rule(
-    "operation.validate-profile",
-    "$validate: a heart rate of the vital-signs profile has no error",
+    "create.profile",
+    "a heart rate that claims the vital-signs profile, and keeps it, is created",
     "heartrate.html",
 )
 def _(server: Server) -> None:
-    answer = ok(server.post("Observation/$validate", server.bed().heart_rate(70)))
+    profile = {"profile": ["http://hl7.org/fhir/StructureDefinition/heartrate"]}
+    ok(server.post("Observation", server.bed().heart_rate(70) | {"meta": profile}), 201)
+
+
+@rule(
+    "operation.validate-profile",
+    "$validate: a heart rate that claims the vital-signs profile, and keeps it, has no error",
+    "heartrate.html",
+)
+def _(server: Server) -> None:
+    profile = {"profile": ["http://hl7.org/fhir/StructureDefinition/heartrate"]}
+    answer = ok(server.post("Observation/$validate", server.bed().heart_rate(70) | {"meta": profile}))
     assert not any(issue["severity"] in ("error", "fatal") for issue in answer.body["issue"]), answer

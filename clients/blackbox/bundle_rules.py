@@ -6,7 +6,6 @@ import uuid
 
 from blackbox.server import Server
 from blackbox.spec import ok, outcome, rule, same
-from house import resources
 from house.resources import bundle, entry
 
 
@@ -138,7 +137,7 @@ def _(server: Server) -> None:
             entry("PUT", f"Observation/{kept['id']}", {**changed, "status": "corrected"}, ifMatch=tag),
         ),
     )
-    outcome(stale, 409, 412)
+    outcome(stale, 400, 409, 412)
 
 
 @rule("transaction.if-none-exist", "ifNoneExist in a transaction: created once", "http.html#trules")
@@ -173,7 +172,7 @@ def _(server: Server) -> None:
         "deviceName": [{"name": "cuff", "type": "user-friendly-name"}],
         "patient": {"reference": who},
     }
-    observed = resources.observation("x", "x", resources.at(0), 81)
+    observed = server.bed().heart_rate(81, seconds_ago=0)
     observed["subject"], observed["device"] = {"reference": who}, {"reference": what}
     # In this order, so that each refers to what comes later.
     sent = bundle(

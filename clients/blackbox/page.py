@@ -34,7 +34,8 @@ def tables() -> str:
         reasons = explained.get(each.name, {})
         if not reasons:
             continue
-        cells = [reasons.get(server, "holds").replace("|", "\\|") for server in ("auscult", "hfs")]
+        holds = {"auscult": "holds", "hfs": "holds" if peer is not None else "–"}
+        cells = [reasons.get(server, holds[server]).replace("|", "\\|") for server in holds]
         says = each.says.replace("|", "\\|")
         lines.append(f"| `{each.name}` | [{says}]({SPECIFICATION}{each.section}) | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)

@@ -36,10 +36,18 @@ class Peer:
             port = free.getsockname()[1]
         data = self.folder / "data"
         data.mkdir()
-        # The crate ships none of the definitions of the search parameters.
+        # The crate ships none of these definitions.
         shutil.copy(definitions / "search-parameters.json", data / "search-parameters-r4.json")
         base = f"http://127.0.0.1:{port}"
-        settings = {"HFS_BASE_URL": base, "HFS_VALIDATION_MODE": "enforce", "HFS_AUDIT_BACKEND": "file"}
+        settings = {
+            "HFS_BASE_URL": base,
+            "HFS_VALIDATION_MODE": "enforce",
+            "HFS_AUDIT_BACKEND": "file",
+            "HFS_AUDIT_FILE_PATH": str(self.folder / "audit.ndjson"),
+        }
+        compartment = json.loads((definitions / "compartmentdefinition-patient.json").read_text())
+        collection = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": compartment}]}
+        (data / "compartment-definitions-r4.json").write_text(json.dumps(collection))
         environment = {**os.environ, **settings, "HFS_LOG_LEVEL": "warn"}
         arguments = ["--port", str(port), "--database-url", self.folder / "peer.db", "--data-dir", data]
         self.process = subprocess.Popen(

@@ -178,13 +178,13 @@ class Bed:
         """A heart rate, each a second later than the one before."""
         self.sent += 1
         ago = MINUTES_BACK - self.sent if seconds_ago is None else seconds_ago
-        return resources.observation(self.device, self.patient.id, resources.at(-ago), value, **more)
+        return _bare(resources.observation(self.device, self.patient.id, resources.at(-ago), value, **more))
 
     def pressure(self, systolic: int = 120, diastolic: int = 80) -> dict[str, Any]:
         """A blood pressure."""
         self.sent += 1
         when = resources.at(-(MINUTES_BACK - self.sent))
-        return resources.blood_pressure(self.device, self.patient.id, when, systolic, diastolic)
+        return _bare(resources.blood_pressure(self.device, self.patient.id, when, systolic, diastolic))
 
     def kept(self, resource: dict[str, Any] | None = None) -> dict[str, Any]:
         """Sends it; what was kept."""
@@ -204,6 +204,11 @@ class Bed:
     def search(self, query: str = "", headers: dict[str, str] | None = None) -> Answer:
         """Searches what this device has measured."""
         return self.server.get(f"Observation?{self.mine}{'&' if query else ''}{query}", headers)
+
+
+def _bare(resource: dict[str, Any]) -> dict[str, Any]:
+    """Without a claim of a profile: profiles have a rule of their own."""
+    return {name: value for name, value in resource.items() if name != "meta"}
 
 
 def encoded(body: Any) -> bytes:
