@@ -129,6 +129,13 @@ fn response_entry(entry: &ResponseEntry) -> Value {
     }
 }
 
+/// New Observations as one transaction: how several measurements of one device become one frame.
+pub fn creates(observations: &[&Value]) -> Value {
+    let entry = |observation: &&Value| json!({ "resource": observation, "request": { "method": "POST", "url": "Observation" } });
+    let entries: Vec<Value> = observations.iter().map(entry).collect();
+    json!({ "resourceType": "Bundle", "type": "transaction", "entry": entries })
+}
+
 /// Whether a request Bundle is taken as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {

@@ -166,6 +166,11 @@ pub fn operation_outcome(issues: &[OutcomeIssue]) -> Value {
     json!({ "resourceType": "OperationOutcome", "issue": rendered })
 }
 
+/// Whether a resource is an OperationOutcome.
+pub fn is_outcome(resource: &Value) -> bool {
+    resource["resourceType"] == "OperationOutcome"
+}
+
 fn render_issue(issue: &OutcomeIssue) -> Value {
     let mut value = json!({ "severity": issue.severity.code(), "code": issue.code.code() });
     let diagnostics: String = issue.diagnostics.chars().take(DIAGNOSTICS_LIMIT_CHARS).collect();

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use futures_util::future::join_all;
 use health_codecs::fhir::bundle::{RequestEntry, RequestKind, ResponseEntry, parse_request};
 use health_codecs::fhir::foreign::entry_spans;
+use health_codecs::fhir::outcome::is_outcome;
 use health_codecs::fhir::view::View;
 use health_codecs::fhir::{IssueCode, batch_response, json, operation_outcome};
 
@@ -193,8 +194,7 @@ pub(crate) fn response(call: &Call, method: &str, answer: Result<Answer, Refusal
         Ok(answer) => {
             let location = answer.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
             let base = format!("{}/", call.base);
-            let is_outcome =
-                answer.body.as_ref().is_some_and(|body| body["resourceType"] == "OperationOutcome");
+            let is_outcome = answer.body.as_ref().is_some_and(is_outcome);
             let is_read = matches!(method, "GET" | "HEAD");
             let wants_it = is_read || Wanted::of(call) == Some(Wanted::Representation);
             let (outcome, resource) = match answer.body {

@@ -6,12 +6,12 @@ use axum::body::Bytes;
 use axum::http::StatusCode;
 use clinical_model::{DeviceId, Frame, PatientId};
 use health_codecs::fhir::IssueCode;
-use health_codecs::fhir::bundle::RequestEntry;
+use health_codecs::fhir::bundle::{RequestEntry, creates};
 use pipeline::identifiers::{self, IdentifierKey, KeptFrame, Target};
 use pipeline::search::Position;
 use pipeline::together::{FrameChange, Together};
 use pipeline::{EntryOutcome, new_id};
-use serde_json::{Value, json};
+use serde_json::Value;
 use store::AuditAction;
 
 use super::super::answer::Refusal;
@@ -477,9 +477,8 @@ fn text_of(measurements: &[&Measurement]) -> String {
     match measurements {
         [one] => one.resource.to_string(),
         several => {
-            let entry = |one: &&Measurement| json!({ "resource": one.resource, "request": { "method": "POST", "url": "Observation" } });
-            let entries: Vec<Value> = several.iter().map(entry).collect();
-            json!({ "resourceType": "Bundle", "type": "transaction", "entry": entries }).to_string()
+            let resources: Vec<&Value> = several.iter().map(|one| &one.resource).collect();
+            creates(&resources).to_string()
         }
     }
 }
