@@ -4,6 +4,7 @@ mod cluster;
 mod commands;
 mod demo;
 mod devices;
+mod overload;
 mod process;
 mod serving;
 mod torture;
