@@ -135,7 +135,8 @@ fn room_of(path: &str) -> &str {
 fn lives_among_tests(path: &str) -> bool {
     let mut parts: Vec<&str> = path.split('/').collect();
     let file = parts.pop().unwrap_or_default();
-    parts.iter().any(|part| matches!(*part, "tests" | "benches" | "examples")) || matches!(file, "tests.rs" | "testing.rs")
+    parts.iter().any(|part| matches!(*part, "tests" | "benches" | "examples"))
+        || matches!(file, "tests.rs" | "testing.rs")
 }
 
 /// Where the modules that a file declares live.

@@ -311,7 +311,7 @@ fn merge<'a>(
                 continue;
             }
             kept.retain(|other| key(other) != key(reading) || instant(other) == instant(reading));
-            kept.push(reading.clone());
+            kept.push(*reading);
         }
     }
     merged
