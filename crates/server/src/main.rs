@@ -28,6 +28,10 @@ use clap::Parser as _;
 
 use cli::{Cli, Command, KeyCommand};
 
+/// Readings and FHIR are many small pieces of memory, made on one thread and freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let result = run(Cli::parse());
     result.unwrap_or_else(|error| {

@@ -202,8 +202,8 @@ async fn all_of(client: &Client, paths: &[String], length: Duration) -> anyhow::
 async fn load(stage: &Stage, hfs: &Hfs, wanted: u64, ends: Timestamp) -> anyhow::Result<u64> {
     let client = Client::new(&hfs.base, None)?;
     let (person, monitor) = (stage.patients[0], stage.devices[0]);
-    client.put(&format!("/Patient/{person}"), patient(person).to_string().into_bytes()).await?;
-    client.put(&format!("/Device/{monitor}"), device(monitor).to_string().into_bytes()).await?;
+    client.put(&format!("/Patient/{person}"), patient(person).into_bytes()).await?;
+    client.put(&format!("/Device/{monitor}"), device(monitor).into_bytes()).await?;
     let began = Instant::now();
     let mut loaded = 0;
     // Newest first, so that what it holds in the end reaches up to now, however far it comes.
@@ -217,7 +217,7 @@ async fn load(stage: &Stage, hfs: &Hfs, wanted: u64, ends: Timestamp) -> anyhow:
         };
         let all = (loaded..(loaded + BUNDLE as u64).min(wanted)).map(one).collect::<Vec<_>>();
         loaded += all.len() as u64;
-        let body = bundle("transaction", all).to_string().into_bytes();
+        let body = bundle("transaction", &all).into_bytes();
         client.ask(Ask { path: "/".into(), body: Some(body) }).await.context("loading hfs failed")?;
     }
     Ok(loaded)

@@ -67,8 +67,8 @@ pub fn measure(settings: &Settings) -> anyhow::Result<Section> {
 async fn introduce(stage: &Stage, hfs: &Hfs) -> anyhow::Result<()> {
     let client = Client::new(&hfs.base, None)?;
     for (one, their) in stage.patients.iter().zip(&stage.devices) {
-        client.put(&format!("/Patient/{one}"), patient(*one).to_string().into_bytes()).await?;
-        client.put(&format!("/Device/{their}"), device(*their).to_string().into_bytes()).await?;
+        client.put(&format!("/Patient/{one}"), patient(*one).into_bytes()).await?;
+        client.put(&format!("/Device/{their}"), device(*their).into_bytes()).await?;
     }
     Ok(())
 }
@@ -107,12 +107,12 @@ async fn run(
             heart_rate(patients[client], devices[client], at(index), 60 + (number % 60) as i32)
         };
         if size == 1 {
-            let body = one(0).to_string().into_bytes();
+            let body = one(0).into_bytes();
             return Ask { path: format!("{root}/Observation"), body: Some(body) };
         }
-        let all = bundle("transaction", (0..size).map(one).collect());
+        let all = bundle("transaction", &(0..size).map(one).collect::<Vec<_>>());
         let path = if root.is_empty() { "/".to_owned() } else { root.to_owned() };
-        Ask { path, body: Some(all.to_string().into_bytes()) }
+        Ask { path, body: Some(all.into_bytes()) }
     });
     let seen = seen.await?;
     let taken = side.apart.processor_s()? - processor;
