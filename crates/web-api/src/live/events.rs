@@ -28,6 +28,9 @@ use crate::state::Web;
 const BEAT_EVERY: Duration = Duration::from_secs(4);
 /// Events that may wait for one slow reader; a reader that stays behind is closed and comes back by its position.
 const WAITING_LIMIT_EVENTS: usize = 64;
+/// A reader who is further behind than this gets only what is newest of each patient: an eighth of what is remembered, so
+/// that it catches up before events are forgotten. Up to here every event is shown as it came.
+const MERGE_BEYOND_EVENTS: usize = pipeline::live::RING_LIMIT_EVENTS / 8;
 /// A reader that takes nothing for so long is closed.
 const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -149,6 +152,7 @@ impl Stream {
                 for run in runs(&events) {
                     match run {
                         [event] => self.show(event).await?,
+                        many if many.len() <= MERGE_BEYOND_EVENTS => self.show_each(many).await?,
                         many => self.show_merged(last, many).await?,
                     }
                     last = run.last().map_or(last, |event| event.offset);
@@ -229,7 +233,16 @@ impl Stream {
         }
     }
 
-    /// A reader who fell behind gets of each patient what is newest, once. All but the last carry the position before the
+    /// Vitals that wait, each as it came, prepared together.
+    async fn show_each(&self, run: &[Arc<LiveEvent>]) -> Result<(), Closed> {
+        let vitals = run.iter().filter_map(|event| match &event.happening {
+            Happening::Vitals { patient, readings } => Some((event.offset, *patient, readings.clone())),
+            _ => None,
+        });
+        self.show_vitals(vitals.collect()).await
+    }
+
+    /// A reader who fell far behind gets of each patient what is newest, once. All but the last carry the position before the
     /// run: who comes back from there gets what was newest again, and misses nothing.
     async fn show_merged(&self, before: u64, run: &[Arc<LiveEvent>]) -> Result<(), Closed> {
         let last = run.last().map_or(before, |event| event.offset);
