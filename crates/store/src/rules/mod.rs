@@ -69,7 +69,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             block_readings: 4_096,
-            waveform_block: Duration::from_secs(90),
+            waveform_block: Duration::from_secs(120),
             journal_key_life: Duration::from_secs(4 * 3_600),
         }
     }
