@@ -77,14 +77,23 @@ pub enum DeskError {
 }
 
 fn kept(what: &'static str, result: Result<(), TransactError>) -> Result<(), DeskError> {
-    result.map_err(|error| match error {
+    result.map_err(|error| refused(what, error))
+}
+
+/// Why a transaction of a person was refused.
+pub(crate) fn refused(what: &'static str, error: TransactError) -> DeskError {
+    match error {
+        // Admitted on another node just now: this one's registry did not know it yet.
+        TransactError::Conflict { detail, .. } if records::is_bed_taken(&detail) => {
+            DeskError::Taken { what: "the bed is taken by another patient".to_owned() }
+        }
         TransactError::Conflict { detail, .. } => DeskError::Conflict { what, detail },
         // No act of a person depends on a lease; were one lost, somebody else would have acted.
         TransactError::LeaseLost { lease } => {
             DeskError::Conflict { what, detail: format!("the lease of {lease} was lost") }
         }
         TransactError::Store(error) => DeskError::Store(error),
-    })
+    }
 }
 
 /// As [`kept`], for what is new: a conflict can only mean that it exists.
@@ -213,18 +222,25 @@ impl Site {
         let mut history = self.registry().assignment_history(assignment.device);
         history.put(assignment).map_err(DeskError::Overlap)?;
         let act = self.assignment_act(actor, &assignment, format!("from {start}"));
-        kept(
-            "the assignment",
-            self.act_on(act, vec![records::assignment_write(&assignment, Expected::Absent)]),
-        )?;
-        self.put_assignment(assignment);
+        self.keep_assignment(act, assignment, Expected::Absent)?;
         Ok(assignment)
+    }
+
+    /// An assignment as it is kept now, with its version: what is in memory may lag behind another node.
+    pub(crate) fn kept_assignment(&self, id: AssignmentId) -> Result<Option<(Assignment, u64)>, DeskError> {
+        let found = self.store().document(Kind::Assignment, id.to_bytes()).map_err(DeskError::Store)?;
+        let Some(document) = found else { return Ok(None) };
+        let assignment = records::json_from(&document.body).map_err(|error| {
+            let what = "document of an assignment".to_owned();
+            DeskError::Store(StoreError::Damaged { what, how: error.to_string() })
+        })?;
+        Ok(Some((assignment, document.version)))
     }
 
     /// Ends an assignment at `end`.
     ///
     /// # Errors
-    /// [`DeskError`].
+    /// [`DeskError::Time`] where it ended already, [`DeskError::Conflict`] where somebody else is ending it just now.
     pub fn end_assignment(
         &self,
         actor: Actor,
@@ -232,9 +248,8 @@ impl Site {
         end: Timestamp,
     ) -> Result<Assignment, DeskError> {
         let _desk = self.desk_lock();
-        let mut assignment = self
-            .registry()
-            .assignment(id)
+        let (mut assignment, version) = self
+            .kept_assignment(id)?
             .ok_or_else(|| DeskError::NotFound { what: "assignment", id: id.to_string() })?;
         if end <= assignment.interval.start {
             return Err(DeskError::Time { what: format!("the end {end} is not after the start") });
@@ -244,12 +259,25 @@ impl Site {
         }
         assignment.interval.end = Some(end);
         let act = self.assignment_act(actor, &assignment, format!("until {end}"));
-        kept(
-            "the assignment",
-            self.act_on(act, vec![records::assignment_write(&assignment, Expected::Any)]),
-        )?;
-        self.put_assignment(assignment);
+        self.keep_assignment(act, assignment, Expected::Version(version))?;
         Ok(assignment)
+    }
+
+    /// Keeps an assignment with a new version of its device: to whom a device is assigned is part of what its resource
+    /// says, so that who has seen the device before changes nothing by what he saw, and of two nodes that assign it at
+    /// one time one is refused.
+    fn keep_assignment(&self, act: Act, assignment: Assignment, expected: Expected) -> Result<(), DeskError> {
+        let mut writes = vec![records::assignment_write(&assignment, expected)];
+        let device = self.registry().device_versioned(assignment.device);
+        if let Some((device, version)) = &device {
+            writes.push(self.renewed_write(device, *version)?);
+        }
+        kept("the assignment", self.act_on(act, writes))?;
+        if let Some((device, version)) = device {
+            self.registry().put_device((*device).clone(), version + 1);
+        }
+        self.put_assignment(assignment);
+        Ok(())
     }
 
     fn assignment_act(&self, actor: Actor, assignment: &Assignment, detail: String) -> Act {

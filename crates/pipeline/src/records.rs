@@ -15,6 +15,9 @@ pub const ALERTS_BY_STATE: &str = "state-time";
 /// The index of alerts by patient and time.
 pub const ALERTS_BY_PATIENT: &str = "patient-time";
 
+/// The index of the patients in care by where they lie: a second one in the same place is refused, also by the store.
+const BED: &str = "bed";
+
 /// Why a document does not say what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -76,7 +79,8 @@ pub fn patient_from(body: &[u8]) -> Result<Patient, RecordError> {
         .map_err(|issues| RecordError::Meaning { what: format!("{issues:?}") })
 }
 
-/// A patient as a FHIR document; found by record number through its blind index.
+/// A patient as a FHIR document; found by record number through its blind index. In care, alone in the place it has, also
+/// when two nodes admit at the same time.
 pub fn patient_write(store: &dyn Store, patient: &Patient, expected: Expected) -> DocumentWrite {
     patient_write_as(store, patient, &health_codecs::fhir::patient::render(patient), expected)
 }
@@ -89,14 +93,25 @@ pub fn patient_write_as(
     expected: Expected,
 ) -> DocumentWrite {
     let number = store.blind("record-number", patient.record_number.expose()).to_vec();
+    let mut index = vec![IndexEntry { name: "record-number", value: number, unique: true }];
+    if let Some(place) = patient.place.filter(|_| patient.active) {
+        // Blind: who lay where is nobody's who holds the disk only.
+        let bed = store.blind(BED, &place.to_string()).to_vec();
+        index.push(IndexEntry { name: BED, value: bed, unique: true });
+    }
     json_write(
         Kind::Patient,
         patient.id.to_bytes(),
         expected,
         KeyDomain::Patient(patient.id),
         resource,
-        vec![IndexEntry { name: "record-number", value: number, unique: true }],
+        index,
     )
+}
+
+/// Whether the detail of a conflict says that somebody else lies in the bed.
+pub(crate) fn is_bed_taken(detail: &str) -> bool {
+    detail.ends_with(BED)
 }
 
 /// Reads a device.

@@ -16,7 +16,7 @@ use store::{AuditOutcome, DocumentWrite, Expected, KeyDomain, Kind, StoreError, 
 use crate::audited::Act;
 use crate::clock::new_id;
 use crate::corrections::{self, NewCorrection};
-use crate::desk::DeskError;
+use crate::desk::{DeskError, refused};
 use crate::identifiers::KeptFrame;
 use crate::intake::{Intake, IntakeError, Receipt};
 use crate::live::Happening;
@@ -168,7 +168,7 @@ impl Site {
             self.store().ensure_patient_key(change.patient.id).map_err(DeskError::Store)?;
         }
         let assignments = together.ending_and_new(self)?;
-        let mut writes = self.writes_of(&together, &assignments);
+        let mut writes = self.writes_of(&together, &assignments)?;
         let mut frames = Vec::with_capacity(together.frames.len());
         for FrameChange { frame, patient } in &together.frames {
             let kept = KeptFrame::of(frame);
@@ -185,12 +185,9 @@ impl Site {
         }
         let audit = together.acts.iter().map(|act| act.clone().record(at, AuditOutcome::Success)).collect();
         let transaction = Transaction { at, writes, audit, ..Transaction::default() };
-        self.store().transact(&transaction).map_err(|error| match error {
-            TransactError::Conflict { kind, detail } => DeskError::Conflict { what: kind, detail },
-            TransactError::LeaseLost { lease } => {
-                DeskError::Conflict { what: "the record", detail: format!("the lease of {lease} was lost") }
-            }
-            TransactError::Store(error) => DeskError::Store(error),
+        self.store().transact(&transaction).map_err(|error| match &error {
+            TransactError::Conflict { kind, .. } => refused(kind, error),
+            _ => refused("the record", error),
         })?;
         self.take_effect(&together, &assignments);
         Ok(Decided { at, frames })
@@ -220,7 +217,23 @@ impl Site {
         Ok(())
     }
 
-    fn writes_of(&self, together: &Together, assignments: &[Assignment]) -> Vec<DocumentWrite> {
+    /// What an assignment must be: new, or as this act found it.
+    fn expected_of(&self, assignment: &Assignment) -> Result<Expected, DeskError> {
+        let Some(before) = self.registry().assignment(assignment.id) else { return Ok(Expected::Absent) };
+        match self.kept_assignment(assignment.id)? {
+            Some((kept, version)) if kept == before => Ok(Expected::Version(version)),
+            _ => {
+                let detail = format!("assignment {} was changed on another node", assignment.id);
+                Err(DeskError::Conflict { what: "the assignment", detail })
+            }
+        }
+    }
+
+    fn writes_of(
+        &self,
+        together: &Together,
+        assignments: &[Assignment],
+    ) -> Result<Vec<DocumentWrite>, DeskError> {
         let store = self.store();
         let mut writes = Vec::new();
         for PatientChange { patient, resource, expected } in &together.patients {
@@ -230,15 +243,13 @@ impl Site {
             writes.push(records::device_write_as(store, device, resource, *expected));
         }
         for assignment in assignments {
-            let is_known = self.registry().assignment(assignment.id).is_some();
-            let expected = if is_known { Expected::Any } else { Expected::Absent };
-            writes.push(records::assignment_write(assignment, expected));
+            writes.push(records::assignment_write(assignment, self.expected_of(assignment)?));
         }
         for CorrectionChange { position, version, correction } in &together.corrections {
             writes.push(corrections::write_of(position, *version, correction));
         }
         writes.extend(together.identifiers.iter().cloned());
-        writes
+        Ok(writes)
     }
 
     fn take_effect(&self, together: &Together, assignments: &[Assignment]) {
