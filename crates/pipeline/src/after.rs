@@ -16,6 +16,7 @@ use store::{Actor, AuditAction, AuditOutcome, AuditRecord, Kind, Store, Transact
 use crate::alarms::{self, Alarms};
 use crate::clock::Clock;
 use crate::commit::{AfterQueue, CommittedGroup};
+use crate::corrections::{self, Correction};
 use crate::live::{Happening, Live, contradicted};
 use crate::records;
 use crate::registry::Registry;
@@ -217,13 +218,17 @@ impl After {
     }
 
     fn show_vitals(&self, newest: HashMap<SeriesKey, Committed<Reading>>) {
-        let mut by_patient: HashMap<PatientId, Vec<Committed<Reading>>> = HashMap::new();
+        let mut by_patient: HashMap<PatientId, (Vec<Committed<Reading>>, bool)> = HashMap::new();
         for (series, reading) in newest {
             if let Some(patient) = series.subject.patient() {
-                by_patient.entry(patient).or_default().push(self.live.standing(reading));
+                let (standing, is_new) = self.live.standing(reading);
+                let of_patient = by_patient.entry(patient).or_default();
+                of_patient.0.push(standing);
+                of_patient.1 |= is_new;
             }
         }
-        for (patient, mut readings) in by_patient {
+        // What was only sent again is on the screens already, or was put right there since.
+        for (patient, (mut readings, _)) in by_patient.into_iter().filter(|(_, (_, is_new))| *is_new) {
             readings.sort_by_key(|reading| reading.series());
             self.live.happened(Happening::Vitals { patient, readings });
         }
@@ -266,6 +271,25 @@ impl After {
             // The cursor stays where it is: silence is about time, not about a group.
             let _ = self.keep_with(&mut alarms, changed, None);
         }
+    }
+
+    /// A value was put right, perhaps on a node that did not know of the alert that it raised: whoever judges the alarms
+    /// ends what holds no longer, unless that was done already.
+    pub(crate) fn value_put_right(&self, correction: &Correction) {
+        let now = self.clock.now();
+        let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        let Correction { position, status, values, .. } = correction;
+        let ids = corrections::alerts_put_right(&mut alarms, position, *status, values);
+        let mut ended: Vec<Alert> = ids.into_iter().filter_map(|id| alarms.get(id).cloned()).collect();
+        if ended.is_empty() {
+            return;
+        }
+        for alert in &mut ended {
+            alert.condition_ended(now);
+            alarms.keep(alert.clone());
+        }
+        // The cursor stays where it is: this is about a document, not about a group.
+        let _ = self.keep_with(&mut alarms, ended, None);
     }
 
     pub(crate) fn all_kept(&self) -> bool {

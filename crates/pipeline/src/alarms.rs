@@ -116,6 +116,11 @@ impl Alarms {
             return false;
         }
         self.remember_version(alert.id, version);
+        let ended = !alert.condition_active && self.get(alert.id).is_some_and(|known| known.condition_active);
+        if let (Key::Threshold(series, _), true) = (key_of(&alert), ended) {
+            // A correction on another node ended it; what still holds, or holds again, must be raised anew.
+            self.watch_anew(&series);
+        }
         self.keep(alert);
         true
     }
@@ -319,9 +324,12 @@ impl Alarms {
         changed
     }
 
-    /// A series is watched anew: a value that it was judged by was put right.
+    /// A series is watched anew: a value that it was judged by was put right. That value itself is looked at no more,
+    /// however often it is sent again.
     pub(crate) fn watch_anew(&mut self, series: &SeriesKey) {
-        self.monitors.remove(series);
+        if let Some(monitor) = self.monitors.get_mut(series) {
+            monitor.closed_by_hand();
+        }
     }
 
     fn threshold(&mut self, reading: &Reading, registry: &Registry, now: Timestamp) -> Vec<Alert> {

@@ -323,7 +323,16 @@ impl Follower {
                 Ok(changes) if changes.is_empty() => break,
                 Ok(changes) => {
                     for change in changes {
-                        self.take_up(&change)?;
+                        match self.take_up(&change) {
+                            Err(FollowError::Store(error @ StoreError::Damaged { .. })) => {
+                                not_taken_up(&change, &error)
+                            }
+                            Err(FollowError::Registry(LoadError::Store {
+                                source: error @ StoreError::Damaged { .. },
+                                ..
+                            })) => not_taken_up(&change, &error),
+                            taken => taken?,
+                        }
                         self.seen.change = change.change;
                     }
                 }
@@ -360,8 +369,11 @@ impl Follower {
         match change.kind {
             Kind::Alert => return self.take_up_alert(change),
             Kind::Correction => {
-                if let Some(position) = self.corrections.refresh(self.store(), change.id)? {
-                    live.happened(Happening::Assignment { subject: position.series.subject });
+                if let Some(correction) = self.corrections.refresh(self.store(), change.id)? {
+                    if self.health.judges() {
+                        self.after.value_put_right(&correction);
+                    }
+                    live.happened(Happening::Assignment { subject: correction.position.series.subject });
                 }
                 return Ok(());
             }
@@ -382,12 +394,7 @@ impl Follower {
                 live.happened(Happening::Device(assignment.device));
             }
             Err(error @ LoadError::Store { .. }) => return Err(FollowError::Registry(error)),
-            // One document that cannot be read must not keep this node from all the others.
-            Err(error) => tracing::error!(
-                error = &error as &dyn std::error::Error,
-                kind = ?change.kind,
-                "a document of another node was not taken up"
-            ),
+            Err(error) => not_taken_up(change, &error),
         }
         Ok(())
     }
@@ -430,6 +437,11 @@ impl Follower {
         self.after.live.happened(Happening::Alert(Box::new(alert)));
         Ok(())
     }
+}
+
+/// One document that cannot be read must not keep this node from all the others, nor from its alarms.
+fn not_taken_up(change: &DocumentChange, error: &(dyn std::error::Error + 'static)) {
+    tracing::error!(error, kind = ?change.kind, "a document of another node was not taken up");
 }
 
 /// Takes the groups that this node committed out of the queue, so that the commit never waits; true when the commit is

@@ -1,5 +1,6 @@
 //! What is happening now: an ordered ring of events for the screens, live waveforms, and when each device was heard.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -200,24 +201,29 @@ impl Live {
     }
 
     /// What is shown for a new reading: itself; or, where another value was shown under its identity, that one, which was
-    /// committed first and stands, and says that there is another.
-    pub(crate) fn standing(&self, reading: Committed<Reading>) -> Committed<Reading> {
+    /// committed first and stands, and says that there is another. False where just this was shown already: it was sent
+    /// again, and may have been put right in between.
+    pub(crate) fn standing(&self, reading: Committed<Reading>) -> (Committed<Reading>, bool) {
         let mut shown = lock(&self.0.shown);
         let series = reading.series();
-        if shown.len() >= SHOWN_LIMIT_SERIES && !shown.contains_key(&series) {
-            return reading;
-        }
-        let identity = |one: &Reading| (one.measured_at(), one.sequence());
-        let kept = shown.entry(series).or_insert(reading);
-        if identity(kept) < identity(&reading) {
-            *kept = reading;
-        } else if identity(kept) == identity(&reading) {
-            if kept.value() != reading.value() {
-                *kept = contradicted(*kept);
+        let is_full = shown.len() >= SHOWN_LIMIT_SERIES;
+        let Some(kept) = shown.get_mut(&series) else {
+            if !is_full {
+                shown.insert(series, reading);
             }
-            return *kept;
+            return (reading, true);
+        };
+        let identity = |one: &Reading| (one.measured_at(), one.sequence());
+        match identity(kept).cmp(&identity(&reading)) {
+            Ordering::Less => *kept = reading,
+            Ordering::Equal if kept.value() == reading.value() => return (*kept, false),
+            Ordering::Equal => {
+                *kept = contradicted(*kept);
+                return (*kept, true);
+            }
+            Ordering::Greater => {}
         }
-        reading
+        (reading, true)
     }
 
     /// What is known of a device's connection.

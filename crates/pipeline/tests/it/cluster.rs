@@ -9,22 +9,25 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clinical_model::{
-    Alert, AlertState, Committed, DeviceId, Event, PatientId, QuarantineId, QuarantineItem, Reading,
-    SeriesKey, Subject, Timestamp, Waveform,
+    Alert, AlertKind, AlertState, Committed, DeviceId, Event, Patient, PatientId, Place, PlaceId, Private,
+    QuarantineId, QuarantineItem, Reading, SeriesKey, Subject, Timestamp, Waveform,
 };
 use pipeline::audited::Act;
+use pipeline::corrections::{CorrectedStatus, NewCorrection};
+use pipeline::desk::DeskError;
 use pipeline::live::{Happening, Since};
+use pipeline::together::{PatientChange, Together};
 use pipeline::{IntakeError, Site, SiteOptions};
 use store::sqlite::{Options, SqliteStore};
 use store::{
-    Actor, Appended, AuditAction, AuditQuery, AuditRow, Document, DocumentChange, DocumentQuery, Folded,
-    FrameRecord, GroupSummary, KeptFrame, Kind, News, QuarantineCount, RangeQuery, RestoreReport,
+    Actor, Appended, AuditAction, AuditQuery, AuditRow, Document, DocumentChange, DocumentQuery, Expected,
+    Folded, FrameRecord, GroupSummary, KeptFrame, Kind, News, QuarantineCount, RangeQuery, RestoreReport,
     SeriesFilter, Store, StoreError, StoredGroup, TransactError, Transaction, VerifyReport,
 };
 use trust::Kek;
 
 use crate::site::{
-    KEY, MONITOR, NURSE, SetClock, assignment, device, eventually, frame, furnish, heart_rate,
+    KEY, MONITOR, NURSE, PATIENT, SetClock, WARD, assignment, device, eventually, frame, furnish, heart_rate,
 };
 
 type Kept<T> = Result<T, StoreError>;
@@ -343,6 +346,206 @@ async fn of_two_nodes_that_assign_a_device_at_one_time_one_does() {
         })
         .await;
     }
+    one.site.stop();
+    two.site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_nodes_that_end_an_assignment_at_one_time_one_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(directory.path());
+    let (one, two) = cluster.two().await;
+    let nodes = [&one, &two];
+    let now = one.site.clock().now();
+    for round in 0..20u8 {
+        let device_id = DeviceId::from_bytes([0x80 + round; 16]);
+        one.site.add_device(Actor::System, device(device_id, &format!("Pump {round}"))).unwrap();
+        let held = clinical_model::Assignment {
+            subject: Subject::Device(device_id),
+            ..assignment(0x40 + round, device_id, now)
+        };
+        one.site.assign(Actor::System, held).unwrap();
+        eventually("known", || two.site.registry().assignment(held.id).is_some()).await;
+        let done: Vec<_> = std::thread::scope(|scope| {
+            let end = |number: usize| {
+                let (site, end) = (&nodes[number].site, now.plus_micros(1 + number as i64));
+                scope.spawn(move || site.end_assignment(Actor::System, held.id, end))
+            };
+            [end(0), end(1)].into_iter().filter_map(|done| done.join().unwrap().ok()).collect()
+        });
+        assert_eq!(done.len(), 1, "round {round}");
+        eventually("both know the same", || {
+            nodes.iter().all(|node| node.site.registry().assignments(device_id) == done)
+        })
+        .await;
+    }
+    one.site.stop();
+    two.site.stop();
+}
+
+/// An alert that a correction ended on a node that does not judge the alarms must be raised anew by the one that does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alarm_is_raised_anew_after_a_correction_on_a_node_that_does_not_judge() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(directory.path());
+    let (one, two) = cluster.two().await;
+    furnish(&one.site);
+    eventually("the assignment follows", || !two.site.registry().assignments(MONITOR).is_empty()).await;
+    tachycardia(&one.site, &cluster.clock).await;
+    let active = |node: &Node| open_alerts(&node.site).iter().filter(|alert| alert.condition_active).count();
+    eventually("raised on both", || [&one, &two].iter().all(|node| active(node) == 1)).await;
+    let alert = open_alerts(&two.site).remove(0);
+    let AlertKind::Threshold { measure, measured_at, .. } = alert.what else { panic!("{alert:?}") };
+    let series = clinical_model::SeriesKey { subject: alert.subject, measure, device: alert.device };
+    let position = pipeline::search::Position { at: measured_at, series, sequence: 0 };
+    let in_error = NewCorrection {
+        status: CorrectedStatus::EnteredInError,
+        withdrawn: false,
+        values: Vec::new(),
+        reason: None,
+    };
+    let act = Act::new(Actor::User(NURSE), AuditAction::Update, "Observation");
+    two.site.correct(act.clone(), &position, 1, &in_error).unwrap();
+    eventually("ended on both", || [&one, &two].iter().all(|node| active(node) == 0)).await;
+    for node in [&one, &two] {
+        eventually("the correction is known", || {
+            node.site.read(act.clone(), |chart| chart.correction(&position)).unwrap().is_some()
+        })
+        .await;
+    }
+    tachycardia(&one.site, &cluster.clock).await;
+    eventually("raised anew", || [&one, &two].iter().all(|node| active(node) == 1)).await;
+    one.site.stop();
+    two.site.stop();
+}
+
+/// What somebody saw of a device before it was assigned anew must not be written back: it would be another patient's.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_assignment_is_a_new_version_of_its_device_on_all_nodes() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(directory.path());
+    let (one, two) = cluster.two().await;
+    let id = DeviceId::from_bytes([0x90; 16]);
+    one.site.add_device(Actor::System, device(id, "Pump")).unwrap();
+    let version = |node: &Node| node.site.registry().device_versioned(id).map(|(_, version)| version);
+    assert_eq!(version(&one), Some(1));
+    let now = one.site.clock().now();
+    let subject = clinical_model::Subject::Device(id);
+    let assigned = clinical_model::Assignment { subject, ..assignment(0x50, id, now) };
+    one.site.assign(Actor::System, assigned).unwrap();
+    eventually("known", || version(&two) == Some(2) && two.site.registry().assignment(assigned.id).is_some())
+        .await;
+    assert!(one.site.update_device(Actor::System, device(id, "Pump"), 1).is_err(), "seen before");
+    two.site.end_assignment(Actor::System, assigned.id, now.plus(Duration::from_secs(1))).unwrap();
+    eventually("ended", || version(&one) == Some(3)).await;
+    one.site.stop();
+    two.site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_nodes_that_admit_to_one_bed_at_one_time_one_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(directory.path());
+    let (one, two) = cluster.two().await;
+    furnish(&one.site);
+    let nodes = [&one, &two];
+    let known = one.site.registry().patient(PATIENT).unwrap();
+    for round in 0..20u8 {
+        let bed = PlaceId::from_bytes([0x80 + round; 16]);
+        let name = format!("Bed {round}");
+        let place = Place { id: bed, name, kind: clinical_model::place::PlaceKind::Bed, ward: Some(WARD) };
+        one.site.add_place(Actor::System, place).unwrap();
+        eventually("known", || two.site.registry().place(bed).is_some()).await;
+        let coming = |number: usize| Patient {
+            id: PatientId::from_bytes([2 * round + number as u8 + 0x20; 16]),
+            record_number: Private::new(format!("MRN-{round}-{number}")),
+            place: Some(bed),
+            ..(*known).clone()
+        };
+        let done: Vec<_> = std::thread::scope(|scope| {
+            let admit = |number: usize| {
+                let (site, patient) = (&nodes[number].site, coming(number));
+                scope.spawn(move || site.add_patient(Actor::System, patient))
+            };
+            [admit(0), admit(1)].into_iter().map(|done| done.join().unwrap()).collect()
+        });
+        assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 1, "round {round}: {done:?}");
+        assert!(done.iter().any(|done| matches!(done, Err(DeskError::Taken { .. }))), "{done:?}");
+        // Who is discharged leaves the bed to the next, in the same act.
+        let (lies, waits) = if done[0].is_ok() { (coming(0), coming(1)) } else { (coming(1), coming(0)) };
+        let change = |patient: Patient, expected| PatientChange {
+            resource: health_codecs::fhir::patient::render(&patient),
+            patient,
+            expected,
+        };
+        let discharged = change(Patient { active: false, ..lies }, Expected::Version(1));
+        let admitted = change(waits, Expected::Absent);
+        let patients = vec![discharged, admitted];
+        eventually("both know who lies there", || {
+            nodes.iter().all(|node| node.site.registry().patients().iter().any(|one| one.place == Some(bed)))
+        })
+        .await;
+        two.site.decide(Together { patients, ..Together::default() }).unwrap();
+    }
+    one.site.stop();
+    two.site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_ends_after_a_correction_on_a_node_that_has_not_heard_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(directory.path());
+    let (one, two) = cluster.two().await;
+    furnish(&one.site);
+    eventually("the assignment follows", || !two.site.registry().assignments(MONITOR).is_empty()).await;
+    // The second node follows nothing until it is let go: it stands at a setting.
+    let (let_go, gate) = std::sync::mpsc::channel::<()>();
+    let (gate, held) = (Mutex::new(gate), Arc::new(AtomicBool::new(false)));
+    let tell = Arc::clone(&held);
+    two.site.observe(Box::new(move |_| {
+        tell.store(true, Ordering::SeqCst);
+        // Until the other end is gone.
+        let _ = gate.lock().unwrap().recv();
+    }));
+    let setting = store::DocumentWrite {
+        kind: Kind::Setting,
+        id: [9; 16],
+        expected: Expected::Absent,
+        domain: store::KeyDomain::System,
+        body: Some(b"{}".to_vec()),
+        index: Vec::new(),
+    };
+    let at = one.site.clock().now();
+    let transaction = Transaction { at, writes: vec![setting], ..Transaction::default() };
+    cluster.database.store.transact(&transaction).unwrap();
+    eventually("it stands", || held.load(Ordering::SeqCst)).await;
+    tachycardia(&one.site, &cluster.clock).await;
+    let raised = || {
+        let Since::Events(events) = one.site.live().since(0) else { panic!("lost") };
+        events.iter().rev().find_map(|event| match &event.happening {
+            Happening::Alert(alert) => Some((**alert).clone()),
+            _ => None,
+        })
+    };
+    eventually("raised", || raised().is_some()).await;
+    let alert = raised().unwrap();
+    assert!(alert.condition_active);
+    let AlertKind::Threshold { measure, measured_at, .. } = alert.what else { panic!("{alert:?}") };
+    let series = SeriesKey { subject: alert.subject, measure, device: alert.device };
+    let position = pipeline::search::Position { at: measured_at, series, sequence: 0 };
+    let in_error = NewCorrection {
+        status: CorrectedStatus::EnteredInError,
+        withdrawn: false,
+        values: Vec::new(),
+        reason: None,
+    };
+    let act = Act::new(Actor::User(NURSE), AuditAction::Update, "Observation");
+    two.site.correct(act, &position, 1, &in_error).unwrap();
+    eventually("the judge ends it", || raised().is_some_and(|alert| alert.is_latched())).await;
+    drop(let_go);
+    eventually("the other node follows", || open_alerts(&two.site).iter().any(Alert::is_latched)).await;
+    tachycardia(&two.site, &cluster.clock).await;
+    eventually("raised anew", || raised().is_some_and(|alert| alert.condition_active)).await;
     one.site.stop();
     two.site.stop();
 }

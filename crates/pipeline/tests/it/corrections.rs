@@ -108,11 +108,14 @@ async fn corrections_survive_a_restart_and_a_fold() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_screen_goes_on_showing_the_first_of_two_values_under_one_identity() {
     let directory = tempfile::tempdir().unwrap();
-    let site = open(directory.path(), SetClock::new());
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
     furnish(&site);
     for value in [70, 80, 70] {
         measured(&site, "heart_rate", "/min", value).await;
     }
+    clock.advance(1);
+    measured(&site, "heart_rate", "/min", 71).await;
     let vitals = || {
         let Since::Events(events) = site.live().since(0) else { return Vec::new() };
         let shown = events.iter().filter_map(|event| match &event.happening {
@@ -126,8 +129,41 @@ async fn a_screen_goes_on_showing_the_first_of_two_values_under_one_identity() {
     };
     eventually("three shown", || vitals().len() == 3).await;
     let (values, findings): (Vec<_>, Vec<_>) = vitals().into_iter().unzip();
-    assert_eq!(values, ["70", "70", "70"]);
-    assert_eq!(findings, [Findings::empty(), Findings::CONFLICT, Findings::CONFLICT]);
-    assert_eq!(current(&site), [(Some("70".to_owned()), Findings::CONFLICT)]);
+    assert_eq!(values, ["70", "70", "71"], "the repeat of what was shown is no news");
+    assert_eq!(findings, [Findings::empty(), Findings::CONFLICT, Findings::empty()]);
+    site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_again_after_it_was_put_right_is_neither_shown_nor_an_alarm() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    let at = site.clock().now();
+    let wrong = measured(&site, "systolic", "mm[Hg]", 212).await;
+    let active = || {
+        let alerts = site.live_chart(|chart| chart.open_alerts());
+        alerts.iter().filter(|alert| alert.condition_active).count()
+    };
+    eventually("raised", || active() == 1).await;
+    site.correct(act(), &wrong, 1, &entered_in_error()).unwrap();
+    assert_eq!(active(), 0);
+    let position = site.live().position();
+    let body = format!(r#"{{"measure":"systolic","value":212,"unit":"mm[Hg]","time":"{at}"}}"#);
+    send(&site, MONITOR, FrameKind::Envelope, body.as_bytes()).await;
+    clock.advance(1);
+    measured(&site, "heart_rate", "/min", 71).await;
+    let vitals = || {
+        let Since::Events(events) = site.live().since(position) else { panic!("lost") };
+        let shown = events.iter().filter_map(|event| match &event.happening {
+            Happening::Vitals { readings, .. } => Some(readings.clone()),
+            _ => None,
+        });
+        shown.flatten().map(|reading| reading.series().measure).collect::<Vec<_>>()
+    };
+    eventually("what came later is shown", || !vitals().is_empty()).await;
+    assert_eq!(vitals(), [HEART_RATE]);
+    assert_eq!(active(), 0, "the value that was an error raises nothing once more");
     site.stop();
 }
