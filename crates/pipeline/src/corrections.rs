@@ -20,8 +20,10 @@ use store::{
     KeyDomain, Kind, Order, RangeQuery, Store, StoreError, TransactError, Transaction,
 };
 
+use crate::alarms::Alarms;
 use crate::audited::{Act, ReadError};
 use crate::chart::{Chart, Observed};
+use crate::desk::DeskError;
 use crate::live::Happening;
 use crate::records::{self, sortable};
 use crate::search::{Found, Position};
@@ -283,11 +285,11 @@ impl Corrections {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn refresh(&self, store: &dyn Store, id: [u8; 16]) -> Result<Option<Position>, StoreError> {
+    pub fn refresh(&self, store: &dyn Store, id: [u8; 16]) -> Result<Option<Correction>, StoreError> {
         let Some(document) = store.document(KIND, id)? else { return Ok(None) };
-        let position = Correction::of(&document)?.position;
-        self.note(position.series);
-        Ok(Some(position))
+        let correction = Correction::of(&document)?;
+        self.note(correction.position.series);
+        Ok(Some(correction))
     }
 
     /// Remembers that a series has corrections.
@@ -642,6 +644,36 @@ pub(crate) fn write_of(position: &Position, version: u64, correction: &NewCorrec
     records::json_write(KIND, id_of(position), expected, domain, &record, vec![index])
 }
 
+/// The open alerts whose condition is a value which no longer says so. What was watched by it is watched anew.
+pub(crate) fn alerts_put_right(
+    alarms: &mut Alarms,
+    position: &Position,
+    status: CorrectedStatus,
+    values: &[(Measure, Value)],
+) -> Vec<AlertId> {
+    let is_void = status == CorrectedStatus::EnteredInError;
+    let mut ended = Vec::new();
+    for alert in alarms.open().filter(|alert| alert.condition_active) {
+        let AlertKind::Threshold { measure, side, limit, measured_at, .. } = &alert.what else {
+            continue;
+        };
+        let series = SeriesKey { subject: alert.subject, measure: *measure, device: alert.device };
+        if *measured_at != position.at || address_of(series) != position.series {
+            continue;
+        }
+        let value = values.iter().find(|(own, _)| own == measure);
+        let is_outside = value.and_then(|(_, value)| value.number()).is_some_and(|value| match side {
+            Side::Below => value.to_f64() < *limit,
+            Side::Above => value.to_f64() > *limit,
+        });
+        if is_void || !is_outside {
+            ended.push((alert.id, series));
+        }
+    }
+    ended.iter().for_each(|(_, series)| alarms.watch_anew(series));
+    ended.into_iter().map(|(id, _)| id).collect()
+}
+
 impl Site {
     /// Keeps a correction of an observation as its next version, with the act's audit row in the same transaction.
     /// `version` is the version that is corrected: 1 is what was measured. Returns the new version.
@@ -671,7 +703,11 @@ impl Site {
 
     /// What hangs on a value follows its correction: alerts, and screens, which fetch the patient again.
     pub(crate) fn follow(&self, position: &Position, correction: &NewCorrection) {
-        for id in self.alerts_put_right(position, correction) {
+        let alerts = {
+            let mut alarms = self.alarms().lock().unwrap_or_else(PoisonError::into_inner);
+            alerts_put_right(&mut alarms, position, correction.status, &correction.values)
+        };
+        for id in alerts {
             let ended = self.change_alert(
                 (Actor::System, AuditAction::Update),
                 id,
@@ -681,6 +717,11 @@ impl Site {
                     Ok(())
                 },
             );
+            // Over already: another node, or a person, was faster.
+            let ended = ended.map(drop).or_else(|error| match error {
+                DeskError::Alert(_) => Ok(()),
+                error => Err(error),
+            });
             if let Err(error) = ended {
                 // The correction stands; the alert is still there for a person to close.
                 tracing::error!(
@@ -690,32 +731,6 @@ impl Site {
             }
         }
         self.live().happened(Happening::Assignment { subject: position.series.subject });
-    }
-
-    /// The open alerts that were raised by a value which no longer says so. What was watched by it is watched anew.
-    fn alerts_put_right(&self, position: &Position, correction: &NewCorrection) -> Vec<AlertId> {
-        let is_void = correction.status == CorrectedStatus::EnteredInError;
-        let mut alarms = self.alarms().lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ended = Vec::new();
-        for alert in alarms.open() {
-            let AlertKind::Threshold { measure, side, limit, measured_at, .. } = &alert.what else {
-                continue;
-            };
-            let series = SeriesKey { subject: alert.subject, measure: *measure, device: alert.device };
-            if *measured_at != position.at || address_of(series) != position.series {
-                continue;
-            }
-            let value = correction.values.iter().find(|(own, _)| own == measure);
-            let is_outside = value.and_then(|(_, value)| value.number()).is_some_and(|value| match side {
-                Side::Below => value.to_f64() < *limit,
-                Side::Above => value.to_f64() > *limit,
-            });
-            if is_void || !is_outside {
-                ended.push((alert.id, series));
-            }
-        }
-        ended.iter().for_each(|(_, series)| alarms.watch_anew(series));
-        ended.into_iter().map(|(id, _)| id).collect()
     }
 
     /// Whether anything is charted under an address, without saying what.

@@ -499,7 +499,7 @@ async fn an_alert_ends_after_a_correction_on_a_node_that_has_not_heard_of_it() {
     furnish(&one.site);
     eventually("the assignment follows", || !two.site.registry().assignments(MONITOR).is_empty()).await;
     // The second node follows nothing until it is let go: it stands at a setting.
-    let (let_go, gate) = std::sync::mpsc::channel::<()>();
+    let (let_go, gate) = std::sync::mpsc::sync_channel::<()>(1);
     let (gate, held) = (Mutex::new(gate), Arc::new(AtomicBool::new(false)));
     let tell = Arc::clone(&held);
     two.site.observe(Box::new(move |_| {
