@@ -83,16 +83,17 @@ pub(crate) fn by_identifier(web: &Web, call: &Call) -> Result<Option<Position>, 
     let condition = Condition::of(&call.params)?;
     let found = identifiers::find(web.site.store(), condition.key(web, KIND))?;
     let targets = found.map(|(claimed, _)| claimed.targets).unwrap_or_default();
-    let positions: Vec<Position> = targets.iter().filter_map(|target| target.position()).collect();
+    let all: Vec<Position> = targets.iter().filter_map(|target| target.position()).collect();
+    // What they may not see does not exist for them, so that no answer tells who else goes by an identifier.
+    let (positions, hidden): (Vec<Position>, Vec<Position>) =
+        all.into_iter().partition(|position| call.may_see(web, position.series.subject));
+    if positions.is_empty() && !hidden.is_empty() {
+        refused(web, call.act(AuditAction::Update, KIND)?.detail(call.query_text()))?;
+    }
     match positions.as_slice() {
         [] => Ok(None),
         // What is claimed and not charted yet is about to be: nothing goes by the identifier now.
-        [one] if call.may_see(web, one.series.subject) => Ok(web.site.is_charted(one)?.then_some(*one)),
-        [_] => {
-            let act = call.act(AuditAction::Update, KIND)?.detail(call.query_text());
-            refused(web, act)?;
-            Err(Refusal::not_found(KIND))
-        }
+        [one] => Ok(web.site.is_charted(one)?.then_some(*one)),
         _ => Err(several(KIND)),
     }
 }

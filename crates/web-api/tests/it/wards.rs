@@ -142,7 +142,7 @@ async fn a_person_registers_assigns_mends_and_runs_again() {
     let nurse = clinic.sign_in("nurse").await;
     let behind = clinic.get(&format!("/api/v1/observations/{observation}/provenance"), &nurse).await;
     assert_eq!(behind.body["measured_at"], "2026-11-22T08:20:00Z");
-    let clock = json!({"version": 1, "name": "Cuff", "clock": {"rule": "shift", "seconds": -3600},
+    let clock = json!({"version": 2, "name": "Cuff", "clock": {"rule": "shift", "seconds": -3600},
                        "utc_offset_min": 60, "expected_interval_s": 60, "retired": false});
     let id_path = format!("/api/v1/devices/{id}");
     let changed = clinic.call(axum::http::Method::PUT, &id_path, Some(&cookie), Some(clock.clone())).await;

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::body::Bytes;
 use axum::http::StatusCode;
-use clinical_model::{DeviceId, Frame, PatientId};
+use clinical_model::{DeviceId, Frame, PatientId, Subject};
 use health_codecs::fhir::IssueCode;
 use health_codecs::fhir::bundle::{RequestEntry, creates};
 use pipeline::identifiers::{self, IdentifierKey, KeptFrame, Target};
 use pipeline::search::Position;
 use pipeline::together::{FrameChange, Together};
-use pipeline::{EntryOutcome, new_id};
+use pipeline::{EntryOutcome, Peer, new_id};
 use serde_json::Value;
 use store::AuditAction;
 
@@ -24,6 +24,7 @@ use super::super::create::{
 use super::super::registering::{self, Planned, Record, plan_new, plan_update};
 use super::super::{permitted_now, update};
 use super::{Refusals, would_not_be_charted};
+use crate::access::{Access, Permission};
 use crate::state::Web;
 
 /// How deep references are looked for: the depth that the JSON reader allows.
@@ -424,6 +425,26 @@ impl Planning<'_> {
         }
     }
 
+    /// Whether whoever asks may learn what goes by an identifier. A device knows itself and those it was assigned to: it
+    /// must not find out who else is a patient here.
+    fn may_know(&self, record: Record, id: [u8; 16]) -> bool {
+        let Ok(access) = self.call.access() else { return false };
+        let subject = match record {
+            Record::Patient => Subject::Patient(PatientId::from_bytes(id)),
+            Record::Device => Subject::Device(DeviceId::from_bytes(id)),
+        };
+        match access {
+            Access::Peer(Peer::Device(own)) => {
+                let assignments = self.web.site.registry().assignments(*own);
+                subject == Subject::Device(*own) || assignments.iter().any(|one| one.subject == subject)
+            }
+            _ => {
+                [Permission::ReadChart, Permission::AssignDevices].iter().any(|one| access.holds(*one))
+                    && self.call.may_see(self.web, subject)
+            }
+        }
+    }
+
     /// What a reference stands for, where it is one that has to be resolved.
     fn target_of(&self, reference: &str) -> Result<Option<String>, Refusal> {
         let unknown =
@@ -445,7 +466,8 @@ impl Planning<'_> {
         let Some(record) = record_of(kind) else {
             return unknown(format!("references to {} by a search are not supported", shown(kind)));
         };
-        match record.by(self.web, &Condition::parse(query)?)? {
+        let found = record.by(self.web, &Condition::parse(query)?)?;
+        match found.filter(|id| self.may_know(record, *id)) {
             Some(id) => Ok(Some(format!("{kind}/{}", record.text(id)))),
             None => {
                 let what = format!("nothing goes by \"{}\"", shown(reference));

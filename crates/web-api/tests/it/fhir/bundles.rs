@@ -362,3 +362,21 @@ async fn a_transaction_without_entries_is_answered_without_any() {
         assert_eq!((answer.status, &answer.body["entry"]), (StatusCode::OK, &Value::Null), "{}", answer.body);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_learns_from_no_transaction_who_else_is_a_patient() {
+    let clinic = Clinic::furnished();
+    let device = pipeline::Peer::Device(monitor(1));
+    let told = async |number: &str| {
+        let mut sent = heart_rate(monitor(1), None, at(-5), "72");
+        sent["subject"] =
+            json!({"reference": format!("Patient?identifier=urn:auscult:record-number|{number}")});
+        let answer = post(&clinic, &device, "/fhir", &bundle("transaction", &[sent])).await;
+        (answer.status, answer.body.to_string().replace(number, "N"))
+    };
+    let nobody = told("MRN-9").await;
+    assert_eq!(nobody.0, StatusCode::PRECONDITION_FAILED, "{}", nobody.1);
+    assert_eq!(told("MRN-2").await, nobody, "a patient whom it does not measure is nobody to it");
+    let own = told("MRN-1").await;
+    assert_eq!(own.0, StatusCode::OK, "{}", own.1);
+}

@@ -128,3 +128,24 @@ async fn the_clinician_of_another_ward_gets_nothing_over_fhir() {
     assert!(checked >= 24, "{checked}");
     assert!(told >= 12, "the right clinician is told: {told}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identifier_of_another_ward_is_as_good_as_none() {
+    let clinic = Clinic::furnished();
+    let mut named = heart_rate(monitor(2), Some(patient(2)), at(-60), "72");
+    named["identifier"] = json!([{"system": "urn:example:lab", "value": "taken"}]);
+    let made = post(&clinic, &program(), "/fhir/Observation", &named).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.body);
+    let nurse = clinic.sign_in("nurse").await;
+    for method in [Method::DELETE, Method::PUT] {
+        let told = async |value: &str| {
+            let path = format!("/fhir/Observation?identifier=urn:example:lab|{value}");
+            let body = (method == Method::PUT).then(|| named.clone());
+            let answer = clinic.call(method.clone(), &path, Some(&nurse), body).await;
+            (answer.status, answer.body.to_string())
+        };
+        assert_eq!(told("taken").await, told("free").await, "{method}");
+    }
+    let path = format!("/fhir/Observation/{}", made.body["id"].as_str().unwrap());
+    assert_eq!(super::get(&clinic, &program(), &path).await.status, StatusCode::OK, "nothing was touched");
+}

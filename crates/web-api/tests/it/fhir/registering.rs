@@ -191,6 +191,34 @@ async fn a_device_is_registered_assigned_and_changed() {
     }
     assert_eq!(
         get(&clinic, &program(), &format!("/fhir/Device/{}/_history", monitor(1))).await.body["total"],
-        1
+        2,
+        "registered, and assigned"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_seen_of_a_device_before_it_was_handed_on_is_not_written_back() {
+    let clinic = Clinic::furnished();
+    let path = format!("/fhir/Device/{}", monitor(1));
+    let seen = get(&clinic, &program(), &path).await;
+    let etag = super::text(&seen.headers, "etag").to_owned();
+    clinic.clock.advance(60);
+    let (now, actor) = (clinic.site.clock().now(), || store::Actor::System);
+    clinic.site.end_assignment(actor(), crate::clinic::assigned(1), now).unwrap();
+    clinic.clock.advance(60);
+    let handed_on = clinical_model::Assignment {
+        id: clinical_model::AssignmentId::from_bytes([0x77; 16]),
+        device: monitor(1),
+        subject: Subject::Patient(patient(2)),
+        interval: clinical_model::Interval::since(clinic.site.clock().now()),
+    };
+    clinic.site.assign(actor(), handed_on).unwrap();
+    let headers = [("if-none-match", etag.as_str())];
+    let again = super::send(&clinic, &program(), axum::http::Method::GET, &path, &headers, None).await;
+    assert_eq!(again.status, StatusCode::OK, "it is another patient's now");
+    assert_eq!(again.body["patient"]["reference"], format!("Patient/{}", patient(2)));
+    let stale = put(&clinic, &program(), &path, &etag, &seen.body).await;
+    assert_eq!(stale.status, StatusCode::PRECONDITION_FAILED, "{}", stale.body);
+    let now = clinic.site.clock().now();
+    assert_eq!(clinic.site.registry().subject_at(monitor(1), now), Some(Subject::Patient(patient(2))));
 }
