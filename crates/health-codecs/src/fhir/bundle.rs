@@ -136,6 +136,11 @@ pub fn creates(observations: &[&Value]) -> Value {
     json!({ "resourceType": "Bundle", "type": "transaction", "entry": entries })
 }
 
+/// How many resources an answer holds: the entries of a Bundle, or the resource itself.
+pub fn resources_in(answer: &Value) -> usize {
+    answer["entry"].as_array().map_or(1, Vec::len)
+}
+
 /// Whether a request Bundle is taken as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {

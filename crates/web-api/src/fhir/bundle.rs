@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use futures_util::future::join_all;
-use health_codecs::fhir::bundle::{RequestEntry, RequestKind, ResponseEntry, parse_request};
+use health_codecs::fhir::bundle::{RequestEntry, RequestKind, ResponseEntry, parse_request, resources_in};
 use health_codecs::fhir::foreign::entry_spans;
 use health_codecs::fhir::outcome::is_outcome;
 use health_codecs::fhir::view::View;
@@ -19,6 +19,34 @@ use crate::state::Web;
 
 /// Entries of a batch that are on their way to the disk at one time: a full commit, and no flood of waiting tasks.
 const BATCH_STEP: usize = 64;
+/// Resources that the reads of one Bundle may show together, but for the last page: some 20 MB. All answers of a Bundle
+/// are held until the last of them is there.
+pub(crate) const READ_LIMIT_RESOURCES: usize = 5_000;
+
+/// What the reads of one Bundle have shown so far.
+#[derive(Default)]
+pub(crate) struct Shown(usize);
+
+impl Shown {
+    /// Whether there is room for another read.
+    ///
+    /// # Errors
+    /// 413 where there is none.
+    pub(crate) fn has_room(&self, entry: &RequestEntry) -> Result<(), Refusal> {
+        if self.0 < READ_LIMIT_RESOURCES || !matches!(entry.method.as_str(), "GET" | "HEAD") {
+            return Ok(());
+        }
+        let what = format!(
+            "the reads of one Bundle show {READ_LIMIT_RESOURCES} resources; send the rest in another"
+        );
+        Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, IssueCode::TooCostly, what))
+    }
+
+    /// Counts an answer.
+    pub(crate) fn note(&mut self, answer: &Result<Answer, Refusal>) {
+        self.0 += answer.as_ref().ok().and_then(|answer| answer.body.as_ref()).map_or(0, resources_in);
+    }
+}
 
 /// `POST /fhir`
 pub(crate) fn process(web: Arc<Web>, call: Arc<Call>) -> Waiting {
@@ -60,6 +88,7 @@ async fn batch(web: Arc<Web>, call: Arc<Call>, entries: Vec<RequestEntry>) -> Re
     let mut responses: Vec<Option<ResponseEntry>> = Vec::new();
     responses.resize_with(entries.len(), || None);
     let mut waiting = order.into_iter().peekable();
+    let mut shown = Shown::default();
     while let Some(first) = waiting.peek() {
         // Creates share commits; what changes or reads goes one after the other.
         let method = entries[*first].method.as_str();
@@ -70,11 +99,18 @@ async fn batch(web: Arc<Web>, call: Arc<Call>, entries: Vec<RequestEntry>) -> Re
         {
             step.push(index);
         }
+        let room = step.first().map_or(Ok(()), |index| shown.has_room(&entries[*index]));
         let answers = step.iter().map(|index| {
             let bytes = spans.get(*index).map_or_else(Bytes::new, |span| call.body.slice(span.clone()));
             dispatch(&web, &call, &entries[*index], *index, bytes)
         });
-        for (index, answer) in step.iter().zip(join_all(answers).await) {
+        let answers = match room {
+            Ok(()) => join_all(answers).await,
+            // Reads are steps of one.
+            Err(refusal) => vec![Err(refusal)],
+        };
+        for (index, answer) in step.iter().zip(answers) {
+            shown.note(&answer);
             responses[*index] = Some(response(&call, &entries[*index].method, answer));
         }
     }

@@ -20,7 +20,7 @@ use pipeline::{EntryOutcome, Receipt};
 use serde_json::Value;
 
 use super::answer::{Answer, Refusal};
-use super::bundle::{dispatch, place_of, response};
+use super::bundle::{Shown, dispatch, place_of, response};
 use super::call::Call;
 use super::conditions::lost_race;
 use super::create::{
@@ -189,10 +189,14 @@ async fn responses(
 ) -> Result<Vec<ResponseEntry>, Refusal> {
     let mut responses = Vec::with_capacity(outcomes.len());
     let receipts = Arc::new(receipts);
+    let mut shown = Shown::default();
     for (index, outcome) in outcomes.into_iter().enumerate() {
         let entry = &entries[index];
         let answer = match outcome {
-            Outcome::Read => dispatch(web, call, entry, index, Bytes::new()).await,
+            Outcome::Read => match shown.has_room(entry) {
+                Ok(()) => dispatch(web, call, entry, index, Bytes::new()).await,
+                Err(refusal) => Err(refusal),
+            },
             Outcome::Gone => {
                 Ok(Answer { body: None, ..Answer::ok(Value::Null).status(StatusCode::NO_CONTENT) })
             }
@@ -214,6 +218,7 @@ async fn responses(
                 blocking(web, move |web| measured(web, &reading, &receipts, (frame, entry))).await
             }
         };
+        shown.note(&answer);
         responses.push(response(call, &entry.method, answer));
     }
     Ok(responses)

@@ -380,3 +380,17 @@ async fn a_device_learns_from_no_transaction_who_else_is_a_patient() {
     let own = told("MRN-1").await;
     assert_eq!(own.0, StatusCode::OK, "{}", own.1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reads_of_one_bundle_do_not_fill_the_memory() {
+    let clinic = Clinic::furnished();
+    let many: Vec<Value> =
+        (0..900).map(|n| heart_rate(monitor(1), Some(patient(1)), at(-1_000 + n), "72")).collect();
+    assert_eq!(post(&clinic, &program(), "/fhir", &bundle("batch", &many)).await.status, StatusCode::OK);
+    let read = entry("GET", "Observation?_count=1000", None, &[]);
+    for kind in ["batch", "transaction"] {
+        let answer = post(&clinic, &program(), "/fhir", &of_entries(kind, &vec![read.clone(); 20])).await;
+        let refused = statuses(&answer).iter().filter(|status| **status == 413).count();
+        assert_eq!(refused, 14, "{kind}: {:?}", statuses(&answer));
+    }
+}
