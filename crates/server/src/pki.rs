@@ -36,6 +36,8 @@ const ISSUED_FILE: &str = "issued.txt";
 const REVOKED_FILE: &str = "revoked.txt";
 const SERVER_CERTIFICATE_FILE: &str = "server.pem";
 const SERVER_KEY_FILE: &str = "server.key";
+/// Before the names of a server in the list of what was issued.
+const SERVER_PURPOSE: &str = "server:";
 const ISSUED_HEAD: &str = "# issued certificates: serial number, last instant, for what, common name\n";
 
 /// One line of `issued.txt`.
@@ -49,6 +51,19 @@ pub struct IssuedLine {
     pub purpose: String,
     /// Common name.
     pub common_name: String,
+}
+
+impl IssuedLine {
+    /// Whether it was issued to a server: each node has its own.
+    pub fn is_of_server(&self) -> bool {
+        self.purpose.starts_with(SERVER_PURPOSE)
+    }
+}
+
+impl std::fmt::Display for IssuedLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {} {}", self.serial_hex, self.not_after, self.purpose, self.common_name)
+    }
 }
 
 /// The server's own certificate and key, as PEM.
@@ -242,7 +257,7 @@ impl PkiDirectory {
 
     fn server_identity_serves(&self, names: &[String]) -> anyhow::Result<bool> {
         let purpose = server_purpose(names);
-        let last = self.issued()?.into_iter().rfind(|line| line.purpose.starts_with("server:"));
+        let last = self.issued()?.into_iter().rfind(IssuedLine::is_of_server);
         let fresh_until = timestamp(SystemTime::now() + RENEW_BEFORE);
         Ok(last.is_some_and(|line| line.purpose == purpose && line.not_after > fresh_until))
     }
@@ -252,14 +267,12 @@ impl PkiDirectory {
     /// # Errors
     /// When the list cannot be read; the line is named.
     pub fn issued(&self) -> anyhow::Result<Vec<IssuedLine>> {
-        let path = self.path.join(ISSUED_FILE);
-        let text = read_text(&path)?;
-        let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-        lines
-            .map(|(number, line)| {
-                parse_issued(line).with_context(|| format!("{}, line {}", path.display(), number + 1))
-            })
-            .collect()
+        read_issued(&self.issued_file())
+    }
+
+    /// The file of issued certificates, for whoever watches it.
+    pub fn issued_file(&self) -> PathBuf {
+        self.path.join(ISSUED_FILE)
     }
 
     /// Revokes a certificate by its serial number; false where it was revoked before.
@@ -311,14 +324,41 @@ impl PkiDirectory {
         purpose: &str,
         common_name: &str,
     ) -> anyhow::Result<()> {
-        let path = self.path.join(ISSUED_FILE);
-        let line = format!("{serial} {} {purpose} {common_name}\n", timestamp(not_after));
-        let written = File::options().create(true).append(true).open(&path).and_then(|mut file| {
-            file.write_all(line.as_bytes())?;
-            file.sync_all()
-        });
-        written.with_context(|| format!("{} cannot be written; nothing was issued", path.display()))
+        let line = IssuedLine {
+            serial_hex: serial.to_owned(),
+            not_after: timestamp(not_after),
+            purpose: purpose.to_owned(),
+            common_name: common_name.to_owned(),
+        };
+        append_issued(&self.issued_file(), &[line]).context("nothing was issued")
     }
+}
+
+/// Reads a list of issued certificates, oldest first.
+///
+/// # Errors
+/// When it cannot be read; the line is named.
+pub fn read_issued(path: &Path) -> anyhow::Result<Vec<IssuedLine>> {
+    let text = read_text(path)?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|(number, line)| {
+            parse_issued(line).with_context(|| format!("{}, line {}", path.display(), number + 1))
+        })
+        .collect()
+}
+
+/// Adds to a list of issued certificates; others may add to it at the same time.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn append_issued(path: &Path, new: &[IssuedLine]) -> anyhow::Result<()> {
+    let text: String = new.iter().map(|line| format!("{line}\n")).collect();
+    let written = File::options().create(true).append(true).open(path).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    });
+    written.with_context(|| format!("{} cannot be written", path.display()))
 }
 
 /// Reads a list of revoked certificates.
@@ -367,10 +407,14 @@ pub fn timestamp(at: SystemTime) -> Timestamp {
 }
 
 fn server_purpose(names: &[String]) -> String {
-    format!("server:{}", names.join(","))
+    format!("{SERVER_PURPOSE}{}", names.join(","))
 }
 
-fn parse_issued(line: &str) -> anyhow::Result<IssuedLine> {
+/// Reads one line of the list of issued certificates.
+///
+/// # Errors
+/// When a part is missing or the instant cannot be read.
+pub fn parse_issued(line: &str) -> anyhow::Result<IssuedLine> {
     let mut words = line.splitn(4, ' ');
     let mut word = || words.next().context("expected serial number, instant, purpose and name");
     Ok(IssuedLine {

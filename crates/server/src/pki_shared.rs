@@ -1,6 +1,7 @@
 //! One authority for all nodes over one database: its certificate and key lie there, sealed, and every node gets them at
-//! its start; what is revoked on one node is revoked on all.
+//! its start; what is issued or revoked on one node is known, or revoked, on all.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,16 +10,25 @@ use anyhow::{Context as _, bail};
 use clinical_model::Timestamp;
 use pipeline::records::{json_from, json_write};
 use serde::{Deserialize, Serialize};
-use store::{Expected, KeyDomain, Kind, Store, TransactError, Transaction};
+use store::{
+    DocumentQuery, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind, Order, Store, TransactError,
+    Transaction,
+};
 use tokio::sync::Notify;
 use trust::pki::RevokedSerials;
 
-use crate::pki::{self, PkiDirectory};
+use crate::pki::{self, IssuedLine, PkiDirectory};
 
 /// The setting that holds the authority.
 const AUTHORITY: [u8; 16] = *b"pki.authority...";
 /// The setting that holds what was revoked.
 const REVOKED: [u8; 16] = *b"pki.revoked.....";
+/// How the ids of settings begin that are one issued certificate each.
+const ISSUED: &[u8; 8] = b"pki.iss.";
+/// The index of those settings.
+const ISSUED_INDEX: &str = "issued";
+/// Issued certificates read or written at once.
+const ISSUED_PAGE: usize = 500;
 /// Times that a setting is read again because another node was faster.
 const LIMIT_TRIES: usize = 8;
 
@@ -31,6 +41,11 @@ struct Authority {
 #[derive(Serialize, Deserialize)]
 struct Revoked {
     text: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Issued {
+    line: String,
 }
 
 /// Opens this node's copy of the shared authority; makes both at the first start of the first node. Blocks.
@@ -91,9 +106,71 @@ fn write(
     store.transact(&Transaction { at, writes: vec![write], ..Transaction::default() })
 }
 
-/// Whether a document is the list of revoked certificates.
-pub fn is_revoked_list(id: [u8; 16]) -> bool {
-    id == REVOKED
+/// Whether a setting is the list of revoked certificates, or one that was issued.
+pub fn is_of_certificates(id: [u8; 16]) -> bool {
+    id == REVOKED || id.starts_with(ISSUED)
+}
+
+fn issued_id(serial: &str) -> [u8; 16] {
+    let digest = trust::digest::sha256(&[b"issued", serial.as_bytes()]);
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(ISSUED);
+    id[8..].copy_from_slice(&digest[..8]);
+    id
+}
+
+fn issued_in(store: &dyn Store) -> anyhow::Result<Vec<IssuedLine>> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let query = DocumentQuery {
+            kind: Kind::Setting,
+            index: ISSUED_INDEX,
+            prefix: Vec::new(),
+            after: after.take(),
+            order: Order::Ascending,
+            limit: ISSUED_PAGE,
+        };
+        let page = store.documents(&query).context("what was issued cannot be read from the store")?;
+        for document in &page {
+            let issued: Issued =
+                json_from(&document.body).context("an issued certificate in the store is damaged")?;
+            found.push(pki::parse_issued(&issued.line)?);
+        }
+        match page.last() {
+            Some(last) if page.len() == ISSUED_PAGE => after = Some((last.index_value.clone(), last.id)),
+            _ => return Ok(found),
+        }
+    }
+}
+
+fn issued_write(line: &IssuedLine) -> DocumentWrite {
+    let index = IndexEntry { name: ISSUED_INDEX, value: Vec::new(), unique: false };
+    let issued = Issued { line: line.to_string() };
+    let id = issued_id(&line.serial_hex);
+    json_write(Kind::Setting, id, Expected::Any, KeyDomain::System, &issued, vec![index])
+}
+
+/// Makes what was issued to devices and programs here known to the other nodes, and the other way round, so that each
+/// node can revoke it. Blocks.
+///
+/// # Errors
+/// When a list cannot be read or written.
+pub fn issued_everywhere(store: &dyn Store, file: &Path) -> anyhow::Result<()> {
+    let (here, shared) = (pki::read_issued(file)?, issued_in(store)?);
+    let serials = |lines: &[IssuedLine]| -> HashSet<String> {
+        lines.iter().map(|line| line.serial_hex.clone()).collect()
+    };
+    let (known_here, known_there) = (serials(&here), serials(&shared));
+    let is_new = |line: &&IssuedLine| !line.is_of_server() && !known_there.contains(&line.serial_hex);
+    let new: Vec<DocumentWrite> = here.iter().filter(is_new).map(issued_write).collect();
+    for writes in new.chunks(ISSUED_PAGE) {
+        let at = pki::timestamp(SystemTime::now());
+        let transaction = Transaction { at, writes: writes.to_vec(), ..Transaction::default() };
+        store.transact(&transaction).context("what was issued here cannot be told to the other nodes")?;
+    }
+    let lacking: Vec<IssuedLine> =
+        shared.into_iter().filter(|line| !known_here.contains(&line.serial_hex)).collect();
+    if lacking.is_empty() { Ok(()) } else { pki::append_issued(file, &lacking) }
 }
 
 /// What was revoked here or on any other node; what one of the two lists lacks is added to it. Blocks.
@@ -136,9 +213,11 @@ pub fn revoked_everywhere(store: &dyn Store, file: &Path) -> anyhow::Result<Revo
 pub struct RevokedLists {
     /// The file.
     pub file: PathBuf,
+    /// The file of issued certificates.
+    pub issued: PathBuf,
     /// The store, where several nodes share it.
     pub shared: Option<Arc<dyn Store>>,
-    /// Rung when another node has revoked one.
+    /// Rung when another node has revoked or issued one.
     pub bell: Arc<Notify>,
 }
 
@@ -150,8 +229,26 @@ impl RevokedLists {
     pub fn read(&self) -> anyhow::Result<RevokedSerials> {
         match &self.shared {
             None => pki::read_revoked(&self.file),
-            Some(store) => revoked_everywhere(store.as_ref(), &self.file),
+            Some(store) => {
+                let revoked = revoked_everywhere(store.as_ref(), &self.file)?;
+                // Who was issued what only serves people; what is revoked is in force whatever comes of it.
+                if let Err(error) = issued_everywhere(store.as_ref(), &self.issued) {
+                    tracing::warn!("{error:#}; certificates of other nodes may be missing in the list");
+                }
+                Ok(revoked)
+            }
         }
+    }
+
+    /// When the files were last changed, and how long they are; `None` while one is not there.
+    pub fn look(&self) -> Option<[(SystemTime, u64); 2]> {
+        let of = |path: &Path| -> Option<(SystemTime, u64)> {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        };
+        // What was issued concerns nobody but other nodes.
+        let issued = self.shared.as_ref().map_or(Some((SystemTime::UNIX_EPOCH, 0)), |_| of(&self.issued));
+        Some([of(&self.file)?, issued?])
     }
 }
 
@@ -165,6 +262,7 @@ pub fn put_into(store: &dyn Store, directory: &Path) -> anyhow::Result<()> {
     {
         adopt(&shared, directory)?;
         revoked_everywhere(store, &directory.join("revoked.txt"))?;
+        issued_everywhere(store, &directory.join("issued.txt"))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use connectors::mqtt::MqttOptions;
@@ -21,7 +21,7 @@ use web_api::{Web, WebOptions};
 
 use crate::config::Config;
 use crate::pki::{self, PkiDirectory};
-use crate::pki_shared::{RevokedLists, is_revoked_list};
+use crate::pki_shared::{RevokedLists, is_of_certificates};
 use crate::{admin_socket, opening, pki_shared};
 
 /// The exit status after stable storage failed: `EX_IOERR` of sysexits.
@@ -104,11 +104,12 @@ impl Running {
             devices: devices_port.local_addr()?,
         };
         let site = start_site(store, config.fold_interval()).await?;
-        let lists = Arc::new(RevokedLists { file: pki.revoked_file(), shared, bell: Arc::default() });
+        let (file, issued) = (pki.revoked_file(), pki.issued_file());
+        let lists = Arc::new(RevokedLists { file, issued, shared, bell: Arc::default() });
         read_revoked(&lists, &site).await?;
         let bell = Arc::clone(&lists.bell);
         site.observe(Box::new(move |change| {
-            if change.is_none_or(|change| change.kind == Kind::Setting && is_revoked_list(change.id)) {
+            if change.is_none_or(|change| change.kind == Kind::Setting && is_of_certificates(change.id)) {
                 bell.notify_one();
             }
         }));
@@ -297,16 +298,12 @@ async fn read_revoked(lists: &Arc<RevokedLists>, site: &Site) -> anyhow::Result<
     Ok(revoked.len())
 }
 
-/// Reads the lists of revoked certificates again whenever the file has changed, or another node has revoked one.
+/// Reads the lists of revoked certificates again whenever a file has changed, or another node has revoked or issued one.
 async fn watch_revoked(
     lists: Arc<RevokedLists>,
     site: Arc<Site>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let look = || -> Option<(SystemTime, u64)> {
-        let metadata = std::fs::metadata(&lists.file).ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
-    };
     let mut known = None;
     let mut tick = tokio::time::interval(REVOKED_POLL);
     tokio::pin!(stop);
@@ -316,7 +313,7 @@ async fn watch_revoked(
             () = lists.bell.notified() => known = None,
             _ = tick.tick() => {}
         }
-        let seen = look();
+        let seen = lists.look();
         if seen == known {
             continue;
         }

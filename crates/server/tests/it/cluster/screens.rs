@@ -133,7 +133,17 @@ async fn a_certificate_that_is_revoked_on_one_node_is_refused_on_all() {
     assert!(send(&publisher, device, "heart_rate", 70).await, "issued on one node, believed on the other");
     let list = succeed(&["pki", "list", pki]);
     let line = list.lines().find(|line| line.contains(&device.to_string())).unwrap();
-    succeed(&["pki", "revoke", pki, line.split(' ').next().unwrap(), "--reason", "stolen"]);
+    // Another node than the one that issued it knows of it, and can revoke it.
+    let other = cluster.directory(1).join("pki");
+    let other = other.to_str().unwrap();
+    let began = Instant::now();
+    let serial = line.split(' ').next().unwrap();
+    while !succeed(&["pki", "list", other]).contains(serial) {
+        assert!(began.elapsed() < REVOKED_LIMIT, "not known; log: {}", nodes[1].log());
+    }
+    let servers = |list: &str| list.lines().filter(|line| line.contains("server:")).count();
+    assert_eq!((servers(&list), servers(&succeed(&["pki", "list", other]))), (1, 1), "each has its own");
+    succeed(&["pki", "revoke", other, serial, "--reason", "stolen"]);
     let began = Instant::now();
     while send(&publisher, device, "heart_rate", 70).await {
         assert!(began.elapsed() < REVOKED_LIMIT, "still taken; log: {}", nodes[1].log());
