@@ -90,8 +90,16 @@ impl Known {
         })?;
         each(store, Kind::Assignment, "assignments", |_, body| {
             let assignment: Assignment = records::json_from(body)?;
-            let history = known.assignments.entry(assignment.device).or_default();
-            history.put(assignment).map_err(|overlap| RecordError::Meaning { what: overlap.to_string() })
+            if let Err(overlap) = known.assignments.entry(assignment.device).or_default().put(assignment) {
+                // No assignment is worth that nothing starts; what stands in its way stands, and a person is told.
+                tracing::error!(
+                    error = &overlap as &dyn std::error::Error,
+                    assignment = %assignment.id,
+                    device = %assignment.device,
+                    "an assignment overlaps another of its device and is left out; end one of them"
+                );
+            }
+            Ok(())
         })?;
         each(store, Kind::AlertLimits, "alert limits", |_, body| {
             let limits: records::PatientLimits = records::json_from(body)?;

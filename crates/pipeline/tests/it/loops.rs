@@ -382,3 +382,26 @@ async fn a_late_strip_is_charted_and_never_drawn_as_live() {
     assert_eq!(shown.samples, [2, 2], "the first that is shown is the one of now");
     site.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_starts_although_assignments_overlap() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    let ended = clinical_model::Assignment {
+        interval: Interval::between(Timestamp::from_seconds(START_S), Timestamp::from_seconds(START_S + 9)),
+        ..assignment(9, MONITOR, Timestamp::from_seconds(START_S))
+    };
+    let writes = vec![pipeline::records::assignment_write(&ended, store::Expected::Absent)];
+    let at = site.clock().now();
+    site.store().transact(&store::Transaction { at, writes, ..store::Transaction::default() }).unwrap();
+    site.stop();
+    drop(site);
+    let site = open(directory.path(), clock);
+    let kept: Vec<_> = site.registry().assignments(MONITOR).iter().map(|one| one.id).collect();
+    assert_eq!(kept, [assignment(1, MONITOR, Timestamp::MIN).id], "the one that was there first");
+    heart_rate(&site, 70).await;
+    assert_eq!(latest(&site), [("heart_rate".to_owned(), "70".to_owned())]);
+    site.stop();
+}
