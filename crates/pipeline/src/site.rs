@@ -181,7 +181,9 @@ impl Site {
 
     /// The site, with what was decided before the last stop charted before anybody asks.
     fn finished(self: Arc<Self>) -> Result<Arc<Self>, StartError> {
-        self.finish_pending().map_err(StartError::Store)?;
+        self.finish_pending(Timestamp::MAX).map_err(StartError::Store)?;
+        let (site, stop) = (Arc::downgrade(&self), Arc::clone(&self.stop));
+        self.spawn("finish", move || Site::keep_finishing(&site, &stop))?;
         Ok(self)
     }
 

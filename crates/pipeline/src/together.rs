@@ -6,12 +6,15 @@
 //! changes nothing.
 
 use std::pin::pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use clinical_model::{Assignment, Device, Frame, Patient, PatientId, Subject, Timestamp};
 use serde_json::Value;
-use store::{AuditOutcome, DocumentWrite, Expected, KeyDomain, Kind, StoreError, TransactError, Transaction};
+use store::{
+    AuditOutcome, Document, DocumentWrite, Expected, KeyDomain, Kind, StoreError, TransactError, Transaction,
+};
 
 use crate::audited::Act;
 use crate::clock::new_id;
@@ -23,10 +26,15 @@ use crate::live::Happening;
 use crate::records;
 use crate::registry::Registry;
 use crate::search::Position;
-use crate::site::Site;
+use crate::site::{Site, Stop};
 
 /// Unfinished transactions that are looked at in one go.
 const PENDING_PAGE: usize = 256;
+/// How often it is looked for what nobody finished.
+const PENDING_EVERY: Duration = Duration::from_secs(5);
+/// What was decided so long ago is finished by whoever finds it: whoever decided it is gone, or failed. Charting a frame
+/// twice changes nothing.
+const PENDING_AFTER: Duration = Duration::from_secs(30);
 
 /// A patient to be kept.
 #[derive(Clone, Debug)]
@@ -278,8 +286,8 @@ impl Site {
     /// Charts what was decided. The receipts come in the order of the frames.
     ///
     /// # Errors
-    /// [`IntakeError`] where a frame could not be kept now. What was decided with other records is tried again when the
-    /// server next starts, and when the next such act is finished.
+    /// [`IntakeError`] where a frame could not be kept now. What was decided with other records is tried again, on any
+    /// node, from half a minute later on.
     pub async fn finish(&self, decided: Decided) -> Result<Vec<Receipt>, IntakeError> {
         let intake = self.intake().ok_or(IntakeError::Stopping)?;
         let mut pending = Vec::with_capacity(decided.frames.len());
@@ -321,39 +329,70 @@ impl Site {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 acts = ids.len(),
-                "finished transactions could not be forgotten; they are finished again at the next start"
+                "finished transactions could not be forgotten; they are finished again later"
             );
         }
     }
 
-    /// Finishes what was decided before the server stopped. Returns how many frames were charted.
+    /// Finishes what was decided before an instant and is not charted yet: the server stopped, or another node did.
+    /// What cannot be finished now stays, and keeps nothing else from it. Returns how many frames were charted.
     ///
     /// # Errors
     /// [`StoreError`] where it cannot be read.
-    pub fn finish_pending(&self) -> Result<usize, StoreError> {
-        let mut finished = 0;
+    pub fn finish_pending(&self, decided_before: Timestamp) -> Result<usize, StoreError> {
+        let (mut finished, mut after) = (0, None);
         loop {
-            let page =
-                self.store().documents(&records::all_of(Kind::PendingTransaction, None, PENDING_PAGE))?;
-            let mut frames = Vec::with_capacity(page.len());
-            for document in &page {
-                let kept: KeptFrame = records::json_from(&document.body).map_err(|error| {
-                    StoreError::Damaged { what: "pending transaction".to_owned(), how: error.to_string() }
-                })?;
-                frames.push((kept.frame(), Some(document.id)));
+            let query = records::all_of(Kind::PendingTransaction, after.take(), PENDING_PAGE);
+            let page = self.store().documents(&query)?;
+            for document in page.iter().filter(|document| document.updated_at < decided_before) {
+                finished += usize::from(self.finish_one(document));
             }
-            if frames.is_empty() {
-                return Ok(finished);
+            match page.last() {
+                Some(last) if page.len() == PENDING_PAGE => {
+                    after = Some((last.index_value.clone(), last.id));
+                }
+                _ => return Ok(finished),
             }
-            let count = frames.len();
-            if let Err(error) = wait(self.finish(Decided { at: self.clock().now(), frames })) {
+        }
+    }
+
+    fn finish_one(&self, document: &Document) -> bool {
+        let kept: KeptFrame = match records::json_from(&document.body) {
+            Ok(kept) => kept,
+            Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    "transactions that were decided could not be finished; they are tried again at the next start"
+                    "a transaction that was decided cannot be read; it is left"
                 );
-                return Ok(finished);
+                return false;
             }
-            finished += count;
+        };
+        let frames = vec![(kept.frame(), Some(document.id))];
+        let done = wait(self.finish(Decided { at: self.clock().now(), frames }));
+        if let Err(error) = &done {
+            tracing::error!(
+                error = error as &dyn std::error::Error,
+                "a transaction that was decided could not be finished; it is tried again"
+            );
+        }
+        done.is_ok()
+    }
+
+    /// Finishes from time to time what this node, or one that is gone, decided and did not finish; of several nodes the
+    /// one that judges the alarms does. Runs on its own thread until the site stops.
+    pub(crate) fn keep_finishing(site: &Weak<Self>, stop: &Stop) {
+        while !stop.wait(PENDING_EVERY) {
+            let Some(site) = site.upgrade() else { return };
+            if !site.judges_alarms() {
+                continue;
+            }
+            let before = site.clock().now().minus(PENDING_AFTER);
+            if let Err(error) = site.finish_pending(before) {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "what is unfinished cannot be read now"
+                );
+            }
         }
     }
 }

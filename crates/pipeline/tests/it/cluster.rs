@@ -16,7 +16,7 @@ use pipeline::audited::Act;
 use pipeline::corrections::{CorrectedStatus, NewCorrection};
 use pipeline::desk::DeskError;
 use pipeline::live::{Happening, Since};
-use pipeline::together::{PatientChange, Together};
+use pipeline::together::{FrameChange, PatientChange, Together};
 use pipeline::{IntakeError, Site, SiteOptions};
 use store::sqlite::{Options, SqliteStore};
 use store::{
@@ -548,4 +548,34 @@ async fn an_alert_ends_after_a_correction_on_a_node_that_has_not_heard_of_it() {
     eventually("raised anew", || raised().is_some_and(|alert| alert.condition_active)).await;
     one.site.stop();
     two.site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_decided_and_did_not_finish_another_finishes() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(directory.path());
+    let (one, two) = cluster.two().await;
+    furnish(&one.site);
+    eventually("the assignment follows", || !two.site.registry().assignments(MONITOR).is_empty()).await;
+    let now = two.site.clock().now().truncated_to_millis();
+    let observation = |device: DeviceId| {
+        format!(
+            r#"{{"resourceType":"Observation","status":"final",
+            "code":{{"coding":[{{"system":"http://loinc.org","code":"8867-4"}}]}},
+            "device":{{"reference":"Device/{device}"}},"effectiveDateTime":"{now}",
+            "valueQuantity":{{"value":77,"unit":"/min","system":"http://unitsofmeasure.org","code":"/min"}}}}"#
+        )
+    };
+    // The first is of a device that nobody knows: it is never finished, and keeps nothing from the second.
+    let frames = [DeviceId::from_bytes([0x77; 16]), MONITOR].map(|device| {
+        let kind = clinical_model::FrameKind::Fhir;
+        FrameChange { frame: frame(device, kind, observation(device).as_bytes(), now), patient: None }
+    });
+    let together = Together { frames: frames.to_vec(), ..Together::default() };
+    let _decided = two.site.decide(together).unwrap();
+    two.site.stop();
+    assert!(shown(&one.site).is_empty());
+    cluster.clock.advance(40);
+    eventually("charted by the other", || shown(&one.site).len() == 1).await;
+    one.site.stop();
 }

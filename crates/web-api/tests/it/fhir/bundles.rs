@@ -346,9 +346,9 @@ async fn what_was_decided_before_a_stop_is_charted_at_the_next_start() {
         pipeline::together::Together { frames: vec![change(frame), change(other)], ..Default::default() };
     drop(clinic.site.decide(together).unwrap());
     assert_eq!(kept(&clinic), 0);
-    assert_eq!(clinic.site.finish_pending().unwrap(), 2);
+    assert_eq!(clinic.site.finish_pending(clinical_model::Timestamp::MAX).unwrap(), 2);
     assert_eq!(kept(&clinic), 2);
-    assert_eq!(clinic.site.finish_pending().unwrap(), 0);
+    assert_eq!(clinic.site.finish_pending(clinical_model::Timestamp::MAX).unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
