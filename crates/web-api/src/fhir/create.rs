@@ -26,7 +26,7 @@ use store::AuditAction;
 
 use super::answer::{Answer, Refusal};
 use super::call::{Call, shown};
-use super::conditions::{Condition, several};
+use super::conditions::{Condition, lost_race, several};
 use super::render::{self, Rendered};
 use super::{Waiting, blocking};
 use crate::access::{Access, Permission};
@@ -56,7 +56,7 @@ impl Wanted {
 pub(crate) fn create(web: Arc<Web>, call: Arc<Call>) -> Waiting {
     Box::pin(async move {
         let condition = call.header("if-none-exist").map(Condition::parse).transpose()?;
-        run(web, call, condition).await
+        run(web, call, condition, false).await
     })
 }
 
@@ -66,7 +66,7 @@ pub(crate) async fn create_under(web: Arc<Web>, call: Arc<Call>) -> Result<Answe
         return Err(Refusal::forbidden("nothing goes by this identifier, and you may not send measurements"));
     }
     let condition = Condition::of(&call.params)?;
-    run(web, call, Some(condition)).await
+    run(web, call, Some(condition), true).await
 }
 
 /// What is to be done about an Observation that may be sent.
@@ -85,12 +85,25 @@ struct Sending {
     identifiers: Vec<IdentifierKey>,
 }
 
-async fn run(web: Arc<Web>, call: Arc<Call>, condition: Option<Condition>) -> Result<Answer, Refusal> {
+async fn run(
+    web: Arc<Web>,
+    call: Arc<Call>,
+    condition: Option<Condition>,
+    is_update: bool,
+) -> Result<Answer, Refusal> {
     let checking = Arc::clone(&call);
     let ready = blocking(&web, move |web| ready(web, &checking, condition.as_ref())).await?;
     let made = match ready {
-        Ready::Claimed(claimed) => claimed_already(&web, &call, claimed).await?,
         Ready::Send(sending) => send(&web, &call, sending).await?,
+        Ready::Claimed(claimed) => {
+            let is_same = claimed.frame.as_ref().is_some_and(|kept| kept.frame().bytes == call.body);
+            let made = claimed_already(&web, &call, claimed).await?;
+            if is_update && !is_same {
+                // Somebody else sent another measurement under it a moment ago: what was to stand there does not.
+                return Err(lost_race());
+            }
+            made
+        }
     };
     Ok(answer(&call, made))
 }

@@ -244,6 +244,10 @@ impl Connection {
     /// The messages for one block: the description again where gain or offset changed, then the block.
     fn block(&mut self, block: &Waveform) -> Vec<Message> {
         let Some(patient_id) = block.series.subject.patient() else { return Vec::new() };
+        // A patient may be moved to another ward while somebody watches.
+        if !self.access.may_see_id(self.web.site.registry(), patient_id) {
+            return Vec::new();
+        }
         let wanted = Wanted { patient_id, measure: block.series.measure };
         let Some(channel) = self.channels.get_mut(&wanted) else { return Vec::new() };
         let device = block.series.device;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use clinical_model::Timestamp;
+use clinical_model::{RecordId as _, Timestamp};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-use crate::clinic::{Clinic, START_S, eventually, monitor, patient};
+use crate::clinic::{Clinic, START_S, bed, eventually, monitor, patient, ward};
 
 /// A WebSocket client, just enough of RFC 6455 for what the server sends.
 struct Socket {
@@ -269,4 +269,47 @@ async fn two_devices_are_never_one_curve_and_a_clock_that_ran_ahead_does_not_fre
 
 fn clinic_model_device(clinic: &Clinic) -> clinical_model::Device {
     clinical_model::Device::clone(&clinic.site.registry().device(monitor(1)).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_watches_a_patient_who_is_moved_to_another_ward_sees_no_more_of_them() {
+    let clinic = Clinic::furnished();
+    let served = served(&clinic).await;
+    let cookie = clinic.sign_in("nurse").await;
+    let mut socket = Socket::open(served.address, &cookie).await;
+    socket.say(&subscription()).await;
+    assert!(matches!(socket.next().await, Message::Text(_)));
+    clinic.ingest(monitor(1), &block(0, 100)).await;
+    let first = socket.block().await.1;
+    let move_to = |bed| {
+        let mut moved = (*clinic.site.registry().patient(patient(1)).unwrap()).clone();
+        moved.place = Some(bed);
+        let document =
+            clinic.site.store().document(store::Kind::Patient, moved.id.to_bytes()).unwrap().unwrap();
+        let change = pipeline::together::PatientChange {
+            resource: health_codecs::fhir::patient::render(&moved),
+            patient: moved,
+            expected: store::Expected::Version(document.version),
+        };
+        let all = pipeline::together::Together { patients: vec![change], ..Default::default() };
+        clinic.site.decide(all).unwrap();
+    };
+    let elsewhere = clinical_model::Place {
+        id: clinical_model::PlaceId::from_bytes([0x66; 16]),
+        name: "Bed 66".into(),
+        kind: clinical_model::place::PlaceKind::Bed,
+        ward: Some(ward(2)),
+    };
+    move_to(clinic.site.add_place(store::Actor::System, elsewhere).unwrap().id);
+    clinic.ingest(monitor(1), &block(100, 100)).await;
+    // Told in the order of the commits: when the ward's own screen has it, it has passed the nurse's too.
+    let other = clinic.sign_in("nurse 2").await;
+    let mut theirs = Socket::open(served.address, &other).await;
+    theirs.say(&subscription()).await;
+    assert!(matches!(theirs.next().await, Message::Text(_)));
+    clinic.ingest(monitor(1), &block(200, 100)).await;
+    assert_eq!((theirs.block().await.1 - first) / 1_000, 200);
+    move_to(bed(1));
+    clinic.ingest(monitor(1), &block(300, 100)).await;
+    assert_eq!((socket.block().await.1 - first) / 1_000, 300, "nothing of the time in between");
 }

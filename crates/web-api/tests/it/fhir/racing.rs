@@ -233,3 +233,16 @@ async fn conditions_that_cannot_be_decided_are_refused() {
     assert_eq!(refused.status, StatusCode::PRECONDITION_FAILED);
     assert!(!refused.body.to_string().contains(&patient(1).to_string()));
 }
+
+/// An update that creates must not be told that all is well when another measurement has just taken its identifier.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_loses_the_race_for_an_identifier_is_told_so() {
+    let clinic = Clinic::furnished();
+    claim_only(&clinic, "lost", &named(-30, "71", "lost"));
+    let path = format!("/fhir/Observation?{}", condition("lost"));
+    let other = named(-20, "99", "lost");
+    let lost = send(&clinic, &program(), axum::http::Method::PUT, &path, &[], Some(&other)).await;
+    assert_eq!(lost.status, StatusCode::CONFLICT, "{}", lost.body);
+    let found = get(&clinic, &program(), &path).await;
+    assert_eq!(found.body["entry"][0]["resource"]["valueQuantity"]["value"], 71, "{}", found.body);
+}
