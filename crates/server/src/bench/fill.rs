@@ -160,10 +160,20 @@ impl Filled {
     /// A value that wanders between its bounds, as a heart rate does and no formula of one step predicts.
     pub fn value(&self, number: u64) -> i32 {
         let (least, most) = self.between;
-        let noise = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / f64::from(1 << 24);
+        let noise =
+            (mixed(number ^ (u64::from(self.measure.number) << 48)) >> 40) as f64 / f64::from(1 << 24);
         let swell = (number as f64 / 97.0).sin();
         least + (f64::from(most - least) * (0.5 + 0.35 * swell + 0.15 * (2.0 * noise - 1.0))).round() as i32
     }
+}
+
+/// Numbers without a pattern that a coder could find: multiples of one constant alone would flatter the sizes that are
+/// measured (the finalizer of SplitMix64; Steele, Lea and Flood, 2014).
+pub fn mixed(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 fn device(id: DeviceId) -> Device {

@@ -13,7 +13,7 @@ use clinical_model::{
 use pipeline::Site;
 
 use super::Settings;
-use super::fill::{Filled, clock_now};
+use super::fill::{Filled, clock_now, mixed};
 use super::outcome::{Better, Goal, Peer, Row, Section, Spread};
 use super::peers;
 use super::stage::Stage;
@@ -103,8 +103,8 @@ async fn send_minute(
             for (number, (measure, between)) in MEASURES.iter().enumerate() {
                 let made =
                     Filled { patient: *patient, device: *device, measure: *measure, between: *between };
-                let salt = second * 7 + bed as u64 * 1_000_003 + number as u64 * 31;
-                let jitter_ms = salt.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+                let salt = (second << 32) + ((bed as u64) << 8) + number as u64;
+                let jitter_ms = mixed(salt) >> 32;
                 let at = from.plus(Duration::from_millis(second * 1_000 + jitter_ms % JITTER_MS));
                 let value = made.value(second + bed as u64 * 10_007);
                 entries.push(entry(*measure, at, value));
