@@ -129,14 +129,14 @@ fn ready(web: &Web, call: &Call, condition: Option<&Condition>) -> Result<Ready,
         .collect();
     if let Some(key) = condition {
         if let Some((claimed, _)) = identifiers::find(store, key)? {
-            return Ok(Ready::Claimed(claimed));
+            return of_same_subject(call, &checked, &claimed).map(|()| Ready::Claimed(claimed));
         }
         // What goes to quarantine is no observation yet, and claims nothing.
         if let Some(position) = position {
             let (target, at) = (Target::observation(&position), web.site.clock().now());
             let outcome = identifiers::claim_now(store, at, key, target, KeptFrame::of(prepared.frame()))?;
             if let Outcome::Taken(claimed) = outcome {
-                return Ok(Ready::Claimed(claimed));
+                return of_same_subject(call, &checked, &claimed).map(|()| Ready::Claimed(claimed));
             }
         }
     }
@@ -210,6 +210,18 @@ pub(crate) fn sole_observation(call: &Call, claimed: &Claimed) -> Result<Positio
         }
         _ => Ok(position),
     }
+}
+
+/// Refuses an identifier that a measurement of somebody else goes by: to be told that it is there already would be to
+/// lose this one.
+pub(crate) fn of_same_subject(call: &Call, checked: &Checked, claimed: &Claimed) -> Result<(), Refusal> {
+    let position = sole_observation(call, claimed)?;
+    let named = checked.observation.subject.as_ref();
+    if named.is_none_or(|named| named.eq_ignore_ascii_case(&reference_of(position.series.subject))) {
+        return Ok(());
+    }
+    let what = "the identifier belongs to a measurement of somebody else; nothing was stored";
+    Err(Refusal::new(StatusCode::PRECONDITION_FAILED, IssueCode::Conflict, what))
 }
 
 /// An observation that was there before it was sent.

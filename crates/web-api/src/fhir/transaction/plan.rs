@@ -270,6 +270,7 @@ impl Planning<'_> {
             let key = condition.key(self.web, "Observation");
             if let Some((claimed, _)) = identifiers::find(self.web.site.store(), key)? {
                 let position = sole_observation(self.call, &claimed)?;
+                create::of_same_subject(self.call, &checked, &claimed)?;
                 if let Some(kept) = claimed.frame {
                     // Its sender may have been stopped in between; the same frame twice changes nothing.
                     let patient = position.series.subject.patient();

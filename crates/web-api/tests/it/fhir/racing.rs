@@ -246,3 +246,25 @@ async fn an_update_that_loses_the_race_for_an_identifier_is_told_so() {
     let found = get(&clinic, &program(), &path).await;
     assert_eq!(found.body["entry"][0]["resource"]["valueQuantity"]["value"], 71, "{}", found.body);
 }
+
+/// An identifier that is used again for another patient must not let that patient's measurement vanish with a 200.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identifier_of_another_patients_measurement_is_no_answer_to_a_create() {
+    let clinic = Clinic::furnished();
+    let header = [("if-none-exist", &*condition("order"))];
+    let first = named(-50, "61", "order");
+    for expected in [StatusCode::CREATED, StatusCode::OK] {
+        let made = post_with(&clinic, &program(), "/fhir/Observation", first.to_string(), &header).await;
+        assert_eq!(made.status, expected, "{}", made.body);
+    }
+    let mut other = heart_rate(monitor(2), Some(patient(2)), at(-40), "140");
+    other["identifier"] = first["identifier"].clone();
+    let refused = post_with(&clinic, &program(), "/fhir/Observation", other.to_string(), &header).await;
+    assert_eq!(refused.status, StatusCode::PRECONDITION_FAILED, "{}", refused.body);
+    assert!(!refused.body.to_string().contains(&patient(1).to_string()), "{}", refused.body);
+    let entry = json!({"resource": other, "request": {"method": "POST", "url": "Observation", "ifNoneExist": condition("order")}});
+    let bundle = json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry]});
+    let refused = post(&clinic, &program(), "/fhir", &bundle).await;
+    assert_eq!(refused.status, StatusCode::PRECONDITION_FAILED, "{}", refused.body);
+    assert_eq!(kept(&clinic), 1);
+}
