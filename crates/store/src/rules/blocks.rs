@@ -8,7 +8,9 @@ use super::bytes::{Reader, Writer, zigzag};
 use super::row::{Malformed, NUMBER, Row, decimal, read_decimal, write_decimal};
 
 /// First byte of a block of readings.
-const ROWS_FORMAT: u8 = 1;
+const ROWS_FORMAT: u8 = 2;
+/// The first release's: times of receipt always stand against times of measurement.
+const ROWS_FORMAT_RELATIVE: u8 = 1;
 /// First byte of a block of a curve.
 const CURVE_FORMAT: u8 = 1;
 /// Most rows that a block is believed to hold; guards against a damaged count.
@@ -31,7 +33,7 @@ pub(super) fn encode_rows(rows: &[Row]) -> Result<Vec<u8>, Malformed> {
     writer.u8(ROWS_FORMAT);
     writer.unsigned(rows.len() as u64);
     let digits = |row: &Row| row.value.number();
-    let columns: [&dyn Fn(&Row) -> i64; 8] = [
+    let columns: [&dyn Fn(&Row) -> i64; 6] = [
         &|row| row.measured_us,
         &|row| i64::from(row.sequence),
         &|row| digits(row).map_or(0, |number| number.mantissa()),
@@ -41,22 +43,32 @@ pub(super) fn encode_rows(rows: &[Row]) -> Result<Vec<u8>, Malformed> {
             Value::Absent(absent) => i64::from(absent as u8),
         },
         &|row| i64::from(row.findings.bits()),
-        &|row| row.received_ms - row.measured_us.div_euclid(1_000),
-        &|row| row.committed_ms - row.received_ms,
     ];
     let mut values = Vec::with_capacity(rows.len());
-    for column in columns {
+    let mut write = |writer: &mut Writer, column: &dyn Fn(&Row) -> i64| {
         values.clear();
         values.extend(rows.iter().map(column));
-        write_column(&mut writer, &values)?;
+        write_column(writer, &values)
+    };
+    for column in columns {
+        write(&mut writer, column)?;
     }
+    // Readings that come one by one arrive a little after they are measured; those of a message all arrive with it.
+    let (mut relative, mut absolute) = (Writer::default(), Writer::default());
+    write(&mut relative, &|row| row.received_ms - row.measured_us.div_euclid(1_000))?;
+    write(&mut absolute, &|row| row.received_ms)?;
+    let is_absolute = absolute.len() < relative.len();
+    writer.u8(u8::from(is_absolute));
+    writer.fixed(&if is_absolute { absolute } else { relative }.finish());
+    write(&mut writer, &|row| row.committed_ms - row.received_ms)?;
     Ok(writer.finish())
 }
 
 /// Decodes rows.
 pub(super) fn decode_rows(bytes: &[u8]) -> Result<Vec<Row>, Malformed> {
     let mut reader = Reader::new(bytes);
-    if reader.u8()? != ROWS_FORMAT {
+    let format = reader.u8()?;
+    if ![ROWS_FORMAT, ROWS_FORMAT_RELATIVE].contains(&format) {
         return Err(Malformed("its format is unknown to this release"));
     }
     let count = usize::try_from(reader.unsigned()?).unwrap_or(usize::MAX);
@@ -65,7 +77,9 @@ pub(super) fn decode_rows(bytes: &[u8]) -> Result<Vec<Row>, Malformed> {
     }
     let mut column = || read_column(&mut reader, count);
     let (measured, sequence, mantissa, exponent) = (column()?, column()?, column()?, column()?);
-    let (absent, findings, received, committed) = (column()?, column()?, column()?, column()?);
+    let (absent, findings) = (column()?, column()?);
+    let is_absolute = format == ROWS_FORMAT && reader.u8()? == 1;
+    let (received, committed) = (read_column(&mut reader, count)?, read_column(&mut reader, count)?);
     reader.finish()?;
     let range = |_| Malformed("a number is out of range");
     let mut rows = Vec::with_capacity(count);
@@ -77,7 +91,10 @@ pub(super) fn decode_rows(bytes: &[u8]) -> Result<Vec<Row>, Malformed> {
                     .ok_or(Malformed("a reason for an absent value is unknown to this release"))?,
             ),
         };
-        let received_ms = measured[at].div_euclid(1_000).wrapping_add(received[at]);
+        let received_ms = match is_absolute {
+            true => received[at],
+            false => measured[at].div_euclid(1_000).wrapping_add(received[at]),
+        };
         rows.push(Row {
             measured_us: measured[at],
             received_ms,
@@ -251,6 +268,46 @@ mod tests {
         let bytes = encode_rows(&varied).unwrap();
         assert!(bytes.len() < 4_096, "{} bytes", bytes.len());
         assert_eq!(decode_rows(&bytes).unwrap(), varied);
+    }
+
+    #[test]
+    fn readings_of_one_message_cost_nothing_for_their_common_time_of_receipt() {
+        let of_message = |at: i64| {
+            let row = second(at, 72);
+            let minute_ms = 1_795_332_600_000 + (at / 60 + 1) * 60_000;
+            let jitter_us = (at * at * 7_919 + at * 31) % 40_000;
+            let measured_us = row.measured_us + jitter_us;
+            Row { measured_us, received_ms: minute_ms, committed_ms: minute_ms + 3, ..row }
+        };
+        let rows: Vec<Row> = (0..4_096).map(of_message).collect();
+        let alone: Vec<Row> =
+            rows.iter().map(|row| Row { received_ms: 0, committed_ms: 0, ..*row }).collect();
+        let (bytes, without) = (encode_rows(&rows).unwrap(), encode_rows(&alone).unwrap());
+        assert!(bytes.len() < without.len() + 600, "{} bytes, {} without", bytes.len(), without.len());
+        assert_eq!(decode_rows(&bytes).unwrap(), rows);
+    }
+
+    #[test]
+    fn blocks_of_the_first_release_are_read() {
+        let rows: Vec<Row> = (0..200).map(|at| second(at * at % 37, 60 + at % 11)).collect();
+        let mut writer = Writer::default();
+        writer.u8(ROWS_FORMAT_RELATIVE);
+        writer.unsigned(rows.len() as u64);
+        let number = |row: &Row| row.value.number().unwrap();
+        let columns: [&dyn Fn(&Row) -> i64; 8] = [
+            &|row| row.measured_us,
+            &|row| i64::from(row.sequence),
+            &|row| number(row).mantissa(),
+            &|row| i64::from(number(row).exponent()),
+            &|_| i64::from(NUMBER),
+            &|row| i64::from(row.findings.bits()),
+            &|row| row.received_ms - row.measured_us.div_euclid(1_000),
+            &|row| row.committed_ms - row.received_ms,
+        ];
+        for column in columns {
+            write_column(&mut writer, &rows.iter().map(column).collect::<Vec<_>>()).unwrap();
+        }
+        assert_eq!(decode_rows(&writer.finish()).unwrap(), rows);
     }
 
     #[test]
