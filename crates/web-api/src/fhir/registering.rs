@@ -466,8 +466,11 @@ fn put_patient(
     together: &mut Together,
 ) -> Result<Value, Refusal> {
     let mut patient: Patient = fhir::patient::parse(&resource).map_err(Refusal::invalid)?;
+    // The bed as it is kept: what this node holds in memory may lag behind another, and lay the patient back.
+    let kept = web.site.store().document(Kind::Patient, patient.id.to_bytes())?;
+    let kept = kept.and_then(|kept| pipeline::records::patient_from(&kept.body).ok());
     if patient.place.is_none()
-        && let Some(place) = web.site.registry().patient(patient.id).and_then(|known| known.place)
+        && let Some(place) = kept.and_then(|kept| kept.place)
     {
         patient.place = Some(place);
         fhir::patient::put_place(&mut resource, place);
