@@ -61,8 +61,9 @@ pub fn measure(settings: &Settings) -> anyhow::Result<Section> {
         let (patient, device) = (stage.patients[0], stage.devices[0]);
         let series = MEASURES.map(|(measure, between)| Filled { patient, device, measure, between });
         let filled = tokio::task::spawn_blocking(move || {
-            fill(&store, &series, from(each), each, &mut |_| {})?;
-            anyhow::Ok(drop(store))
+            // The store goes with this closure: the server wants the directory for itself.
+            let store = store;
+            fill(&store, &series, from(each), each, &mut |_| {})
         });
         filled.await.context("filling was broken off")??;
         let server = stage.serve()?;
