@@ -17,7 +17,7 @@ use crate::sql::{Backend, Row, Session, read, values};
 use crate::words::{KeptFrame, Order};
 
 /// A block of raw frames closes at so many bytes before compression; larger ones compress no better.
-const FRAME_BLOCK_BYTES: usize = 128 * 1024;
+const FRAME_BLOCK_BYTES: usize = 256 * 1024;
 
 /// A piece of a curve while chunks are added to it.
 struct Piece {
