@@ -46,6 +46,8 @@ pub struct PgSession {
     serving: bool,
     client: Option<Client>,
     was_connected: bool,
+    /// When the server that is connected was started: another start may be another server with another history.
+    server_started: Option<String>,
     statements: RefCell<HashMap<String, Statement>>,
     /// The transaction's id while one that writes is open.
     writing: Option<String>,
@@ -62,6 +64,7 @@ impl PgSession {
             serving,
             client: None,
             was_connected: false,
+            server_started: None,
             statements: RefCell::default(),
             writing: None,
             is_open: false,
@@ -80,6 +83,7 @@ impl PgSession {
         let client = self.connector.connect()?;
         block_on(client.batch_execute(SETTINGS)).map_err(meaning)?;
         self.client = Some(client);
+        self.server_started = Some(self.one("SELECT CAST(pg_postmaster_start_time() AS TEXT)", &[])?);
         if self.serving && !self.try_lock("pg_try_advisory_lock_shared", LOCK_SERVE)? {
             self.client = None;
             return Err(DbError::new(
@@ -118,9 +122,11 @@ impl PgSession {
         Ok(statement)
     }
 
-    /// Looks up what became of a transaction whose commit was not answered.
+    /// Looks up what became of a transaction whose commit was not answered. Only the server that took it can tell: on a
+    /// standby that took over and lagged, its number may be another transaction's.
     fn resolve(&mut self, transaction: &str, lost: DbError) -> Result<(), DbError> {
         let until = Instant::now() + RESOLVE_FOR;
+        let asked = self.server_started.clone();
         tracing::warn!(error = %lost.source, transaction, "the answer to a commit was lost; looking it up");
         loop {
             let found = self.connect().and_then(|()| {
@@ -129,8 +135,9 @@ impl PgSession {
                 self.one::<Option<String>>(sql, &[Value::Text(transaction)])
             });
             match found.as_ref().map(Option::as_deref) {
-                Ok(Some("committed")) => return Ok(()),
+                Ok(Some("committed")) if self.server_started == asked => return Ok(()),
                 Ok(Some("aborted")) => return Err(lost),
+                Ok(Some("committed")) => return Err(lost),
                 _ if Instant::now() >= until => {
                     let words = format!(
                         "whether transaction {transaction} was committed is not known: its answer was lost, and the \
