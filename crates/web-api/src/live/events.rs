@@ -28,9 +28,9 @@ use crate::state::Web;
 const BEAT_EVERY: Duration = Duration::from_secs(4);
 /// Events that may wait for one slow reader; a reader that stays behind is closed and comes back by its position.
 const WAITING_LIMIT_EVENTS: usize = 64;
-/// A reader who is further behind than this gets only what is newest of each patient: an eighth of what is remembered, so
-/// that it catches up before events are forgotten. Up to here every event is shown as it came.
-const MERGE_BEYOND_EVENTS: usize = pipeline::live::RING_LIMIT_EVENTS / 8;
+/// Where more vitals than this wait for one reader, it gets only what is newest of each patient. Up to here each is shown
+/// as it came: a patient's page that was away for half a minute misses nothing, and a ward's board needs only the newest.
+const MERGE_BEYOND_EVENTS: usize = 64;
 /// A reader that takes nothing for so long is closed.
 const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -152,8 +152,7 @@ impl Stream {
                 for run in runs(&events) {
                     match run {
                         [event] => self.show(event).await?,
-                        many if many.len() <= MERGE_BEYOND_EVENTS => self.show_each(many).await?,
-                        many => self.show_merged(last, many).await?,
+                        many => self.show_run(last, many).await?,
                     }
                     last = run.last().map_or(last, |event| event.offset);
                 }
@@ -233,24 +232,24 @@ impl Stream {
         }
     }
 
-    /// Vitals that wait, each as it came, prepared together.
-    async fn show_each(&self, run: &[Arc<LiveEvent>]) -> Result<(), Closed> {
-        let vitals = run.iter().filter_map(|event| match &event.happening {
-            Happening::Vitals { patient, readings } => Some((event.offset, *patient, readings.clone())),
+    /// Vitals that wait, prepared together: each as it came, or, for a reader who fell behind, of each patient what is newest,
+    /// once. Of these all but the last carry the position before the run: who comes back from there gets what was newest
+    /// again, and misses nothing.
+    async fn show_run(&self, before: u64, run: &[Arc<LiveEvent>]) -> Result<(), Closed> {
+        let shown = run.iter().filter_map(|event| match &event.happening {
+            Happening::Vitals { patient, readings } if self.shows(*patient) => {
+                Some((event.offset, *patient, readings))
+            }
             _ => None,
         });
-        self.show_vitals(vitals.collect()).await
-    }
-
-    /// A reader who fell far behind gets of each patient what is newest, once. All but the last carry the position before the
-    /// run: who comes back from there gets what was newest again, and misses nothing.
-    async fn show_merged(&self, before: u64, run: &[Arc<LiveEvent>]) -> Result<(), Closed> {
+        let shown: Vec<_> = shown.collect();
+        if shown.len() <= MERGE_BEYOND_EVENTS {
+            let each =
+                shown.into_iter().map(|(offset, patient, readings)| (offset, patient, readings.clone()));
+            return self.show_vitals(each.collect()).await;
+        }
         let last = run.last().map_or(before, |event| event.offset);
-        let mut merged = merge(run.iter().filter_map(|event| match &event.happening {
-            Happening::Vitals { patient, readings } => Some((*patient, readings.as_slice())),
-            _ => None,
-        }));
-        merged.retain(|(patient, _)| self.shows(*patient));
+        let merged = merge(shown.into_iter().map(|(_, patient, readings)| (patient, readings.as_slice())));
         let count = merged.len();
         let placed = merged.into_iter().enumerate().map(|(number, (patient, readings))| {
             (if number + 1 == count { last } else { before }, patient, readings)
