@@ -63,13 +63,40 @@ pub(crate) enum Stages {
     Screens,
 }
 
+/// What is looked at from time to time beside the groups.
+pub(crate) struct Rounds {
+    silence_checked: Instant,
+    quarantined: u64,
+}
+
+impl Rounds {
+    pub(crate) fn begin(after: &After) -> Self {
+        Rounds { silence_checked: Instant::now(), quarantined: after.store.quarantine_count().items }
+    }
+
+    /// Looks for silent devices once a tick: all devices are gone through for it, which is too much for each of
+    /// thousands of groups a second.
+    pub(crate) fn check_silence(&mut self, after: &After) {
+        if self.silence_checked.elapsed() >= TICK {
+            after.check_silence();
+            self.silence_checked = Instant::now();
+        }
+    }
+
+    /// Tells the screens when another number of items waits in quarantine.
+    pub(crate) fn tell_quarantine(&mut self, after: &After) {
+        let items = after.store.quarantine_count().items;
+        if std::mem::replace(&mut self.quarantined, items) != items {
+            after.live.happened(Happening::Quarantine { items });
+        }
+    }
+}
+
 impl After {
     /// Runs on its own thread until the commit is gone.
     pub(crate) fn run(&self, queue: &AfterQueue, mut done: u64) {
         let mut moved = done;
-        // All devices are gone through for it, which is too much for each of thousands of groups a second.
-        let mut silence_checked = Instant::now();
-        let mut quarantined = self.store.quarantine_count().items;
+        let mut rounds = Rounds::begin(self);
         loop {
             match queue.recv_timeout(TICK) {
                 Ok(group) => {
@@ -89,15 +116,8 @@ impl After {
             if done.saturating_sub(moved) >= CURSOR_EVERY_GROUPS && self.all_kept() {
                 moved = self.move_cursor(done).map_or(moved, |()| done);
             }
-            if silence_checked.elapsed() >= TICK {
-                self.check_silence();
-                silence_checked = Instant::now();
-            }
-            let waiting = self.store.quarantine_count().items;
-            if waiting != quarantined {
-                quarantined = waiting;
-                self.live.happened(Happening::Quarantine { items: waiting });
-            }
+            rounds.check_silence(self);
+            rounds.tell_quarantine(self);
         }
     }
 
@@ -235,7 +255,7 @@ impl After {
     }
 
     /// Every assigned device that should be heard, against the clock.
-    pub(crate) fn check_silence(&self) {
+    fn check_silence(&self) {
         let now = self.clock.now();
         let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = Vec::new();

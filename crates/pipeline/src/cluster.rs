@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use clinical_model::{Alert, AlertKind, AlertState, Subject};
 use store::{DocumentChange, Kind, News, Store, StoreError};
 
-use crate::after::{ALARMS_CURSOR, After, CATCH_UP_PAGE, CURSOR_EVERY_GROUPS, Lease, Stages, TICK};
+use crate::after::{ALARMS_CURSOR, After, CATCH_UP_PAGE, CURSOR_EVERY_GROUPS, Lease, Rounds, Stages, TICK};
 use crate::alarms::{Alarms, LoadAlertsError};
 use crate::commit::{AFTER_LIMIT_GROUPS, AfterQueue, CommittedGroup};
 use crate::corrections::Corrections;
@@ -110,14 +110,13 @@ pub(crate) struct Follower {
 }
 
 /// What the follower keeps while it runs.
-#[derive(Default)]
 struct Running {
     duty: Option<Duty>,
     lease_asked_at: Option<Instant>,
     present_at: Option<Instant>,
     /// Groups of this node that came through the queue: they need not be read back.
     own: BTreeMap<u64, CommittedGroup>,
-    quarantined: u64,
+    rounds: Rounds,
     is_out: bool,
 }
 
@@ -132,8 +131,14 @@ impl Follower {
 
     /// Runs on its own thread until the site stops and the commit is gone.
     pub(crate) fn run(mut self, queue: &AfterQueue) {
-        let mut running =
-            Running { quarantined: self.store().quarantine_count().items, ..Running::default() };
+        let mut running = Running {
+            duty: None,
+            lease_asked_at: None,
+            present_at: None,
+            own: BTreeMap::new(),
+            rounds: Rounds::begin(&self.after),
+            is_out: false,
+        };
         loop {
             let is_over = drain(queue, self.seen.group, &mut running.own);
             match self.step(&mut running) {
@@ -181,14 +186,10 @@ impl Follower {
             if is_due && self.after.all_kept() && self.after.move_cursor(duty.judged).is_ok() {
                 duty.moved = duty.judged;
             }
-            self.after.check_silence();
+            running.rounds.check_silence(&self.after);
         }
         self.be_present(running)?;
-        let waiting = self.store().quarantine_count().items;
-        if waiting != running.quarantined {
-            running.quarantined = waiting;
-            self.after.live.happened(Happening::Quarantine { items: waiting });
-        }
+        running.rounds.tell_quarantine(&self.after);
         Ok(())
     }
 

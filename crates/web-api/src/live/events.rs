@@ -195,12 +195,10 @@ impl Stream {
             && self.access.may_see(registry, &found)
     }
 
-    async fn show(&self, event: &LiveEvent) -> Result<(), Closed> {
+    async fn show(&self, event: &Arc<LiveEvent>) -> Result<(), Closed> {
         let web = &self.web;
         match &event.happening {
-            Happening::Vitals { patient, readings } => {
-                self.show_vitals(vec![(event.offset, *patient, readings.clone())]).await
-            }
+            Happening::Vitals { .. } => self.show_run(event.offset, std::slice::from_ref(event)).await,
             Happening::Alert(alert) if may_see(web, &self.access, alert) && self.in_scope(alert) => {
                 self.send("alert", event.offset, &views::alert(web, alert)).await
             }
@@ -257,7 +255,7 @@ impl Stream {
         self.show_vitals(placed.collect()).await
     }
 
-    /// Vitals of several patients, each with the position that it carries.
+    /// Vitals of patients that the stream shows, each with the position that it carries.
     async fn show_vitals(&self, all: Vec<(u64, PatientId, Vec<Committed<Reading>>)>) -> Result<(), Closed> {
         #[derive(Serialize)]
         struct Vitals {
@@ -265,7 +263,6 @@ impl Stream {
             place_id: Option<PlaceId>,
             vitals: Vec<views::Vital>,
         }
-        let all: Vec<_> = all.into_iter().filter(|(_, patient, _)| self.shows(*patient)).collect();
         if all.is_empty() {
             return Ok(());
         }
