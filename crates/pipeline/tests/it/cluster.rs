@@ -17,7 +17,7 @@ use pipeline::corrections::{CorrectedStatus, NewCorrection};
 use pipeline::desk::DeskError;
 use pipeline::live::{Happening, Since};
 use pipeline::together::{FrameChange, PatientChange, Together};
-use pipeline::{IntakeError, Site, SiteOptions};
+use pipeline::{IntakeError, Site};
 use store::sqlite::{Options, SqliteStore};
 use store::{
     Actor, Appended, AuditAction, AuditQuery, AuditRow, Document, DocumentChange, DocumentQuery, Expected,
@@ -28,6 +28,7 @@ use trust::Kek;
 
 use crate::site::{
     KEY, MONITOR, NURSE, PATIENT, SetClock, WARD, assignment, device, eventually, frame, furnish, heart_rate,
+    quiet,
 };
 
 type Kept<T> = Result<T, StoreError>;
@@ -141,11 +142,7 @@ impl Cluster {
 
     fn node(&self) -> Node {
         let link = Link { kept: Arc::clone(&self.database), cut: Arc::default() };
-        let options = SiteOptions {
-            fold_every: Duration::from_secs(3_600),
-            on_durability_failure: Box::new(|error| panic!("stable storage failed: {error}")),
-        };
-        let site = Site::start(Arc::new(link.clone()), self.clock.clone(), options).unwrap();
+        let site = Site::start(Arc::new(link.clone()), self.clock.clone(), quiet()).unwrap();
         Node { site, link }
     }
 

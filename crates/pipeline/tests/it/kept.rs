@@ -7,6 +7,20 @@ macro_rules! as_kept {
     };
 }
 
+/// Forwards what only several nodes need otherwise. The types must be imported where it is used.
+macro_rules! one_node_as_kept {
+    () => {
+        as_kept! {
+            groups_after(after: u64, limit: usize) -> Kept<Vec<StoredGroup>>;
+            shared() -> bool;
+            wait_for_news(seen: News, timeout: Duration) -> Kept<News>;
+            changes_after(change: u64, limit: usize) -> Kept<Vec<DocumentChange>>;
+            hold_lease(name: &'static str, holder: [u8; 16], life: Duration) -> Kept<bool>;
+            release_lease(name: &'static str, holder: [u8; 16]) -> Kept<()>;
+        }
+    };
+}
+
 /// Forwards everything that no store of these tests changes. The types must be imported where it is used.
 macro_rules! the_rest_as_kept {
     () => {

@@ -11,7 +11,7 @@ use clinical_model::{
     SeriesKey, Subject, Timestamp, Waveform,
 };
 use pipeline::line::EndsOn;
-use pipeline::{Intake, IntakeError, Pending, Site, SiteOptions};
+use pipeline::{Intake, IntakeError, Pending, Site};
 use store::sqlite::{Options, SqliteStore};
 use store::{
     Appended, AuditQuery, AuditRow, Document, DocumentChange, DocumentQuery, Folded, FrameRecord,
@@ -20,7 +20,7 @@ use store::{
 };
 use trust::Kek;
 
-use crate::site::{KEY, MONITOR, SetClock, furnish};
+use crate::site::{KEY, MONITOR, SetClock, furnish, quiet};
 
 type Kept<T> = Result<T, StoreError>;
 
@@ -44,13 +44,9 @@ impl Store for FullOnce {
 
     as_kept! {
         transact(transaction: &Transaction) -> Result<(), TransactError>;
-        groups_after(after: u64, limit: usize) -> Kept<Vec<StoredGroup>>;
-        shared() -> bool;
-        wait_for_news(seen: News, timeout: Duration) -> Kept<News>;
-        changes_after(change: u64, limit: usize) -> Kept<Vec<DocumentChange>>;
-        hold_lease(name: &'static str, holder: [u8; 16], life: Duration) -> Kept<bool>;
-        release_lease(name: &'static str, holder: [u8; 16]) -> Kept<()>;
     }
+
+    one_node_as_kept!();
 
     the_rest_as_kept!();
 }
@@ -67,11 +63,7 @@ fn house() -> House {
     let kept = SqliteStore::open(directory.path(), Kek::from_bytes(&KEY), Options::default()).unwrap();
     let (refuses, meeting) = (Arc::new(AtomicBool::new(false)), Arc::new(Barrier::new(2)));
     let store = FullOnce { kept, refuses: Arc::clone(&refuses), meeting: Arc::clone(&meeting) };
-    let options = SiteOptions {
-        fold_every: Duration::from_secs(3_600),
-        on_durability_failure: Box::new(|error| panic!("stable storage failed: {error}")),
-    };
-    let site = Site::start(Arc::new(store), SetClock::new(), options).unwrap();
+    let site = Site::start(Arc::new(store), SetClock::new(), quiet()).unwrap();
     furnish(&site);
     House { site, refuses, meeting, _directory: directory }
 }

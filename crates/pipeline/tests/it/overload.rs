@@ -11,7 +11,7 @@ use clinical_model::{
     Subject, Timestamp, Waveform,
 };
 use pipeline::shedding::{Bounds, Class};
-use pipeline::{Intake, IntakeError, Pending, Site, SiteOptions};
+use pipeline::{Intake, IntakeError, Pending, Site};
 use store::sqlite::{Options, SqliteStore};
 use store::{
     Actor, Appended, AuditQuery, AuditRow, Document, DocumentChange, DocumentQuery, Folded, FrameRecord,
@@ -20,7 +20,7 @@ use store::{
 };
 use trust::Kek;
 
-use crate::site::{KEY, MONITOR, SetClock, device, eventually, frame, furnish};
+use crate::site::{KEY, MONITOR, SetClock, device, eventually, frame, furnish, quiet};
 
 /// A disk that can be held up.
 #[derive(Default)]
@@ -63,13 +63,9 @@ impl Store for Slow {
 
     as_kept! {
         transact(transaction: &Transaction) -> Result<(), TransactError>;
-        groups_after(after: u64, limit: usize) -> Kept<Vec<StoredGroup>>;
-        shared() -> bool;
-        wait_for_news(seen: News, timeout: Duration) -> Kept<News>;
-        changes_after(change: u64, limit: usize) -> Kept<Vec<DocumentChange>>;
-        hold_lease(name: &'static str, holder: [u8; 16], life: Duration) -> Kept<bool>;
-        release_lease(name: &'static str, holder: [u8; 16]) -> Kept<()>;
     }
+
+    one_node_as_kept!();
     the_rest_as_kept!();
 }
 
@@ -93,12 +89,8 @@ impl House {
         let directory = tempfile::tempdir().unwrap();
         let kept = SqliteStore::open(directory.path(), Kek::from_bytes(&KEY), Options::default()).unwrap();
         let gate = Arc::new(Gate::default());
-        let options = SiteOptions {
-            fold_every: Duration::from_secs(3_600),
-            on_durability_failure: Box::new(|error| panic!("stable storage failed: {error}")),
-        };
         let store = Arc::new(Slow { kept, gate: Arc::clone(&gate) });
-        let site = Site::start(store, SetClock::new(), options).unwrap();
+        let site = Site::start(store, SetClock::new(), quiet()).unwrap();
         furnish(&site);
         site.add_device(Actor::System, device(OTHER, "Monitor 2")).unwrap();
         House { site, gate, _directory: directory }

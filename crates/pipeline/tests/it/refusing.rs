@@ -9,9 +9,9 @@ use clinical_model::{
     Committed, DeviceId, Event, PatientId, QuarantineId, QuarantineItem, Reading, SeriesKey, Subject,
     Timestamp, Waveform,
 };
+use pipeline::Site;
 use pipeline::audited::{Act, ReadError};
 use pipeline::desk::DeskError;
-use pipeline::{Site, SiteOptions};
 use store::sqlite::{Options, SqliteStore};
 use store::{
     Actor, Appended, AuditAction, AuditQuery, AuditRow, Document, DocumentChange, DocumentQuery, Folded,
@@ -20,7 +20,7 @@ use store::{
 };
 use trust::Kek;
 
-use crate::site::{KEY, MONITOR, NURSE, PATIENT, SetClock, assignment, furnish, heart_rate};
+use crate::site::{KEY, MONITOR, NURSE, PATIENT, SetClock, assignment, furnish, heart_rate, quiet};
 
 struct Refusing {
     kept: SqliteStore,
@@ -39,13 +39,9 @@ impl Store for Refusing {
 
     as_kept! {
         append(frames: &[FrameRecord], at: Timestamp) -> Kept<Appended>;
-        groups_after(after: u64, limit: usize) -> Kept<Vec<StoredGroup>>;
-        shared() -> bool;
-        wait_for_news(seen: News, timeout: Duration) -> Kept<News>;
-        changes_after(change: u64, limit: usize) -> Kept<Vec<DocumentChange>>;
-        hold_lease(name: &'static str, holder: [u8; 16], life: Duration) -> Kept<bool>;
-        release_lease(name: &'static str, holder: [u8; 16]) -> Kept<()>;
     }
+
+    one_node_as_kept!();
 
     the_rest_as_kept!();
 }
@@ -56,11 +52,7 @@ async fn what_cannot_be_recorded_is_not_seen_and_not_done() {
     let kept = SqliteStore::open(directory.path(), Kek::from_bytes(&KEY), Options::default()).unwrap();
     let refuse = Arc::new(AtomicBool::new(false));
     let store = Refusing { kept, refuse: Arc::clone(&refuse) };
-    let options = SiteOptions {
-        fold_every: Duration::from_secs(3_600),
-        on_durability_failure: Box::new(|error| panic!("stable storage failed: {error}")),
-    };
-    let site = Site::start(Arc::new(store), SetClock::new(), options).unwrap();
+    let site = Site::start(Arc::new(store), SetClock::new(), quiet()).unwrap();
     furnish(&site);
     heart_rate(&site, 70).await;
     refuse.store(true, Ordering::SeqCst);

@@ -43,13 +43,17 @@ impl Clock for SetClock {
     }
 }
 
-pub fn open(directory: &Path, clock: Arc<SetClock>) -> Arc<Site> {
-    let store = SqliteStore::open(directory, Kek::from_bytes(&KEY), Options::default()).unwrap();
-    let options = SiteOptions {
+/// A site that folds only when it is asked to, and whose storage must not fail.
+pub fn quiet() -> SiteOptions {
+    SiteOptions {
         fold_every: Duration::from_secs(3_600),
         on_durability_failure: Box::new(|error| panic!("stable storage failed: {error}")),
-    };
-    Site::start(Arc::new(store), clock, options).unwrap()
+    }
+}
+
+pub fn open(directory: &Path, clock: Arc<SetClock>) -> Arc<Site> {
+    let store = SqliteStore::open(directory, Kek::from_bytes(&KEY), Options::default()).unwrap();
+    Site::start(Arc::new(store), clock, quiet()).unwrap()
 }
 
 pub fn device(id: DeviceId, name: &str) -> Device {

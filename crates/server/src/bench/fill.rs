@@ -144,16 +144,20 @@ fn stretch_of(one: &Filled, from: Timestamp, first: u64, length: u64) -> anyhow:
     Ok(FrameRecord { frame, facts, quarantined: Vec::new(), released: Vec::new() })
 }
 
-fn reading(measure: Measure, at: Timestamp, value: i32, moment: &Moment) -> anyhow::Result<Fact> {
-    let scalar = DecodedScalar {
+/// A number that a device says it measured at `at`, in the measure's own unit.
+pub fn scalar(measure: Measure, at: Timestamp, value: i32) -> DecodedScalar {
+    DecodedScalar {
         measure,
         value: DecodedValue::Number(Decimal::from_integer(value)),
         unit: measure.unit.to_owned(),
         time: DeviceTime::Utc(at),
         sequence: 0,
         findings: Findings::empty(),
-    };
-    validate(Decoded::Scalar(scalar), moment).context("a made-up reading is possible")
+    }
+}
+
+fn reading(measure: Measure, at: Timestamp, value: i32, moment: &Moment) -> anyhow::Result<Fact> {
+    validate(Decoded::Scalar(scalar(measure, at, value)), moment).context("a made-up reading is possible")
 }
 
 impl Filled {

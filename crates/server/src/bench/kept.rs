@@ -5,15 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clinical_model::decoded::DecodedScalar;
 use clinical_model::measure::{HEART_RATE, OXYGEN_SATURATION, RESPIRATORY_RATE};
-use clinical_model::{
-    Decimal, DecodedValue, Delivery, DeviceTime, Findings, Frame, FrameKind, Measure, Timestamp,
-};
+use clinical_model::{Delivery, Frame, FrameKind, Measure, Timestamp};
 use pipeline::Site;
 
 use super::Settings;
-use super::fill::{Filled, clock_now, mixed};
+use super::fill::{Filled, clock_now, mixed, scalar};
 use super::outcome::{Better, Goal, Peer, Row, Section, Spread};
 use super::peers;
 use super::stage::Stage;
@@ -133,14 +130,7 @@ async fn send_minute(
 }
 
 fn entry(measure: Measure, at: Timestamp, value: i32) -> String {
-    device_codecs::envelope::encode_scalar(&DecodedScalar {
-        measure,
-        value: DecodedValue::Number(Decimal::from_integer(value)),
-        unit: measure.unit.to_owned(),
-        time: DeviceTime::Utc(at),
-        sequence: 0,
-        findings: Findings::empty(),
-    })
+    device_codecs::envelope::encode_scalar(&scalar(measure, at, value))
 }
 
 /// Folds everything that was committed, whatever the alarms have looked at so far.

@@ -2,20 +2,16 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clinical_model::DeviceId;
-use rustls_pki_types::ServerName;
 use simulator::client::{MqttVersion, Qos, Reconnect};
-use simulator::load::{self, Figures, Load, LoadError, Via};
-use tokio_util::sync::CancellationToken;
+use simulator::load::{self, Load, Via};
 
 use super::Cluster;
 use super::balancer::Balancer;
 use crate::torture::check;
-use crate::torture::site::wait_for;
+use crate::torture::site::{Loads, wait_for};
 
 /// Longest wait for acknowledgements after a node was killed or came back.
 const ACK_LIMIT: Duration = Duration::from_secs(60);
@@ -34,16 +30,8 @@ fn length(path: &PathBuf) -> u64 {
     std::fs::metadata(path).map_or(0, |file| file.len())
 }
 
-type Loading = JoinHandle<Vec<Result<Figures, LoadError>>>;
-
 /// All groups begin to send through the balancers.
-fn start(
-    cluster: &Cluster,
-    groups: &[Group],
-    mqtt: &Balancer,
-    https: &Balancer,
-) -> (CancellationToken, Loading) {
-    let stop = CancellationToken::new();
+fn start(cluster: &Cluster, groups: &[Group], mqtt: &Balancer, https: &Balancer) -> Loads {
     let loads: Vec<(Load, String)> = groups
         .iter()
         .map(|group| {
@@ -64,19 +52,7 @@ fn start(
             (load, way.address.to_string())
         })
         .collect();
-    let (credentials, stopping) = (Arc::clone(&cluster.credentials), stop.clone());
-    let loading = std::thread::spawn(move || {
-        tokio::runtime::Runtime::new().unwrap().block_on(async {
-            let mut all = tokio::task::JoinSet::new();
-            for (load, address) in loads {
-                let (credentials, stopping) = (Arc::clone(&credentials), stopping.clone());
-                let name = ServerName::try_from("localhost").unwrap();
-                all.spawn(async move { load::run(&load, &address, name, credentials, stopping).await });
-            }
-            all.join_all().await
-        })
-    });
-    (stop, loading)
+    Loads::begin(loads, &cluster.credentials)
 }
 
 #[test]
@@ -98,7 +74,7 @@ fn nodes_that_are_killed_one_after_another_lose_nothing() {
         group(1, Via::Mqtt, Qos::ExactlyOnce, MqttVersion::V311, 3..6),
         group(2, Via::Https, Qos::AtLeastOnce, MqttVersion::V5, 6..8),
     ];
-    let (stop, loading) = start(&cluster, &groups, &mqtt, &https);
+    let loads = start(&cluster, &groups, &mqtt, &https);
     let lengths = || groups.iter().map(|group| length(&group.ledger)).collect::<Vec<_>>();
     let grows_beyond = |before: &[u64], what: &str| {
         let grown = wait_for(ACK_LIMIT, || lengths().iter().zip(before).all(|(now, before)| now > before));
@@ -116,8 +92,7 @@ fn nodes_that_are_killed_one_after_another_lose_nothing() {
         let before = lengths();
         grows_beyond(&before, "after it came back");
     }
-    stop.cancel();
-    for figures in loading.join().unwrap() {
+    for figures in loads.end() {
         assert!(figures.unwrap().acked_messages > 0);
     }
 

@@ -181,7 +181,6 @@ impl Site {
     pub fn load(&mut self, lines: &Lines, shape: Shape) -> Loads {
         let first_sequence = self.rounds * SEQUENCES_PER_ROUND;
         self.rounds += 1;
-        let stop = CancellationToken::new();
         let loads: Vec<(Load, String)> = self
             .groups
             .iter()
@@ -207,20 +206,7 @@ impl Site {
                 (load, line.address.to_string())
             })
             .collect();
-        let (credentials, stopping) = (Arc::clone(&self.credentials), stop.clone());
-        let running = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(async {
-                let mut all = tokio::task::JoinSet::new();
-                for (load, address) in loads {
-                    let (credentials, stopping) = (Arc::clone(&credentials), stopping.clone());
-                    let name = ServerName::try_from("localhost").unwrap();
-                    all.spawn(async move { load::run(&load, &address, name, credentials, stopping).await });
-                }
-                all.join_all().await
-            })
-        });
-        Loads { stop, running }
+        Loads::begin(loads, &self.credentials)
     }
 }
 
@@ -249,6 +235,25 @@ pub struct Loads {
 }
 
 impl Loads {
+    /// Begins them on a thread of their own, each at its address.
+    pub fn begin(loads: Vec<(Load, String)>, credentials: &Credentials) -> Self {
+        let stop = CancellationToken::new();
+        let (credentials, stopping) = (Arc::clone(credentials), stop.clone());
+        let running = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async {
+                let mut all = tokio::task::JoinSet::new();
+                for (load, address) in loads {
+                    let (credentials, stopping) = (Arc::clone(&credentials), stopping.clone());
+                    let name = ServerName::try_from("localhost").unwrap();
+                    all.spawn(async move { load::run(&load, &address, name, credentials, stopping).await });
+                }
+                all.join_all().await
+            })
+        });
+        Loads { stop, running }
+    }
+
     /// Ends them; what has no answer then never gets one.
     pub fn end(self) -> Vec<Result<Figures, LoadError>> {
         self.stop.cancel();
