@@ -16,12 +16,13 @@ enum Imports {
 }
 
 /// The table of ARCHITECTURE.md. A crate that is not here has no place yet.
-const LAYERS: [(&str, Imports); 13] = [
+const LAYERS: [(&str, Imports); 14] = [
     ("clinical-model", Imports::Only(&[])),
     ("clinical-analytics", Imports::Only(&["clinical-model"])),
     ("device-codecs", Imports::Only(&["clinical-model"])),
     ("health-codecs", Imports::Only(&["clinical-model"])),
     ("trust", Imports::Only(&[])),
+    ("access", Imports::Only(&["clinical-model"])),
     ("store", Imports::Only(&["trust", "clinical-model"])),
     (
         "pipeline",
@@ -30,6 +31,7 @@ const LAYERS: [(&str, Imports); 13] = [
             "device-codecs",
             "health-codecs",
             "clinical-analytics",
+            "access",
             "trust",
             "clinical-model",
         ]),
@@ -42,6 +44,7 @@ const LAYERS: [(&str, Imports); 13] = [
             "store",
             "health-codecs",
             "clinical-analytics",
+            "access",
             "trust",
             "clinical-model",
         ]),

@@ -1,0 +1,1 @@
+//! Who may what: roles, policies, scopes and consent; questions in, decisions with their reasons out. No I/O.
