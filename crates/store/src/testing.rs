@@ -6,11 +6,12 @@
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls};
 
 /// Where packages put the server's programs that are not on the search path; later versions first.
@@ -43,7 +44,7 @@ serve
 echo started "$server"
 while read -r word; do
     case $word in
-    stop) stop ;;
+    stop) stop; echo stopped ;;
     start) serve ;;
     esac
 done
@@ -58,6 +59,8 @@ pub struct Cluster {
     databases: AtomicU32,
     /// The shell ends the server when this closes.
     input: Mutex<Option<ChildStdin>>,
+    /// What the shell says when it has done what it was told.
+    said: Mutex<BufReader<ChildStdout>>,
     shell: Child,
 }
 
@@ -102,18 +105,26 @@ impl Cluster {
             .expect("a shell");
         let input = Mutex::new(shell.stdin.take());
         let mut line = String::new();
-        let said = shell.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
+        let mut said = BufReader::new(shell.stdout.take().expect("a pipe was asked for"));
+        let read = said.read_line(&mut line);
         let server = line.strip_prefix("started ").and_then(|number| number.trim().parse().ok());
-        let (Some(Ok(_)), Some(server)) = (said, server) else {
+        let (Ok(_), Some(server)) = (read, server) else {
             drop(input);
             let _ = shell.wait();
             return None;
         };
-        let cluster = Cluster { port, directory, server, databases: AtomicU32::new(0), input, shell };
+        let said = Mutex::new(said);
+        let cluster = Cluster { port, directory, server, databases: AtomicU32::new(0), input, said, shell };
+        // Another server may have taken the port in between, and would answer instead of ours.
+        let ours = format!(
+            "DO $$ BEGIN ASSERT current_setting('data_directory') = '{}'; END $$",
+            cluster.directory.join("data").display()
+        );
         let deadline = Instant::now() + START_WITHIN;
         while Instant::now() < deadline {
-            match cluster.execute("SELECT 1") {
+            match cluster.execute(&ours) {
                 Ok(()) => return Some(cluster),
+                Err(error) if error.code() == Some(&SqlState::ASSERT_FAILURE) => return None,
                 Err(_) => std::thread::sleep(LOOK_EVERY),
             }
         }
@@ -130,13 +141,17 @@ impl Cluster {
         format!("postgres://auscult@127.0.0.1:{}/postgres?options=-c%20search_path%3D{schema}", self.port)
     }
 
-    /// Stops the server at once, as a crash would; returns when nobody can connect.
+    /// Stops the server at once, as a crash would; returns when its process and so every connection is gone: a server
+    /// that refuses new connections may still serve those it has.
     ///
     /// # Panics
-    /// Where it goes on answering.
+    /// Where the shell is gone.
     pub fn stop(&self) {
         self.tell("stop");
-        self.until("stopped", |answer| answer.is_err());
+        let mut line = String::new();
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.read_line(&mut line).expect("the shell answers");
+        assert_eq!(line.trim(), "stopped", "the server's log:\n{}", self.log());
     }
 
     /// Starts the server again; returns when it answers.
@@ -145,7 +160,11 @@ impl Cluster {
     /// Where it does not.
     pub fn restart(&self) {
         self.tell("start");
-        self.until("started", |answer| answer.is_ok());
+        let deadline = Instant::now() + START_WITHIN;
+        while self.execute("SELECT 1").is_err() {
+            assert!(Instant::now() < deadline, "the server has not started; its log:\n{}", self.log());
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 
     /// Lets the server speak TLS from now on, beside plain text.
@@ -178,14 +197,6 @@ impl Cluster {
         use std::io::Write as _;
         let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
         writeln!(input.as_mut().expect("open as long as this lives"), "{word}").expect("the shell listens");
-    }
-
-    fn until(&self, what: &str, is: impl Fn(&Result<(), tokio_postgres::Error>) -> bool) {
-        let deadline = Instant::now() + START_WITHIN;
-        while !is(&self.execute("SELECT 1")) {
-            assert!(Instant::now() < deadline, "the server has not {what}; its log:\n{}", self.log());
-            std::thread::sleep(LOOK_EVERY);
-        }
     }
 
     /// The port on 127.0.0.1.

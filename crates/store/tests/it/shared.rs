@@ -246,7 +246,8 @@ fn a_server_that_goes_and_comes_back_is_found_again() {
     let store = PgStore::open(&url, Kek::from_bytes(&KEK), options()).unwrap();
     store.append(&[one(1, 0)], at(0)).unwrap();
     cluster.stop();
-    assert!(matches!(store.append(&[one(1, 1_000)], at(1)), Err(StoreError::Unavailable { .. })));
+    let refused = store.append(&[one(1, 1_000)], at(1));
+    assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
     assert!(matches!(store.readings(&series(1), &ALL), Err(StoreError::Unavailable { .. })));
     let refused = store.transact(&transaction(1));
     assert!(matches!(refused, Err(TransactError::Store(StoreError::Unavailable { .. }))), "{refused:?}");
