@@ -35,7 +35,25 @@ pub struct Operation {
     pub permission: Permission,
     /// What it does, in a sentence.
     pub summary: &'static str,
+    /// Whether the second factor must have been used within the last minutes (step-up).
+    pub is_fresh: bool,
+    /// Whether a session may do it whose person has still to make their way in complete.
+    pub is_enrolling: bool,
     router: MethodRouter<Arc<Web>>,
+}
+
+impl Operation {
+    /// The same, for people who have just used their second factor only.
+    #[must_use]
+    pub fn fresh(self) -> Self {
+        Operation { is_fresh: true, ..self }
+    }
+
+    /// The same, also for sessions that have still to make the way in complete.
+    #[must_use]
+    pub fn enrolling(self) -> Self {
+        Operation { is_enrolling: true, ..self }
+    }
 }
 
 /// An operation of the table.
@@ -56,7 +74,8 @@ where
         Method::DELETE => MethodFilter::DELETE,
         _ => MethodFilter::GET,
     };
-    Operation { method, path, permission, summary, router: on(filter, handler) }
+    let router = on(filter, handler);
+    Operation { method, path, permission, summary, is_fresh: false, is_enrolling: false, router }
 }
 
 /// Every operation of the JSON API and the live streams.
@@ -66,8 +85,9 @@ pub fn operations() -> Vec<Operation> {
     let post = Method::POST;
     let put = Method::PUT;
     macro_rules! table {
-        ($($method:ident $path:literal $permission:ident $summary:literal $handler:path;)*) => {
-            vec![$(operation($method.clone(), $path, P::$permission, $summary, $handler)),*]
+        // Behind the permission: `fresh` for acts that need a step-up, `enrolling` for those of the way in.
+        ($($method:ident $path:literal $permission:ident $($flag:ident)* $summary:literal $handler:path;)*) => {
+            vec![$(operation($method.clone(), $path, P::$permission, $summary, $handler)$(.$flag())*),*]
         };
     }
     table! {
