@@ -111,6 +111,12 @@ typed_id!(
 typed_id!(
     /// One quarantined frame or entry.
     QuarantineId, "quarantine");
+typed_id!(
+    /// One consent of a patient.
+    ConsentId, "consent");
+typed_id!(
+    /// One breaking of the glass.
+    GlassId, "break-glass");
 
 /// Whom or what a reading is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

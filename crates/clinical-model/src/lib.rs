@@ -9,6 +9,7 @@
 
 pub mod alert;
 pub mod assignment;
+pub mod consent;
 pub mod decimal;
 pub mod decoded;
 pub mod device;
@@ -27,12 +28,18 @@ pub mod validation;
 
 pub use alert::{Alert, AlertKind, AlertState, Priority};
 pub use assignment::Assignment;
+pub use consent::{
+    Consent, ConsentAction, ConsentActor, ConsentStatus, DataClass, Provision, Purpose, Ruling,
+};
 pub use decimal::Decimal;
 pub use decoded::{Decoded, DecodedEvent, DecodedScalar, DecodedValue, DecodedWaveform, DeviceTime};
 pub use device::{ClockRule, Device};
 pub use finding::Findings;
 pub use frame::{Delivery, Frame, FrameKind};
-pub use id::{AlertId, AssignmentId, DeviceId, PatientId, PlaceId, QuarantineId, RecordId, Subject, UserId};
+pub use id::{
+    AlertId, AssignmentId, ConsentId, DeviceId, GlassId, PatientId, PlaceId, QuarantineId, RecordId, Subject,
+    UserId,
+};
 pub use measure::{Measure, MeasureKind};
 pub use patient::Patient;
 pub use place::Place;
