@@ -6,5 +6,6 @@ mod fhir;
 mod ingest;
 mod live;
 mod sessions;
+mod smuggling;
 mod wards;
 mod waveforms;
