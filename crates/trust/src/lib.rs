@@ -12,6 +12,7 @@
 //! | [`blind`] | Which row holds this name or record number, without storing either? |
 //! | [`identity`] | Which reading is this public id? |
 //! | [`password`], [`token`] | Is this the person, the session, the link? |
+//! | [`webauthn`], [`totp`], [`recovery`] | Is this the person's passkey, authenticator app, recovery code? |
 //! | [`pki`], [`tls`] | Which device or program is at the other end of the wire? |
 //! | [`audit`] | What is committed to the log without showing it? |
 
@@ -24,9 +25,12 @@ pub mod keyring;
 pub mod password;
 pub mod pki;
 pub mod random;
+pub mod recovery;
 pub mod secret;
 pub mod tls;
 pub mod token;
+pub mod totp;
+pub mod webauthn;
 
 mod encoding;
 #[cfg(feature = "planted")]
