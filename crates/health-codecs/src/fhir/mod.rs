@@ -10,6 +10,7 @@
 pub mod audit_event;
 pub mod bundle;
 pub mod capability;
+pub mod consent;
 pub mod device;
 pub mod foreign;
 pub mod history;

@@ -30,6 +30,18 @@ pub const AUDIT_ENTITY_TYPE: &str = "http://terminology.hl7.org/CodeSystem/audit
 pub const OBJECT_ROLE: &str = "http://terminology.hl7.org/CodeSystem/object-role";
 /// Kinds of audit sources.
 pub const SECURITY_SOURCE_TYPE: &str = "http://terminology.hl7.org/CodeSystem/security-source-type";
+/// What a consent is about.
+pub const CONSENT_SCOPE: &str = "http://terminology.hl7.org/CodeSystem/consentscope";
+/// What a consent lets somebody do.
+pub const CONSENT_ACTION: &str = "http://terminology.hl7.org/CodeSystem/consentaction";
+/// HL7 v3 acts: opt-in, opt-out, information disclosure.
+pub const ACT_CODE: &str = "http://terminology.hl7.org/CodeSystem/v3-ActCode";
+/// HL7 v3 reasons: purposes of use.
+pub const ACT_REASON: &str = "http://terminology.hl7.org/CodeSystem/v3-ActReason";
+/// HL7 v3 kinds of participation: information recipient.
+pub const PARTICIPATION_TYPE: &str = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType";
+/// Types of resources.
+pub const RESOURCE_TYPES: &str = "http://hl7.org/fhir/resource-types";
 /// Base of the profiles that FHIR R4 itself defines.
 pub const PROFILE_BASE: &str = "http://hl7.org/fhir/StructureDefinition/";
 
@@ -37,6 +49,16 @@ pub const PROFILE_BASE: &str = "http://hl7.org/fhir/StructureDefinition/";
 pub const MEASURE: &str = "urn:auscult:measure";
 /// Record numbers of this site.
 pub const RECORD_NUMBER: &str = "urn:auscult:record-number";
+/// Classes of data that a consent can name.
+pub const DATA_CLASS: &str = "urn:auscult:data-class";
+/// Roles of people.
+pub const ROLE: &str = "urn:auscult:role";
+/// Care teams.
+pub const CARE_TEAM: &str = "urn:auscult:care-team";
+/// Programs, by name.
+pub const PROGRAM: &str = "urn:auscult:program";
+/// The policy under which consents are written here.
+pub const CONSENT_POLICY: &str = "urn:auscult:consent-policy";
 /// What people call the kinds of events in our audit log.
 pub const AUDIT_SUBTYPE: &str = "urn:auscult:audit";
 

@@ -1,5 +1,6 @@
 //! Tests of the FHIR codecs from outside: vectors, mutations, snapshots, round trips, frames, searches.
 
+mod consents;
 mod definitions;
 mod frames;
 mod mutations;

@@ -80,6 +80,9 @@ static RULES: &[Rule] = &[
     rule("Patient.contact", "pat-1", "a contact has a name, telecom, address or organization", |fields| {
         has_none(fields, &["name", "telecom", "address", "organization"])
     }),
+    rule("Consent", "ppc-1", "a consent names the policy it is under: policy or policyRule", |fields| {
+        has_none(fields, &["policy", "policyRule"])
+    }),
     rule("AuditEvent.entity", "sev-1", "an entity has a name or a query, not both", |fields| {
         has(fields, "name") && has(fields, "query")
     }),

@@ -26,7 +26,7 @@ pub const ISSUE_LIMIT: usize = 100;
 
 /// Checks a resource. Nothing found means that it may be taken.
 ///
-/// Known resource types: Observation, Patient, Device, DeviceMetric, Location, AuditEvent, Bundle, OperationOutcome;
+/// Known resource types: Observation, Patient, Device, DeviceMetric, Location, Consent, AuditEvent, Bundle, OperationOutcome;
 /// any other gives one issue `not-supported`.
 pub fn resource(value: &Value) -> Vec<OutcomeIssue> {
     let mut report = Report::default();

@@ -8,8 +8,17 @@ use super::primitives::Primitive::*;
 use Kind::{Choice, Complex, OneOf, Primitive, Reference, Resource};
 
 /// The resources that can be checked.
-pub(super) static RESOURCES: &[&Type] =
-    &[&OBSERVATION, &PATIENT, &DEVICE, &DEVICE_METRIC, &LOCATION, &AUDIT_EVENT, &BUNDLE, &OPERATION_OUTCOME];
+pub(super) static RESOURCES: &[&Type] = &[
+    &OBSERVATION,
+    &PATIENT,
+    &DEVICE,
+    &DEVICE_METRIC,
+    &LOCATION,
+    &CONSENT,
+    &AUDIT_EVENT,
+    &BUNDLE,
+    &OPERATION_OUTCOME,
+];
 
 static OBSERVATION_VALUE: &[(&str, Kind)] = &[
     ("Quantity", Complex(&QUANTITY)),
@@ -224,6 +233,61 @@ types! {
         "allDay" Optional Primitive(Boolean);
         "openingTime" Optional Primitive(Time);
         "closingTime" Optional Primitive(Time);
+    }
+    CONSENT "Consent" Domain {
+        "identifier" Any Complex(&IDENTIFIER);
+        "status" Required OneOf(&[
+            "draft", "proposed", "active", "rejected", "inactive", "entered-in-error"
+        ]);
+        "scope" Required Complex(&CODEABLE_CONCEPT);
+        "category" Some Complex(&CODEABLE_CONCEPT);
+        "patient" Optional Reference(&["Patient"]);
+        "dateTime" Optional Primitive(DateTime);
+        "performer" Any Reference(&[
+            "Organization", "Patient", "Practitioner", "RelatedPerson", "PractitionerRole"
+        ]);
+        "organization" Any Reference(&["Organization"]);
+        "source" Optional Choice(&[
+            ("Attachment", Complex(&ATTACHMENT)),
+            ("Reference", Reference(&["Consent", "DocumentReference", "Contract", "QuestionnaireResponse"]))
+        ]);
+        "policy" Any Complex(&CONSENT_POLICY);
+        "policyRule" Optional Complex(&CODEABLE_CONCEPT);
+        "verification" Any Complex(&CONSENT_VERIFICATION);
+        "provision" Optional Complex(&CONSENT_PROVISION);
+    }
+    CONSENT_POLICY "Consent.policy" Backbone {
+        "authority" Optional Primitive(Uri);
+        "uri" Optional Primitive(Uri);
+    }
+    CONSENT_VERIFICATION "Consent.verification" Backbone {
+        "verified" Required Primitive(Boolean);
+        "verifiedWith" Optional Reference(&["Patient", "RelatedPerson"]);
+        "verificationDate" Optional Primitive(DateTime);
+    }
+    CONSENT_PROVISION "Consent.provision" Backbone {
+        "type" Optional OneOf(&["deny", "permit"]);
+        "period" Optional Complex(&PERIOD);
+        "actor" Any Complex(&CONSENT_PROVISION_ACTOR);
+        "action" Any Complex(&CODEABLE_CONCEPT);
+        "securityLabel" Any Complex(&CODING);
+        "purpose" Any Complex(&CODING);
+        "class" Any Complex(&CODING);
+        "code" Any Complex(&CODEABLE_CONCEPT);
+        "dataPeriod" Optional Complex(&PERIOD);
+        "data" Any Complex(&CONSENT_PROVISION_DATA);
+        "provision" Any Complex(&CONSENT_PROVISION);
+    }
+    CONSENT_PROVISION_ACTOR "Consent.provision.actor" Backbone {
+        "role" Required Complex(&CODEABLE_CONCEPT);
+        "reference" Required Reference(&[
+            "Device", "Group", "CareTeam", "Organization", "Patient", "Practitioner", "RelatedPerson",
+            "PractitionerRole"
+        ]);
+    }
+    CONSENT_PROVISION_DATA "Consent.provision.data" Backbone {
+        "meaning" Required OneOf(&["instance", "related", "dependents", "authoredby"]);
+        "reference" Required Reference(&[]);
     }
     AUDIT_EVENT "AuditEvent" Domain {
         "type" Required Complex(&CODING);
