@@ -22,6 +22,7 @@ pub mod digest;
 pub mod envelope;
 pub mod identity;
 pub mod keyring;
+pub mod log;
 pub mod password;
 pub mod pki;
 pub mod random;

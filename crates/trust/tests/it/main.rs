@@ -3,6 +3,7 @@
 mod envelope;
 mod identity;
 mod keyring;
+mod log;
 mod password;
 mod pki;
 mod tls;
