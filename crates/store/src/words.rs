@@ -176,6 +176,20 @@ pub enum Kind {
     ResourceIdentifier = 12,
     /// What a transaction of several writes is about to do.
     PendingTransaction = 13,
+    /// A FHIR R4 Consent.
+    Consent = 14,
+    /// A glass that somebody broke, and the review of it.
+    BreakGlass = 15,
+    /// A program that people let in, or that acts by itself: its registration.
+    Client = 40,
+    /// What a program was let in for, with the hashes of its tokens.
+    Grant = 41,
+    /// A signed assertion that was used, and must not be used again.
+    SpentAssertion = 42,
+    /// A provider from whom people may come to sign in.
+    IdentityProvider = 43,
+    /// A sign-in that is under way at an identity provider.
+    PendingSignIn = 44,
 }
 
 /// A document with its version.

@@ -38,7 +38,15 @@ pub(super) fn place(row_key: &[u8]) -> Aad<'_> {
 
 /// Sessions, remembered outcomes and intents are fleeting: their earlier versions tell nothing and would outgrow the rest.
 const fn keeps_history(kind: Kind) -> bool {
-    !matches!(kind, Kind::Session | Kind::IdempotentRequest | Kind::PendingTransaction)
+    !matches!(
+        kind,
+        Kind::Session
+            | Kind::IdempotentRequest
+            | Kind::PendingTransaction
+            | Kind::Grant
+            | Kind::SpentAssertion
+            | Kind::PendingSignIn
+    )
 }
 
 pub(super) const fn kind_name(kind: Kind) -> &'static str {
@@ -56,11 +64,18 @@ pub(super) const fn kind_name(kind: Kind) -> &'static str {
         Kind::Correction => "correction",
         Kind::ResourceIdentifier => "resource identifier",
         Kind::PendingTransaction => "pending transaction",
+        Kind::Consent => "consent",
+        Kind::BreakGlass => "break-glass",
+        Kind::Client => "client",
+        Kind::Grant => "grant",
+        Kind::SpentAssertion => "spent assertion",
+        Kind::IdentityProvider => "identity provider",
+        Kind::PendingSignIn => "pending sign-in",
     }
 }
 
 pub(super) fn kind_from_number(number: u8) -> Option<Kind> {
-    const KINDS: [Kind; 13] = [
+    const KINDS: [Kind; 20] = [
         Kind::Patient,
         Kind::Device,
         Kind::Place,
@@ -74,6 +89,13 @@ pub(super) fn kind_from_number(number: u8) -> Option<Kind> {
         Kind::Correction,
         Kind::ResourceIdentifier,
         Kind::PendingTransaction,
+        Kind::Consent,
+        Kind::BreakGlass,
+        Kind::Client,
+        Kind::Grant,
+        Kind::SpentAssertion,
+        Kind::IdentityProvider,
+        Kind::PendingSignIn,
     ];
     KINDS.into_iter().find(|kind| *kind as u8 == number)
 }
