@@ -11,6 +11,7 @@
 //! | [`envelope`] | Is this stored value the one we wrote, in this very row and column? |
 //! | [`blind`] | Which row holds this name or record number, without storing either? |
 //! | [`identity`] | Which reading is this public id? |
+//! | [`jwt`] | Who signed this token, and is it for us? |
 //! | [`password`], [`token`] | Is this the person, the session, the link? |
 //! | [`webauthn`], [`totp`], [`recovery`] | Is this the person's passkey, authenticator app, recovery code? |
 //! | [`pki`], [`tls`] | Which device or program is at the other end of the wire? |
@@ -21,6 +22,7 @@ pub mod blind;
 pub mod digest;
 pub mod envelope;
 pub mod identity;
+pub mod jwt;
 pub mod keyring;
 pub mod log;
 pub mod password;

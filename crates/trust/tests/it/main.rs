@@ -2,6 +2,7 @@
 
 mod envelope;
 mod identity;
+mod jwt;
 mod keyring;
 mod log;
 mod password;
