@@ -180,6 +180,9 @@ pub enum Kind {
     Consent = 14,
     /// A glass that somebody broke, and the review of it.
     BreakGlass = 15,
+    /// What is known of a device's certificates: the code it is claimed with, what was issued to it, what waits for a
+    /// person.
+    Enrolment = 20,
     /// A program that people let in, or that acts by itself: its registration.
     Client = 40,
     /// What a program was let in for, with the hashes of its tokens.
@@ -308,6 +311,18 @@ pub enum AuditAction {
     Quarantine = 11,
     /// First start, backup, restore, keys.
     Administer = 12,
+    /// A glass was broken: data were opened against the rule, for a reason.
+    BreakGlass = 13,
+    /// A consent was given, changed or withdrawn.
+    Consent = 14,
+    /// Data left the system in bulk.
+    Export = 15,
+    /// Something was erased for good.
+    Erase = 16,
+    /// Keys were made, turned over or destroyed.
+    Keys = 17,
+    /// Policies or roles were changed.
+    Policy = 18,
 }
 
 /// How it ended.
@@ -343,7 +358,42 @@ pub struct AuditRecord {
     pub object: String,
     /// What else must be known (a query, a reason); sealed, at most 4096 bytes.
     pub detail: String,
+    /// For what purpose of use (a code of HL7 v3 ActReason: `TREAT`, `ETREAT`, `HRESCH`).
+    pub purpose: Option<String>,
+    /// Under which broken glass.
+    pub break_glass: Option<[u8; 16]>,
+    /// Which policies decided.
+    pub policies: Vec<String>,
+    /// Under which role they acted.
+    pub role: Option<String>,
+    /// From which network address.
+    pub address: Option<String>,
 }
+
+impl AuditRecord {
+    /// A record of an act that succeeded, about nobody in particular.
+    pub fn new(at: Timestamp, actor: Actor, action: AuditAction, object: impl Into<String>) -> Self {
+        AuditRecord {
+            at,
+            actor,
+            action,
+            outcome: AuditOutcome::Success,
+            patient: None,
+            device: None,
+            alert: None,
+            object: object.into(),
+            detail: String::new(),
+            purpose: None,
+            break_glass: None,
+            policies: Vec::new(),
+            role: None,
+            address: None,
+        }
+    }
+}
+
+/// Object of the rows that the system writes from time to time, so that an end that was cut off shows.
+pub const HEARTBEAT: &str = "Heartbeat";
 
 /// An audit row as kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -352,7 +402,7 @@ pub struct AuditRow {
     pub sequence: u64,
     /// The act.
     pub record: AuditRecord,
-    /// The leaf for the transparency log that a later release builds over these rows.
+    /// Its leaf in the tree of the log.
     pub leaf: [u8; 32],
 }
 
@@ -363,6 +413,16 @@ pub struct AuditQuery {
     pub patient: Option<PatientId>,
     /// Only by this actor.
     pub actor: Option<Actor>,
+    /// Only about this device.
+    pub device: Option<DeviceId>,
+    /// Only these actions; empty means any.
+    pub actions: Vec<AuditAction>,
+    /// Only with this outcome.
+    pub outcome: Option<AuditOutcome>,
+    /// Only acts under a broken glass.
+    pub break_glass: bool,
+    /// Leave out the system's [`HEARTBEAT`] rows.
+    pub without_heartbeats: bool,
     /// Only from this instant on.
     pub from: Option<Timestamp>,
     /// Only before this instant.

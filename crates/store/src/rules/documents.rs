@@ -66,6 +66,7 @@ pub(super) const fn kind_name(kind: Kind) -> &'static str {
         Kind::PendingTransaction => "pending transaction",
         Kind::Consent => "consent",
         Kind::BreakGlass => "break-glass",
+        Kind::Enrolment => "enrolment",
         Kind::Client => "client",
         Kind::Grant => "grant",
         Kind::SpentAssertion => "spent assertion",
@@ -75,7 +76,7 @@ pub(super) const fn kind_name(kind: Kind) -> &'static str {
 }
 
 pub(super) fn kind_from_number(number: u8) -> Option<Kind> {
-    const KINDS: [Kind; 20] = [
+    const KINDS: &[Kind] = &[
         Kind::Patient,
         Kind::Device,
         Kind::Place,
@@ -91,13 +92,14 @@ pub(super) fn kind_from_number(number: u8) -> Option<Kind> {
         Kind::PendingTransaction,
         Kind::Consent,
         Kind::BreakGlass,
+        Kind::Enrolment,
         Kind::Client,
         Kind::Grant,
         Kind::SpentAssertion,
         Kind::IdentityProvider,
         Kind::PendingSignIn,
     ];
-    KINDS.into_iter().find(|kind| *kind as u8 == number)
+    KINDS.iter().copied().find(|kind| *kind as u8 == number)
 }
 
 impl<B: Backend> SqlStore<B> {
