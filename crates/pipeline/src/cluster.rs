@@ -11,12 +11,14 @@ use std::sync::mpsc::TryRecvError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use clinical_model::{Alert, AlertKind, AlertState, Subject};
+use clinical_model::{Alert, AlertKind, AlertState, Subject, Timestamp};
 use store::{DocumentChange, Kind, News, Store, StoreError};
 
 use crate::after::{ALARMS_CURSOR, After, CATCH_UP_PAGE, CURSOR_EVERY_GROUPS, Lease, Rounds, Stages, TICK};
 use crate::alarms::{Alarms, LoadAlertsError};
+use crate::break_glass::{self, Glasses};
 use crate::commit::{AFTER_LIMIT_GROUPS, AfterQueue, CommittedGroup};
+use crate::consents::Consents;
 use crate::corrections::Corrections;
 use crate::gaps::MessageNumbers;
 use crate::intake::remember;
@@ -95,11 +97,29 @@ enum FollowError {
     Alerts(#[from] LoadAlertsError),
 }
 
+/// What a node holds of documents besides the registry and the alarms.
+#[derive(Clone)]
+pub(crate) struct Documents {
+    pub corrections: Arc<Corrections>,
+    pub consents: Arc<Consents>,
+    pub glasses: Arc<Glasses>,
+}
+
+impl Documents {
+    pub(crate) fn load(store: &dyn Store, at: Timestamp) -> Result<Self, StoreError> {
+        Ok(Documents {
+            corrections: Arc::new(Corrections::load(store)?),
+            consents: Arc::new(Consents::load(store)?),
+            glasses: Arc::new(Glasses::load(store, at)?),
+        })
+    }
+}
+
 /// What the follower needs.
 pub(crate) struct Follower {
     pub after: After,
     pub node: [u8; 16],
-    pub corrections: Arc<Corrections>,
+    pub documents: Documents,
     pub previous: Arc<Mutex<PreviousValues>>,
     pub numbers: Arc<Mutex<MessageNumbers>>,
     pub observers: Arc<Mutex<Vec<Observer>>>,
@@ -350,7 +370,9 @@ impl Follower {
     /// Everything that this node holds of documents, once more.
     fn reload(&self) -> Result<(), FollowError> {
         self.after.registry.reload(self.store()).map_err(FollowError::Registry)?;
-        self.corrections.reload(self.store())?;
+        self.documents.corrections.reload(self.store())?;
+        self.documents.consents.reload(self.store())?;
+        self.documents.glasses.reload(self.store(), self.after.clock.now())?;
         let mut alarms = self.after.alarms.lock().unwrap_or_else(PoisonError::into_inner);
         *alarms = Alarms::load(self.store())?;
         drop(alarms);
@@ -370,12 +392,31 @@ impl Follower {
         match change.kind {
             Kind::Alert => return self.take_up_alert(change),
             Kind::Correction => {
-                if let Some(correction) = self.corrections.refresh(self.store(), change.id)? {
+                if let Some(correction) = self.documents.corrections.refresh(self.store(), change.id)? {
                     if self.health.judges() {
                         self.after.value_put_right(&correction);
                     }
                     live.happened(Happening::Assignment { subject: correction.position.series.subject });
                 }
+                return Ok(());
+            }
+            Kind::Consent => {
+                if let Some(patient) = self.documents.consents.refresh(self.store(), change.id)? {
+                    live.happened(Happening::Assignment { subject: Subject::Patient(patient) });
+                }
+                return Ok(());
+            }
+            Kind::BreakGlass => {
+                let at = self.after.clock.now();
+                let changed = self.documents.glasses.refresh(self.store(), change.id, at)?;
+                self.documents.consents.moved();
+                if let Some(glass) = changed {
+                    live.happened(break_glass::happening(&glass));
+                }
+                return Ok(());
+            }
+            Kind::Setting if self.documents.consents.refresh_defaults(self.store(), change.id)? => {
+                live.lost();
                 return Ok(());
             }
             Kind::User | Kind::Session | Kind::Setting => {

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clinical_model::validation::restated;
 use clinical_model::{
-    Alert, Committed, Decimal, DeviceId, Findings, PatientId, Reading, SeriesKey, Subject, Timestamp,
-    Waveform,
+    Alert, Committed, Decimal, DeviceId, Findings, GlassId, PatientId, Reading, SeriesKey, Subject,
+    Timestamp, UserId, Waveform,
 };
 use tokio::sync::{broadcast, mpsc, watch};
+
+use crate::break_glass::GlassState;
 
 /// Events that are kept for a screen that comes back: a minute and more of a busy ward.
 pub const RING_LIMIT_EVENTS: usize = 8_192;
@@ -44,6 +46,17 @@ pub enum Happening {
     Assignment {
         /// To whom or where.
         subject: Subject,
+    },
+    /// A glass was broken, ended or reviewed, or its review is overdue.
+    BreakGlass {
+        /// Which.
+        id: GlassId,
+        /// Who broke it.
+        by: UserId,
+        /// For which patient.
+        patient: PatientId,
+        /// What became of it.
+        state: GlassState,
     },
 }
 

@@ -14,7 +14,7 @@ use crate::alarms::{Alarms, LoadAlertsError};
 use crate::audit_group::AuditGroup;
 use crate::chart::Chart;
 use crate::clock::Clock;
-use crate::cluster::{Follower, Health, Observer};
+use crate::cluster::{Documents, Follower, Health, Observer};
 use crate::commit::{self, AFTER_LIMIT_GROUPS, OnDurabilityFailure};
 use crate::corrections::Corrections;
 use crate::intake::Intake;
@@ -82,7 +82,7 @@ pub struct Site {
     alarms: Arc<Mutex<Alarms>>,
     live: Live,
     admission: Admission,
-    corrections: Arc<Corrections>,
+    pub(crate) documents: Documents,
     observers: Arc<Mutex<Vec<Observer>>>,
     health: Option<Arc<Health>>,
     intake: Mutex<Option<Intake>>,
@@ -124,7 +124,7 @@ impl Site {
             bounds: crate::shedding::Bounds::default(),
         };
         recall_heard(store.as_ref(), &registry, &live).map_err(StartError::Store)?;
-        let corrections = Arc::new(Corrections::load(store.as_ref()).map_err(StartError::Store)?);
+        let documents = Documents::load(store.as_ref(), clock.now()).map_err(StartError::Store)?;
         let health = store.shared().then(|| Arc::new(Health::new()));
         let (previous, numbers) = (Arc::clone(&intake.previous), Arc::clone(&intake.numbers));
         let site = Arc::new(Site {
@@ -134,7 +134,7 @@ impl Site {
             alarms: Arc::clone(&alarms),
             live: live.clone(),
             admission,
-            corrections: Arc::clone(&corrections),
+            documents: documents.clone(),
             observers: Arc::default(),
             health: health.clone(),
             intake: Mutex::new(Some(intake)),
@@ -170,7 +170,7 @@ impl Site {
             Some(health) => {
                 let (observers, stop) = (Arc::clone(&site.observers), Arc::clone(&site.stop));
                 let follower =
-                    Follower { after, node, corrections, previous, numbers, observers, health, stop, seen };
+                    Follower { after, node, documents, previous, numbers, observers, health, stop, seen };
                 site.spawn("follow", move || follower.run(&from_commit))?;
             }
         }
@@ -184,6 +184,9 @@ impl Site {
         self.finish_pending(Timestamp::MAX).map_err(StartError::Store)?;
         let (site, stop) = (Arc::downgrade(&self), Arc::clone(&self.stop));
         self.spawn("finish", move || Site::keep_finishing(&site, &stop))?;
+        self.escalate_glasses();
+        let (site, stop) = (Arc::downgrade(&self), Arc::clone(&self.stop));
+        self.spawn("glasses", move || Site::keep_watching_glasses(&site, &stop))?;
         Ok(self)
     }
 
@@ -247,7 +250,7 @@ impl Site {
 
     /// Which series have corrections.
     pub(crate) fn corrections(&self) -> &Corrections {
-        &self.corrections
+        &self.documents.corrections
     }
 
     pub(crate) fn alarms(&self) -> &Mutex<Alarms> {

@@ -124,18 +124,18 @@ impl Store for Link {
     the_rest_as_kept!();
 }
 
-struct Node {
-    site: Arc<Site>,
+pub struct Node {
+    pub site: Arc<Site>,
     link: Link,
 }
 
-struct Cluster {
+pub struct Cluster {
     clock: Arc<SetClock>,
     database: Arc<Database>,
 }
 
 impl Cluster {
-    fn new(directory: &Path) -> Self {
+    pub fn new(directory: &Path) -> Self {
         let store = SqliteStore::open(directory, Kek::from_bytes(&KEY), Options::default()).unwrap();
         Cluster { clock: SetClock::new(), database: Arc::new(Database { store, leases: Mutex::default() }) }
     }
@@ -147,7 +147,7 @@ impl Cluster {
     }
 
     /// Two nodes, of which the first judges the alarms.
-    async fn two(&self) -> (Node, Node) {
+    pub async fn two(&self) -> (Node, Node) {
         let one = self.node();
         eventually("the first judges", || one.site.judges_alarms()).await;
         (one, self.node())

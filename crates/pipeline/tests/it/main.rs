@@ -11,3 +11,4 @@ mod order;
 mod overload;
 mod refusing;
 mod site;
+mod trust;

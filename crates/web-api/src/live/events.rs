@@ -226,7 +226,7 @@ impl Stream {
                 let data = serde_json::json!({ "patient_id": patient, "place_id": place });
                 self.send("assignment", event.offset, &data).await
             }
-            Happening::Alert(_) => Ok(()),
+            Happening::Alert(_) | Happening::BreakGlass { .. } => Ok(()),
         }
     }
 
