@@ -241,6 +241,13 @@ impl Kek {
     }
 }
 
+/// The fingerprint of the key-encryption key that wrapped a data key; `None` for what is no wrapped key.
+pub fn wrapped_by(wrapped: &[u8]) -> Option<[u8; FINGERPRINT_LEN]> {
+    (wrapped.len() == WRAPPED_LEN && wrapped[0] == WRAP_VERSION)
+        .then(|| wrapped[1..].first_chunk().copied())
+        .flatten()
+}
+
 impl fmt::Debug for Kek {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Kek(fingerprint {})", self.fingerprint_text())

@@ -8,6 +8,7 @@
 //! | Module | Answers |
 //! |---|---|
 //! | [`keyring`] | Which key opens this, and who may open the key? |
+//! | [`kek`] | Which key-encryption keys are in force, and where do they come from? |
 //! | [`envelope`] | Is this stored value the one we wrote, in this very row and column? |
 //! | [`blind`] | Which row holds this name or record number, without storing either? |
 //! | [`identity`] | Which reading is this public id? |
@@ -15,14 +16,17 @@
 //! | [`password`], [`token`] | Is this the person, the session, the link? |
 //! | [`webauthn`], [`totp`], [`recovery`] | Is this the person's passkey, authenticator app, recovery code? |
 //! | [`pki`], [`tls`] | Which device or program is at the other end of the wire? |
+//! | [`attest`] | Which statement of ours can anybody check? |
 //! | [`audit`] | What is committed to the log without showing it? |
 
+pub mod attest;
 pub mod audit;
 pub mod blind;
 pub mod digest;
 pub mod envelope;
 pub mod identity;
 pub mod jwt;
+pub mod kek;
 pub mod keyring;
 pub mod log;
 pub mod password;
@@ -42,6 +46,7 @@ mod planted;
 pub use blind::BlindIndexKey;
 pub use envelope::Aad;
 pub use identity::{IdentityKey, PackedIdentity};
+pub use kek::{KekRing, KekSource, SourceError};
 pub use keyring::{Kek, Key, KeyId, derive};
 #[cfg(feature = "planted")]
 pub use planted::planted;
