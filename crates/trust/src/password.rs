@@ -7,6 +7,9 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{Error as LibraryError, PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Algorithm, Argon2, Params, Version};
 
+use zeroize::Zeroizing;
+
+use crate::keyring::{KEY_LEN, Key};
 use crate::random::random_bytes;
 
 /// Fewest characters of a password.
@@ -86,6 +89,19 @@ pub fn verify(password: &str, phc: &str) -> Result<bool, PasswordError> {
 /// As [`hash()`].
 pub fn verify_nobody(password: &str, cost: PasswordCost) -> Result<(), PasswordError> {
     hash(password, cost).map(drop)
+}
+
+/// A key from a passphrase and a salt (argon2id), for a secret that a person carries away.
+///
+/// # Errors
+/// [`PasswordError::TooLong`], or [`PasswordError::Cost`] for a cost outside the documented ranges.
+pub fn derive_key(passphrase: &str, salt: &[u8], cost: PasswordCost) -> Result<Key, PasswordError> {
+    check_len(passphrase)?;
+    let mut bytes = Zeroizing::new([0; KEY_LEN]);
+    hasher(cost)?
+        .hash_password_into(passphrase.as_bytes(), salt, &mut *bytes)
+        .map_err(|_| PasswordError::Cost { cost })?;
+    Ok(Key::from_bytes(&bytes))
 }
 
 /// Whether a stored hash is cheaper than `cost` and should be made anew at the next sign-in.

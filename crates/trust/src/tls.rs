@@ -3,6 +3,8 @@
 //! The key exchange prefers the hybrid of X25519 and ML-KEM-768: health data recorded on the wire
 //! today stays sensitive for a lifetime, and longer than today's curves may hold.
 
+mod live;
+
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -12,6 +14,8 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+pub use live::{LiveTls, Now};
 
 /// Most certificates in one chain or bundle; a longer file is not what it is taken for.
 pub const MAX_CERTIFICATES: usize = 64;

@@ -5,15 +5,16 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
-    SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::errors::{AuthorityError, IssueError};
 use super::peer::{PeerUri, fingerprint_hex};
+use super::request::SigningRequest;
 use super::revocation::serial_bytes_hex;
 use crate::random::random_bytes;
 use crate::secret::SecretText;
@@ -26,6 +27,9 @@ pub const MAX_AUTHORITY_YEARS: u32 = 30;
 
 /// Most names and addresses in one server certificate, so that it fits a few network packets.
 pub const MAX_SERVER_NAMES: usize = 50;
+
+/// Hexadecimal digits by which an authority's key is told from others.
+pub const ID_DIGITS: usize = 16;
 
 /// Length of serial numbers, in bytes; 126 of their bits are random (RFC 5280 asks for positive
 /// numbers of at most 20 bytes).
@@ -79,7 +83,7 @@ pub struct IssueServerRequest {
 /// A certificate and the private key that was made for it.
 #[derive(Debug, Clone)]
 pub struct Issued {
-    /// The certificate.
+    /// The certificate, and behind it that of the issuing authority where that is no anchor.
     pub certificate_pem: String,
     /// Its private key (P-256, PKCS #8). It is kept nowhere else.
     pub key_pem: SecretText,
@@ -92,7 +96,7 @@ pub struct Issued {
 /// A certificate for a key that the holder made and kept.
 #[derive(Debug, Clone)]
 pub struct IssuedForRequest {
-    /// The certificate.
+    /// The certificate, and behind it that of the issuing authority where that is no anchor.
     pub certificate_pem: String,
     /// Serial number, lower-case hexadecimal without leading zero bytes.
     pub serial_hex: String,
@@ -102,9 +106,13 @@ pub struct IssuedForRequest {
 
 /// Whoever signs certificates here. `Debug` shows its name and life, not its key.
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
+    pub(super) issuer: Issuer<'static, KeyPair>,
     name: String,
     certificate_pem: String,
+    id_hex: String,
+    /// Whether it is its own issuer: an anchor, which nobody needs to be shown.
+    is_anchor: bool,
+    revocation_lists: Vec<String>,
     not_before: SystemTime,
     not_after: SystemTime,
 }
@@ -117,13 +125,25 @@ impl Authority {
     /// [`AuthorityError::Name`], [`AuthorityError::Years`], [`AuthorityError::Now`] or
     /// [`AuthorityError::Library`].
     pub fn create(name: &str, now: SystemTime, years: u32) -> Result<AuthorityPem, AuthorityError> {
+        let library = |source| AuthorityError::Library { source };
+        let (key, mut params) = Self::draw(name, now, years)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let certificate = params.self_signed(&key).map_err(library)?;
+        Ok(AuthorityPem { certificate_pem: certificate.pem(), key_pem: SecretText::new(key.serialize_pem()) })
+    }
+
+    /// A key, and what every authority's certificate says.
+    pub(super) fn draw(
+        name: &str,
+        now: SystemTime,
+        years: u32,
+    ) -> Result<(KeyPair, CertificateParams), AuthorityError> {
         if !is_common_name(name) {
             return Err(AuthorityError::Name { chars: name.chars().count() });
         }
         if years == 0 || years > MAX_AUTHORITY_YEARS {
             return Err(AuthorityError::Years { years });
         }
-        let library = |source| AuthorityError::Library { source };
         let not_before = now.checked_sub(Duration::from_secs(AUTHORITY_BACKDATE_S));
         let not_after = now.checked_add(Duration::from_secs(u64::from(years) * SECONDS_OF_YEAR));
         let (Some(not_before), Some(not_after)) = (not_before, not_after) else {
@@ -132,14 +152,13 @@ impl Authority {
         if !is_certificate_time(not_before) || !is_certificate_time(not_after) {
             return Err(AuthorityError::Now { now });
         }
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(library)?;
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+            .map_err(|source| AuthorityError::Library { source })?;
         let mut params = end_params(name, not_before, not_after);
         params.serial_number = Some(new_serial());
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.use_authority_key_identifier_extension = false;
-        let certificate = params.self_signed(&key).map_err(library)?;
-        Ok(AuthorityPem { certificate_pem: certificate.pem(), key_pem: SecretText::new(key.serialize_pem()) })
+        Ok((key, params))
     }
 
     /// Loads an authority from its two PEM texts.
@@ -164,11 +183,36 @@ impl Authority {
         Ok(Self {
             name: name.unwrap_or_default().to_owned(),
             certificate_pem: certificate_pem.to_owned(),
+            id_hex: fingerprint_hex(certificate.public_key().raw)[..ID_DIGITS].to_owned(),
+            is_anchor: certificate.subject().as_raw() == certificate.issuer().as_raw(),
+            revocation_lists: Vec::new(),
             not_before: validity.not_before.to_datetime().into(),
             not_after: validity.not_after.to_datetime().into(),
             issuer: Issuer::from_ca_cert_der(&der, key)
                 .map_err(|source| AuthorityError::Library { source })?,
         })
+    }
+
+    /// Where its list of revoked certificates can be had; stands in all that it issues from now on.
+    #[must_use]
+    pub fn with_revocation_lists(mut self, urls: Vec<String>) -> Self {
+        self.revocation_lists = urls;
+        self
+    }
+
+    /// What tells its key from others: the first [`ID_DIGITS`] hexadecimal digits of the SHA-256 of the public key.
+    pub fn id_hex(&self) -> &str {
+        &self.id_hex
+    }
+
+    /// Whether it signed itself.
+    pub fn is_anchor(&self) -> bool {
+        self.is_anchor
+    }
+
+    /// First instant of its certificate's validity.
+    pub fn not_before(&self) -> SystemTime {
+        self.not_before
     }
 
     /// The authority's certificate, for clients and servers to trust.
@@ -199,21 +243,28 @@ impl Authority {
     /// everything else in it is ignored: the certificate says what `request` says.
     ///
     /// # Errors
-    /// [`IssueError::SigningRequest`] when it cannot be read or its signature is wrong,
-    /// [`IssueError::WeakKey`] for another key than P-256 or P-384.
+    /// [`IssueError::SigningRequest`] when it cannot be read, its signature is wrong, or its key is weak.
     pub fn issue_client_for_request(
         &self,
         signing_request_pem: &str,
         request: &IssueRequest,
     ) -> Result<IssuedForRequest, IssueError> {
-        let params = self.client_params(request)?;
-        let theirs = CertificateSigningRequestParams::from_pem(signing_request_pem)
+        let theirs = SigningRequest::from_text(signing_request_pem)
             .map_err(|source| IssueError::SigningRequest { source })?;
-        let algorithm = theirs.public_key.algorithm();
-        if algorithm != &PKCS_ECDSA_P256_SHA256 && algorithm != &rcgen::PKCS_ECDSA_P384_SHA384 {
-            return Err(IssueError::WeakKey);
-        }
-        let (certificate_pem, serial_hex, sha256_fingerprint_hex) = self.sign(params, &theirs.public_key)?;
+        self.issue_client_for_key(&theirs, request)
+    }
+
+    /// Issues a client certificate for the key of a signing request that was read already.
+    ///
+    /// # Errors
+    /// [`IssueError`] when the request cannot be granted.
+    pub fn issue_client_for_key(
+        &self,
+        theirs: &SigningRequest,
+        request: &IssueRequest,
+    ) -> Result<IssuedForRequest, IssueError> {
+        let params = self.client_params(request)?;
+        let (certificate_pem, serial_hex, sha256_fingerprint_hex) = self.sign(params, &theirs.key)?;
         Ok(IssuedForRequest { certificate_pem, serial_hex, sha256_fingerprint_hex })
     }
 
@@ -284,18 +335,28 @@ impl Authority {
         Ok(Issued { certificate_pem, key_pem, serial_hex, sha256_fingerprint_hex })
     }
 
-    /// Certificate (PEM), serial number and fingerprint.
+    /// Certificate with the issuing one behind it (PEM), serial number and fingerprint.
     fn sign(
         &self,
         mut params: CertificateParams,
         key: &impl PublicKeyData,
     ) -> Result<(String, String, String), IssueError> {
+        if !self.revocation_lists.is_empty() {
+            let uris = self.revocation_lists.clone();
+            params.crl_distribution_points = vec![rcgen::CrlDistributionPoint { uris }];
+        }
         let serial = new_serial();
         let serial_hex = serial_bytes_hex(&serial.to_bytes());
         params.serial_number = Some(serial);
         let certificate =
             params.signed_by(key, &self.issuer).map_err(|source| IssueError::Library { source })?;
-        Ok((certificate.pem(), serial_hex, fingerprint_hex(certificate.der())))
+        let own = if self.is_anchor { "" } else { self.certificate_pem.trim_end() };
+        let mut chain = certificate.pem();
+        if !own.is_empty() {
+            chain.push_str(own);
+            chain.push('\n');
+        }
+        Ok((chain, serial_hex, fingerprint_hex(certificate.der())))
     }
 }
 
@@ -306,128 +367,6 @@ impl fmt::Debug for Authority {
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
     }
-}
-
-/// Why an authority could not be made or loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthorityError {
-    /// Empty, too long, or with control characters.
-    #[error(
-        "an authority's name has 1 to {MAX_COMMON_NAME_CHARS} printable characters; this one has {chars}"
-    )]
-    Name {
-        /// Characters given.
-        chars: usize,
-    },
-    /// No years, or too many.
-    #[error("an authority lives 1 to {MAX_AUTHORITY_YEARS} years, not {years}")]
-    Years {
-        /// Years asked for.
-        years: u32,
-    },
-    /// A clock far off: the certificate's life would leave the years that certificates can write.
-    #[error("the clock shows {now:?}, outside the years 1950 to 9999")]
-    Now {
-        /// The instant given.
-        now: SystemTime,
-    },
-    /// The certificate's file is not PEM.
-    #[error("the authority's certificate is not readable PEM")]
-    CertificatePem {
-        /// What the parser says.
-        source: rustls_pki_types::pem::Error,
-    },
-    /// PEM, but no certificate inside.
-    #[error("the authority's certificate is not X.509: {reason}")]
-    Certificate {
-        /// What the parser says.
-        reason: String,
-    },
-    /// A device's or server's certificate.
-    #[error("the certificate is not an authority's and may sign nothing")]
-    NotAnAuthority,
-    /// The private key cannot be read.
-    #[error("the authority's private key is not readable PKCS #8 PEM")]
-    Key {
-        /// What the certificate library says.
-        source: rcgen::Error,
-    },
-    /// Two files that do not belong together.
-    #[error("the authority's private key belongs to another certificate")]
-    KeyMismatch,
-    /// The certificate library refused.
-    #[error("the certificate library refused the authority")]
-    Library {
-        /// What it says.
-        source: rcgen::Error,
-    },
-}
-
-/// Why a certificate was not issued.
-#[derive(Debug, thiserror::Error)]
-pub enum IssueError {
-    /// Empty, too long, or with control characters.
-    #[error("a common name has 1 to {MAX_COMMON_NAME_CHARS} printable characters; this one has {chars}")]
-    CommonName {
-        /// Characters given.
-        chars: usize,
-    },
-    /// Ends before it begins.
-    #[error("the certificate would end ({not_after:?}) before it begins ({not_before:?})")]
-    Period {
-        /// First instant asked for.
-        not_before: SystemTime,
-        /// Last instant asked for.
-        not_after: SystemTime,
-    },
-    /// Would be valid when the authority is not.
-    #[error(
-        "the certificate ({not_before:?} to {not_after:?}) would reach beyond its authority \
-         ({authority_not_before:?} to {authority_not_after:?})"
-    )]
-    OutsideAuthority {
-        /// First instant asked for.
-        not_before: SystemTime,
-        /// Last instant asked for.
-        not_after: SystemTime,
-        /// The authority's first instant.
-        authority_not_before: SystemTime,
-        /// The authority's last instant.
-        authority_not_after: SystemTime,
-    },
-    /// A peer URI that could not be read back.
-    #[error("{uri:?} is no valid peer URI")]
-    Uri {
-        /// The URI.
-        uri: String,
-    },
-    /// No name at all, or too many.
-    #[error("a server certificate carries 1 to {MAX_SERVER_NAMES} names and addresses, not {count}")]
-    ServerNames {
-        /// Names and addresses given.
-        count: usize,
-    },
-    /// Not a host name.
-    #[error("{name:?} is no host name")]
-    DnsName {
-        /// The name.
-        name: String,
-    },
-    /// A signing request that cannot be read, or whose signature is wrong.
-    #[error("the certificate signing request cannot be believed")]
-    SigningRequest {
-        /// What the certificate library says.
-        source: rcgen::Error,
-    },
-    /// A key that is not accepted.
-    #[error("the signing request's key is neither P-256 nor P-384")]
-    WeakKey,
-    /// The certificate library refused.
-    #[error("the certificate library refused the request")]
-    Library {
-        /// What it says.
-        source: rcgen::Error,
-    },
 }
 
 fn end_params(common_name: &str, not_before: SystemTime, not_after: SystemTime) -> CertificateParams {

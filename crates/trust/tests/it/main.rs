@@ -7,8 +7,10 @@ mod keyring;
 mod log;
 mod password;
 mod pki;
+mod tiers;
 mod tls;
 mod vectors;
+mod webauthn;
 
 /// Bytes from hexadecimal text, for vectors.
 fn unhex(text: &str) -> Vec<u8> {

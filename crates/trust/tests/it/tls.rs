@@ -72,13 +72,25 @@ fn days(count: u64) -> Duration {
 }
 
 /// What became of a handshake on either side.
-struct Outcome {
+pub(super) struct Outcome {
     client: Result<ClientConnection, Error>,
     server: Result<ServerConnection, Error>,
 }
 
+impl Outcome {
+    /// Whether both sides believe each other.
+    pub(super) fn is_ok(&self) -> bool {
+        self.client.is_ok() && self.server.is_ok()
+    }
+
+    /// Whether one of them refused.
+    pub(super) fn is_err(&self) -> bool {
+        !self.is_ok()
+    }
+}
+
 /// Moves bytes between the two until neither has anything to say or one gave up.
-fn shake(client: ClientConfig, server: ServerConfig, host: &str) -> Outcome {
+pub(super) fn shake(client: ClientConfig, server: ServerConfig, host: &str) -> Outcome {
     let name = ServerName::try_from(host.to_owned()).unwrap();
     let mut client = Connection::from(ClientConnection::new(client.into(), name).unwrap());
     let mut server = Connection::from(ServerConnection::new(server.into()).unwrap());
