@@ -34,6 +34,18 @@ impl Items {
         }
     }
 
+    /// A measure as it is shown: a panel and its components are shown together or not at all, so that no value stands
+    /// without the others that give it its meaning, and none can be worked out from them.
+    pub fn shown_with(measure: Measure) -> Items {
+        let panel = measure.panel().unwrap_or(measure);
+        match panel.kind {
+            clinical_model::MeasureKind::Panel => {
+                panel.components().into_iter().fold(Items::NONE, |all, one| all.with(Items::bit(one.number)))
+            }
+            _ => Items::bit(panel.number),
+        }
+    }
+
     /// All that is of a class.
     pub fn of_class(class: DataClass) -> Items {
         match class {
@@ -63,6 +75,11 @@ impl Items {
     /// Whether anything is in both.
     pub fn meets(self, other: Items) -> bool {
         !self.within(other).is_none()
+    }
+
+    /// Whether all of another is in it.
+    pub fn holds(self, other: Items) -> bool {
+        other.without(self).is_none()
     }
 
     /// Whether nothing is in it.

@@ -146,9 +146,9 @@ impl Allowed {
         Allowed { items: self.items.with(Items::RECORD), ..self }
     }
 
-    /// Whether a measure may be seen; a panel, where any of its components may.
+    /// Whether a measure may be seen; a panel and its components, where all of them may.
     pub fn measure(&self, measure: Measure) -> bool {
-        self.items.meets(Items::of_measure(measure))
+        self.items.holds(Items::shown_with(measure))
     }
 
     /// Whether anything of a class may be seen.
@@ -163,7 +163,7 @@ impl Allowed {
 
     /// Whether the patient permitted a measure, or the record, in so many words.
     pub fn is_said(&self, measure: Option<Measure>) -> bool {
-        self.said.meets(measure.map_or(Items::RECORD, Items::of_measure))
+        self.said.holds(measure.map_or(Items::RECORD, Items::shown_with))
     }
 
     /// Whether the patient permitted anything at all in so many words.

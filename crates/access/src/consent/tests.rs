@@ -65,13 +65,20 @@ fn a_class_is_denied_and_nothing_else() {
 }
 
 #[test]
-fn a_measure_of_a_panel_is_denied_alone() {
-    let denied = [consent(1, Provision { measures: vec![SYSTOLIC], ..deny() })];
-    let seen = allowed(&denied, &nurse(), treating());
-    assert!(!seen.measure(SYSTOLIC) && seen.measure(DIASTOLIC) && seen.measure(BLOOD_PRESSURE));
-    let denied = [consent(1, Provision { measures: vec![BLOOD_PRESSURE], ..deny() })];
-    let seen = allowed(&denied, &nurse(), treating());
+fn a_panel_is_shown_whole_or_not_at_all() {
+    for measure in [SYSTOLIC, BLOOD_PRESSURE] {
+        let denied = [consent(1, Provision { measures: vec![measure], ..deny() })];
+        let seen = allowed(&denied, &nurse(), treating());
+        assert!(!seen.measure(SYSTOLIC) && !seen.measure(DIASTOLIC) && !seen.measure(BLOOD_PRESSURE));
+        assert!(seen.measure(HEART_RATE));
+    }
+    let research = Use { purpose: Purpose::Research, ..treating() };
+    let one = [consent(1, Provision { measures: vec![SYSTOLIC], ..permit() })];
+    let seen = allowed(&one, &nurse(), research);
     assert!(!seen.measure(SYSTOLIC) && !seen.measure(DIASTOLIC) && !seen.measure(BLOOD_PRESSURE));
+    let whole = [consent(1, Provision { measures: vec![BLOOD_PRESSURE], ..permit() })];
+    let seen = allowed(&whole, &nurse(), research);
+    assert!(seen.measure(SYSTOLIC) && seen.measure(BLOOD_PRESSURE) && !seen.measure(HEART_RATE));
 }
 
 #[test]
