@@ -41,6 +41,8 @@ pub struct Kept {
     pub version: u64,
     /// When that version was written.
     pub written_at: Timestamp,
+    /// Who wrote it down: `Practitioner/…`, `Patient/…`.
+    pub performer: Option<String>,
 }
 
 #[derive(Default)]
@@ -116,7 +118,12 @@ fn consent_from(document: &Document) -> Result<Kept, StoreError> {
     let resource: Value = records::json_from(&document.body).map_err(|error| damaged(&error))?;
     let consent = health_codecs::fhir::consent::parse(&resource)
         .map_err(|issues| damaged(&records::RecordError::Meaning { what: format!("{issues:?}") }))?;
-    Ok(Kept { consent: Arc::new(consent), version: document.version, written_at: document.updated_at })
+    let (version, written_at, performer) = (document.version, document.updated_at, performer_of(&resource));
+    Ok(Kept { consent: Arc::new(consent), version, written_at, performer })
+}
+
+fn performer_of(resource: &Value) -> Option<String> {
+    resource["performer"][0]["reference"].as_str().map(str::to_owned)
 }
 
 impl Consents {
@@ -292,7 +299,8 @@ impl Site {
         action: ConsentAction,
     ) -> Allowed {
         if asker.patient == Some(patient)
-            || asker.user.is_some_and(|user| self.broken_glass(user, patient).is_some())
+            || asker.program.is_none()
+                && asker.user.is_some_and(|user| self.broken_glass(user, patient).is_some())
         {
             return Allowed::ALL;
         }
@@ -347,7 +355,13 @@ impl Site {
             Expected::Version(version) => version + 1,
             Expected::Absent | Expected::Any => 1,
         };
-        self.documents.consents.write().put(Kept { consent: Arc::new(consent), version, written_at });
+        let performer = performer_of(resource);
+        self.documents.consents.write().put(Kept {
+            consent: Arc::new(consent),
+            version,
+            written_at,
+            performer,
+        });
         self.live().happened(Happening::Assignment { subject: Subject::Patient(patient) });
         Ok(version)
     }
