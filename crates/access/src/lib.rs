@@ -3,6 +3,7 @@
 //! Read in this order: [`permission`] has the words for what can be done, [`question`] who asks for what, [`engine`]
 //! answers by the policies in `policies/` and by those of a site.
 
+pub mod cases;
 pub mod consent;
 pub mod engine;
 pub mod permission;
@@ -10,6 +11,7 @@ pub mod question;
 pub mod role;
 pub mod rules;
 pub mod scopes;
+pub mod table;
 
 pub use engine::{Asker, Decision, Engine};
 pub use permission::{Granted, May, Permission, ReadsChart, may};

@@ -182,3 +182,14 @@ fn a_site_replaces_the_roles_and_keeps_the_core() {
         "and still nobody sees another patient"
     );
 }
+
+#[test]
+fn the_shipped_cases_are_decided_as_written() {
+    let cases: access::cases::Cases = toml::from_str(access::rules::CASES).unwrap();
+    let engine = built_in();
+    assert!(cases.cases.len() >= 30);
+    for case in &cases.cases {
+        let decision = case.decide(&engine).unwrap();
+        assert_eq!(decision.allowed, case.allow, "{}: {}", case.name, decision.why());
+    }
+}
