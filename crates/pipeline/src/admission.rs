@@ -1,9 +1,10 @@
 //! Admission: which device or program a client certificate stands for, and whether it may still send.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use clinical_model::DeviceId;
+use tokio::sync::watch;
 
 use crate::registry::Registry;
 
@@ -11,6 +12,9 @@ use crate::registry::Registry;
 pub const DEVICE_URI_PREFIX: &str = "urn:auscult:device:";
 /// Prefix of the URI in a program's certificate; the program's name follows.
 pub const PROGRAM_URI_PREFIX: &str = "urn:auscult:program:";
+
+/// What a program may do whose registration does not say it: read and search.
+pub const DEFAULT_PROGRAM_SCOPE: &str = "system/*.rs";
 
 /// What is used of a client certificate that the TLS handshake has verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,20 +69,61 @@ pub enum AdmissionRefused {
 #[derive(Clone)]
 pub struct Admission {
     registry: Arc<Registry>,
-    revoked: Arc<RwLock<BTreeSet<String>>>,
+    known: Arc<Known>,
+}
+
+/// What all clones share.
+struct Known {
+    revoked: RwLock<BTreeSet<String>>,
+    programs: RwLock<BTreeMap<String, Arc<[String]>>>,
+    unregistered: Arc<[String]>,
+    changes: watch::Sender<u64>,
 }
 
 impl Admission {
     /// Over the registry of devices; nothing is revoked yet.
     pub fn new(registry: Arc<Registry>) -> Self {
-        Admission { registry, revoked: Arc::default() }
+        let known = Known {
+            revoked: RwLock::default(),
+            programs: RwLock::default(),
+            unregistered: Arc::from([DEFAULT_PROGRAM_SCOPE.to_owned()]),
+            changes: watch::Sender::new(0),
+        };
+        Admission { registry, known: Arc::new(known) }
     }
 
-    /// Replaces the set of revoked serial numbers (lower-case hexadecimal). Live connections notice at their next
-    /// publish.
+    /// Replaces the set of revoked serial numbers (lower-case hexadecimal). Live connections are told at once, see
+    /// [`Admission::changes`].
     pub fn set_revoked(&self, serials: impl IntoIterator<Item = String>) {
-        *self.revoked.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
-            serials.into_iter().collect();
+        let serials: BTreeSet<String> = serials.into_iter().collect();
+        let mut revoked = self.known.revoked.write().unwrap_or_else(PoisonError::into_inner);
+        if *revoked != serials {
+            *revoked = serials;
+            drop(revoked);
+            self.note_change();
+        }
+    }
+
+    /// Replaces what registered programs may do: SMART system scopes by name.
+    pub fn set_program_scopes(&self, programs: impl IntoIterator<Item = (String, Vec<String>)>) {
+        let programs = programs.into_iter().map(|(name, scopes)| (name, Arc::from(scopes))).collect();
+        *self.known.programs.write().unwrap_or_else(PoisonError::into_inner) = programs;
+    }
+
+    /// The SMART system scopes of a program; [`DEFAULT_PROGRAM_SCOPE`] where it is not registered.
+    pub fn program_scopes(&self, name: &str) -> Arc<[String]> {
+        let programs = self.known.programs.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(programs.get(name).unwrap_or(&self.known.unregistered))
+    }
+
+    /// Turns whenever somebody may be admitted no more, so that open connections ask again.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.known.changes.subscribe()
+    }
+
+    /// Lets open connections ask again.
+    pub fn note_change(&self) {
+        self.known.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Whom the certificate stands for.
@@ -112,6 +157,6 @@ impl Admission {
     }
 
     fn is_revoked(&self, serial_hex: &str) -> bool {
-        self.revoked.read().unwrap_or_else(std::sync::PoisonError::into_inner).contains(serial_hex)
+        self.known.revoked.read().unwrap_or_else(PoisonError::into_inner).contains(serial_hex)
     }
 }

@@ -14,10 +14,11 @@ use clinical_model::{
     QuarantineItem, QuarantineReason, SeriesKey, Subject, Timestamp, UserId,
 };
 use health_codecs::fhir::foreign::{ForeignEntry, ForeignFrame};
-use store::{FrameRecord, Store};
+use store::{AuditOutcome, FrameRecord, Store};
 use tokio::sync::oneshot;
 
 use crate::admission::{Admission, AdmissionRefused, Peer, PeerCertificate};
+use crate::audited::Act;
 use crate::clock::Clock;
 use crate::gaps::{Counted, MessageNumbers};
 use crate::line::{EndsOn, Line};
@@ -128,6 +129,8 @@ pub struct Receipt {
     pub received_at: Timestamp,
     /// One outcome an entry, in the frame's order.
     pub entries: Vec<EntryOutcome>,
+    /// Whether the acts by which it came were recorded in the same commit.
+    pub(crate) is_recorded: bool,
 }
 
 /// A frame on its way to the disk: resolves when it is there.
@@ -184,6 +187,11 @@ impl Intake {
     /// [`AdmissionRefused`].
     pub fn admit(&self, certificate: &PeerCertificate) -> Result<Peer, AdmissionRefused> {
         self.admission.admit(certificate)
+    }
+
+    /// Turns whenever somebody may be admitted no more, so that open connections ask again.
+    pub fn admission_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.admission.changes()
     }
 
     /// Whether a certificate that was admitted would be admitted now.
@@ -270,7 +278,8 @@ impl Intake {
         let (record, receipt, counted) = self.read(frame, released, Counting::On)?;
         remember(&self.previous, &record.facts);
         let class = Class::of(&record, &self.registry);
-        let submission = Submission { record, receipt, class, counted, line: self.line.clone() };
+        let line = self.line.clone();
+        let submission = Submission { record, receipt, class, counted, line, audit: Vec::new() };
         self.queue.submit(submission, patience, &self.bounds, self.now()).await.map(Pending)
     }
 
@@ -311,11 +320,23 @@ impl Intake {
     /// # Errors
     /// As [`Intake::submit`].
     pub async fn submit_prepared(&self, prepared: Prepared) -> Result<Pending, IntakeError> {
-        let Prepared { record, receipt } = prepared;
+        self.submit_recorded(prepared, Vec::new()).await
+    }
+
+    /// As [`Intake::submit_prepared`], with the acts by which it came: they are recorded in its own commit, or neither
+    /// is kept.
+    ///
+    /// # Errors
+    /// As [`Intake::submit`].
+    pub async fn submit_recorded(&self, prepared: Prepared, acts: Vec<Act>) -> Result<Pending, IntakeError> {
+        let Prepared { record, mut receipt } = prepared;
+        receipt.is_recorded = !acts.is_empty();
+        let at = self.clock.now();
+        let audit = acts.into_iter().map(|act| act.record(at, AuditOutcome::Success)).collect();
         self.heard_here(&record.frame);
         remember(&self.previous, &record.facts);
         let class = Class::of(&record, &self.registry);
-        let submission = Submission { record, receipt, class, counted: None, line: None };
+        let submission = Submission { record, receipt, class, counted: None, line: None, audit };
         self.queue.submit(submission, Patience::ByClass, &self.bounds, self.now()).await.map(Pending)
     }
 
@@ -407,8 +428,13 @@ impl Intake {
         }
         // An item is released only when all of it went to the chart.
         let released = released.filter(|_| quarantined.is_empty()).into_iter().collect();
-        let receipt =
-            Receipt { group: 0, committed_at: frame.received_at, received_at: frame.received_at, entries };
+        let receipt = Receipt {
+            group: 0,
+            committed_at: frame.received_at,
+            received_at: frame.received_at,
+            entries,
+            is_recorded: false,
+        };
         Ok((FrameRecord { frame, facts, quarantined, released }, receipt, counted))
     }
 }

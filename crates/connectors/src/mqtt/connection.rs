@@ -204,6 +204,7 @@ impl<'a> Connection<'a> {
         let mut packet_began_at = None;
         let mut recheck = tokio::time::interval(self.shared.options.recheck_admission);
         recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut revocations = self.shared.intake.admission_changes();
         loop {
             if let Some(end) = self.handle_input(under_way) {
                 return end;
@@ -242,6 +243,9 @@ impl<'a> Connection<'a> {
                 () = self.shared.stopping.cancelled() => return End::Stopping,
                 () = takeover.cancelled() => return End::TakenOver,
                 _ = recheck.tick() => if !self.is_admitted() {
+                    return self.end_not_admitted();
+                },
+                Ok(()) = revocations.changed() => if !self.is_admitted() {
                     return self.end_not_admitted();
                 },
                 Some((ticket, verdict)) = under_way.commits.next(), if !under_way.commits.is_empty() => {

@@ -116,4 +116,4 @@ pub const MAX_LOGGED_TOPIC_CHARS: usize = 80;
 
 /// How often a quiet connection's certificate is looked at again (a busy one's before each message): a revoked
 /// device must be gone within seconds, and thousands of looks a second cost nothing.
-pub const RECHECK_ADMISSION: Duration = Duration::from_secs(5);
+pub const RECHECK_ADMISSION: Duration = Duration::from_secs(1);

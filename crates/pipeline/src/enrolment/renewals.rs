@@ -1,0 +1,176 @@
+//! Renewals: a device shows the certificate it has and gets the next one; late is allowed, very late is looked at.
+
+use clinical_model::{Device, DeviceId, Timestamp};
+use store::{Actor, AuditAction, AuditOutcome, Expected};
+use trust::pki::SigningRequest;
+
+use super::claims::{given, remembered};
+use super::{
+    APPROVAL_LIFE, CertificateAuthority, EnrolError, Enrolment, ISSUED_PER_HOUR, Kept, LATE_AFTER,
+    LIMIT_TRIES, NewCertificate, Review, Via, asks_for, common_name_of, uri_of,
+};
+use crate::audited::Act;
+use crate::site::Site;
+
+/// An hour.
+const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
+
+/// The certificate that a device showed: its chain is sound and it has the private key, but it may be out of date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownCertificate {
+    /// Serial number in lower-case hexadecimal.
+    pub serial_hex: String,
+    /// Common name.
+    pub common_name: String,
+    /// First instant of validity.
+    pub not_before: Timestamp,
+    /// Last instant of validity.
+    pub not_after: Timestamp,
+}
+
+/// What becomes of a renewal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// The next certificate.
+    Granted(NewCertificate),
+    /// The present one ended so long ago that a person looks first; ask again later.
+    Waits,
+}
+
+impl Site {
+    /// Gives a device that showed its present certificate the next one; its identity stays. One that ended more than
+    /// [`LATE_AFTER`] ago waits for a person. Blocks.
+    ///
+    /// # Errors
+    /// [`EnrolError`].
+    pub fn renew(
+        &self,
+        authority: &dyn CertificateAuthority,
+        device: DeviceId,
+        shown: &ShownCertificate,
+        request: &SigningRequest,
+    ) -> Result<Renewal, EnrolError> {
+        let known =
+            self.registry().device(device).filter(|known| !known.retired).ok_or(EnrolError::Revoked)?;
+        if authority.revocation(&shown.serial_hex).is_some() {
+            return Err(EnrolError::Revoked);
+        }
+        asks_for(request, &known, Some(&shown.common_name))?;
+        for _ in 0..LIMIT_TRIES {
+            let Kept { mut enrolment, expected } = self.kept_enrolment(device)?;
+            let now = self.clock().now();
+            // An answer can be lost: within the hour the same key gets the same certificate.
+            let is_fresh = enrolment.certificates.first().is_some_and(|newest| {
+                newest.issued_at > now.minus(HOUR) && newest.serial_hex != shown.serial_hex
+            });
+            if let Some(again) = given(&enrolment, request).filter(|_| is_fresh) {
+                return Ok(Renewal::Granted(again));
+            }
+            if enrolment.issued_since(now.minus(HOUR)) >= ISSUED_PER_HOUR {
+                return Err(EnrolError::TooOften);
+            }
+            if now > shown.not_after.plus(LATE_AFTER) && !is_approved(&enrolment, shown, now) {
+                if self.ask_review(&known, shown, &mut enrolment, expected, now)? {
+                    return Ok(Renewal::Waits);
+                }
+                continue;
+            }
+            let issued = authority.issue(&uri_of(device), &common_name_of(&known), request)?;
+            enrolment.put(remembered(&issued, request, Via::Renewal, now));
+            enrolment.last_renewed_at = Some(now);
+            enrolment.review = None;
+            let act = Act::new(Actor::Device(device), AuditAction::Update, "certificate")
+                .device(device)
+                .detail(detail_of(shown, &issued, now));
+            if self.keep_enrolment(device, expected, &enrolment, vec![(act, AuditOutcome::Success)])? {
+                return Ok(Renewal::Granted(issued));
+            }
+        }
+        Err(EnrolError::Conflict)
+    }
+
+    /// Puts the device where a person looks; once.
+    fn ask_review(
+        &self,
+        device: &Device,
+        shown: &ShownCertificate,
+        enrolment: &mut Enrolment,
+        expected: Expected,
+        now: Timestamp,
+    ) -> Result<bool, EnrolError> {
+        let waits =
+            |review: &Review| review.serial_hex == shown.serial_hex && review.approved_until.is_none();
+        if enrolment.review.as_ref().is_some_and(waits) {
+            return Ok(true);
+        }
+        enrolment.review = Some(Review {
+            asked_at: now,
+            expired_at: shown.not_after,
+            serial_hex: shown.serial_hex.clone(),
+            approved_until: None,
+        });
+        let act = Act::new(Actor::Device(device.id), AuditAction::Update, "certificate")
+            .device(device.id)
+            .detail(format!(
+                "late renewal of {}, which ended {}: a person decides",
+                shown.serial_hex, shown.not_after
+            ));
+        tracing::warn!(device = %device.id, ended = %shown.not_after, "a device asks for a late renewal; a person decides");
+        self.keep_enrolment(device.id, expected, enrolment, vec![(act, AuditOutcome::Refused)])
+    }
+
+    /// A person decides on a late renewal: the device's next try is granted within [`APPROVAL_LIFE`], or its
+    /// certificate is revoked. Blocks.
+    ///
+    /// # Errors
+    /// [`EnrolError::NotNow`] where nothing waits.
+    pub fn review_late_renewal(
+        &self,
+        authority: &dyn CertificateAuthority,
+        actor: &Actor,
+        device: DeviceId,
+        approves: bool,
+        note: &str,
+    ) -> Result<Enrolment, EnrolError> {
+        self.device_to_enrol(device)?;
+        for _ in 0..LIMIT_TRIES {
+            let Kept { mut enrolment, expected } = self.kept_enrolment(device)?;
+            let now = self.clock().now();
+            let Some(review) = &mut enrolment.review else {
+                return Err(EnrolError::NotNow("no late renewal of this device waits"));
+            };
+            let serial = review.serial_hex.clone();
+            if approves {
+                review.approved_until = Some(now.plus(APPROVAL_LIFE));
+            } else {
+                authority.revoke(std::slice::from_ref(&serial), "late renewal refused")?;
+                enrolment.review = None;
+            }
+            let word = if approves { "approved" } else { "refused" };
+            let act = Act::new(actor.clone(), AuditAction::Administer, "certificate")
+                .device(device)
+                .detail(format!("late renewal of {serial} {word}: {note}"));
+            if self.keep_enrolment(device, expected, &enrolment, vec![(act, AuditOutcome::Success)])? {
+                return Ok(enrolment);
+            }
+        }
+        Err(EnrolError::Conflict)
+    }
+}
+
+fn is_approved(enrolment: &Enrolment, shown: &ShownCertificate, now: Timestamp) -> bool {
+    enrolment.review.as_ref().is_some_and(|review| {
+        review.serial_hex == shown.serial_hex && review.approved_until.is_some_and(|until| now < until)
+    })
+}
+
+fn detail_of(shown: &ShownCertificate, issued: &NewCertificate, now: Timestamp) -> String {
+    let late = if now > shown.not_after {
+        format!(", late: it ended {}", shown.not_after)
+    } else if now < shown.not_before {
+        format!(", before its first instant {}", shown.not_before)
+    } else {
+        String::new()
+    };
+    format!("renewed {} as {}{late}", shown.serial_hex, issued.serial_hex)
+}
