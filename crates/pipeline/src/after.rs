@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use clinical_model::measure::BATTERY_LEVEL;
 use clinical_model::{
     Alert, AlertId, AlertState, Committed, Delivery, Fact, Findings, Frame, PatientId, Reading,
-    RecordId as _, SeriesKey, Subject, Timestamp,
+    RecordId as _, SeriesKey, Timestamp,
 };
-use store::{Actor, AuditAction, AuditOutcome, AuditRecord, Kind, Store, TransactError, Transaction};
+use store::{Actor, AuditAction, AuditRecord, Kind, Store, TransactError, Transaction};
 
 use crate::alarms::{self, Alarms};
 use crate::clock::Clock;
@@ -450,18 +450,12 @@ fn adopt(alarms: &mut Alarms, changed: &mut Vec<Alert>, alerts: Vec<Alert>) {
 }
 
 fn audit_of(alert: &Alert, at: Timestamp) -> AuditRecord {
+    let action = if alert.steps.len() == 1 { AuditAction::Create } else { AuditAction::Update };
     AuditRecord {
-        at,
-        actor: Actor::System,
-        action: if alert.steps.len() == 1 { AuditAction::Create } else { AuditAction::Update },
-        outcome: AuditOutcome::Success,
-        patient: match alert.subject {
-            Subject::Patient(patient) => Some(patient),
-            _ => None,
-        },
+        patient: alert.subject.patient(),
         device: Some(alert.device),
         alert: Some(alert.id),
-        object: "Alert".to_owned(),
         detail: alarms::describe(alert),
+        ..AuditRecord::new(at, Actor::System, action, "Alert")
     }
 }

@@ -9,7 +9,7 @@ use clinical_model::measure::{BATTERY_LEVEL, DATA_GAP, DEVICE_ALARM};
 use clinical_model::validation::CLOCK_AHEAD_REMARKED;
 use clinical_model::{
     Alert, AlertId, AlertKind, AlertState, Committed, Device, DeviceId, Event, Fact, Findings, Measure,
-    Priority, Reading, SeriesKey, Subject, Timestamp,
+    PatientId, Priority, Reading, SeriesKey, Subject, Timestamp,
 };
 use store::{Expected, FrameRecord, Kind, Store, StoreError};
 
@@ -152,6 +152,17 @@ impl Alarms {
     /// One open alert.
     pub fn get(&self, id: AlertId) -> Option<&Alert> {
         self.by_id.get(&id).and_then(|key| self.open.get(key))
+    }
+
+    /// Forgets the alerts of a patient who was erased, and what was watched of them.
+    pub(crate) fn forget_patient(&mut self, patient: PatientId) {
+        let about = |alert: &&Alert| alert.subject == Subject::Patient(patient);
+        let open: Vec<Alert> = self.open().filter(about).cloned().collect();
+        for mut alert in open {
+            alert.state = AlertState::Resolved;
+            self.keep(alert);
+        }
+        self.monitors.retain(|series, _| series.subject.patient() != Some(patient));
     }
 
     /// Puts an alert as it now is: kept while open, forgotten when resolved. An unacknowledged alert whose condition

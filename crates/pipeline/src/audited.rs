@@ -4,6 +4,7 @@ use clinical_model::{DeviceId, PatientId, Timestamp};
 use store::{Actor, AuditAction, AuditOutcome, AuditRecord, StoreError, TransactError};
 
 use crate::chart::Chart;
+use crate::intake::Receipt;
 use crate::site::Site;
 
 /// Longest detail of an audit record, in bytes; longer text is cut.
@@ -24,12 +25,34 @@ pub struct Act {
     pub object: &'static str,
     /// What else must be known: a query, a reason.
     pub detail: String,
+    /// For what purpose of use: a code of HL7 v3 ActReason.
+    pub purpose: Option<String>,
+    /// Under which broken glass.
+    pub break_glass: Option<[u8; 16]>,
+    /// Which policies decided.
+    pub policies: Vec<String>,
+    /// Under which role.
+    pub role: Option<String>,
+    /// From which network address.
+    pub address: Option<String>,
 }
 
 impl Act {
     /// An act on no patient and no device in particular.
     pub fn new(actor: Actor, action: AuditAction, object: &'static str) -> Self {
-        Act { actor, action, patient: None, device: None, object, detail: String::new() }
+        Act {
+            actor,
+            action,
+            patient: None,
+            device: None,
+            object,
+            detail: String::new(),
+            purpose: None,
+            break_glass: None,
+            policies: Vec::new(),
+            role: None,
+            address: None,
+        }
     }
 
     /// About a patient.
@@ -58,18 +81,54 @@ impl Act {
         self
     }
 
+    /// For a purpose of use: a code of HL7 v3 ActReason (`TREAT`, `ETREAT`, `PATRQT`).
+    #[must_use]
+    pub fn purpose(mut self, purpose: impl Into<String>) -> Self {
+        self.purpose = Some(purpose.into());
+        self
+    }
+
+    /// Under a broken glass.
+    #[must_use]
+    pub fn break_glass(mut self, id: [u8; 16]) -> Self {
+        self.break_glass = Some(id);
+        self
+    }
+
+    /// By these policies.
+    #[must_use]
+    pub fn policies(mut self, policies: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.policies = policies.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Under a role.
+    #[must_use]
+    pub fn role(mut self, role: impl Into<String>) -> Self {
+        self.role = Some(role.into());
+        self
+    }
+
+    /// From a network address.
+    #[must_use]
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
     /// The record of the act.
     pub fn record(self, at: Timestamp, outcome: AuditOutcome) -> AuditRecord {
         AuditRecord {
-            at,
-            actor: self.actor,
-            action: self.action,
             outcome,
             patient: self.patient,
             device: self.device,
-            alert: None,
-            object: self.object.to_owned(),
             detail: self.detail,
+            purpose: self.purpose,
+            break_glass: self.break_glass,
+            policies: self.policies,
+            role: self.role,
+            address: self.address,
+            ..AuditRecord::new(at, self.actor, self.action, self.object)
         }
     }
 }
@@ -80,6 +139,9 @@ pub enum ReadError {
     /// The audit record could not be written, and so nothing was read.
     #[error("the audit record could not be written; nothing was shown")]
     Audit(#[source] TransactError),
+    /// Nothing was recorded of the act.
+    #[error("the act is not in the audit log; nothing was shown")]
+    Unrecorded,
     /// The store failed.
     #[error("reading failed")]
     Store(#[source] StoreError),
@@ -104,6 +166,19 @@ impl Site {
     ) -> Result<T, ReadError> {
         self.record(act, AuditOutcome::Success).map_err(ReadError::Audit)?;
         read(&self.chart())
+    }
+
+    /// Lets `read` see the chart for acts that were recorded in the commit that a receipt tells of: what was charted is
+    /// shown to who sent it, without a second record.
+    ///
+    /// # Errors
+    /// [`ReadError::Unrecorded`] where nothing was recorded with that commit: `read` was not called then.
+    pub fn read_back<T>(
+        &self,
+        receipt: &Receipt,
+        read: impl FnOnce(&Chart<'_>) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        if receipt.is_recorded { read(&self.chart()) } else { Err(ReadError::Unrecorded) }
     }
 
     /// As [`Site::read`], for an act that concerns several patients: one record each, all or none.

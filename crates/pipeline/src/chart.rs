@@ -75,13 +75,86 @@ pub struct Provenance {
 }
 
 /// The chart, open for one audited act.
+///
+/// What is measured in it is seen through [`Chart::seen_by`]: every reading, curve and event passes there, so that no way of
+/// asking shows what another way hides.
+#[derive(Clone, Copy)]
 pub struct Chart<'a> {
     site: &'a Site,
+    seen: Option<&'a dyn Fn(&SeriesKey) -> bool>,
 }
 
 impl<'a> Chart<'a> {
     pub(crate) fn new(site: &'a Site) -> Self {
-        Chart { site }
+        Chart { site, seen: None }
+    }
+
+    /// The same chart for somebody who sees only some series: the others are not there.
+    #[must_use]
+    pub fn seen_by<'b>(&'b self, seen: &'b dyn Fn(&SeriesKey) -> bool) -> Chart<'b> {
+        Chart { site: self.site, seen: Some(seen) }
+    }
+
+    fn sees(&self, series: &SeriesKey) -> bool {
+        self.seen.is_none_or(|seen| seen(series))
+    }
+
+    pub(crate) fn kept_series(&self, filter: &SeriesFilter) -> Result<Vec<SeriesKey>, StoreError> {
+        let mut series = self.store().series(filter)?;
+        series.retain(|series| self.sees(series));
+        Ok(series)
+    }
+
+    pub(crate) fn kept_latest(&self, subject: Subject) -> Result<Vec<Committed<Reading>>, StoreError> {
+        let mut latest = self.store().latest(subject)?;
+        latest.retain(|reading| self.sees(&reading.series()));
+        Ok(latest)
+    }
+
+    pub(crate) fn kept_readings(
+        &self,
+        series: &SeriesKey,
+        range: &RangeQuery,
+    ) -> Result<Vec<Committed<Reading>>, StoreError> {
+        if !self.sees(series) {
+            return Ok(Vec::new());
+        }
+        self.store().readings(series, range)
+    }
+
+    pub(crate) fn kept_events(
+        &self,
+        series: &SeriesKey,
+        range: &RangeQuery,
+    ) -> Result<Vec<Committed<Event>>, StoreError> {
+        if !self.sees(series) {
+            return Ok(Vec::new());
+        }
+        self.store().events(series, range)
+    }
+
+    pub(crate) fn kept_waveforms(
+        &self,
+        series: &SeriesKey,
+        range: &RangeQuery,
+    ) -> Result<Vec<Committed<Waveform>>, StoreError> {
+        if !self.sees(series) {
+            return Ok(Vec::new());
+        }
+        self.store().waveforms(series, range)
+    }
+
+    pub(crate) fn kept_points(
+        &self,
+        series: &SeriesKey,
+        from: Timestamp,
+        to: Timestamp,
+        each: &mut dyn FnMut(&[Point]) -> bool,
+    ) -> Result<(), StoreError> {
+        if !self.sees(series) {
+            return Ok(());
+        }
+        self.store().scan(series, from, to, each)
     }
 
     pub(crate) fn store(&self) -> &dyn Store {
@@ -129,7 +202,7 @@ impl<'a> Chart<'a> {
     /// # Errors
     /// [`ReadError`].
     pub fn series(&self, filter: &SeriesFilter) -> Result<Vec<SeriesKey>, ReadError> {
-        Ok(self.store().series(filter)?)
+        Ok(self.kept_series(filter)?)
     }
 
     /// Observations of one measure (or panel) of one subject in a range of measured time.
@@ -139,7 +212,7 @@ impl<'a> Chart<'a> {
     pub fn observations(&self, series: &SeriesKey, range: &RangeQuery) -> Result<Vec<Observed>, ReadError> {
         let of = |measure: Measure| {
             let series = SeriesKey { measure, ..*series };
-            let readings = self.store().readings(&series, range)?;
+            let readings = self.kept_readings(&series, range)?;
             self.standing(&series, range.order, readings)
         };
         let shown = |reading: &Committed<Reading>| !reading.findings().contains(Findings::WITHDRAWN);
@@ -174,7 +247,7 @@ impl<'a> Chart<'a> {
     ) -> Result<Vec<Trend>, ReadError> {
         let filter =
             SeriesFilter { subject: Some(Subject::Patient(patient)), measures: vec![measure], device: None };
-        let series = self.store().series(&filter)?;
+        let series = self.kept_series(&filter)?;
         series.iter().map(|one| self.trend_of(one, from, to, buckets)).collect()
     }
 
@@ -234,7 +307,7 @@ impl<'a> Chart<'a> {
         each: &mut dyn FnMut(&[Point]) -> bool,
     ) -> Result<(), ReadError> {
         if !self.corrections().touch(series) {
-            return Ok(self.store().scan(series, from, to, each)?);
+            return Ok(self.kept_points(series, from, to, each)?);
         }
         let mut query = SearchQuery { from, to, order: Order::Ascending, after: None, limit: POINTS_AT_ONCE };
         loop {
@@ -268,7 +341,7 @@ impl<'a> Chart<'a> {
         let filter =
             SeriesFilter { subject: Some(Subject::Patient(patient)), measures: vec![measure], device: None };
         let mut blocks = Vec::new();
-        for series in self.store().series(&filter)? {
+        for series in self.kept_series(&filter)? {
             blocks.extend(self.curve(&series, from, to)?);
         }
         blocks.sort_by_key(|block| block.start);
@@ -280,7 +353,7 @@ impl<'a> Chart<'a> {
     /// # Errors
     /// [`ReadError`].
     pub fn events(&self, series: &SeriesKey, range: &RangeQuery) -> Result<Vec<Committed<Event>>, ReadError> {
-        let events = self.store().events(series, range)?;
+        let events = self.kept_events(series, range)?;
         let mut standing = self.standing_events(series, range.order, events)?;
         standing.retain(|event| !event.findings.contains(Findings::WITHDRAWN));
         Ok(standing)

@@ -216,6 +216,7 @@ impl Follower {
     fn be_present(&self, running: &mut Running) -> Result<(), StoreError> {
         if running.present_at.is_none_or(|at| at.elapsed() >= PRESENCE_EVERY) {
             self.store().node_progress(self.node, self.seen.group, PRESENCE_LIFE)?;
+            self.store().care().follow_kek(self.node)?;
             // Only what was written proves that the store answers: news may be those of a minute ago.
             self.health.answered();
             running.present_at = Some(Instant::now());
@@ -429,6 +430,16 @@ impl Follower {
             Ok(Refreshed::Nothing | Refreshed::Limits | Refreshed::Place) => {}
             Ok(Refreshed::Device(device)) => live.happened(Happening::Device(device)),
             Ok(Refreshed::Patient(patient)) => {
+                if self.after.registry.patient(patient).is_none() {
+                    // Erased on another node.
+                    self.after.registry.forget_patient(patient);
+                    self.documents.consents.forget_patient(patient);
+                    self.documents.glasses.forget_patient(patient);
+                    let mut alarms = self.after.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+                    alarms.forget_patient(patient);
+                    drop(alarms);
+                    live.forget_patient(patient);
+                }
                 live.happened(Happening::Assignment { subject: Subject::Patient(patient) });
             }
             Ok(Refreshed::Assignment(assignment)) => {

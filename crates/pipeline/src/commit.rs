@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 
-use store::{Appended, FrameRecord, Store, StoreError, StoredGroup};
+use store::{Appended, AuditRecord, FrameRecord, Store, StoreError, StoredGroup};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
@@ -25,6 +25,8 @@ pub(crate) struct Answer {
     pub counted: Option<Counted>,
     /// The connection that it came over.
     pub line: Option<Line>,
+    /// The acts by which it came, until they are recorded.
+    pub audit: Vec<AuditRecord>,
 }
 
 /// A group that is on stable storage, handed to what comes after.
@@ -63,8 +65,8 @@ pub(crate) fn run(
             return;
         }
         let apart = |waiting: Waiting| {
-            let Submission { record, receipt, counted, line, .. } = waiting.submission;
-            (record, Answer { receipt, to: waiting.answer, counted, line })
+            let Submission { record, receipt, counted, line, audit, .. } = waiting.submission;
+            (record, Answer { receipt, to: waiting.answer, counted, line, audit })
         };
         // Behind a refused frame of the same connection nothing is committed: its sender sends them all again.
         let (behind, group): (Vec<_>, Vec<_>) = group
@@ -75,10 +77,11 @@ pub(crate) fn run(
         if group.is_empty() {
             continue;
         }
-        let (records, waiting): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        let (records, mut waiting): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        let audit: Vec<_> = waiting.iter_mut().flat_map(|answer| std::mem::take(&mut answer.audit)).collect();
         #[cfg(feature = "planted")]
         let Some((records, waiting)) = planted.before_commit(records, waiting, clock) else { continue };
-        match store.append(&records, clock.now()) {
+        match store.append_with(&records, &audit, clock.now()) {
             Ok(appended) => {
                 acknowledge(waiting, appended);
                 hand_on(records, appended, after);

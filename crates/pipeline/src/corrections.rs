@@ -445,7 +445,7 @@ impl Chart<'_> {
     ) -> Result<Vec<Committed<Reading>>, ReadError> {
         let again = |at: Timestamp| {
             let range = RangeQuery { from: at, to: at.plus_micros(1), order, limit: usize::from(u16::MAX) };
-            self.store().readings(series, &range)
+            self.kept_readings(series, &range)
         };
         self.standing_of(series, order, readings, again)
     }
@@ -462,7 +462,7 @@ impl Chart<'_> {
     ) -> Result<Vec<Committed<Event>>, ReadError> {
         let again = |at: Timestamp| {
             let range = RangeQuery { from: at, to: at.plus_micros(1), order, limit: usize::from(u16::MAX) };
-            self.store().events(series, &range)
+            self.kept_events(series, &range)
         };
         self.standing_of(series, order, events, again)
     }
@@ -497,7 +497,7 @@ impl Chart<'_> {
     /// # Errors
     /// [`ReadError`].
     pub fn current(&self, subject: Subject) -> Result<Vec<Committed<Reading>>, ReadError> {
-        let latest = self.store().latest(subject)?;
+        let latest = self.kept_latest(subject)?;
         if !latest.iter().any(|reading| self.corrections().touch(&reading.series())) {
             return Ok(latest);
         }
@@ -524,7 +524,7 @@ impl Chart<'_> {
         let mut limit = CURRENT_PAGE;
         loop {
             let range = RangeQuery { from: Timestamp::MIN, to, order: Order::Descending, limit };
-            let readings = self.store().readings(series, &range)?;
+            let readings = self.kept_readings(series, &range)?;
             let oldest = readings.last().map(|reading| reading.measured_at());
             let count = readings.len();
             let standing = self.standing(series, Order::Descending, readings)?;
@@ -553,7 +553,7 @@ impl Chart<'_> {
         let range = RangeQuery { from: at, to: at.plus_micros(1), order, limit: usize::from(u16::MAX) };
         let kind = series.measure.kind;
         if kind == MeasureKind::Event {
-            let events = first_of_each(self.store().events(&series, &range)?, order);
+            let events = first_of_each(self.kept_events(&series, &range)?, order);
             return Ok(events.into_iter().find(|event| event.sequence == sequence).map(Found::Event));
         }
         let measures = match kind {
@@ -562,7 +562,7 @@ impl Chart<'_> {
         };
         let mut readings = Vec::new();
         for measure in measures.into_iter().filter(|measure| measure.is_scalar()) {
-            let own = self.store().readings(&SeriesKey { measure, ..series }, &range)?;
+            let own = self.kept_readings(&SeriesKey { measure, ..series }, &range)?;
             readings.extend(first_of_each(own, order).into_iter().find(|own| own.sequence() == sequence));
         }
         let measure = series.measure;

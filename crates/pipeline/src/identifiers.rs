@@ -62,14 +62,6 @@ impl Target {
         }
     }
 
-    fn kind(&self) -> &'static str {
-        match self {
-            Target::Patient(_) => "Patient",
-            Target::Device(_) => "Device",
-            Target::Observation { .. } => "Observation",
-        }
-    }
-
     /// What is known about a patient is sealed with the patient's key.
     fn domain(&self) -> KeyDomain {
         let patient = match self {
@@ -271,9 +263,4 @@ pub fn add_now(
         kind: "resource identifier",
         detail: format!("{TRIES_LIMIT} times somebody else was faster; send again"),
     })
-}
-
-/// The type of resource that a target is.
-pub fn kind_of(target: &Target) -> &'static str {
-    target.kind()
 }

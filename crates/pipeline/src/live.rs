@@ -190,6 +190,13 @@ impl Live {
         self.0.position.send_replace(offset);
     }
 
+    /// Forgets what is held of a patient who was erased; every screen fetches a snapshot again.
+    pub(crate) fn forget_patient(&self, patient: PatientId) {
+        lock(&self.0.shown).retain(|series, _| series.subject.patient() != Some(patient));
+        lock(&self.0.waveforms).remove(&patient);
+        self.lost();
+    }
+
     /// Live waveform blocks of one patient. A reader that lags loses the oldest and is told so.
     pub fn waveforms(&self, patient: PatientId) -> broadcast::Receiver<Arc<Waveform>> {
         let mut waveforms = lock(&self.0.waveforms);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clinical_model::{DeviceId, Timestamp};
-use store::FrameRecord;
+use store::{AuditRecord, FrameRecord};
 use tokio::sync::{Notify, oneshot};
 
 use crate::gaps::Counted;
@@ -44,6 +44,8 @@ pub(crate) struct Submission {
     pub counted: Option<Counted>,
     /// The connection that it came over, where frames of one come one behind another.
     pub line: Option<Connection>,
+    /// The acts by which it came, recorded in its commit.
+    pub audit: Vec<AuditRecord>,
 }
 
 /// A frame in the queue.

@@ -111,9 +111,16 @@ impl Known {
 }
 
 /// What the site knows of its devices, places, patients and who is assigned to whom.
-#[derive(Default)]
 pub struct Registry {
     known: RwLock<Known>,
+    /// Of whoever has none of their own; asked for with every reading.
+    site_limits: Arc<Vec<Limit>>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Registry { known: RwLock::default(), site_limits: Arc::new(Limit::adult_defaults()) }
+    }
 }
 
 impl Registry {
@@ -122,7 +129,7 @@ impl Registry {
     /// # Errors
     /// [`LoadError`].
     pub fn load(store: &dyn Store) -> Result<Self, LoadError> {
-        Ok(Registry { known: RwLock::new(Known::load(store)?) })
+        Ok(Registry { known: RwLock::new(Known::load(store)?), ..Registry::default() })
     }
 
     /// Everything once more, in place of what was known: after changes of other nodes that are no longer listed.
@@ -137,7 +144,7 @@ impl Registry {
 
     /// A copy, to try changes on.
     pub(crate) fn copied(&self) -> Self {
-        Registry { known: RwLock::new(self.read().clone()) }
+        Registry { known: RwLock::new(self.read().clone()), site_limits: Arc::clone(&self.site_limits) }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Known> {
@@ -235,7 +242,7 @@ impl Registry {
 
     /// The alert limits of a patient: their own, or those of the site.
     pub fn limits(&self, patient: PatientId) -> Arc<Vec<Limit>> {
-        self.read().limits.get(&patient).cloned().unwrap_or_else(|| Arc::new(Limit::adult_defaults()))
+        Arc::clone(self.read().limits.get(&patient).unwrap_or(&self.site_limits))
     }
 
     pub(crate) fn put_device(&self, device: Device, version: u64) {
@@ -367,6 +374,26 @@ impl Registry {
                 Refreshed::Limits
             }
             _ => Refreshed::Nothing,
+        }
+    }
+}
+
+impl Registry {
+    /// Forgets a patient, their limits, and who was assigned to them: they were erased.
+    pub(crate) fn forget_patient(&self, patient: PatientId) {
+        let mut known = self.write();
+        known.patients.remove(&patient);
+        known.limits.remove(&patient);
+        for history in known.assignments.values_mut() {
+            let is_theirs = |one: &&Assignment| one.subject == Subject::Patient(patient);
+            if history.all().iter().any(|one| is_theirs(&one)) {
+                let mut left = AssignmentHistory::default();
+                for one in history.all().iter().filter(|one| !is_theirs(one)) {
+                    // They did not overlap before.
+                    let _ = left.put(*one);
+                }
+                *history = left;
+            }
         }
     }
 }

@@ -283,7 +283,7 @@ impl Chart<'_> {
             let is_panel = stream.parts.len() > 1;
             let mut identities: Vec<(Timestamp, u32)> = Vec::new();
             for part in &stream.parts {
-                self.store().scan(&part.series, from, to, &mut |points| {
+                self.kept_points(&part.series, from, to, &mut |points| {
                     looked_at += points.len();
                     match is_panel {
                         true => identities.extend(points.iter().map(|point| (point.at, point.sequence))),
@@ -404,7 +404,7 @@ impl Chart<'_> {
             |at: Timestamp| Timestamp::from_micros(at.as_micros().div_euclid(MINUTE_MICROS) * MINUTE_MICROS);
         let from = minute_of(from);
         let range = RangeQuery { from, to, order: Order::Ascending, limit: 1 };
-        let Some(block) = self.store().waveforms(series, &range)?.into_iter().next() else { return Ok(None) };
+        let Some(block) = self.kept_waveforms(series, &range)?.into_iter().next() else { return Ok(None) };
         let at = minute_of(block.start.max(from));
         let sequence = u32::try_from(MINUTE_MICROS / 1_000).unwrap_or(u32::MAX);
         Ok((at < to).then_some(Position { at, series: *series, sequence }))
@@ -421,7 +421,7 @@ impl Chart<'_> {
         to: Timestamp,
     ) -> Result<Vec<Committed<Waveform>>, ReadError> {
         let range = RangeQuery { from, to, order: Order::Ascending, limit: WAVEFORM_LIMIT_BLOCKS };
-        let mut blocks = self.store().waveforms(series, &range)?;
+        let mut blocks = self.kept_waveforms(series, &range)?;
         blocks.sort_by_key(|block| block.start);
         Ok(blocks)
     }

@@ -13,10 +13,12 @@ use crate::after::After;
 use crate::alarms::{Alarms, LoadAlertsError};
 use crate::audit_group::AuditGroup;
 use crate::chart::Chart;
+use crate::checkpoints::LogWatch;
 use crate::clock::Clock;
 use crate::cluster::{Documents, Follower, Health, Observer};
 use crate::commit::{self, AFTER_LIMIT_GROUPS, OnDurabilityFailure};
 use crate::corrections::Corrections;
+use crate::erasure;
 use crate::intake::Intake;
 use crate::live::Live;
 use crate::queue::CommitQueue;
@@ -90,6 +92,7 @@ pub struct Site {
     stop: Arc<Stop>,
     pub(crate) desk: Mutex<()>,
     pub(crate) audit_group: AuditGroup,
+    log_watch: LogWatch,
 }
 
 impl Site {
@@ -104,6 +107,8 @@ impl Site {
     ) -> Result<Arc<Self>, StartError> {
         // Before anything is loaded: what changes meanwhile is taken up again, harmlessly.
         let seen = store.wait_for_news(News::default(), Duration::ZERO).map_err(StartError::Store)?;
+        // What was erased is gone before anything is loaded or served.
+        erasure::resume(store.as_ref()).map_err(StartError::Store)?;
         let registry = Arc::new(Registry::load(store.as_ref()).map_err(StartError::Registry)?);
         let alarms = Arc::new(Mutex::new(Alarms::load(store.as_ref()).map_err(StartError::Alerts)?));
         let epoch = trust::uuid_v7(u64::try_from(clock.now().as_millis()).unwrap_or(0)).simple().to_string();
@@ -142,6 +147,7 @@ impl Site {
             stop: Arc::default(),
             desk: Mutex::default(),
             audit_group: AuditGroup::default(),
+            log_watch: LogWatch::default(),
         });
         let node = crate::clock::new_id(clock.now());
         let after = After {
@@ -190,7 +196,22 @@ impl Site {
         Ok(self)
     }
 
-    fn spawn(&self, name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+    /// How threads of others learn that the site ends.
+    pub(crate) fn stop_signal(&self) -> Arc<Stop> {
+        Arc::clone(&self.stop)
+    }
+
+    /// What is wrong with the log, and how its witnesses stand.
+    pub fn log_watch(&self) -> &LogWatch {
+        &self.log_watch
+    }
+
+    /// Runs something on a thread that the end of the site waits for.
+    pub(crate) fn spawn(
+        &self,
+        name: &'static str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> Result<(), StartError> {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
         let thread = thread.map_err(|source| StartError::Thread { name, source })?;
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);

@@ -30,6 +30,9 @@ pub enum OpenError {
         /// Fingerprint that the key store names.
         expected: String,
     },
+    /// A turn of the key-encryption key was not ended where the keys live.
+    #[error("a turn of the key-encryption key was begun and cannot be ended")]
+    KeySource(#[source] trust::SourceError),
     /// A file is damaged.
     #[error("{path} is damaged: {what}; restore it from a backup")]
     Damaged {
@@ -156,6 +159,24 @@ pub enum StoreError {
         /// Whose.
         whose: String,
     },
+    /// The home of the key-encryption key did not do what was asked of it.
+    #[error("the home of the key-encryption key failed while {doing}")]
+    KeySource {
+        /// What was being done.
+        doing: &'static str,
+        /// What it said.
+        #[source]
+        source: trust::SourceError,
+    },
+    /// This process does not hold a key-encryption key that is in force.
+    #[error("the key-encryption key with fingerprint {needed} is not here; bring it to this machine")]
+    KekMissing {
+        /// Its fingerprint.
+        needed: String,
+    },
+    /// An epoch of the key-encryption key is turning.
+    #[error("the key-encryption key is being turned over; let `auscult keys rotate` end first")]
+    EpochTurns,
     /// A row opens but does not say what it should.
     #[error("the {what} is damaged: {how}")]
     Damaged {

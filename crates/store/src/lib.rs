@@ -3,9 +3,11 @@
 //! The trait is narrow and speaks in batches. FHIR search, rules and rendering stay above it. One call is
 //! one transaction. Everything that says anything about a person is sealed before it reaches a file.
 
+mod care;
 mod error;
 pub mod migrate;
 pub mod postgres;
+mod proven;
 mod rules;
 mod sql;
 pub mod sqlite;
@@ -21,11 +23,15 @@ use clinical_model::{
     Timestamp, Waveform,
 };
 
+pub use care::{
+    Care, ErasedPatient, ErasureScope, KekTurn, KeptClass, KeyStatus, Outdated, Rekey, Removed, Rows,
+};
 pub use error::{OpenError, StoreError, TransactError};
+pub use proven::{KeptCheckpoint, Lease, Log, LogAgainst, LogEntry, LogState, ProvenLog};
 pub use words::{
     Actor, Appended, AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow, Document, DocumentChange,
-    DocumentQuery, DocumentWrite, Expected, Folded, FrameRecord, GroupSummary, IndexEntry, KeptFrame,
-    KeyDomain, Kind, News, Order, Point, QuarantineCount, RangeQuery, RestoreReport, SeriesFilter,
+    DocumentQuery, DocumentWrite, Expected, Folded, FrameRecord, GroupSummary, HEARTBEAT, IndexEntry,
+    KeptFrame, KeyDomain, Kind, News, Order, Point, QuarantineCount, RangeQuery, RestoreReport, SeriesFilter,
     StoredGroup, Transaction, VerifyFinding, VerifyReport,
 };
 
@@ -40,7 +46,20 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Durability`] when stable storage failed: the process must end. [`StoreError::Full`] when
     /// there is no room: nothing was kept.
-    fn append(&self, frames: &[FrameRecord], committed_at: Timestamp) -> Result<Appended, StoreError>;
+    fn append(&self, frames: &[FrameRecord], committed_at: Timestamp) -> Result<Appended, StoreError> {
+        self.append_with(frames, &[], committed_at)
+    }
+
+    /// As [`Store::append`], with the audit rows of the acts by which the frames came, in the same transaction.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    fn append_with(
+        &self,
+        frames: &[FrameRecord],
+        audit: &[AuditRecord],
+        committed_at: Timestamp,
+    ) -> Result<Appended, StoreError>;
 
     /// Committed groups with a number above `after`, oldest first, at most `limit_groups`.
     ///
@@ -277,4 +296,10 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] on writing the key store.
     fn ensure_patient_key(&self, patient: PatientId) -> Result<(), StoreError>;
+
+    /// The trees over the audit log and over the records of groups.
+    fn log(&self) -> &dyn ProvenLog;
+
+    /// Care of the keys, of erasure and of what is kept no longer.
+    fn care(&self) -> &dyn Care;
 }

@@ -183,6 +183,12 @@ pub enum Kind {
     /// What is known of a device's certificates: the code it is claimed with, what was issued to it, what waits for a
     /// person.
     Enrolment = 20,
+    /// For how long each class is kept.
+    RetentionPolicy = 30,
+    /// A hold on a patient's record: nothing of it may go.
+    LegalHold = 31,
+    /// An erasure, with its certificate.
+    Erasure = 32,
     /// A program that people let in, or that acts by itself: its registration.
     Client = 40,
     /// What a program was let in for, with the hashes of its tokens.

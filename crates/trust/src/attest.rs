@@ -103,6 +103,20 @@ impl Signer {
         signature.expect("signing fails only without randomness").as_ref().to_vec()
     }
 
+    /// Whether a signature over these bytes belongs to a certificate (PEM). That says nothing of whose it is.
+    ///
+    /// # Errors
+    /// [`AttestError::Signature`], also for what is no certificate.
+    pub fn check_by(certificate_pem: &str, statement: &[u8], signature: &[u8]) -> Result<(), AttestError> {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes())
+            .map_err(|_| AttestError::Signature)?;
+        let certificate = pem.parse_x509().map_err(|_| AttestError::Signature)?;
+        let key = &certificate.public_key().subject_public_key.data;
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.as_ref())
+            .verify(statement, signature)
+            .map_err(|_| AttestError::Signature)
+    }
+
     /// Whether a signature is this signer's over these bytes.
     ///
     /// # Errors
@@ -135,6 +149,9 @@ mod tests {
         let signature = kept.sign(b"statement");
         signer.check(b"statement", &signature).unwrap();
         assert!(signer.check(b"another", &signature).is_err());
+        Signer::check_by(signer.certificate_pem(), b"statement", &signature).unwrap();
+        assert!(Signer::check_by(signer.certificate_pem(), b"another", &signature).is_err());
+        assert!(Signer::check_by("none", b"statement", &signature).is_err());
         assert!(signer.certificate_pem().contains("BEGIN CERTIFICATE"));
         assert!(!format!("{signer:?}").contains("BEGIN"));
         assert!(Signer::from_bytes(b"no key").is_err() && Signer::from_bytes(b"x\0y").is_err());

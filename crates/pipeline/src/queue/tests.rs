@@ -20,8 +20,9 @@ fn submission(device: u8, class: Class, number: u32, bytes: usize) -> Submission
     };
     let record = FrameRecord { frame, facts: Vec::new(), quarantined: Vec::new(), released: Vec::new() };
     let at = Timestamp::from_seconds(0);
-    let receipt = Receipt { group: 0, committed_at: at, received_at: at, entries: Vec::new() };
-    Submission { record, receipt, class, counted: None, line: None }
+    let receipt =
+        Receipt { group: 0, committed_at: at, received_at: at, entries: Vec::new(), is_recorded: false };
+    Submission { record, receipt, class, counted: None, line: None, audit: Vec::new() }
 }
 
 fn put(queue: &CommitQueue, device: u8, class: Class, number: u32) -> Answered {

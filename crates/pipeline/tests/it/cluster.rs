@@ -20,9 +20,9 @@ use pipeline::together::{FrameChange, PatientChange, Together};
 use pipeline::{IntakeError, Site};
 use store::sqlite::{Options, SqliteStore};
 use store::{
-    Actor, Appended, AuditAction, AuditQuery, AuditRow, Document, DocumentChange, DocumentQuery, Expected,
-    Folded, FrameRecord, GroupSummary, KeptFrame, Kind, News, QuarantineCount, RangeQuery, RestoreReport,
-    SeriesFilter, Store, StoreError, StoredGroup, TransactError, Transaction, VerifyReport,
+    Actor, Appended, AuditAction, AuditQuery, AuditRecord, AuditRow, Document, DocumentChange, DocumentQuery,
+    Expected, Folded, FrameRecord, GroupSummary, KeptFrame, Kind, News, QuarantineCount, RangeQuery,
+    RestoreReport, SeriesFilter, Store, StoreError, StoredGroup, TransactError, Transaction, VerifyReport,
 };
 use trust::Kek;
 
@@ -79,9 +79,9 @@ impl Store for Link {
         self.kept.transact(transaction)
     }
 
-    fn append(&self, frames: &[FrameRecord], at: Timestamp) -> Kept<Appended> {
+    fn append_with(&self, frames: &[FrameRecord], audit: &[AuditRecord], at: Timestamp) -> Kept<Appended> {
         self.whole("appending")?;
-        self.kept.append(frames, at)
+        self.kept.append_with(frames, audit, at)
     }
 
     fn groups_after(&self, after: u64, limit: usize) -> Kept<Vec<StoredGroup>> {

@@ -24,6 +24,14 @@ macro_rules! one_node_as_kept {
 /// Forwards everything that no store of these tests changes. The types must be imported where it is used.
 macro_rules! the_rest_as_kept {
     () => {
+        fn log(&self) -> &dyn store::ProvenLog {
+            self.kept.log()
+        }
+
+        fn care(&self) -> &dyn store::Care {
+            self.kept.care()
+        }
+
         as_kept! {
             last_group() -> u64;
             cursor(consumer: &str) -> Kept<u64>;

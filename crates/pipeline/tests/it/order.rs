@@ -14,9 +14,9 @@ use pipeline::line::EndsOn;
 use pipeline::{Intake, IntakeError, Pending, Site};
 use store::sqlite::{Options, SqliteStore};
 use store::{
-    Appended, AuditQuery, AuditRow, Document, DocumentChange, DocumentQuery, Folded, FrameRecord,
-    GroupSummary, KeptFrame, Kind, News, QuarantineCount, RangeQuery, RestoreReport, SeriesFilter, Store,
-    StoreError, StoredGroup, TransactError, Transaction, VerifyReport,
+    Appended, AuditQuery, AuditRecord, AuditRow, Document, DocumentChange, DocumentQuery, Folded,
+    FrameRecord, GroupSummary, KeptFrame, Kind, News, QuarantineCount, RangeQuery, RestoreReport,
+    SeriesFilter, Store, StoreError, StoredGroup, TransactError, Transaction, VerifyReport,
 };
 use trust::Kek;
 
@@ -32,14 +32,14 @@ struct FullOnce {
 }
 
 impl Store for FullOnce {
-    fn append(&self, frames: &[FrameRecord], at: Timestamp) -> Kept<Appended> {
+    fn append_with(&self, frames: &[FrameRecord], audit: &[AuditRecord], at: Timestamp) -> Kept<Appended> {
         if self.refuses.swap(false, Ordering::SeqCst) {
             // Here it is; there the next one is queued.
             self.meeting.wait();
             self.meeting.wait();
             return Err(StoreError::Full { doing: "committing a group" });
         }
-        self.kept.append(frames, at)
+        self.kept.append_with(frames, audit, at)
     }
 
     as_kept! {

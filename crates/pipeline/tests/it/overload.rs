@@ -14,9 +14,9 @@ use pipeline::shedding::{Bounds, Class};
 use pipeline::{Intake, IntakeError, Pending, Site};
 use store::sqlite::{Options, SqliteStore};
 use store::{
-    Actor, Appended, AuditQuery, AuditRow, Document, DocumentChange, DocumentQuery, Folded, FrameRecord,
-    GroupSummary, KeptFrame, Kind, News, QuarantineCount, RangeQuery, RestoreReport, SeriesFilter, Store,
-    StoreError, StoredGroup, TransactError, Transaction, VerifyReport,
+    Actor, Appended, AuditQuery, AuditRecord, AuditRow, Document, DocumentChange, DocumentQuery, Folded,
+    FrameRecord, GroupSummary, KeptFrame, Kind, News, QuarantineCount, RangeQuery, RestoreReport,
+    SeriesFilter, Store, StoreError, StoredGroup, TransactError, Transaction, VerifyReport,
 };
 use trust::Kek;
 
@@ -56,9 +56,9 @@ struct Slow {
 type Kept<T> = Result<T, StoreError>;
 
 impl Store for Slow {
-    fn append(&self, frames: &[FrameRecord], at: Timestamp) -> Kept<Appended> {
+    fn append_with(&self, frames: &[FrameRecord], audit: &[AuditRecord], at: Timestamp) -> Kept<Appended> {
         self.gate.pass();
-        self.kept.append(frames, at)
+        self.kept.append_with(frames, audit, at)
     }
 
     as_kept! {

@@ -14,8 +14,8 @@ use pipeline::audited::{Act, ReadError};
 use pipeline::desk::DeskError;
 use store::sqlite::{Options, SqliteStore};
 use store::{
-    Actor, Appended, AuditAction, AuditQuery, AuditRow, Document, DocumentChange, DocumentQuery, Folded,
-    FrameRecord, GroupSummary, KeptFrame, Kind, News, QuarantineCount, RangeQuery, RestoreReport,
+    Actor, Appended, AuditAction, AuditQuery, AuditRecord, AuditRow, Document, DocumentChange, DocumentQuery,
+    Folded, FrameRecord, GroupSummary, KeptFrame, Kind, News, QuarantineCount, RangeQuery, RestoreReport,
     SeriesFilter, Store, StoreError, StoredGroup, TransactError, Transaction, VerifyReport,
 };
 use trust::Kek;
@@ -38,7 +38,7 @@ impl Store for Refusing {
     }
 
     as_kept! {
-        append(frames: &[FrameRecord], at: Timestamp) -> Kept<Appended>;
+        append_with(frames: &[FrameRecord], audit: &[AuditRecord], at: Timestamp) -> Kept<Appended>;
     }
 
     one_node_as_kept!();

@@ -186,6 +186,14 @@ fn copy<F: Backend, T: Movable>(
         None => tables::sync(source.keys(), &mut target.data, &tables::KEYS, change, &mut page),
     };
     add(synced.map_err(database("copying the data keys".to_owned()))?);
+    for table in &tables::CARE {
+        let unchanged: tables::Change<'_> = &|_| Ok(());
+        let synced = match &mut target.keys {
+            Some(keys) => tables::sync(source.keys(), keys, table, unchanged, &mut page),
+            None => tables::sync(source.keys(), &mut target.data, table, unchanged, &mut page),
+        };
+        add(synced.map_err(database(format!("copying table {}", table.name)))?);
+    }
     T::settle(target).map_err(database("counting what was copied".to_owned()))?;
     Ok(report)
 }
@@ -214,11 +222,12 @@ fn end<F: Movable, T: Movable>(
     // Before it is opened: opening makes a store where there is none.
     drop(F::source(from, &from_kek)?);
     let given = F::alone(from, from_kek, false)?;
+    given.keys().is_still().map_err(MoveError::Store)?;
     let from_kek = given.keys().kek();
-    let source = F::source(from, from_kek)?;
+    let source = F::source(from, &from_kek)?;
     let id = source.store_id()?;
     let mut target = T::target(to, &id)?;
-    let mut report = copy(&source, &mut target, (from_kek, &to_kek), progress)?;
+    let mut report = copy(&source, &mut target, (&from_kek, &to_kek), progress)?;
     T::name(&mut target, &id, &to_kek).map_err(database("naming the target".to_owned()))?;
     drop((source, target));
     let copied = T::alone(to, to_kek, true)?;

@@ -157,7 +157,7 @@ fn url_of(place: &Place) -> &str {
 
 impl Movable for Sqlite {
     fn alone(place: &Place, kek: Kek, is_target: bool) -> Result<SqlStore<Self>, MoveError> {
-        files::open(path_of(place), kek, Options::default(), is_target).map_err(opening(place))
+        files::open(path_of(place), kek.into(), Options::default(), is_target).map_err(opening(place))
     }
 
     fn source(place: &Place, kek: &Kek) -> Result<Side<Self>, MoveError> {
@@ -191,7 +191,7 @@ impl Movable for Sqlite {
 
 impl Movable for Postgres {
     fn alone(place: &Place, kek: Kek, is_target: bool) -> Result<SqlStore<Self>, MoveError> {
-        raw::open_alone(url_of(place), kek, is_target).map_err(opening(place))
+        raw::open_alone(url_of(place), kek.into(), is_target).map_err(opening(place))
     }
 
     fn source(place: &Place, kek: &Kek) -> Result<Side<Self>, MoveError> {
@@ -242,6 +242,7 @@ pub(crate) fn backup_into_files(
         let rows = store.count_rows(&data)?;
         let source: Side<Postgres> = Side { data, keys: None, _held: Box::new(()) };
         let place = Place::Files(target.to_owned());
+        store.keys().is_still()?;
         let kek = store.keys().kek();
         let failed = |error: MoveError| match error {
             MoveError::Store(error) => error,
@@ -250,8 +251,9 @@ pub(crate) fn backup_into_files(
         };
         let id = source.store_id().map_err(failed)?;
         let mut copied = Sqlite::target(&place, &id).map_err(failed)?;
-        copy(&source, &mut copied, (kek, kek), &mut |done| progress(done.min(rows), rows)).map_err(failed)?;
-        Sqlite::name(&mut copied, &id, kek).map_err(write(DOING))?;
+        copy(&source, &mut copied, (&kek, &kek), &mut |done| progress(done.min(rows), rows))
+            .map_err(failed)?;
+        Sqlite::name(&mut copied, &id, &kek).map_err(write(DOING))?;
         copied
             .data
             .execute("DELETE FROM meta WHERE name = ?1", &values![META_MOVING])

@@ -28,10 +28,10 @@ const fn plain(name: &'static str, key: &'static [&'static str], rest: &'static 
 }
 
 /// Everything of the data, what others name before what names it.
-pub(super) const DATA: [Table; 15] = [
+pub(super) const DATA: [Table; 18] = [
     plain("series", &["number"], &["subject_kind", "subject", "measure", "device"]),
     sealed("journal", &["number"], &["committed_at", "sealed"]),
-    sealed("group_summary", &["number"], &["committed_at", "sealed"]),
+    sealed("group_summary", &["number"], &["committed_at", "leaf", "sealed"]),
     plain("cursor", &["consumer"], &["position"]),
     sealed("latest", &["series"], &["measured_at", "sequence", "sealed"]),
     sealed("block", &["number"], &["series", "first_at", "first_sequence", "last_at", "count", "sealed"]),
@@ -46,12 +46,26 @@ pub(super) const DATA: [Table; 15] = [
     sealed("document", &["kind", "id"], &["version", "updated_at", "sealed"]),
     sealed("document_history", &["kind", "id", "version"], &["updated_at", "sealed"]),
     plain("document_index", &["kind", "name", "value", "id"], &["is_unique"]),
-    sealed("audit", &["sequence"], &["at", "action", "outcome", "patient", "actor", "leaf", "sealed"]),
+    sealed(
+        "audit",
+        &["sequence"],
+        &["at", "action", "outcome", "patient", "device", "actor", "flags", "leaf", "sealed"],
+    ),
     plain("document_change", &["change"], &["kind", "id", "version", "removed"]),
+    plain("log_head", &["log"], &["size"]),
+    plain("log_tile", &["log", "level", "number"], &["hashes"]),
+    plain("log_checkpoint", &["log", "number"], &["size", "at", "note"]),
 ];
 
 /// The wrapped data keys.
 pub(super) const KEYS: Table = plain("data_key", &["number"], &["id", "domain", "created_at", "wrapped"]);
+
+/// What else the key store holds: who was erased, and which keys are being turned over.
+pub(super) const CARE: [Table; 3] = [
+    plain("erasure", &["patient"], &["begun_at", "purged_at", "last_group", "epoch", "epoch_ended_at"]),
+    plain("erased_key", &["id"], &["patient"]),
+    plain("rekey", &["domain"], &["begun_at", "newest", "done", "total"]),
+];
 
 /// A value of either database, kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

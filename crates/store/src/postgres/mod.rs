@@ -16,7 +16,7 @@ mod tls;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use trust::Kek;
+use trust::KekRing;
 
 use crate::rules::SqlStore;
 use crate::sql::{Backend, DbError, Session};
@@ -53,8 +53,8 @@ impl PgStore {
     ///
     /// # Errors
     /// [`OpenError`]: see its variants. Nothing that exists is changed unless the key-encryption key fits.
-    pub fn open(url: &str, kek: Kek, options: Options) -> Result<Self, OpenError> {
-        raw::open(url, kek, options, raw::As::Server)
+    pub fn open(url: &str, keks: impl Into<KekRing>, options: Options) -> Result<Self, OpenError> {
+        raw::open(url, keks.into(), options, raw::As::Server)
     }
 }
 
@@ -94,6 +94,22 @@ impl Backend for Postgres {
     /// Removes the dead rows; what the write-ahead log and its archive hold is the operator's to expire.
     fn scrub(session: &PgSession) -> Result<(), DbError> {
         session.batch("VACUUM data_key")
+    }
+
+    /// Dead rows are removed afterwards, by [`Backend::scrub_data`].
+    fn overwrite_deleted(_: &PgSession, _: bool) -> Result<(), DbError> {
+        Ok(())
+    }
+
+    fn scrub_data(session: &PgSession) -> Result<(), DbError> {
+        for table in crate::rules::sealed::SEALED.iter().map(|table| table.name).chain(["document_index"]) {
+            session.batch(&format!("VACUUM {table}"))?;
+        }
+        Ok(())
+    }
+
+    fn bytes_literal(hex: &str) -> String {
+        format!("'\\x{hex}'::bytea")
     }
 
     fn backup(

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use trust::Kek;
+use trust::KekRing;
 
 use super::address::Address;
 use super::io::{Connector, Io};
@@ -81,12 +81,12 @@ pub(crate) fn make(url: &str) -> Result<(PgSession, (PgSession, Io)), OpenError>
 }
 
 /// Opens the store with no server on it.
-pub(crate) fn open_alone(url: &str, kek: Kek, is_target: bool) -> Result<PgStore, OpenError> {
+pub(crate) fn open_alone(url: &str, kek: KekRing, is_target: bool) -> Result<PgStore, OpenError> {
     open(url, kek, Options::default(), if is_target { As::Target } else { As::Source })
 }
 
 /// Opens the store, or makes it.
-pub(super) fn open(url: &str, kek: Kek, options: Options, role: As) -> Result<PgStore, OpenError> {
+pub(super) fn open(url: &str, kek: KekRing, options: Options, role: As) -> Result<PgStore, OpenError> {
     let (server, connector, io) = reach(url)?;
     let open_failure = |doing| setup::failure(&server, doing);
     let serving = role == As::Server;
@@ -100,9 +100,10 @@ pub(super) fn open(url: &str, kek: Kek, options: Options, role: As) -> Result<Pg
     {
         return Err(OpenError::Unfinished { path: server.into() });
     }
-    let given = kek.fingerprint_text();
+    let given = kek.current().fingerprint_text();
     let keys = Keys::open(connect(false)?, kek, options.journal_key_life).map_err(|fault| match fault {
         KekFault::Another { expected } => OpenError::WrongKey { given, expected },
+        KekFault::Source(error) => OpenError::KeySource(error),
         KekFault::Unnamed => OpenError::Damaged {
             path: server.clone().into(),
             what: "it holds keys but does not say by which key they are wrapped".to_owned(),

@@ -27,8 +27,23 @@ ALTER TABLE document_history ALTER COLUMN sealed SET STORAGE EXTERNAL;
 ALTER TABLE audit ALTER COLUMN sealed SET STORAGE EXTERNAL;
 ";
 
+/// Which key-encryption key a living node holds besides the one in force: the next one, once it has been brought there.
+const OWN_KEKS: &str = "ALTER TABLE node ADD COLUMN keks TEXT NOT NULL DEFAULT ''";
+
+/// Hashes do not compress.
+const OWN_LOG: &str = "ALTER TABLE log_tile ALTER COLUMN hashes SET STORAGE EXTERNAL";
+
 /// The scripts, in their order; the list only ever grows at its end.
-const SCRIPTS: [&str; 4] = [schema::DATA[0], schema::DATA[1], schema::KEYSTORE[0], OWN];
+const SCRIPTS: [&str; 8] = [
+    schema::DATA[0],
+    schema::DATA[1],
+    schema::KEYSTORE[0],
+    OWN,
+    schema::KEYSTORE[1],
+    OWN_KEKS,
+    schema::DATA[2],
+    OWN_LOG,
+];
 
 /// Checks the server and brings the tables to the format of this release. The session keeps everybody else who starts
 /// waiting until it ends.

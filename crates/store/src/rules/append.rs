@@ -15,11 +15,16 @@ use super::row::{Malformed, Row};
 use super::series::NewSeries;
 use super::{SqlStore, TRIES, journal};
 use crate::StoreError;
+use crate::proven::LogEntry;
 use crate::sql::{Backend, Begin, DbError, Session, Tx, lock, read, readable, values, writable};
-use crate::words::{Appended, FrameRecord, GroupSummary, News, StoredGroup};
+use crate::words::{Appended, AuditRecord, FrameRecord, GroupSummary, News, StoredGroup};
 
 const DOING: &str = "committing a group";
-const SUMMARY_FORMAT: u8 = 1;
+/// The first format of summaries, without a blinding.
+const SUMMARY_UNBLINDED: u8 = 1;
+const SUMMARY_FORMAT: u8 = 2;
+/// Stands for the blinding of a summary of the first format.
+const NO_BLINDING: [u8; 32] = [0; 32];
 
 /// What binds a group's rows to their places: its number and when it was committed (microseconds).
 pub(super) fn group_key(number: u64, committed_at: i64) -> [u8; 16] {
@@ -45,6 +50,7 @@ pub(super) fn latest_place(series: &[u8; 4]) -> Aad<'_> {
 struct Prepared {
     journal: Vec<u8>,
     summary: Vec<u8>,
+    leaf: [u8; 32],
     latest: Vec<(u32, Row, Vec<u8>)>,
     quarantined: Vec<(QuarantineItem, Vec<u8>)>,
 }
@@ -53,13 +59,14 @@ impl<B: Backend> SqlStore<B> {
     pub(super) fn append_group(
         &self,
         frames: &[FrameRecord],
+        audit: &[AuditRecord],
         committed_at: Timestamp,
     ) -> Result<Appended, StoreError> {
         let committed_at = committed_at.truncated_to_millis();
         let mut writer = self.writer(DOING)?;
         let mut tries = 1;
         loop {
-            match self.try_append(&mut writer, frames, committed_at) {
+            match self.try_append(&mut writer, (frames, audit), committed_at) {
                 Err(error) if error.is_contended() && tries < TRIES => tries += 1,
                 outcome => return outcome,
             }
@@ -69,7 +76,7 @@ impl<B: Backend> SqlStore<B> {
     fn try_append(
         &self,
         writer: &mut B::Session,
-        frames: &[FrameRecord],
+        (frames, audit): (&[FrameRecord], &[AuditRecord]),
         committed_at: Timestamp,
     ) -> Result<Appended, StoreError> {
         // What takes long comes before the transaction: others wait for it.
@@ -93,6 +100,7 @@ impl<B: Backend> SqlStore<B> {
         for (id, by) in frames.iter().flat_map(|record| &record.released) {
             change += self.release(&*transaction, *id, *by, committed_at)?;
         }
+        self.write_acts(&transaction, audit)?;
         transaction.commit().map_err(self.wrote(DOING))?;
 
         let added = numbers.into_added();
@@ -105,6 +113,15 @@ impl<B: Backend> SqlStore<B> {
         self.last_group.fetch_max(group, Ordering::AcqRel);
         self.news.tell(News { group, change: 0 });
         Ok(Appended { group, committed_at })
+    }
+
+    /// The acts by which the frames came. They take their turn among those of all processes as late as can be.
+    fn write_acts(&self, transaction: &B::Session, audit: &[AuditRecord]) -> Result<(), StoreError> {
+        if B::SHARED && !audit.is_empty() {
+            let sql = "SELECT value FROM counter WHERE name = 'acts' FOR UPDATE";
+            let _turn: u64 = transaction.one(sql, &[]).map_err(self.wrote(DOING))?;
+        }
+        self.write_audit(transaction, audit)
     }
 
     /// The number of the group. Where other processes write too, they wait from here until the transaction ends, so
@@ -147,8 +164,8 @@ impl<B: Backend> SqlStore<B> {
         let row = group_key(group, committed_at.as_micros());
         let system = |purpose| self.keys.sealing(Domain::System(purpose), committed_at);
         let journal = journal_key.seal(journal_place(&row), plain);
-        let summary =
-            system(Purpose::Summary)?.seal(summary_place(&row), &encode_summary(&summarise(frames)));
+        let (plain_summary, leaf) = encode_summary(group, committed_at.as_micros(), &summarise(frames));
+        let summary = system(Purpose::Summary)?.seal(summary_place(&row), &plain_summary);
         let mut newest: HashMap<SeriesKey, Row> = HashMap::new();
         for fact in frames.iter().flat_map(|record| &record.facts) {
             let Fact::Reading(reading) = fact else { continue };
@@ -166,6 +183,10 @@ impl<B: Backend> SqlStore<B> {
         }
         let mut latest = Vec::with_capacity(newest.len());
         for (key, row) in newest {
+            if self.keys.is_erased(key.subject.patient()) {
+                // Measured before the erasure, committed after it: the fold leaves it out as well.
+                continue;
+            }
             let number = numbers.number(&readable(&self.series), &key)?;
             let named =
                 self.keys.sealing(Domain::of(key.subject.patient(), Purpose::Series), committed_at)?;
@@ -175,7 +196,7 @@ impl<B: Backend> SqlStore<B> {
         for item in frames.iter().flat_map(|record| &record.quarantined) {
             quarantined.push((item.clone(), self.seal_item(item, committed_at)?));
         }
-        Ok(Prepared { journal, summary, latest, quarantined })
+        Ok(Prepared { journal, summary, leaf, latest, quarantined })
     }
 
     fn write_group(
@@ -202,8 +223,8 @@ impl<B: Backend> SqlStore<B> {
                 vec![values![group, at, &prepared.journal].to_vec()],
             ),
             (
-                "INSERT INTO group_summary(number, committed_at, sealed) VALUES(?1, ?2, ?3)",
-                vec![values![group, at, &prepared.summary].to_vec()],
+                "INSERT INTO group_summary(number, committed_at, sealed, leaf) VALUES(?1, ?2, ?3, ?4)",
+                vec![values![group, at, &prepared.summary, &prepared.leaf].to_vec()],
             ),
             (
                 "INSERT INTO latest(series, measured_at, sequence, sealed) VALUES(?1, ?2, ?3, ?4)
@@ -357,6 +378,24 @@ impl<B: Backend> SqlStore<B> {
         let plain = self.keys.open_sealed(summary_place(&group_key(group, committed_at)), sealed, &what)?;
         decode_summary(&plain).map_err(|malformed| malformed.of(what()))
     }
+
+    /// What the leaf of a group's record is computed from. Records that were kept before there was a tree have no leaf
+    /// beside them; theirs is computed here.
+    pub(super) fn group_entry(
+        &self,
+        group: u64,
+        committed_at: i64,
+        leaf: Option<[u8; 32]>,
+        sealed: &[u8],
+    ) -> Result<LogEntry, StoreError> {
+        let what = || format!("summary of group {group}");
+        let plain = self.keys.open_sealed(summary_place(&group_key(group, committed_at)), sealed, &what)?;
+        let (blinding, payload) = split_summary(&plain).map_err(|malformed| malformed.of(what()))?;
+        let header = group_key(group, committed_at);
+        let leaf = leaf.unwrap_or_else(|| trust::audit::leaf(&header, &blinding, payload));
+        let content = Some((blinding, payload.to_vec()));
+        Ok(LogEntry { sequence: group, header: header.to_vec(), content, leaf })
+    }
 }
 
 /// A journal row, opened.
@@ -389,9 +428,12 @@ fn summarise(frames: &[FrameRecord]) -> Sources {
     order.into_iter().filter_map(finish).collect()
 }
 
-fn encode_summary(sources: &Sources) -> Vec<u8> {
-    let mut writer = Writer::with_capacity(2 + sources.len() * 54);
+/// The summary as it is sealed, with its leaf. Blinded, for the hash of a short frame can be guessed.
+fn encode_summary(group: u64, committed_at: i64, sources: &Sources) -> (Vec<u8>, [u8; 32]) {
+    let blinding = trust::audit::new_blinding();
+    let mut writer = Writer::with_capacity(34 + sources.len() * 54);
     writer.u8(SUMMARY_FORMAT);
+    writer.fixed(&blinding);
     writer.unsigned(sources.len() as u64);
     for (device, frames, facts, quarantined, hash) in sources {
         writer.fixed(&device.to_bytes());
@@ -400,14 +442,25 @@ fn encode_summary(sources: &Sources) -> Vec<u8> {
         writer.unsigned(u64::from(*quarantined));
         writer.fixed(hash);
     }
-    writer.finish()
+    let plain = writer.finish();
+    let leaf = trust::audit::leaf(&group_key(group, committed_at), &blinding, &plain[1 + blinding.len()..]);
+    (plain, leaf)
+}
+
+/// The blinding and what it blinds.
+fn split_summary(plain: &[u8]) -> Result<([u8; 32], &[u8]), Malformed> {
+    match plain.split_first() {
+        Some((&SUMMARY_UNBLINDED, payload)) => Ok((NO_BLINDING, payload)),
+        Some((&SUMMARY_FORMAT, rest)) => {
+            let (blinding, payload) = rest.split_first_chunk::<32>().ok_or(Malformed("it ends too early"))?;
+            Ok((*blinding, payload))
+        }
+        _ => Err(Malformed("its format is unknown to this release")),
+    }
 }
 
 fn decode_summary(bytes: &[u8]) -> Result<Sources, Malformed> {
-    let mut reader = Reader::new(bytes);
-    if reader.u8()? != SUMMARY_FORMAT {
-        return Err(Malformed("its format is unknown to this release"));
-    }
+    let mut reader = Reader::new(split_summary(bytes)?.1);
     let count = reader.count()?;
     let mut sources = Vec::with_capacity(count);
     for _ in 0..count {

@@ -8,13 +8,19 @@ use super::SqlStore;
 use super::keys::{Domain, Purpose};
 use crate::StoreError;
 use crate::sql::{Backend, DbError, Row, Session, Value, read, values};
-use crate::words::{Actor, AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow};
+use crate::words::{Actor, AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow, HEARTBEAT};
 
 const DOING: &str = "writing audit rows";
 /// Longest detail that is kept, in bytes: a query or a reason, not a document.
 const DETAIL_LIMIT_BYTES: usize = 4_096;
 /// Longest name of a program, or name that somebody claimed, in bytes.
 const NAME_LIMIT_BYTES: usize = 256;
+/// Most policies that are kept of one decision.
+const POLICIES_LIMIT: usize = 32;
+/// In the column of flags: the act was done under a broken glass.
+const FLAG_BREAK_GLASS: u8 = 1;
+/// In the column of flags: a row that the system writes from time to time.
+const FLAG_HEARTBEAT: u8 = 2;
 /// Stands in for what can no longer be read after a patient's key was destroyed.
 const ERASED: &str = "(erased)";
 
@@ -34,6 +40,34 @@ struct Payload {
     alert: Option<AlertId>,
     object: String,
     detail: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    purpose: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    break_glass: Option<BreakGlassId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    policies: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    role: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+}
+
+/// An id as text in the payload.
+#[derive(Clone, Copy)]
+struct BreakGlassId([u8; 16]);
+
+impl Serialize for BreakGlassId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&uuid::Uuid::from_bytes(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for BreakGlassId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let id = text.parse::<uuid::Uuid>().map_err(serde::de::Error::custom)?;
+        Ok(BreakGlassId(id.into_bytes()))
+    }
 }
 
 /// The plain columns of a row.
@@ -43,12 +77,15 @@ pub(super) struct Plain {
     pub(super) action: u8,
     pub(super) outcome: u8,
     pub(super) patient: Option<[u8; 16]>,
+    pub(super) device: Option<[u8; 16]>,
     pub(super) actor: Vec<u8>,
+    /// `None` in rows that were written before there were flags.
+    pub(super) flags: Option<u8>,
     pub(super) sealed: Vec<u8>,
     pub(super) leaf: [u8; 32],
 }
 
-pub(super) const COLUMNS: &str = "sequence, at, action, outcome, patient, actor, sealed, leaf";
+pub(super) const COLUMNS: &str = "sequence, at, action, outcome, patient, device, actor, flags, sealed, leaf";
 
 impl Plain {
     /// From [`COLUMNS`].
@@ -59,26 +96,40 @@ impl Plain {
             action: row.get(2)?,
             outcome: row.get(3)?,
             patient: row.get(4)?,
-            actor: row.get(5)?,
-            sealed: row.get(6)?,
-            leaf: row.get(7)?,
+            device: row.get(5)?,
+            actor: row.get(6)?,
+            flags: row.get(7)?,
+            sealed: row.get(8)?,
+            leaf: row.get(9)?,
         })
     }
 
     /// In the order of [`COLUMNS`].
     fn values(&self) -> Vec<Value<'_>> {
-        let plain = values![self.sequence, self.at, self.action, self.outcome, self.patient];
-        [&plain[..], &values![&self.actor, &self.sealed, &self.leaf]].concat()
+        let plain = values![self.sequence, self.at, self.action, self.outcome, self.patient, self.device];
+        [&plain[..], &values![&self.actor, self.flags, &self.sealed, &self.leaf]].concat()
     }
 
-    /// What the leaf commits to openly; it names nobody.
-    fn header(&self) -> Vec<u8> {
+    /// What the leaf commits to openly: every plain column. It names nobody; ids are random.
+    pub(super) fn header(&self) -> Vec<u8> {
         let mut header = self.sequence.to_be_bytes().to_vec();
         header.extend_from_slice(&self.at.to_be_bytes());
         header.push(self.action);
         header.push(self.outcome);
+        if let Some(flags) = self.flags {
+            header.push(flags);
+            for id in [self.patient, self.device] {
+                header.push(u8::from(id.is_some()));
+                header.extend_from_slice(&id.unwrap_or_default());
+            }
+        }
         header.extend_from_slice(&self.actor);
         header
+    }
+
+    /// Whether the content was removed, and not only made unreadable.
+    pub(super) fn is_blank(&self) -> bool {
+        self.sealed.is_empty()
     }
 }
 
@@ -103,8 +154,8 @@ impl<B: Backend> SqlStore<B> {
         let rows: Vec<_> = sealed.iter().map(Plain::values).collect();
         session
             .execute_each(
-                "INSERT INTO audit(sequence, at, action, outcome, patient, actor, sealed, leaf)
-                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT INTO audit(sequence, at, action, outcome, patient, device, actor, flags, sealed, leaf)
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 &rows,
             )
             .map(drop)
@@ -123,7 +174,20 @@ impl<B: Backend> SqlStore<B> {
             alert: record.alert,
             object: cut(&record.object, NAME_LIMIT_BYTES),
             detail: cut(&record.detail, DETAIL_LIMIT_BYTES),
+            purpose: record.purpose.as_deref().map(|purpose| cut(purpose, NAME_LIMIT_BYTES)),
+            break_glass: record.break_glass.map(BreakGlassId),
+            policies: record
+                .policies
+                .iter()
+                .take(POLICIES_LIMIT)
+                .map(|policy| cut(policy, NAME_LIMIT_BYTES))
+                .collect(),
+            role: record.role.as_deref().map(|role| cut(role, NAME_LIMIT_BYTES)),
+            address: record.address.as_deref().map(|address| cut(address, NAME_LIMIT_BYTES)),
         };
+        let is_heartbeat = record.actor == Actor::System && record.object == HEARTBEAT;
+        let flags = u8::from(record.break_glass.is_some()) * FLAG_BREAK_GLASS
+            + u8::from(is_heartbeat) * FLAG_HEARTBEAT;
         let json = serde_json::to_vec(&payload).map_err(|error| StoreError::Damaged {
             what: format!("audit row {sequence}"),
             how: error.to_string(),
@@ -146,7 +210,9 @@ impl<B: Backend> SqlStore<B> {
             action: record.action as u8,
             outcome: record.outcome as u8,
             patient: record.patient.map(RecordId::to_bytes),
+            device: record.device.map(RecordId::to_bytes),
             actor: self.actor_bytes(&record.actor),
+            flags: Some(flags),
             sealed: key.seal(place(&sequence.to_be_bytes()), &plain),
             leaf: [0; 32],
         };
@@ -182,9 +248,22 @@ impl<B: Backend> SqlStore<B> {
             }
         };
         add("patient =", query.patient.map(|patient| patient.to_bytes().into()));
+        add("device =", query.device.map(|device| device.to_bytes().into()));
+        add("outcome =", query.outcome.map(|outcome| Value::from(outcome as u8)));
         add("at >=", query.from.map(|at| at.as_micros().into()));
         add("at <", query.to.map(|at| at.as_micros().into()));
         add("sequence <", query.before.map(Value::from));
+        if query.break_glass {
+            sql.push_str(&format!(" AND flags > 0 AND flags & {FLAG_BREAK_GLASS} <> 0"));
+        }
+        if query.without_heartbeats {
+            sql.push_str(&format!(" AND (flags IS NULL OR flags & {FLAG_HEARTBEAT} = 0)"));
+        }
+        if !query.actions.is_empty() {
+            let numbers: Vec<String> =
+                query.actions.iter().map(|action| (*action as u8).to_string()).collect();
+            sql.push_str(&format!(" AND action IN ({})", numbers.join(", ")));
+        }
         if let Some(actor) = &actor {
             bound.push(actor.into());
             sql.push_str(&format!(" AND actor = ?{}", bound.len()));
@@ -192,27 +271,44 @@ impl<B: Backend> SqlStore<B> {
         bound.push(query.limit.into());
         sql.push_str(&format!(" ORDER BY sequence DESC LIMIT ?{}", bound.len()));
         let rows = self.reader(doing)?.rows(&sql, &bound, Plain::from_row).map_err(read(doing))?;
-        let open = |row: &Plain| match self.open_audit(row) {
+        rows.iter().map(|row| self.open_or_erased(row)).collect()
+    }
+
+    /// A row, or what still stands of it once its patient was erased.
+    pub(super) fn open_or_erased(&self, row: &Plain) -> Result<AuditRow, StoreError> {
+        match self.open_audit(row) {
             Err(StoreError::KeyGone { .. }) => erased(row),
             other => other,
+        }
+    }
+
+    /// The blinding and the committed payload of a row.
+    pub(super) fn open_payload(&self, row: &Plain) -> Result<([u8; 32], Vec<u8>), StoreError> {
+        let what = || format!("audit row {}", row.sequence);
+        if row.is_blank() {
+            return Err(StoreError::KeyGone { whose: what() });
+        }
+        let plain = self.keys.open_sealed(place(&row.sequence.to_be_bytes()), &row.sealed, &what)?;
+        let Some((blinding, json)) = plain.split_first_chunk::<32>() else {
+            return Err(StoreError::Damaged { what: what(), how: "it ends too early".to_owned() });
         };
-        rows.iter().map(open).collect()
+        Ok((*blinding, json.to_vec()))
     }
 
     /// Opens a row and proves that its leaf and its plain columns are those that were written.
     pub(super) fn open_audit(&self, row: &Plain) -> Result<AuditRow, StoreError> {
         let what = || format!("audit row {}", row.sequence);
         let damaged = |how: &str| StoreError::Damaged { what: what(), how: how.to_owned() };
-        let plain = self.keys.open_sealed(place(&row.sequence.to_be_bytes()), &row.sealed, &what)?;
-        let Some((blinding, json)) = plain.split_first_chunk::<32>() else {
-            return Err(damaged("it ends too early"));
-        };
-        if trust::audit::leaf(&row.header(), blinding, json) != row.leaf {
+        let (blinding, json) = self.open_payload(row)?;
+        if trust::audit::leaf(&row.header(), &blinding, &json) != row.leaf {
             return Err(damaged("its leaf does not match its content"));
         }
-        let payload: Payload = serde_json::from_slice(json).map_err(|error| damaged(&error.to_string()))?;
+        let payload: Payload = serde_json::from_slice(&json).map_err(|error| damaged(&error.to_string()))?;
         if payload.patient.map(RecordId::to_bytes) != row.patient {
             return Err(damaged("the patient beside it is another"));
+        }
+        if row.flags.is_some() && payload.device.map(RecordId::to_bytes) != row.device {
+            return Err(damaged("the device beside it is another"));
         }
         let actor = actor(&row.actor, payload.name).ok_or_else(|| damaged("its actor is not readable"))?;
         let record = AuditRecord {
@@ -225,6 +321,11 @@ impl<B: Backend> SqlStore<B> {
             alert: payload.alert,
             object: payload.object,
             detail: payload.detail,
+            purpose: payload.purpose,
+            break_glass: payload.break_glass.map(|id| id.0),
+            policies: payload.policies,
+            role: payload.role,
+            address: payload.address,
         };
         Ok(AuditRow { sequence: row.sequence, record, leaf: row.leaf })
     }
@@ -236,16 +337,13 @@ fn erased(row: &Plain) -> Result<AuditRow, StoreError> {
         what: format!("audit row {}", row.sequence),
         how: "its plain columns are not readable".to_owned(),
     };
+    let actor = actor(&row.actor, Some(ERASED.to_owned())).ok_or_else(damaged)?;
+    let action = action(row.action).ok_or_else(damaged)?;
     let record = AuditRecord {
-        at: Timestamp::from_micros(row.at),
-        actor: actor(&row.actor, Some(ERASED.to_owned())).ok_or_else(damaged)?,
-        action: action(row.action).ok_or_else(damaged)?,
         outcome: outcome(row.outcome).ok_or_else(damaged)?,
         patient: row.patient.map(PatientId::from_bytes),
-        device: None,
-        alert: None,
-        object: ERASED.to_owned(),
-        detail: String::new(),
+        device: row.device.map(DeviceId::from_bytes),
+        ..AuditRecord::new(Timestamp::from_micros(row.at), actor, action, ERASED)
     };
     Ok(AuditRow { sequence: row.sequence, record, leaf: row.leaf })
 }
@@ -264,7 +362,7 @@ fn actor(bytes: &[u8], name: Option<String>) -> Option<Actor> {
 }
 
 fn action(number: u8) -> Option<AuditAction> {
-    const ACTIONS: [AuditAction; 12] = [
+    const ACTIONS: [AuditAction; 18] = [
         AuditAction::Create,
         AuditAction::Read,
         AuditAction::Update,
@@ -277,6 +375,12 @@ fn action(number: u8) -> Option<AuditAction> {
         AuditAction::Answer,
         AuditAction::Quarantine,
         AuditAction::Administer,
+        AuditAction::BreakGlass,
+        AuditAction::Consent,
+        AuditAction::Export,
+        AuditAction::Erase,
+        AuditAction::Keys,
+        AuditAction::Policy,
     ];
     ACTIONS.into_iter().find(|action| *action as u8 == number)
 }
@@ -314,7 +418,7 @@ mod tests {
             assert!(action(number).is_none_or(|action| action as u8 == number));
             assert!(outcome(number).is_none_or(|outcome| outcome as u8 == number));
         }
-        assert_eq!(action(12), Some(AuditAction::Administer));
+        assert_eq!(action(18), Some(AuditAction::Policy));
         assert_eq!(outcome(8), Some(AuditOutcome::Failed));
     }
 }

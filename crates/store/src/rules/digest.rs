@@ -3,21 +3,16 @@
 use trust::digest::Sha256;
 
 use super::SqlStore;
-use super::append::{group_key, journal_place, latest_place, summary_place};
-use super::audit;
-use super::documents::{self, kind_from_number};
-use super::fold_parts::{BlockRef, EventPlace, WaveRef, frames_place, frames_row_key};
-use super::quarantine;
 use crate::StoreError;
-use crate::sql::{Backend, Begin, Column, DbError, Row, Session, Tx, read};
+use crate::sql::{Backend, Begin, Column, Session, Tx, read};
 
 const DOING: &str = "hashing what is kept";
 
 /// The tables with their columns; `sealed` stands last where there is one, and is hashed as what it says.
-const TABLES: [(&str, &str); 15] = [
+const TABLES: [(&str, &str); 18] = [
     ("series", "number, subject_kind, subject, measure, device"),
     ("journal", "number, committed_at, sealed"),
-    ("group_summary", "number, committed_at, sealed"),
+    ("group_summary", "number, committed_at, leaf, sealed"),
     ("cursor", "consumer, position"),
     ("latest", "series, measured_at, sequence, sealed"),
     ("block", "number, series, first_at, first_sequence, last_at, count, sealed"),
@@ -28,8 +23,11 @@ const TABLES: [(&str, &str); 15] = [
     ("document", "kind, id, version, updated_at, sealed"),
     ("document_history", "kind, id, version, updated_at, sealed"),
     ("document_index", "kind, name, value, id, is_unique"),
-    ("audit", "sequence, at, action, outcome, patient, actor, leaf, sealed"),
+    ("audit", "sequence, at, action, outcome, patient, device, actor, flags, leaf, sealed"),
     ("document_change", "change, kind, id, version, removed"),
+    ("log_head", "log, size"),
+    ("log_tile", "log, level, number, hashes"),
+    ("log_checkpoint", "log, number, size, at, note"),
 ];
 
 /// The rows of one table, opened.
@@ -97,53 +95,6 @@ impl<B: Backend> SqlStore<B> {
             })
             .map_err(read(DOING))?;
         outcome.map(|()| digest)
-    }
-
-    /// What a sealed row says.
-    fn open_row(&self, table: &str, row: &Row<'_>, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
-        let what = || {
-            let first = row.get::<i64>(0).map_or(String::new(), |number| format!(" {number}"));
-            format!("row{first} of table {table}")
-        };
-        let column = |outcome: DbError| read(DOING)(outcome);
-        let open = |place: trust::Aad<'_>| self.keys.open_sealed(place, sealed, &what);
-        let number = |at: usize| row.get::<i64>(at).map_err(column);
-        let group = || Ok::<_, StoreError>(group_key(number(0)?.unsigned_abs(), number(1)?));
-        match table {
-            "journal" => open(journal_place(&group()?)),
-            "group_summary" => open(summary_place(&group()?)),
-            "latest" => open(latest_place(&row.get::<u32>(0).map_err(column)?.to_be_bytes())),
-            "block" => {
-                let block = BlockRef::from_row(row).map_err(column)?;
-                open(block.place(&block.row_key()))
-            }
-            "wave_block" => {
-                let wave = WaveRef::from_row(row).map_err(column)?;
-                open(wave.place(&wave.row_key()))
-            }
-            "event" => {
-                let (series, sequence) = (row.get(0).map_err(column)?, row.get(2).map_err(column)?);
-                let place =
-                    EventPlace { series, at: number(1)?, sequence, version: row.get(3).map_err(column)? };
-                open(place.place(&place.row_key()))
-            }
-            "frame_block" => {
-                let device = clinical_model::DeviceId::from_bytes(row.get(1).map_err(column)?);
-                open(frames_place(&frames_row_key(number(0)?, device)))
-            }
-            "quarantine" => open(quarantine::place(&row.get(0).map_err(column)?)),
-            "audit" => open(audit::place(&number(0)?.to_be_bytes())),
-            _ => {
-                let kind = row.get::<u8>(0).map_err(column)?;
-                let kind = kind_from_number(kind).ok_or_else(|| StoreError::Damaged {
-                    what: what(),
-                    how: format!("this release does not know kind {kind}"),
-                })?;
-                let at = clinical_model::Timestamp::from_micros(number(3)?);
-                let of = (kind, row.get(1).map_err(column)?, number(2)?.unsigned_abs(), at);
-                open(documents::place(&documents::row_key(of)))
-            }
-        }
     }
 }
 

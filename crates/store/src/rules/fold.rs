@@ -11,7 +11,9 @@ use super::keys::{Domain, Purpose};
 use super::row::{Row, unite};
 use super::{SqlStore, blocks};
 use crate::StoreError;
-use crate::sql::{Backend, Begin, DbError, Session, Tx, Value, lock, read, values, writable, write};
+use crate::sql::{
+    Backend, Begin, DbError, Session, Tx, Value, lock, read, readable, values, writable, write,
+};
 use crate::words::{Folded, KeptFrame};
 
 pub(super) const DOING: &str = "folding the journal";
@@ -77,7 +79,7 @@ impl<B: Backend> SqlStore<B> {
         let groups = self.decode_groups(session, 0, up_to, limit_groups, true)?;
         let Some(last) = groups.last().map(|group| group.number) else { return Ok(Folded::default()) };
         let folded_groups = groups.len() as u64;
-        let sorted = sort_out(groups);
+        let sorted = sort_out(self.without_erased(groups));
         let mut changes = next_numbers(session)?;
         for (series, rows) in sorted.rows {
             self.fold_rows(session, series, rows, now, &mut changes)?;
@@ -107,6 +109,25 @@ impl<B: Backend> SqlStore<B> {
             repeats: changes.repeats,
             blocks: written,
         })
+    }
+
+    /// Leaves out what is about patients who were erased while it waited, raw bytes included.
+    fn without_erased(&self, mut groups: Vec<DecodedGroup>) -> Vec<DecodedGroup> {
+        if readable(&self.keys.erased).is_empty() {
+            return groups;
+        }
+        let is_erased = |fact: &Fact| self.keys.is_erased(fact.series().subject.patient());
+        for group in &mut groups {
+            group.frames.retain_mut(|frame| {
+                let all = frame.facts.len();
+                frame.facts.retain(|(_, fact)| !is_erased(fact));
+                if frame.facts.len() < all {
+                    frame.frame.bytes.clear();
+                }
+                all == 0 || !frame.facts.is_empty()
+            });
+        }
+        groups
     }
 
     /// The last group that every consumer and every living node has passed.
@@ -217,7 +238,7 @@ impl<B: Backend> SqlStore<B> {
         Ok(())
     }
 
-    fn write_block(
+    pub(super) fn write_block(
         &self,
         series: u32,
         rows: &[Row],
@@ -255,7 +276,7 @@ impl<B: Backend> SqlStore<B> {
 }
 
 impl Changes {
-    fn write<S: Session>(&self, session: &S) -> Result<(), DbError> {
+    pub(super) fn write<S: Session>(&self, session: &S) -> Result<(), DbError> {
         let gone = [
             ("DELETE FROM block WHERE number = ?1", &self.gone_blocks),
             ("DELETE FROM wave_block WHERE number = ?1", &self.gone_curves),
@@ -319,7 +340,7 @@ fn oldest_journal_key<S: Session>(session: &S) -> Result<Option<KeyId>, DbError>
     session.row(sql, &[], |row| row.get(0).map(KeyId))
 }
 
-fn next_numbers<S: Session>(session: &S) -> Result<Changes, StoreError> {
+pub(super) fn next_numbers<S: Session>(session: &S) -> Result<Changes, StoreError> {
     session
         .row(
             "SELECT (SELECT coalesce(max(number), 0) + 1 FROM block),

@@ -201,7 +201,7 @@ impl<B: Backend> SqlStore<B> {
         self.write_frames(device, patient, &bundle, bytes, now, changes)
     }
 
-    fn write_frames(
+    pub(super) fn write_frames(
         &self,
         device: DeviceId,
         patient: Option<PatientId>,

@@ -1,13 +1,13 @@
 //! The data keys, wrapped by the key-encryption key, in a place of their own, and a bounded cache of them unwrapped.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use clinical_model::{PatientId, Timestamp};
+use clinical_model::{PatientId, RecordId as _, Timestamp};
 use trust::envelope::{self, Aad};
 use trust::keyring::{MAX_SEALS_PER_KEY, UnwrapError};
-use trust::{Kek, Key, KeyId};
+use trust::{Kek, KekRing, Key, KeyId};
 
 use crate::sql::{Backend, Begin, DbError, Session, Tx, lock, read, readable, values, writable, write};
 use crate::{KeyDomain, StoreError};
@@ -20,6 +20,13 @@ const FINGERPRINT_SHOWN: usize = 64;
 const SYSTEM_KEY_LIFE: Duration = Duration::from_secs(7 * 86_400);
 /// A patient's key seals for so long: at 50 seals a second a year stays below [`MAX_SEALS_PER_KEY`].
 const PATIENT_KEY_LIFE: Duration = Duration::from_secs(365 * 86_400);
+
+/// Where other processes make keys too, a remembered key seals for so long before the database is asked for a newer one.
+const SHARED_KEY_LOOK: Duration = Duration::from_secs(60);
+/// In the key store: fingerprint of the key-encryption key in force.
+pub(super) const META_KEK: &str = "kek";
+/// In the key store: fingerprint of the next key-encryption key, while an epoch turns.
+pub(crate) const META_KEK_NEXT: &str = "kek-next";
 
 /// What a system key is for. One key never serves two purposes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +49,8 @@ pub(crate) enum Purpose {
     Identity,
     /// Blind indices; lives for ever.
     Blind,
+    /// Signing the log's checkpoints; lives until it is turned over, and is never destroyed.
+    Log,
 }
 
 /// Whose data a key seals.
@@ -65,7 +74,7 @@ impl Domain {
     }
 
     /// As bound into the wrapped key; part of the storage format.
-    fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         let purpose = match self {
             Domain::Patient(patient) => return format!("patient/{patient}"),
             Domain::System(Purpose::Series) => "series",
@@ -77,6 +86,7 @@ impl Domain {
             Domain::System(Purpose::Journal) => "journal",
             Domain::System(Purpose::Identity) => "identity",
             Domain::System(Purpose::Blind) => "blind",
+            Domain::System(Purpose::Log) => "log",
         };
         format!("system/{purpose}")
     }
@@ -88,6 +98,8 @@ pub(crate) struct NamedKey {
     pub(super) id: KeyId,
     pub(super) key: Arc<Key>,
     created_at: Timestamp,
+    /// When the database was asked whether it is the newest.
+    looked_at: Instant,
 }
 
 impl NamedKey {
@@ -99,10 +111,12 @@ impl NamedKey {
 /// The open key store.
 pub(crate) struct Keys<B: Backend> {
     session: Mutex<B::Session>,
-    kek: Kek,
+    pub(super) ring: RwLock<KekRing>,
     journal_key_life: Duration,
-    by_id: RwLock<HashMap<KeyId, NamedKey>>,
-    sealing: RwLock<HashMap<Domain, NamedKey>>,
+    pub(super) by_id: RwLock<HashMap<KeyId, NamedKey>>,
+    pub(super) sealing: RwLock<HashMap<Domain, NamedKey>>,
+    /// Patients whose keys were destroyed: none is ever made again.
+    pub(super) erased: RwLock<HashSet<PatientId>>,
 }
 
 /// Why a key-encryption key does not fit.
@@ -111,6 +125,8 @@ pub(crate) enum KekFault {
     Another { expected: String },
     /// There are keys, but nothing says by which key they are wrapped.
     Unnamed,
+    /// The source of the key-encryption keys did not end a turn that was begun.
+    Source(trust::SourceError),
     /// The database said no.
     Database(DbError),
 }
@@ -123,20 +139,39 @@ impl From<DbError> for KekFault {
 
 impl<B: Backend> Keys<B> {
     /// Takes the key store over, and proves that the key-encryption key fits; writes its fingerprint into a new one.
-    pub(crate) fn open(session: B::Session, kek: Kek, journal_key_life: Duration) -> Result<Self, KekFault> {
-        prove(&session, &kek)?;
-        Ok(Keys {
+    pub(crate) fn open(
+        session: B::Session,
+        mut ring: KekRing,
+        journal_key_life: Duration,
+    ) -> Result<Self, KekFault> {
+        prove(&session, &mut ring)?;
+        let keys = Keys {
             session: Mutex::new(session),
-            kek,
+            ring: RwLock::new(ring),
             journal_key_life,
             by_id: RwLock::default(),
             sealing: RwLock::default(),
-        })
+            erased: RwLock::default(),
+        };
+        keys.recall_erased(&*lock(&keys.session))?;
+        keys.settle_epochs(&*lock(&keys.session))?;
+        Ok(keys)
     }
 
-    /// The key-encryption key, for another store that is to hold the same keys.
-    pub(crate) fn kek(&self) -> &Kek {
-        &self.kek
+    /// The key-encryption key in force, for another store that is to hold the same keys.
+    pub(crate) fn kek(&self) -> Arc<Kek> {
+        let ring = readable(&self.ring);
+        let kept = self.meta(META_KEK).ok().flatten().unwrap_or_default();
+        let kept = std::str::from_utf8(&kept).ok().and_then(|kept| ring.find(kept));
+        Arc::clone(kept.unwrap_or_else(|| ring.current()))
+    }
+
+    /// Refuses while an epoch turns: a copy would need two key-encryption keys, one of which is about to be destroyed.
+    pub(crate) fn is_still(&self) -> Result<(), StoreError> {
+        match self.meta(META_KEK_NEXT).map_err(read("reading the key store"))? {
+            None => Ok(()),
+            Some(_) => Err(StoreError::EpochTurns),
+        }
     }
 
     /// The session, ready for use.
@@ -166,10 +201,11 @@ impl<B: Backend> Keys<B> {
         {
             return Ok(named.clone());
         }
-        let session = self.session("reading the key store")?;
+        self.not_erased(domain)?;
+        let mut session = self.session("reading the key store")?;
         let named = match self.newest(&session, domain)? {
             Some(named) if self.still_seals(domain, &named, at) => named,
-            _ => self.create(&session, domain, at)?,
+            _ => self.create(&mut session, domain, at)?,
         };
         let mut sealing = writable(&self.sealing);
         if sealing.len() >= CACHED_KEYS_LIMIT {
@@ -181,10 +217,31 @@ impl<B: Backend> Keys<B> {
 
     /// The key of a domain, if it has one.
     pub(super) fn existing(&self, domain: Domain) -> Result<Option<NamedKey>, StoreError> {
-        if let Some(named) = readable(&self.sealing).get(&domain) {
+        if let Some(named) = readable(&self.sealing).get(&domain).filter(|named| is_looked_up::<B>(named)) {
             return Ok(Some(named.clone()));
         }
         self.newest(&*self.session("reading the key store")?, domain)
+    }
+
+    /// All keys of a domain, oldest first.
+    pub(super) fn all_of(&self, domain: Domain) -> Result<Vec<NamedKey>, StoreError> {
+        let text = domain.text();
+        let found: Vec<(Vec<u8>, i64, Vec<u8>)> = self
+            .session("reading the key store")?
+            .rows(
+                "SELECT id, created_at, wrapped FROM data_key WHERE domain = ?1 ORDER BY number",
+                &values![&text],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            )
+            .map_err(read("reading the key store"))?;
+        found.iter().map(|(id, created_at, wrapped)| self.unwrap(&text, id, *created_at, wrapped)).collect()
+    }
+
+    /// Makes a new key for a domain, which seals from now on.
+    pub(super) fn renew(&self, domain: Domain, at: Timestamp) -> Result<(), StoreError> {
+        self.create(&mut *self.session("making a data key")?, domain, at)?;
+        self.forget(domain);
+        Ok(())
     }
 
     /// Forgets which key seals for a domain, so that the next question asks the database.
@@ -200,7 +257,8 @@ impl<B: Backend> Keys<B> {
 
     fn still_seals(&self, domain: Domain, named: &NamedKey, at: Timestamp) -> bool {
         let life = match domain {
-            Domain::System(Purpose::Identity | Purpose::Blind) => return true,
+            Domain::System(Purpose::Identity | Purpose::Blind | Purpose::Log) => return true,
+            _ if !is_looked_up::<B>(named) => return false,
             Domain::System(Purpose::Journal) => self.journal_key_life,
             Domain::System(_) => SYSTEM_KEY_LIFE,
             Domain::Patient(_) => PATIENT_KEY_LIFE,
@@ -208,7 +266,11 @@ impl<B: Backend> Keys<B> {
         named.key.seals() < MAX_SEALS_PER_KEY / 2 && at.duration_since(named.created_at) < life
     }
 
-    fn newest(&self, session: &B::Session, domain: Domain) -> Result<Option<NamedKey>, StoreError> {
+    pub(super) fn newest(
+        &self,
+        session: &B::Session,
+        domain: Domain,
+    ) -> Result<Option<NamedKey>, StoreError> {
         let text = domain.text();
         let found: Option<(Vec<u8>, i64, Vec<u8>)> = session
             .row(
@@ -230,22 +292,69 @@ impl<B: Backend> Keys<B> {
         let damaged =
             |how: String| StoreError::Damaged { what: format!("key of {domain} in {}", B::KEYS_PLACE), how };
         let id = KeyId(id.try_into().map_err(|_| damaged(format!("its id has {} bytes", id.len())))?);
-        let key =
-            self.kek.unwrap(domain, id, wrapped).map_err(|error: UnwrapError| damaged(error.to_string()))?;
-        Ok(NamedKey { id, key: Arc::new(key), created_at: Timestamp::from_micros(created_at) })
+        let kek = self.that_wrapped(wrapped);
+        let key = kek.unwrap(domain, id, wrapped).map_err(|error: UnwrapError| damaged(error.to_string()))?;
+        let created_at = Timestamp::from_micros(created_at);
+        Ok(NamedKey { id, key: Arc::new(key), created_at, looked_at: Instant::now() })
     }
 
-    fn create(&self, session: &B::Session, domain: Domain, at: Timestamp) -> Result<NamedKey, StoreError> {
-        let named = NamedKey { id: KeyId::generate(), key: Arc::new(Key::generate()), created_at: at };
+    /// The key-encryption key that wrapped a data key; the current one where it is none of ours, to say so.
+    pub(super) fn that_wrapped(&self, wrapped: &[u8]) -> Arc<Kek> {
+        if let Some(kek) = readable(&self.ring).that_wrapped(wrapped) {
+            return Arc::clone(kek);
+        }
+        // Another process may have turned the epoch: the key is looked for once more where it lives.
+        let mut ring = writable(&self.ring);
+        if let Err(error) = ring.reload() {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the key-encryption keys cannot be read again"
+            );
+        }
+        Arc::clone(ring.that_wrapped(wrapped).unwrap_or_else(|| ring.current()))
+    }
+
+    pub(super) fn create(
+        &self,
+        session: &mut B::Session,
+        domain: Domain,
+        at: Timestamp,
+    ) -> Result<NamedKey, StoreError> {
+        let doing = "making a data key";
+        let (id, key) = (KeyId::generate(), Arc::new(Key::generate()));
+        let named = NamedKey { id, key, created_at: at, looked_at: Instant::now() };
         let text = domain.text();
-        let wrapped = self.kek.wrap(&text, named.id, &named.key);
-        session
+        let transaction = Tx::begin(session, Begin::Write).map_err(write(doing))?;
+        if let Domain::Patient(patient) = domain {
+            let sql = "SELECT 1 FROM erasure WHERE patient = ?1";
+            let erased = transaction.row(sql, &values![patient.to_bytes()], |_| Ok(()));
+            if erased.map_err(write(doing))?.is_some() {
+                writable(&self.erased).insert(patient);
+                return Err(gone(domain));
+            }
+        }
+        let wrapped = self.wrapping(&transaction)?.wrap(&text, named.id, &named.key);
+        transaction
             .execute(
                 "INSERT INTO data_key(id, domain, created_at, wrapped) VALUES(?1, ?2, ?3, ?4)",
                 &values![named.id.0, &text, at.as_micros(), &wrapped],
             )
-            .map_err(write("making a data key"))?;
+            .map_err(write(doing))?;
+        transaction.commit().map_err(write(doing))?;
         Ok(named)
+    }
+
+    /// Refuses to seal or make a key for a patient who was erased.
+    pub(super) fn not_erased(&self, domain: Domain) -> Result<(), StoreError> {
+        match domain {
+            Domain::Patient(patient) if readable(&self.erased).contains(&patient) => Err(gone(domain)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a patient was erased, as far as this process knows.
+    pub(super) fn is_erased(&self, patient: Option<PatientId>) -> bool {
+        patient.is_some_and(|patient| readable(&self.erased).contains(&patient))
     }
 
     /// The key of a name; `None` when it was destroyed.
@@ -277,6 +386,10 @@ impl<B: Backend> Keys<B> {
         sealed: &[u8],
         what: &dyn Fn() -> String,
     ) -> Result<Vec<u8>, StoreError> {
+        if sealed.is_empty() {
+            // It was removed on purpose; the row stands for the proof that it was there.
+            return Err(StoreError::KeyGone { whose: what() });
+        }
         let failed = |source| StoreError::Sealed { what: what(), source };
         let id = envelope::key_id_of(sealed).map_err(failed)?;
         let Some(named) = self.opening(id)? else { return Err(StoreError::KeyGone { whose: what() }) };
@@ -349,24 +462,45 @@ impl<B: Backend> Keys<B> {
     }
 }
 
-/// Compares the fingerprint of the key-encryption key, or writes it, with a random id, into a new key store.
-fn prove<S: Session>(session: &S, kek: &Kek) -> Result<(), KekFault> {
-    let given = kek.fingerprint_text();
+fn gone(domain: Domain) -> StoreError {
+    StoreError::KeyGone { whose: domain.text() }
+}
+
+/// Whether what is remembered of a key need not be asked for again.
+fn is_looked_up<B: Backend>(named: &NamedKey) -> bool {
+    !B::SHARED || named.looked_at.elapsed() < SHARED_KEY_LOOK
+}
+
+/// A fingerprint as the key store has it.
+pub(super) fn kept_fingerprint<S: Session>(session: &S, name: &str) -> Result<Option<String>, DbError> {
     let kept: Option<Vec<u8>> =
-        session.row("SELECT value FROM meta WHERE name = 'kek'", &[], |row| row.get(0))?;
+        session.row("SELECT value FROM meta WHERE name = ?1", &values![name], |row| row.get(0))?;
+    Ok(kept.map(|kept| String::from_utf8_lossy(&kept).chars().take(FINGERPRINT_SHOWN).collect()))
+}
+
+/// Compares the fingerprints of the key-encryption keys, or writes one, with a random id, into a new key store. A turn
+/// that was ended in the key store is ended where the keys live.
+fn prove<S: Session>(session: &S, ring: &mut KekRing) -> Result<(), KekFault> {
+    let kept = kept_fingerprint(session, META_KEK)?;
+    let next = kept_fingerprint(session, META_KEK_NEXT)?;
     if let Some(expected) = kept {
-        if expected == given.as_bytes() {
-            return Ok(());
+        for needed in next.iter().chain([&expected]) {
+            if ring.find(needed).is_none() {
+                return Err(KekFault::Another { expected: needed.clone() });
+            }
         }
-        let expected = String::from_utf8_lossy(&expected).chars().take(FINGERPRINT_SHOWN).collect();
-        return Err(KekFault::Another { expected });
+        let is_next = ring.next().is_some_and(|kek| kek.fingerprint_text() == expected);
+        if next.is_none() && is_next {
+            super::turn::promote(ring).map_err(KekFault::Source)?;
+        }
+        return Ok(());
     }
     if session.row("SELECT 1 FROM data_key LIMIT 1", &[], |_| Ok(()))?.is_some() {
         return Err(KekFault::Unnamed);
     }
     session.execute(
-        "INSERT INTO meta(name, value) VALUES('kek', ?1), ('store', ?2)",
-        &values![given.as_bytes(), trust::random_bytes::<16>()],
+        "INSERT INTO meta(name, value) VALUES(?1, ?2), ('store', ?3)",
+        &values![META_KEK, ring.current().fingerprint_text().as_bytes(), trust::random_bytes::<16>()],
     )?;
     Ok(())
 }

@@ -11,6 +11,7 @@ mod blocks;
 mod bytes;
 pub(crate) mod digest;
 mod documents;
+mod erase;
 mod fold;
 mod fold_curves;
 mod fold_parts;
@@ -21,11 +22,17 @@ pub(crate) mod keys;
 pub(crate) mod news;
 mod quarantine;
 mod query;
+mod rekey;
+mod retain;
 mod row;
 mod scan;
 pub(crate) mod schema;
+pub(crate) mod sealed;
 mod series;
 mod tail;
+mod tree;
+mod tree_check;
+mod turn;
 pub(crate) mod verify;
 
 use std::path::Path;
@@ -37,11 +44,18 @@ use clinical_model::{
     Committed, DeviceId, Event, PatientId, QuarantineId, QuarantineItem, Reading, SeriesKey, Subject,
     Timestamp, Waveform,
 };
+use trust::log::Hash;
+use trust::log::check::Report;
+use trust::log::note::Signer;
 use trust::{BlindIndexKey, IdentityKey};
 
+use crate::care::*;
+use crate::proven::{KeptCheckpoint, Lease, Log, LogAgainst, LogEntry, LogState};
 use crate::sql::{Backend, DbError, Fault, Session, lock, read, readable, writable, write};
 use crate::words::*;
-use crate::{Store, StoreError, TransactError};
+use crate::{ProvenLog, Store, StoreError, TransactError};
+
+pub(crate) use tree::META_RESTORED;
 
 use keys::{Domain, Keys, Purpose};
 use news::Bell;
@@ -93,6 +107,8 @@ pub struct SqlStore<B: Backend> {
     last_group: AtomicU64,
     news: Arc<Bell>,
     waiting: Mutex<Waiting>,
+    /// How far the turn of a patient's key has come through the tables.
+    rekeying: Mutex<Option<rekey::Pass>>,
     /// Stable storage has failed once: nothing is written any more.
     failed: AtomicBool,
     blind: BlindIndexKey,
@@ -169,6 +185,7 @@ impl<B: Backend> SqlStore<B> {
             last_group: AtomicU64::new(last_group),
             news,
             waiting: Mutex::new(Waiting { count, counted_at: Instant::now(), as_of }),
+            rekeying: Mutex::default(),
             failed: AtomicBool::new(false),
             blind,
             identity,
@@ -315,9 +332,172 @@ pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     text
 }
 
+impl<B: Backend> Care for SqlStore<B> {
+    fn key_status(&self) -> Result<KeyStatus, StoreError> {
+        self.key_state()
+    }
+
+    fn begin_kek_turn(&self) -> Result<KekTurn, StoreError> {
+        self.begin_kek_epoch()
+    }
+
+    fn step_kek_turn(&self, limit_keys: usize, now: Timestamp) -> Result<Option<KekTurn>, StoreError> {
+        self.step_epoch(limit_keys, now)
+    }
+
+    fn follow_kek(&self, node: [u8; 16]) -> Result<(), StoreError> {
+        self.follow_epoch(node)
+    }
+
+    fn begin_rekey(&self, patient: PatientId, now: Timestamp) -> Result<Rekey, StoreError> {
+        self.begin_turn_of(patient, now)
+    }
+
+    fn step_rekey(&self, limit_rows: usize, now: Timestamp) -> Result<Option<Rekey>, StoreError> {
+        self.step_turn_of(limit_rows, now)
+    }
+
+    fn count_patient(&self, patient: PatientId, scope: &ErasureScope) -> Result<Rows, StoreError> {
+        self.count_rows_of(patient, scope)
+    }
+
+    fn begin_erasure(&self, patient: PatientId, now: Timestamp) -> Result<ErasedPatient, StoreError> {
+        self.begin_erasing(patient, now)
+    }
+
+    fn step_erasure(
+        &self,
+        patient: PatientId,
+        scope: &ErasureScope,
+        limit_rows: usize,
+    ) -> Result<(Rows, bool), StoreError> {
+        self.step_erasing(patient, scope, limit_rows)
+    }
+
+    fn end_erasure(&self, patient: PatientId, now: Timestamp) -> Result<(), StoreError> {
+        self.end_erasing(patient, now)
+    }
+
+    fn erasures(&self) -> Result<Vec<ErasedPatient>, StoreError> {
+        self.list_erasures()
+    }
+
+    fn count_outdated(
+        &self,
+        class: KeptClass,
+        before: Timestamp,
+        held: &[PatientId],
+    ) -> Result<Outdated, StoreError> {
+        self.count_older(class, before, held)
+    }
+
+    fn remove_outdated(
+        &self,
+        class: KeptClass,
+        before: Timestamp,
+        held: &[PatientId],
+        keep: &dyn Fn(&QuarantineItem) -> bool,
+        limit_rows: usize,
+        now: Timestamp,
+    ) -> Result<Removed, StoreError> {
+        self.remove_older(class, before, held, keep, limit_rows, now)
+    }
+
+    fn forget_versions(&self, documents: &[(Kind, [u8; 16])]) -> Result<(), StoreError> {
+        self.forget_earlier(documents)
+    }
+}
+
+impl<B: Backend> ProvenLog for SqlStore<B> {
+    fn log_state(&self, log: Log) -> Result<LogState, StoreError> {
+        self.read_log_state(log)
+    }
+
+    fn integrate(&self, log: Log, limit: usize, lease: Lease) -> Result<u64, TransactError> {
+        self.integrate_log(log, limit, lease)
+    }
+
+    fn log_root(&self, log: Log, size: u64) -> Result<Hash, StoreError> {
+        self.with_tree(log, size, |tree| tree.root())
+    }
+
+    fn log_inclusion(&self, log: Log, index: u64, size: u64) -> Result<Vec<Hash>, StoreError> {
+        self.with_tree(log, size, |tree| tree.inclusion(index))
+    }
+
+    fn log_consistency(&self, log: Log, old: u64, size: u64) -> Result<Vec<Hash>, StoreError> {
+        self.with_tree(log, size, |tree| tree.consistency(old))
+    }
+
+    fn log_tile(&self, log: Log, level: u8, number: u64) -> Result<Vec<Hash>, StoreError> {
+        self.read_tile(log, level, number)
+    }
+
+    fn checkpoints(
+        &self,
+        log: Log,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<KeptCheckpoint>, StoreError> {
+        self.read_checkpoints(log, before, limit)
+    }
+
+    fn keep_checkpoint(
+        &self,
+        log: Log,
+        checkpoint: &KeptCheckpoint,
+        lease: Lease,
+    ) -> Result<(), TransactError> {
+        self.write_checkpoint(log, checkpoint, lease)
+    }
+
+    fn log_signers(&self, at: Timestamp) -> Result<Vec<Signer>, StoreError> {
+        self.read_signers(at)
+    }
+
+    fn turn_log_key(&self, at: Timestamp) -> Result<(), StoreError> {
+        self.keys.renew(Domain::System(Purpose::Log), at)
+    }
+
+    fn begin_epoch_after_restore(&self, at: Timestamp) -> Result<bool, TransactError> {
+        self.begin_epoch(at)
+    }
+
+    fn log_entry(&self, sequence: u64) -> Result<Option<(LogEntry, AuditRow)>, StoreError> {
+        self.read_entry(sequence)
+    }
+
+    fn log_entries(&self, log: Log, from: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
+        self.entries_on(&*self.reader("reading the log")?, log, from, limit)
+    }
+
+    fn check_log(
+        &self,
+        log: Log,
+        against: &LogAgainst,
+        now: Timestamp,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Report, StoreError> {
+        self.check_whole_log(log, against, now, progress)
+    }
+}
+
 impl<B: Backend> Store for SqlStore<B> {
-    fn append(&self, frames: &[FrameRecord], committed_at: Timestamp) -> Result<Appended, StoreError> {
-        self.append_group(frames, committed_at)
+    fn log(&self) -> &dyn ProvenLog {
+        self
+    }
+
+    fn care(&self) -> &dyn Care {
+        self
+    }
+
+    fn append_with(
+        &self,
+        frames: &[FrameRecord],
+        audit: &[AuditRecord],
+        committed_at: Timestamp,
+    ) -> Result<Appended, StoreError> {
+        self.append_group(frames, audit, committed_at)
     }
 
     fn groups_after(&self, after: u64, limit_groups: usize) -> Result<Vec<StoredGroup>, StoreError> {

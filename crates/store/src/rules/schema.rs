@@ -68,16 +68,44 @@ CREATE TABLE document_change(
     change INTEGER PRIMARY KEY, kind INTEGER NOT NULL, id BLOB NOT NULL, version INTEGER NOT NULL,
     removed INTEGER NOT NULL);
 ",
+    // The tree over the audit log and over the records of groups, and its signed checkpoints.
+    r"
+ALTER TABLE audit ADD COLUMN flags INTEGER;
+ALTER TABLE audit ADD COLUMN device BLOB;
+CREATE INDEX audit_flagged ON audit(sequence) WHERE flags > 0;
+CREATE INDEX audit_device ON audit(device, sequence) WHERE device IS NOT NULL;
+ALTER TABLE group_summary ADD COLUMN leaf BLOB;
+CREATE TABLE log_head(log INTEGER PRIMARY KEY, size INTEGER NOT NULL);
+INSERT INTO log_head(log, size) VALUES(1, 0), (2, 0);
+CREATE TABLE log_tile(
+    log INTEGER NOT NULL, level INTEGER NOT NULL, number INTEGER NOT NULL, hashes BLOB NOT NULL,
+    PRIMARY KEY(log, level, number));
+CREATE TABLE log_checkpoint(
+    log INTEGER NOT NULL, number INTEGER NOT NULL, size INTEGER NOT NULL, at INTEGER NOT NULL, note TEXT NOT NULL,
+    PRIMARY KEY(log, number));
+",
 ];
 
 /// Scripts of `keystore.db`.
-pub(crate) const KEYSTORE: &[&str] = &[r"
+pub(crate) const KEYSTORE: &[&str] = &[
+    r"
 CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE data_key(
     number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, domain TEXT NOT NULL,
     created_at INTEGER NOT NULL, wrapped BLOB NOT NULL);
 CREATE INDEX data_key_domain ON data_key(domain, number);
-"];
+",
+    // Who was erased and by which keys that is known; and which keys are being turned over.
+    r"
+CREATE TABLE erasure(
+    patient BLOB PRIMARY KEY, begun_at INTEGER NOT NULL, purged_at INTEGER, last_group INTEGER NOT NULL,
+    epoch TEXT NOT NULL, epoch_ended_at INTEGER);
+CREATE TABLE erased_key(id BLOB PRIMARY KEY, patient BLOB NOT NULL);
+CREATE TABLE rekey(
+    domain TEXT PRIMARY KEY, begun_at INTEGER NOT NULL, newest INTEGER NOT NULL, done INTEGER NOT NULL,
+    total INTEGER NOT NULL);
+",
+];
 
 /// Why a file could not be brought to the format of this release.
 pub(crate) enum MigrateError {

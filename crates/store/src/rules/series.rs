@@ -56,6 +56,11 @@ impl SeriesTable {
         self.keys.get((number as usize).checked_sub(1)?).copied()
     }
 
+    /// The numbers of all series of a subject, those without values included.
+    pub(super) fn numbers_of(&self, subject: Subject) -> Vec<u32> {
+        self.by_subject.get(&subject).cloned().unwrap_or_default()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.keys.len()
     }

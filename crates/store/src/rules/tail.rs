@@ -115,6 +115,15 @@ impl Tail {
         self.frames.entry(device).or_default().push((received_ms, group));
     }
 
+    /// Forgets what stands here of some series: their patient was erased.
+    pub(super) fn forget_series(&mut self, series: &[u32]) {
+        for number in series {
+            self.count -= self.readings.remove(number).map_or(0, |rows| rows.len() as u64);
+            self.waveforms.remove(number);
+            self.events.remove(number);
+        }
+    }
+
     /// Forgets what has been folded.
     pub(super) fn forget_up_to(&mut self, group: u64) {
         self.forgotten = self.forgotten.max(group);

@@ -91,6 +91,9 @@ impl<B: Backend> SqlStore<B> {
         for (table, column) in [("audit", "sequence"), ("group_summary", "number")] {
             verify_no_gaps::<B>(&snapshot, table, column, &mut work)?;
         }
+        for finding in self.log_findings()? {
+            work.find(finding.place, finding.what);
+        }
         verify_blocks_apart::<B>(&snapshot, &mut work)?;
         verify_index::<B>(&snapshot, &mut work)?;
         Ok(work.report)

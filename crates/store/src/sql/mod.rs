@@ -308,6 +308,21 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// [`DbError`] as the database said.
     fn scrub(session: &Self::Session) -> Result<(), DbError>;
 
+    /// Whether deletions on a session that writes data overwrite what they free, from now on.
+    ///
+    /// # Errors
+    /// [`DbError`] as the database said.
+    fn overwrite_deleted(session: &Self::Session, overwrite: bool) -> Result<(), DbError>;
+
+    /// Leaves nothing of deleted data behind, as far as the database lets us.
+    ///
+    /// # Errors
+    /// [`DbError`] as the database said.
+    fn scrub_data(session: &Self::Session) -> Result<(), DbError>;
+
+    /// Bytes, given as hexadecimal digits, as they are written in a statement.
+    fn bytes_literal(hex: &str) -> String;
+
     /// Copies the store as it is at one instant into an empty directory.
     ///
     /// # Errors

@@ -142,6 +142,7 @@ impl SqliteStore {
             // Keys are made before what they seal and destroyed after it, both under this lock: held for a moment,
             // it gives two snapshots of one instant, in which every key is there.
             let _still = self.writer(DOING)?;
+            self.keys().is_still()?;
             begin_snapshot(&mut data)?;
             begin_snapshot(&mut keystore)?;
         }
@@ -268,10 +269,23 @@ fn copy_back(backup: &Path, target: &Path, kek: Kek, manifest: &Manifest) -> Res
         File::open(&path).and_then(|file| file.sync_all()).map_err(restore_error("syncing", &path))?;
     }
     sync_directory(target).map_err(restore_error("syncing", target))?;
+    mark_restored(&target.join(DATA_FILE))?;
     let store = SqliteStore::open(target, kek, Options::default()).map_err(RestoreError::Open)?;
     check_counts(manifest, &*store.reader(DOING).map_err(RestoreError::Store)?)?;
     same("last group", manifest.last_group, store.last_group())?;
     Ok(())
+}
+
+/// Lets the next start begin a new epoch of the log: what was logged after the backup is gone, and shall not be denied.
+fn mark_restored(path: &Path) -> Result<(), RestoreError> {
+    let failed = |source| RestoreError::Open(open_failure(path, "marking the copy", source));
+    let data = Connection::open(path).map_err(failed)?;
+    data.execute(
+        "INSERT OR REPLACE INTO meta(name, value) VALUES(?1, ?2)",
+        (crate::rules::META_RESTORED, &b"1"[..]),
+    )
+    .map_err(failed)?;
+    data.close().map_err(|(_, error)| failed(error))
 }
 
 fn begin_snapshot(session: &mut SqliteSession) -> Result<(), StoreError> {

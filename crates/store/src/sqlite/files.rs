@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 
-use trust::Kek;
+use trust::KekRing;
 
 use super::session::{self, SqliteSession, open_failure, open_fault};
 use super::{
@@ -24,7 +24,7 @@ pub(crate) use super::backup::{finish_backup, make_empty, remove_backup};
 /// Opens the store in a directory, or makes one there; one that is marked as the target of a move only for that move.
 pub(crate) fn open(
     directory: &Path,
-    kek: Kek,
+    kek: KekRing,
     options: Options,
     is_target: bool,
 ) -> Result<SqliteStore, OpenError> {
@@ -38,9 +38,10 @@ pub(crate) fn open(
     log_check::check(&keys_path)?;
     log_check::check(&data_path)?;
     let session = session::open_keys(&keys_path, !has_content(&data_path))?;
-    let given = kek.fingerprint_text();
+    let given = kek.current().fingerprint_text();
     let keys = Keys::open(session, kek, options.journal_key_life).map_err(|fault| match fault {
         KekFault::Another { expected } => OpenError::WrongKey { given, expected },
+        KekFault::Source(error) => OpenError::KeySource(error),
         KekFault::Unnamed => OpenError::Damaged {
             path: keys_path.clone(),
             what: "it holds keys but does not say by which key they are wrapped".to_owned(),

@@ -16,7 +16,7 @@ mod session;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use trust::Kek;
+use trust::KekRing;
 
 use crate::rules::{SqlStore, describe};
 use crate::sql::{Backend, DbError, Session};
@@ -58,8 +58,8 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`OpenError`]: see its variants. Nothing that exists is changed unless the key-encryption key fits.
-    pub fn open(directory: &Path, kek: Kek, options: Options) -> Result<Self, OpenError> {
-        files::open(directory, kek, options, false)
+    pub fn open(directory: &Path, keks: impl Into<KekRing>, options: Options) -> Result<Self, OpenError> {
+        files::open(directory, keks.into(), options, false)
     }
 }
 
@@ -95,6 +95,19 @@ impl Backend for Sqlite {
     /// The log still holds the old pages until it is emptied.
     fn scrub(session: &SqliteSession) -> Result<(), DbError> {
         session.row("PRAGMA wal_checkpoint(TRUNCATE)", &[], |_| Ok(())).map(drop)
+    }
+
+    fn overwrite_deleted(session: &SqliteSession, overwrite: bool) -> Result<(), DbError> {
+        let sql = if overwrite { "PRAGMA secure_delete = ON" } else { "PRAGMA secure_delete = OFF" };
+        session.row(sql, &[], |_| Ok(())).map(drop)
+    }
+
+    fn scrub_data(session: &SqliteSession) -> Result<(), DbError> {
+        Self::scrub(session)
+    }
+
+    fn bytes_literal(hex: &str) -> String {
+        format!("x'{hex}'")
     }
 
     fn backup(

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clinical_model::{AlertId, PatientId, UserId};
 use store::{
-    Actor, AuditAction, AuditOutcome, AuditQuery, AuditRecord, DocumentChange, DocumentQuery, DocumentWrite,
-    Expected, IndexEntry, KeyDomain, Kind, News, Order, Store, TransactError, Transaction,
+    Actor, AuditAction, AuditQuery, AuditRecord, DocumentChange, DocumentQuery, DocumentWrite, Expected,
+    IndexEntry, KeyDomain, Kind, News, Order, Store, TransactError, Transaction,
 };
 
 use crate::support::*;
@@ -40,15 +40,11 @@ fn refused(outcome: Result<(), TransactError>) -> String {
 
 fn audit(actor: Actor, action: AuditAction, about: Option<PatientId>, detail: &str) -> AuditRecord {
     AuditRecord {
-        at: at(detail.len() as i64),
-        actor,
-        action,
-        outcome: AuditOutcome::Success,
         patient: about,
         device: Some(device(3)),
         alert: Some(AlertId::from_bytes([5; 16])),
-        object: "Observation".to_owned(),
         detail: detail.to_owned(),
+        ..AuditRecord::new(at(detail.len() as i64), actor, action, "Observation")
     }
 }
 

@@ -9,8 +9,8 @@ use clinical_model::{Fact, FrameKind, MeasureKind, QuarantineId, QuarantineItem}
 use rusqlite::Connection;
 use store::sqlite::{Options, RestoreError, SqliteStore, restore, verify_backup};
 use store::{
-    Actor, AuditAction, AuditOutcome, AuditQuery, AuditRecord, DocumentWrite, Expected, KeyDomain, Kind,
-    OpenError, Store, StoreError, Transaction,
+    Actor, AuditAction, AuditQuery, AuditRecord, DocumentWrite, Expected, KeyDomain, Kind, OpenError, Store,
+    StoreError, Transaction,
 };
 use trust::Kek;
 
@@ -66,16 +66,13 @@ pub fn fill(store: &dyn Store) {
                 unique: true,
             }],
         };
+        let actor = Actor::Unproven(SECRET_NAME.to_owned());
         let audit = vec![AuditRecord {
-            at: at(0),
-            actor: Actor::Unproven(SECRET_NAME.to_owned()),
-            action: AuditAction::Update,
-            outcome: AuditOutcome::Success,
             patient: Some(patient(1)),
-            device: None,
-            alert: None,
-            object: "Patient".to_owned(),
             detail: format!("name={SECRET_NAME}&number={SECRET_NUMBER}"),
+            address: Some(SECRET_NAME.to_owned()),
+            policies: vec![SECRET_NUMBER.to_owned()],
+            ..AuditRecord::new(at(0), actor, AuditAction::Update, "Patient")
         }];
         store
             .transact(&Transaction { at: at(0), writes: vec![write], audit, ..Transaction::default() })
@@ -181,7 +178,7 @@ fn damaged_files_are_named() {
 
 #[test]
 fn a_later_format_is_refused() {
-    for (name, format) in [("data.db", 2), ("keystore.db", 1)] {
+    for (name, format) in [("data.db", 3), ("keystore.db", 2)] {
         let factory = SqliteFactory::new();
         drop(factory.sqlite());
         let file = Connection::open(factory.path().join(name)).unwrap();

@@ -1,9 +1,11 @@
 //! The suite that every store must pass, run against each implementation, and what only files can get wrong.
 
+mod care;
 mod documents;
 mod files;
 mod ingest;
 mod law;
+mod log;
 mod moving;
 mod shared;
 mod support;
@@ -28,6 +30,12 @@ macro_rules! store_suite {
                     audit_has_no_gaps_and_filters, a_failed_transaction_leaves_nothing,
                     removed_documents_go_on_counting, versions_stay_readable, changes_are_listed_in_order,
                     news_wake_who_waits;
+                log: rows_enter_the_tree_and_are_proven, each_change_of_the_acts_is_found_and_named,
+                    each_change_of_the_groups_is_found_and_named, acts_come_with_the_frames_they_sent,
+                    one_of_two_writers_takes_rows_into_the_tree, the_signing_key_turns_over;
+                care: an_epoch_turns_in_steps_and_goes_on_after_every_end, a_promotion_that_failed_is_made_up_for,
+                    a_patients_key_turns_over_beside_writes, an_erased_patient_is_gone_and_stays_gone,
+                    what_is_older_goes_and_what_is_on_hold_stays;
             );
         }
     };

@@ -9,13 +9,16 @@ use clinical_model::{
 use store::postgres::PgStore;
 use store::sqlite::{Options, SqliteStore};
 use store::testing::Cluster;
-use store::{FrameRecord, Order, RangeQuery, Store};
-use trust::Kek;
+use store::{FrameRecord, OpenError, Order, RangeQuery, Store};
+use trust::{Kek, KekRing};
 
 /// Opens one and the same store again and again.
 pub trait Factory {
     /// Opens the store, or makes it. The one opened before must have been dropped.
     fn open(&self) -> Box<dyn Store>;
+
+    /// The same with other key-encryption keys; what went wrong where it cannot be opened with them.
+    fn open_with(&self, keks: KekRing) -> Result<Box<dyn Store>, OpenError>;
 
     /// How many of so many cases are worth their time: opening a store may be dear.
     fn cases(&self, all: u32) -> u32 {
@@ -24,6 +27,9 @@ pub trait Factory {
 
     /// A factory of another, empty store of the same sort.
     fn fresh(&self) -> Box<dyn Factory>;
+
+    /// Changes the database behind the store's back. The store must have been dropped.
+    fn tamper(&self, sql: &str);
 }
 
 pub const KEK: [u8; 32] = *b"\x01test key-encryption key number1";
@@ -52,8 +58,18 @@ impl Factory for SqliteFactory {
         Box::new(self.sqlite())
     }
 
+    fn open_with(&self, keks: KekRing) -> Result<Box<dyn Store>, OpenError> {
+        Ok(Box::new(SqliteStore::open(self.path(), keks, options())?))
+    }
+
     fn fresh(&self) -> Box<dyn Factory> {
         Box::new(SqliteFactory::new())
+    }
+
+    fn tamper(&self, sql: &str) {
+        let file = rusqlite::Connection::open(self.path().join("data.db")).unwrap();
+        file.execute_batch(sql).unwrap();
+        file.close().unwrap();
     }
 }
 
@@ -77,12 +93,20 @@ impl Factory for PgFactory {
         Box::new(self.postgres())
     }
 
+    fn open_with(&self, keks: KekRing) -> Result<Box<dyn Store>, OpenError> {
+        Ok(Box::new(PgStore::open(&self.url, keks, options())?))
+    }
+
     fn cases(&self, all: u32) -> u32 {
         all / 4
     }
 
     fn fresh(&self) -> Box<dyn Factory> {
         Box::new(PgFactory::new())
+    }
+
+    fn tamper(&self, sql: &str) {
+        Cluster::shared().execute_in(&self.url, sql);
     }
 }
 

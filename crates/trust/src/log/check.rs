@@ -383,7 +383,7 @@ impl Check {
             return;
         }
         for mismatch in &mismatches {
-            let Mismatch { sequence, row, tree, how } = mismatch;
+            let Mismatch { sequence, row, how, .. } = mismatch;
             let rows = Some((*sequence, *sequence));
             let elsewhere = row.and_then(|row| mismatches.iter().find(|other| other.tree == row));
             if let Some(other) = elsewhere {
@@ -399,12 +399,9 @@ impl Check {
                     self.find(Fault::Tree, rows, what);
                 }
                 _ => {
-                    let how = how.clone().unwrap_or_else(|| {
-                        let is_known = mismatches.iter().any(|other| Some(other.tree) == *row);
-                        debug_assert!(!is_known, "moved rows were told before");
-                        "its content is not what was entered into the log".to_owned()
-                    });
-                    let _ = tree;
+                    let how = how
+                        .clone()
+                        .unwrap_or_else(|| "its content is not what was entered into the log".to_owned());
                     self.find(Fault::Changed, rows, format!("row {sequence} was changed: {how}"));
                 }
             }
@@ -463,16 +460,21 @@ impl Check {
                     );
                     self.find(Fault::RolledBack, Some((from, size)), what);
                 }
-                (false, false) if !told && !is_named => {
+                // A fault that was named already is why.
+                _ if told || is_named => {}
+                (true, false) => {
+                    let what = format!("the kept tree does not lead to the root of {name}; the rows do");
+                    self.find(Fault::Tree, Some((from, size)), what);
+                    told = true;
+                }
+                _ => {
                     let what = format!(
-                        "rows {from} to {size} do not lead to the root of {name}: a row among them, with the tree, was \
-                         changed, or the checkpoint was"
+                        "rows {from} to {size} do not lead to the root of {name}: a row among them was changed with its \
+                         place in the tree, or the checkpoint was replaced"
                     );
                     self.find(Fault::Changed, Some((from, size)), what);
                     told = true;
                 }
-                // A fault that was named already is why.
-                _ => {}
             }
         }
     }

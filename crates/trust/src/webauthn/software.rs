@@ -24,6 +24,8 @@ pub struct SoftwarePasskey {
     pub flags: u8,
     /// Uses so far; it says one more at each.
     pub sign_count: u32,
+    /// Whether it counts at all: many passkeys always say 0.
+    pub does_count: bool,
 }
 
 enum Pair {
@@ -68,6 +70,7 @@ impl SoftwarePasskey {
             origin: origin.to_owned(),
             flags: PRESENT_AND_VERIFIED,
             sign_count: 0,
+            does_count: true,
         }
     }
 
@@ -133,7 +136,7 @@ impl SoftwarePasskey {
     /// # Panics
     /// When the library cannot sign.
     pub fn sign(&mut self, challenge: &[u8]) -> Assertion {
-        self.sign_count += 1;
+        self.sign_count += u32::from(self.does_count);
         let client_data = self.client_data("webauthn.get", challenge);
         let authenticator_data = self.head(0);
         let digest = digest::digest(&digest::SHA256, &client_data);

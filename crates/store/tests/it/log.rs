@@ -1,0 +1,384 @@
+//! The trees over the logs: rows enter, are proven, and every change made in the database behind our back is named.
+
+use clinical_model::{PatientId, Timestamp};
+use store::{
+    Actor, AuditAction, AuditQuery, AuditRecord, KeptCheckpoint, Log, LogAgainst, Store, TransactError,
+    Transaction,
+};
+use trust::log::check::{Fault, Report, Signpost};
+use trust::log::checkpoint::Checkpoint;
+use trust::log::note::{Signer, VerifierKey};
+use trust::log::tree::{verify_consistency, verify_inclusion};
+
+use crate::support::{Factory, SqliteFactory, at, patient, reading, readings, series};
+
+const ROWS: u64 = 40;
+
+fn act(number: u64) -> AuditRecord {
+    let about: Option<PatientId> = (!number.is_multiple_of(3)).then(|| patient((number % 3) as u8));
+    AuditRecord {
+        patient: about,
+        device: (number % 2 == 0).then(|| crate::support::device(4)),
+        detail: format!("act {number}"),
+        break_glass: (number % 10 == 0).then_some([7; 16]),
+        policies: vec!["nurse-reads-ward".to_owned()],
+        ..AuditRecord::new(at(number as i64), Actor::System, AuditAction::Read, "Observation")
+    }
+}
+
+fn record(store: &dyn Store, numbers: std::ops::RangeInclusive<u64>) {
+    for number in numbers {
+        let audit = vec![act(number)];
+        store.transact(&Transaction { at: at(number as i64), audit, ..Transaction::default() }).unwrap();
+    }
+}
+
+/// Signs what stands in the tree now, as the server does.
+fn sign(store: &dyn Store, log: Log, at: Timestamp) -> KeptCheckpoint {
+    while store.log().integrate(log, 7, None).unwrap() > 0 {}
+    let state = store.log().log_state(log).unwrap();
+    let root = store.log().log_root(log, state.size).unwrap();
+    let signers = store.log().log_signers(at).unwrap();
+    let checkpoint = Checkpoint { origin: state.origin_line(), size: state.size, root };
+    let number = state.checkpoint.map_or(1, |last| last.number + 1);
+    let note = checkpoint.sign(&[signers.last().unwrap()], 0);
+    let kept = KeptCheckpoint { number, size: state.size, at, note };
+    store.log().keep_checkpoint(log, &kept, None).unwrap();
+    kept
+}
+
+fn filled(store: &dyn Store) {
+    store.ensure_patient_key(patient(1)).unwrap();
+    store.ensure_patient_key(patient(2)).unwrap();
+    for (from, to) in [(1, 15), (16, 25), (26, ROWS)] {
+        record(store, from..=to);
+        for number in from..=to {
+            let one = readings(vec![reading(series(1), number as i64 * 1_000, 0, "70")]);
+            store.append(&[one], at(number as i64)).unwrap();
+        }
+        Log::ALL.iter().for_each(|log| drop(sign(store, *log, at(to as i64))));
+    }
+}
+
+fn check(store: &dyn Store, log: Log, against: &[Signpost]) -> Report {
+    let against = LogAgainst { signposts: against.to_vec(), witnesses: Vec::new() };
+    store.log().check_log(log, &against, at(1_000_000), &mut |_, _| {}).unwrap()
+}
+
+fn keys(store: &dyn Store) -> Vec<VerifierKey> {
+    store.log().log_signers(at(0)).unwrap().iter().map(|signer| signer.verifier().clone()).collect()
+}
+
+pub fn rows_enter_the_tree_and_are_proven(factory: &dyn Factory) {
+    let store = factory.open();
+    filled(&*store);
+    for log in Log::ALL {
+        let report = check(&*store, log, &[]);
+        assert_eq!(report.findings, [], "{log:?}");
+        assert_eq!((report.rows, report.checkpoints, report.uncovered), (ROWS, 3, 0), "{log:?}");
+        let kept = store.log().checkpoints(log, None, 10).unwrap();
+        let sizes: Vec<u64> = kept.iter().map(|one| one.size).collect();
+        assert_eq!(sizes, [40, 25, 15]);
+        let (new, _) = Checkpoint::verified(&kept[0].note, &keys(&*store)).unwrap();
+        for entry in store.log().log_entries(log, 1, 100).unwrap() {
+            let index = entry.sequence - 1;
+            let path = store.log().log_inclusion(log, index, new.size).unwrap();
+            assert_eq!(verify_inclusion(&entry.leaf, index, new.size, &path, &new.root), Ok(()));
+            let (blinding, payload) = entry.content.unwrap();
+            assert_eq!(trust::audit::leaf(&entry.header, &blinding, &payload), entry.leaf);
+        }
+        let (old, _) = Checkpoint::verified(&kept[2].note, &keys(&*store)).unwrap();
+        let path = store.log().log_consistency(log, old.size, new.size).unwrap();
+        assert_eq!(verify_consistency((old.size, &old.root), (new.size, &new.root), &path), Ok(()));
+        assert_eq!(store.log().log_tile(log, 0, 0).unwrap().len() as u64, ROWS);
+    }
+    let broken = AuditQuery { break_glass: true, limit: 100, ..AuditQuery::default() };
+    let found: Vec<u64> = store.audit_rows(&broken).unwrap().iter().map(|row| row.sequence).collect();
+    assert_eq!(found, [40, 30, 20, 10]);
+    let device = AuditQuery { device: Some(crate::support::device(4)), limit: 100, ..AuditQuery::default() };
+    assert_eq!(store.audit_rows(&device).unwrap().len(), 20);
+    // The same is found after the store was closed and opened again.
+    drop(store);
+    let store = factory.open();
+    assert_eq!(store.log().log_state(Log::Acts).unwrap().size, ROWS);
+    assert_eq!(check(&*store, Log::Acts, &[]).findings, []);
+}
+
+/// One change behind our back, and what must be said of it.
+struct Change {
+    what: &'static str,
+    sql: &'static str,
+    fault: Fault,
+    row: Option<u64>,
+}
+
+const fn change(what: &'static str, sql: &'static str, fault: Fault, row: u64) -> Change {
+    Change { what, sql, fault, row: if row == 0 { None } else { Some(row) } }
+}
+
+/// Columns of the audit table, for inserting and moving rows.
+const ACTS: [Change; 21] = [
+    change("the time", "UPDATE audit SET at = at + 1 WHERE sequence = 17", Fault::Changed, 17),
+    change("the action", "UPDATE audit SET action = 4 WHERE sequence = 17", Fault::Changed, 17),
+    change("the outcome", "UPDATE audit SET outcome = 4 WHERE sequence = 17", Fault::Changed, 17),
+    change("the patient", "UPDATE audit SET patient = NULL WHERE sequence = 17", Fault::Changed, 17),
+    change("the device", "UPDATE audit SET device = NULL WHERE sequence = 16", Fault::Changed, 16),
+    change("the flags", "UPDATE audit SET flags = 0 WHERE sequence = 20", Fault::Changed, 20),
+    change("no flags", "UPDATE audit SET flags = NULL WHERE sequence = 17", Fault::Changed, 17),
+    change("the actor", "UPDATE audit SET actor = substr(actor, 1, 16) WHERE sequence = 17", Fault::Changed, 17),
+    change(
+        "the content",
+        "UPDATE audit SET sealed = (SELECT sealed FROM audit WHERE sequence = 18) WHERE sequence = 17",
+        Fault::Changed,
+        17,
+    ),
+    change("a blank content", "UPDATE audit SET sealed = substr(sealed, 1, 0) WHERE sequence = 17", Fault::Changed, 17),
+    change(
+        "the leaf",
+        "UPDATE audit SET leaf = (SELECT leaf FROM audit WHERE sequence = 18) WHERE sequence = 17",
+        Fault::Changed,
+        17,
+    ),
+    change("a row deleted", "DELETE FROM audit WHERE sequence = 17", Fault::Missing, 17),
+    change("the first row deleted", "DELETE FROM audit WHERE sequence = 1", Fault::Missing, 1),
+    change("the tail cut off", "DELETE FROM audit WHERE sequence > 30", Fault::Missing, 31),
+    change(
+        "a row added at the end",
+        "INSERT INTO audit(sequence, at, action, outcome, patient, device, actor, flags, sealed, leaf)
+         SELECT 41, at, action, outcome, patient, device, actor, flags, sealed, leaf FROM audit WHERE sequence = 17",
+        Fault::Added,
+        41,
+    ),
+    change(
+        "two rows exchanged",
+        "UPDATE audit SET sequence = 1000 WHERE sequence = 5; UPDATE audit SET sequence = 5 WHERE sequence = 22;
+         UPDATE audit SET sequence = 22 WHERE sequence = 1000",
+        Fault::Moved,
+        5,
+    ),
+    change(
+        "a row deleted and the others moved up",
+        "DELETE FROM audit WHERE sequence = 17; UPDATE audit SET sequence = -sequence WHERE sequence > 17;
+         UPDATE audit SET sequence = -sequence - 1 WHERE sequence < 0",
+        Fault::Missing,
+        17,
+    ),
+    change(
+        "the tree",
+        "UPDATE log_tile SET hashes = (SELECT hashes FROM log_tile WHERE log = 2 AND level = 0) WHERE log = 1 AND level = 0",
+        Fault::Tree,
+        1,
+    ),
+    change(
+        "a checkpoint replaced",
+        "UPDATE log_checkpoint SET note = (SELECT note FROM log_checkpoint WHERE log = 2 AND number = 2)
+         WHERE log = 1 AND number = 2",
+        Fault::Checkpoint,
+        0,
+    ),
+    change(
+        "a checkpoint edited",
+        "UPDATE log_checkpoint SET note = replace(note, '25', '26') WHERE log = 1 AND number = 2",
+        Fault::Checkpoint,
+        0,
+    ),
+    change(
+        "everything after a checkpoint taken back, the tree with it",
+        "DELETE FROM audit WHERE sequence > 25; UPDATE log_head SET size = 25 WHERE log = 1;
+         UPDATE log_tile SET hashes = substr(hashes, 1, 800) WHERE log = 1",
+        Fault::RolledBack,
+        26,
+    ),
+];
+
+const GROUPS: [Change; 7] = [
+    change("the time", "UPDATE group_summary SET committed_at = committed_at + 1 WHERE number = 17", Fault::Changed, 17),
+    change(
+        "the content",
+        "UPDATE group_summary SET sealed = (SELECT sealed FROM group_summary WHERE number = 18) WHERE number = 17",
+        Fault::Changed,
+        17,
+    ),
+    change(
+        "the leaf",
+        "UPDATE group_summary SET leaf = (SELECT leaf FROM group_summary WHERE number = 18) WHERE number = 17",
+        Fault::Changed,
+        17,
+    ),
+    change("a record deleted", "DELETE FROM group_summary WHERE number = 17", Fault::Missing, 17),
+    change("the tail cut off", "DELETE FROM group_summary WHERE number > 30", Fault::Missing, 31),
+    change(
+        "two records exchanged",
+        "UPDATE group_summary SET number = 1000 WHERE number = 5; UPDATE group_summary SET number = 5 WHERE number = 22;
+         UPDATE group_summary SET number = 22 WHERE number = 1000",
+        Fault::Moved,
+        5,
+    ),
+    change(
+        "a record added",
+        "INSERT INTO group_summary(number, committed_at, sealed, leaf)
+         SELECT 41, committed_at, sealed, leaf FROM group_summary WHERE number = 17",
+        Fault::Added,
+        41,
+    ),
+];
+
+fn each_is_named(factory: &dyn Factory, log: Log, changes: &[Change]) {
+    for Change { what, sql, fault, row } in changes {
+        let fresh = factory.fresh();
+        let store = fresh.open();
+        filled(&*store);
+        drop(store);
+        fresh.tamper(sql);
+        let store = fresh.open();
+        let report = check(&*store, log, &[]);
+        let found = report.findings.first().map(|finding| (finding.fault, finding.first));
+        assert_eq!(found, Some((*fault, *row)), "{what}: {:?}", report.findings);
+        let other = if log == Log::Acts { Log::Groups } else { Log::Acts };
+        assert_eq!(check(&*store, other, &[]).findings, [], "{what}: the other log is sound");
+        // The whole verification says it as well.
+        let whole = store.verify(&mut |_, _| {}).unwrap();
+        assert!(!whole.findings.is_empty(), "{what}");
+    }
+}
+
+pub fn each_change_of_the_acts_is_found_and_named(factory: &dyn Factory) {
+    each_is_named(factory, Log::Acts, &ACTS);
+}
+
+pub fn each_change_of_the_groups_is_found_and_named(factory: &dyn Factory) {
+    each_is_named(factory, Log::Groups, &GROUPS);
+}
+
+pub fn acts_come_with_the_frames_they_sent(factory: &dyn Factory) {
+    let store = factory.open();
+    let one = readings(vec![reading(series(1), 1_000, 0, "70")]);
+    store.append_with(&[one], &[act(1), act(2)], at(1)).unwrap();
+    let rows = store.audit_rows(&AuditQuery { limit: 10, ..AuditQuery::default() }).unwrap();
+    let found: Vec<_> = rows.iter().map(|row| (row.sequence, row.record.detail.as_str())).collect();
+    assert_eq!(found, [(2, "act 2"), (1, "act 1")]);
+    record(&*store, 3..=3);
+    assert_eq!(store.log().log_state(Log::Acts).unwrap().rows, 3);
+}
+
+pub fn one_of_two_writers_takes_rows_into_the_tree(factory: &dyn Factory) {
+    let store = factory.open();
+    record(&*store, 1..=100);
+    let taken = std::thread::scope(|threads| {
+        let take = || {
+            let mut taken = 0;
+            loop {
+                match store.log().integrate(Log::Acts, 9, None) {
+                    Ok(0) => return taken,
+                    Ok(count) => taken += count,
+                    Err(TransactError::Conflict { .. }) => {}
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        };
+        let both = [threads.spawn(take), threads.spawn(take)];
+        both.map(|thread| thread.join().unwrap()).iter().sum::<u64>()
+    });
+    assert_eq!(taken, 100);
+    sign(&*store, Log::Acts, at(100));
+    assert_eq!(check(&*store, Log::Acts, &[]).findings, []);
+}
+
+pub fn the_signing_key_turns_over(factory: &dyn Factory) {
+    let store = factory.open();
+    filled(&*store);
+    store.log().turn_log_key(at(50)).unwrap();
+    record(&*store, 41..=50);
+    sign(&*store, Log::Acts, at(50));
+    let signers = store.log().log_signers(at(50)).unwrap();
+    assert_eq!(signers.len(), 2);
+    let newest = signers.last().map(Signer::verifier).unwrap().clone();
+    let kept = store.log().checkpoints(Log::Acts, None, 1).unwrap();
+    assert!(Checkpoint::verified(&kept[0].note, &[newest.clone()]).is_ok());
+    assert!(
+        Checkpoint::verified(&store.log().checkpoints(Log::Acts, None, 9).unwrap()[1].note, &[newest])
+            .is_err()
+    );
+    assert_eq!(check(&*store, Log::Acts, &[]).findings, []);
+}
+
+#[test]
+fn a_whole_older_copy_is_found_by_a_checkpoint_that_was_kept_elsewhere() {
+    let factory = SqliteFactory::new();
+    let store = factory.open();
+    filled(&*store);
+    drop(store);
+    let older = tempfile::tempdir().unwrap();
+    for name in ["data.db", "keystore.db"] {
+        std::fs::copy(factory.path().join(name), older.path().join(name)).unwrap();
+    }
+    let store = factory.open();
+    record(&*store, 41..=60);
+    let kept = sign(&*store, Log::Acts, at(60));
+    let outside = Signpost { name: "the auditor's checkpoint".to_owned(), note: kept.note, outside: true };
+    assert_eq!(check(&*store, Log::Acts, std::slice::from_ref(&outside)).findings, []);
+    drop(store);
+    for name in ["data.db", "keystore.db"] {
+        std::fs::copy(older.path().join(name), factory.path().join(name)).unwrap();
+    }
+    let store = factory.open();
+    assert_eq!(check(&*store, Log::Acts, &[]).findings, [], "by itself an older copy is a sound log");
+    let found = check(&*store, Log::Acts, std::slice::from_ref(&outside)).findings;
+    assert_eq!((found[0].fault, found[0].first, found[0].last), (Fault::RolledBack, Some(41), Some(60)));
+    // Grown past the old size again, it is still another log.
+    record(&*store, 41..=70);
+    sign(&*store, Log::Acts, at(70));
+    let found = check(&*store, Log::Acts, std::slice::from_ref(&outside)).findings;
+    assert_eq!(found[0].fault, Fault::RolledBack, "{found:?}");
+}
+
+/// The key is really gone: out of the file of keys, by hand.
+#[test]
+fn an_erased_patient_breaks_no_proof() {
+    let factory = SqliteFactory::new();
+    let store = factory.open();
+    filled(&*store);
+    let rows = AuditQuery { patient: Some(patient(1)), limit: 100, ..AuditQuery::default() };
+    let of_patient: Vec<u64> = store.audit_rows(&rows).unwrap().iter().map(|row| row.sequence).collect();
+    drop(store);
+    let keystore = rusqlite::Connection::open(factory.path().join("keystore.db")).unwrap();
+    let gone = keystore
+        .execute("DELETE FROM data_key WHERE domain = ?1", [format!("patient/{}", patient(1))])
+        .unwrap();
+    assert_eq!(gone, 1);
+    drop(keystore);
+    let store = factory.open();
+    let report = check(&*store, Log::Acts, &[]);
+    assert_eq!((report.findings, report.erased), (vec![], of_patient.len() as u64));
+    let kept = store.log().checkpoints(Log::Acts, None, 1).unwrap();
+    let (head, _) = Checkpoint::verified(&kept[0].note, &keys(&*store)).unwrap();
+    for sequence in of_patient {
+        let (entry, row) = store.log().log_entry(sequence).unwrap().unwrap();
+        assert_eq!((entry.content, row.record.detail.as_str()), (None, ""));
+        let path = store.log().log_inclusion(Log::Acts, sequence - 1, head.size).unwrap();
+        assert_eq!(verify_inclusion(&entry.leaf, sequence - 1, head.size, &path, &head.root), Ok(()));
+    }
+}
+
+#[test]
+fn a_restored_backup_begins_a_new_epoch_that_holds_the_last_checkpoint() {
+    let factory = SqliteFactory::new();
+    let store = factory.open();
+    filled(&*store);
+    let last = store.log().checkpoints(Log::Acts, None, 1).unwrap()[0].note.clone();
+    let places = tempfile::tempdir().unwrap();
+    let (backup, target) = (places.path().join("backup"), places.path().join("target"));
+    store.backup(&backup, &mut |_, _| {}).unwrap();
+    assert!(!store.log().begin_epoch_after_restore(at(70)).unwrap());
+    drop(store);
+    store::sqlite::restore(&backup, &target, trust::Kek::from_bytes(&crate::support::KEK)).unwrap();
+    let store = crate::support::open(&target);
+    assert!(store.log().begin_epoch_after_restore(at(70)).unwrap());
+    assert!(!store.log().begin_epoch_after_restore(at(71)).unwrap());
+    assert_eq!(store.log().log_state(Log::Acts).unwrap().epoch, 2);
+    let (_, row) = store.log().log_entry(ROWS + 1).unwrap().unwrap();
+    assert!(row.record.detail.contains(&last), "{}", row.record.detail);
+    let kept = sign(&store, Log::Acts, at(80));
+    assert!(kept.note.contains("/acts/2\n"));
+    assert_eq!(check(&store, Log::Acts, &[]).findings, []);
+}
