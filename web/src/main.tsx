@@ -8,6 +8,7 @@ import "./styles/shell.css";
 import "./styles/board.css";
 import "./styles/patient.css";
 import "./styles/pages.css";
+import "./styles/trust.css";
 
 import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { createRoot } from "react-dom/client";

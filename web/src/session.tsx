@@ -1,10 +1,11 @@
 //! Who is signed in. The end of a session empties everything that was read under it, in every tab.
 
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { createContext, type ReactNode, useCallback, useContext, useEffect, useRef, useState } from "react";
+import { createContext, type ReactNode, useCallback, useContext, useEffect, useMemo, useRef, useState } from "react";
 
 import { get, onSessionEnded, post } from "./api/client.ts";
 import type { Role, Session, User } from "./api/types.ts";
+import { permissionName, type Rights } from "./ui/roles.ts";
 
 /** Why the sign-in page is shown. */
 export type EndReason = "expired" | "signed-out-here" | "signed-out-elsewhere";
@@ -38,6 +39,13 @@ export function useRole(): Role {
   return useUser().role;
 }
 
+/** What the person who is signed in may do. */
+export function useRights(): Rights {
+  const { session } = useSession();
+  const role = useRole();
+  return useMemo(() => ({ role, may: new Set(session.permissions.map(permissionName)) }), [role, session.permissions]);
+}
+
 interface ProviderProps {
   children: ReactNode;
   waiting: ReactNode;
@@ -61,10 +69,19 @@ export function SessionProvider({ children, waiting, failed }: ProviderProps) {
   const end = useCallback(
     (reason: EndReason) => {
       const known = client.getQueryData<Session>(["session"]);
-      if (known?.state !== "signed-in") return;
+      if (known === undefined || known.state === "signed-out" || known.state === "setup-needed") return;
       setEnded(reason);
       // First the page changes, then what was read is forgotten: nothing of a patient stays on screen or in memory.
-      client.setQueryData(["session"], { ...known, state: "signed-out", user: null, expires_at: null });
+      client.setQueryData(["session"], {
+        ...known,
+        state: "signed-out",
+        user: null,
+        permissions: [],
+        second_factors: [],
+        expires_at: null,
+        fresh_until: null,
+        recovery_codes_left: null,
+      });
       void client.cancelQueries({ predicate: (query) => query.queryKey[0] !== "session" });
       client.removeQueries({ predicate: (query) => query.queryKey[0] !== "session" });
     },

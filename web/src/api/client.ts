@@ -27,6 +27,25 @@ if (typeof window !== "undefined") {
   }
 }
 
+/** Asks the person to prove themselves again. Resolves to `true` when they did. */
+type Prove = () => Promise<boolean>;
+let prover: Prove | null = null;
+let proving: Promise<boolean> | null = null;
+
+/** Says who asks for a fresh proof when an act needs one. Returns the way to stop. */
+export function onStepUpNeeded(prove: Prove): () => void {
+  prover = prove;
+  return () => {
+    if (prover === prove) prover = null;
+  };
+}
+
+/** One question at a time, however many requests wait for its answer. */
+function proved(): Promise<boolean> {
+  proving ??= (prover?.() ?? Promise.resolve(false)).finally(() => (proving = null));
+  return proving;
+}
+
 type Ended = () => void;
 const sessionListeners = new Set<Ended>();
 
@@ -54,13 +73,37 @@ async function problem(response: Response): Promise<ApiError> {
   );
 }
 
-async function call<T>(method: string, path: string, body: unknown, signal?: AbortSignal): Promise<T> {
+/** Answers with status 401 that do not mean that a session is over say so by another code. */
+const ENDED_CODES = new Set(["signed-out", "http-401"]);
+
+/** What a request carries: nothing, or text of some kind. */
+interface Sent {
+  text: string | null;
+  kind: string;
+}
+
+const json = (body: unknown): Sent => ({ text: JSON.stringify(body), kind: "application/json" });
+const NOTHING: Sent = { text: null, kind: "application/json" };
+
+async function call<T>(method: string, path: string, body: Sent, signal?: AbortSignal): Promise<T> {
+  try {
+    return await once<T>(method, path, body, signal);
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.code !== "step-up-needed" || prover === null) throw error;
+    if (!(await proved())) {
+      throw new ApiError(403, "not-proved", "You did not confirm that it is you", "Nothing was changed.");
+    }
+    return once<T>(method, path, body, signal);
+  }
+}
+
+async function once<T>(method: string, path: string, body: Sent, signal?: AbortSignal): Promise<T> {
   const timeout = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
   const headers: Record<string, string> = { accept: "application/json" };
   // What a page asks by itself must not keep the session of somebody who has left.
   if (Date.now() - touchedAt > UNATTENDED_AFTER_MS) headers["x-auscult-unattended"] = "1";
   if (method !== "GET") {
-    headers["content-type"] = "application/json";
+    headers["content-type"] = body.kind;
     headers["x-auscult"] = "1";
   }
   let response: Response;
@@ -68,7 +111,7 @@ async function call<T>(method: string, path: string, body: unknown, signal?: Abo
     response = await fetch(`/api/v1${path}`, {
       method,
       headers,
-      body: body === undefined ? null : JSON.stringify(body),
+      body: body.text,
       credentials: "same-origin",
       cache: "no-store",
       signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
@@ -79,15 +122,18 @@ async function call<T>(method: string, path: string, body: unknown, signal?: Abo
   }
   if (!response.ok) {
     const error = await problem(response);
-    if (error.status === 401 && error.code !== "bad-credentials") sessionListeners.forEach((tell) => tell());
+    if (error.status === 401 && ENDED_CODES.has(error.code)) sessionListeners.forEach((tell) => tell());
     throw error;
   }
+  if (response.status === 204) return undefined as T;
   return (await response.json()) as T;
 }
 
-export const get = <T>(path: string, signal?: AbortSignal) => call<T>("GET", path, undefined, signal);
-export const post = <T>(path: string, body: unknown = {}) => call<T>("POST", path, body);
-export const put = <T>(path: string, body: unknown) => call<T>("PUT", path, body);
+export const get = <T>(path: string, signal?: AbortSignal) => call<T>("GET", path, NOTHING, signal);
+export const post = <T>(path: string, body: unknown = {}) => call<T>("POST", path, json(body));
+export const postText = <T>(path: string, text: string, kind: string) => call<T>("POST", path, { text, kind });
+export const put = <T>(path: string, body: unknown) => call<T>("PUT", path, json(body));
+export const remove = <T>(path: string, body: unknown = {}) => call<T>("DELETE", path, json(body));
 
 /** A query string; entries that are null or empty are left out. */
 export function query(entries: Record<string, string | number | null | undefined>): string {

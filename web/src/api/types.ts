@@ -1,6 +1,14 @@
 //! The shapes of the JSON API, as `docs/reference/json-api.md` states them.
 
-export type Role = "administrator" | "physician" | "nurse" | "biomedical-engineer" | "auditor";
+export type Role =
+  | "administrator"
+  | "physician"
+  | "nurse"
+  | "biomedical-engineer"
+  | "auditor"
+  | "integrator"
+  | "patient"
+  | "caregiver";
 export type Priority = "high" | "medium" | "low";
 
 export interface User {
@@ -10,15 +18,29 @@ export interface User {
   role: Role;
   /** Wards this person may see; `null` means all. */
   wards: string[] | null;
-  disabled?: boolean;
+  care_teams: string[];
+  /** Of a person with the role patient: who they are in the chart. */
+  patient: string | null;
 }
 
+/** How a person proves themselves a second time, or again. */
+export type Factor = "passkey" | "totp" | "recovery-code" | "demo-link";
+
 export interface Session {
-  state: "setup-needed" | "signed-out" | "signed-in";
-  site: { name: string; demo: boolean };
+  state: "setup-needed" | "signed-out" | "second-factor-needed" | "enrolment-needed" | "signed-in";
+  site: { name: string; demo: boolean; demo_people?: { name: string; display: string; role: Role }[] };
   user: User | null;
+  /** Names of what this person may do, as the policies have it: `read-chart`. */
+  permissions: string[];
   idle_timeout_s: number;
   expires_at: string | null;
+  /** Whether passkeys work under this address. */
+  passkeys: boolean;
+  second_factors: Factor[];
+  /** Until when acts that need a fresh proof pass without one. */
+  fresh_until: string | null;
+  recovery_codes_left: number | null;
+  is_complete: boolean;
 }
 
 export interface Place {
@@ -284,22 +306,4 @@ export interface QuarantineDetail {
   item: QuarantineItem;
   hex: string;
   explained: ExplainedField[];
-}
-
-export interface AuditRow {
-  sequence: number;
-  at: string;
-  actor: { kind: string; id: string; label: string };
-  action: string;
-  outcome: string;
-  patient: { id: string; label: string } | null;
-  device: { id: string; name: string } | null;
-  object: string | null;
-  detail: string | null;
-}
-
-export interface AuditGroup {
-  group: number;
-  committed_at: string;
-  sources: { device: { id: string; name: string }; frames: number; facts: number; quarantined: number; sha256: string }[];
 }

@@ -82,6 +82,12 @@ export function useFollowed<T extends Snapshot>(path: string, apply: Apply<T>): 
         if (running) setData(state.snapshot);
       }, DRAW_EVERY_MS);
     };
+    const forget = () => {
+      state = unfollowed();
+      if (draw !== null) clearTimeout(draw);
+      draw = null;
+      setData(null);
+    };
     const again = (waitMs: number) => {
       retry ??= setTimeout(() => {
         retry = null;
@@ -103,6 +109,8 @@ export function useFollowed<T extends Snapshot>(path: string, apply: Apply<T>): 
       } catch (problem) {
         if (!running) return;
         setError(problem);
+        // What is no longer open to this person must not stay on screen.
+        if (problem instanceof ApiError && [403, 404].includes(problem.status)) forget();
         const final = problem instanceof ApiError && [401, 403, 404].includes(problem.status);
         if (!final) again(SNAPSHOT_RETRY_MS);
       } finally {
@@ -120,6 +128,11 @@ export function useFollowed<T extends Snapshot>(path: string, apply: Apply<T>): 
         if (state.snapshot !== null && !["before", "same"].includes(order(position, state.position))) stale();
       }),
       link.onEvent((event) => {
+        if (event.type === "unseen") {
+          forget();
+          void fetchSnapshot();
+          return;
+        }
         const before = state;
         state = withEvent(state, event, apply);
         if (state.snapshot !== before.snapshot) show();

@@ -9,7 +9,7 @@ import { BoardTile } from "../board/tile.tsx";
 import { applyToBoard } from "../live/apply.ts";
 import { useFollowed, useLinkLost, useNow } from "../live/context.tsx";
 import { useStage } from "../strips/useStage.ts";
-import { Empty, Failure, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { Empty, Failure, PageTitle, SeenBy, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { Icon } from "../ui/icons.tsx";
 import { prefer, usePreferences } from "../ui/theme.ts";
 import { useMedia } from "../ui/useMedia.ts";
@@ -49,6 +49,7 @@ export function BoardPage({ wardId }: { wardId: string }) {
       <footer className="board-foot">
         <span>Information system: the bedside monitor stays the primary alarm. This page makes no sound.</span>
         <span>† has a finding: open the patient to see it.</span>
+        <SeenBy>clinicians of this ward and administrators.</SeenBy>
       </footer>
     </div>
   );

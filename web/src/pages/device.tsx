@@ -8,11 +8,12 @@ import type { Assignment, ClockRule, Device, DeviceState } from "../api/types.ts
 import { ageSeconds, agoText, fromLocalField, instantText, toLocalField } from "../format/time.ts";
 import { useLiveEvent, useNow } from "../live/context.tsx";
 import { Link } from "../router.tsx";
-import { useRole } from "../session.tsx";
+import { useRights } from "../session.tsx";
 import { AssignDialog } from "../ui/assign.tsx";
 import { Dialog, DialogFoot, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { LinkBadge } from "../ui/device-state.tsx";
-import { mayAssignDevices, mayManageDevices, maySeePatients } from "../ui/roles.ts";
+import { EnrolmentCard } from "../ui/enrolment.tsx";
+import { mayAssignDevices, mayEnrolDevices, mayManageDevices, maySeePatients } from "../ui/roles.ts";
 import { TimeField } from "../ui/time-field.tsx";
 
 /** The page is read again this often, in ms: engineers have no live stream, which is for those who see patients. */
@@ -50,17 +51,18 @@ export function DevicePage({ deviceId }: { deviceId: string }) {
 
 function Detail({ device, reload }: { device: Device; reload: () => void }) {
   const now = useNow();
-  const role = useRole();
+  const rights = useRights();
   const [open, setOpen] = useState<"assign" | "edit" | null>(null);
   const [ending, setEnding] = useState<Assignment | null>(null);
-  const mayAssign = mayAssignDevices(role);
+  const mayAssign = mayAssignDevices(rights);
   const assignments = device.assignments ?? (device.assignment ? [device.assignment] : []);
   return (
     <div className="page">
       <PageTitle
+        seenBy="clinicians of the wards it serves, biomedical engineers and administrators."
         actions={
           <>
-            {mayManageDevices(role) && (
+            {mayManageDevices(rights) && (
               <button type="button" onClick={() => setOpen("edit")}>
                 Change
               </button>
@@ -97,6 +99,7 @@ function Detail({ device, reload }: { device: Device; reload: () => void }) {
           </Fact>
         </dl>
       </section>
+      {mayEnrolDevices(rights) && <EnrolmentCard deviceId={device.id} />}
       <h2 className="above-table">Assignments</h2>
       {assignments.length === 0 && <Empty>Assigned to nobody so far: what it sends waits in quarantine.</Empty>}
       {assignments.length > 0 && (
@@ -116,7 +119,7 @@ function Detail({ device, reload }: { device: Device; reload: () => void }) {
               {assignments.map((one) => (
                 <tr key={one.id}>
                   <th scope="row">
-                    {one.subject.kind === "patient" && maySeePatients(role) ? <Link to={`/patients/${one.subject.id}`}>{one.subject.label}</Link> : one.subject.label}
+                    {one.subject.kind === "patient" && maySeePatients(rights) ? <Link to={`/patients/${one.subject.id}`}>{one.subject.label}</Link> : one.subject.label}
                   </th>
                   <td data-label="From">{instantText(one.start)}</td>
                   <td data-label="Until">{one.end === null ? "Now (open)" : instantText(one.end)}</td>

@@ -8,10 +8,10 @@ import type { Device, DeviceState } from "../api/types.ts";
 import { ageSeconds, agoText } from "../format/time.ts";
 import { useLiveEvent, useNow } from "../live/context.tsx";
 import { Link, navigate } from "../router.tsx";
-import { useRole } from "../session.tsx";
+import { useRights } from "../session.tsx";
 import { Dialog, DialogFoot, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { LinkBadge } from "../ui/device-state.tsx";
-import { mayManageDevices, maySeePatients } from "../ui/roles.ts";
+import { mayEnrolDevices, mayManageDevices, maySeePatients } from "../ui/roles.ts";
 
 /** The fleet is read again this often, in ms: engineers have no live stream, which is for those who see patients. */
 const RENEW_MS = 15_000;
@@ -35,7 +35,7 @@ const fits: Record<Filter, (device: Device) => boolean> = {
 export function DevicesPage() {
   useDocumentTitle("Devices");
   const client = useQueryClient();
-  const role = useRole();
+  const rights = useRights();
   const now = useNow();
   const [filter, setFilter] = useState<Filter>("all");
   const [text, setText] = useState("");
@@ -56,12 +56,20 @@ export function DevicesPage() {
   return (
     <div className="page">
       <PageTitle
+        seenBy="clinicians, biomedical engineers and administrators."
         actions={
-          mayManageDevices(role) && (
-            <button type="button" onClick={() => setAdding(true)}>
-              New device
-            </button>
-          )
+          <>
+            {mayEnrolDevices(rights) && (
+              <Link className="button" to="/devices/enrolment">
+                Certificates
+              </Link>
+            )}
+            {mayManageDevices(rights) && (
+              <button type="button" onClick={() => setAdding(true)}>
+                New device
+              </button>
+            )}
+          </>
         }
       >
         Devices
@@ -86,7 +94,7 @@ export function DevicesPage() {
 }
 
 function Fleet({ devices, now }: { devices: Device[]; now: number }) {
-  const role = useRole();
+  const rights = useRights();
   return (
     <div className="table-scroll">
       <table className="stack-table">
@@ -118,7 +126,7 @@ function Fleet({ devices, now }: { devices: Device[]; now: number }) {
               <td data-label="Assigned to">
                 {device.assignment === null ? (
                   <span className="muted">Nobody</span>
-                ) : device.assignment.subject.kind === "patient" && maySeePatients(role) ? (
+                ) : device.assignment.subject.kind === "patient" && maySeePatients(rights) ? (
                   <Link to={`/patients/${device.assignment.subject.id}`}>{device.assignment.subject.label}</Link>
                 ) : (
                   device.assignment.subject.label

@@ -8,18 +8,20 @@ import { ageSeconds, agoText } from "../format/time.ts";
 import { applyToChart } from "../live/apply.ts";
 import { useFollowed, useLinkLost, useNow } from "../live/context.tsx";
 import { PatientBanner } from "../patient/banner.tsx";
+import { Consents } from "../patient/consents.tsx";
 import { Events } from "../patient/events.tsx";
+import { ExportButtons } from "../patient/export.tsx";
 import { LatestVitals } from "../patient/latest.tsx";
 import { Limits } from "../patient/limits.tsx";
 import { Waveforms } from "../patient/paper.tsx";
 import { Trends } from "../patient/trends.tsx";
 import { Link } from "../router.tsx";
-import { useRole } from "../session.tsx";
+import { useRights } from "../session.tsx";
 import { AlertCard } from "../ui/alert-card.tsx";
-import { Failure, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { Failure, SeenBy, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { LinkBadge } from "../ui/device-state.tsx";
 import { ProvenanceDrawer } from "../ui/provenance.tsx";
-import { mayActOnAlerts } from "../ui/roles.ts";
+import { mayActOnAlerts, mayExportPatients, mayManageConsents, mayReadConsents } from "../ui/roles.ts";
 
 export function PatientPage({ patientId }: { patientId: string }) {
   // The name stays out of the title: titles are kept by the browser's history.
@@ -37,7 +39,7 @@ export function PatientPage({ patientId }: { patientId: string }) {
 function Chart({ chart, refetch }: { chart: PatientChart; refetch: () => void }) {
   const now = useNow();
   const linkLost = useLinkLost();
-  const role = useRole();
+  const rights = useRights();
   const [origin, setOrigin] = useState<string | null>(null);
   useEffect(() => document.querySelector<HTMLElement>(".banner-name")?.focus({ preventScroll: true }), []);
   const alerts = [...chart.alerts].filter((alert) => alert.state !== "resolved").sort(byUrgency);
@@ -60,8 +62,15 @@ function Chart({ chart, refetch }: { chart: PatientChart; refetch: () => void })
               <AlertCard key={alert.id} alert={alert} now={now} onChanged={refetch} />
             ))}
           </section>
-          <Limits chart={chart} mayEdit={mayActOnAlerts(role)} onChanged={refetch} />
+          <Limits chart={chart} mayEdit={mayActOnAlerts(rights)} onChanged={refetch} />
           <Events chart={chart} />
+          {mayReadConsents(rights) && <Consents patientId={chart.patient.id} mayChange={mayManageConsents(rights)} />}
+          {mayExportPatients(rights) && (
+            <section className="card" aria-labelledby="export">
+              <h2 id="export">Everything, to take away</h2>
+              <ExportButtons patientId={chart.patient.id} />
+            </section>
+          )}
           <section className="card" aria-labelledby="devices">
             <h2 id="devices">Devices</h2>
             {chart.devices.length === 0 && <p className="muted">No device is assigned.</p>}
@@ -78,6 +87,7 @@ function Chart({ chart, refetch }: { chart: PatientChart; refetch: () => void })
               ))}
             </ul>
           </section>
+          <SeenBy>clinicians of the patient's ward, those whom the patient's rules let in, and whoever broke the glass. Every look is logged.</SeenBy>
         </div>
       </div>
       {origin !== null && <ProvenanceDrawer observationId={origin} onClose={() => setOrigin(null)} />}

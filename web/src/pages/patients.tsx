@@ -8,21 +8,31 @@ import type { PatientLine, Place } from "../api/types.ts";
 import { bornText, fullName, genderText } from "../format/people.ts";
 import { fromDateField } from "../format/time.ts";
 import { Link, navigate } from "../router.tsx";
+import { useRights } from "../session.tsx";
 import { Dialog, DialogFoot, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { BreakGlassButton } from "../ui/glass.tsx";
+import { mayAdmitPatients } from "../ui/roles.ts";
 import { usePatientSearch } from "../ui/search.tsx";
 
 export function PatientsPage() {
   useDocumentTitle("Patients");
+  const rights = useRights();
   const [text, setText] = useState("");
   const [adding, setAdding] = useState(false);
   const { enabled, patients, busy, error } = usePatientSearch(text);
   return (
     <div className="page">
       <PageTitle
+        seenBy="clinicians and administrators; each finds only whom they may see."
         actions={
-          <button type="button" onClick={() => setAdding(true)}>
-            New patient
-          </button>
+          <>
+            <BreakGlassButton />
+            {mayAdmitPatients(rights) && (
+              <button type="button" onClick={() => setAdding(true)}>
+                New patient
+              </button>
+            )}
+          </>
         }
       >
         Patients

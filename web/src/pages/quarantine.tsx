@@ -8,7 +8,7 @@ import type { Device, QuarantineDetail, QuarantineItem, QuarantineList } from ".
 import { ageSeconds, agoText, instantText, withReadableTimes } from "../format/time.ts";
 import { useLiveEvent, useNow } from "../live/context.tsx";
 import { Link, navigate, useLocation } from "../router.tsx";
-import { useRole } from "../session.tsx";
+import { useRights } from "../session.tsx";
 import { AssignDialog } from "../ui/assign.tsx";
 import { Dialog, DialogFoot, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { HexView } from "../ui/hex.tsx";
@@ -62,7 +62,7 @@ export function QuarantinePage({ itemId }: { itemId: string | null }) {
   const count = list.data?.count;
   return (
     <div className="page">
-      <PageTitle actions={<RerunAll deviceId={deviceId} reason={reason || null} disabled={items.every((item) => item.state !== "waiting")} onDone={reload} />}>Quarantine</PageTitle>
+      <PageTitle seenBy="nurses, biomedical engineers and administrators." actions={<RerunAll deviceId={deviceId} reason={reason || null} disabled={items.every((item) => item.state !== "waiting")} onDone={reload} />}>Quarantine</PageTitle>
       <p className="muted">
         What could not be read or placed is kept whole until someone mends the cause.
         {count && ` ${count.items} of at most ${count.limit_items.toLocaleString("en")} items wait, ${(count.bytes / 1024).toFixed(1)} KiB.`}
@@ -197,7 +197,7 @@ interface Outcome {
 function Item({ detail, onChanged }: { detail: QuarantineDetail; onChanged: () => void }) {
   const { item } = detail;
   const reason = reasonOf(item.reason);
-  const role = useRole();
+  const rights = useRights();
   const [open, setOpen] = useState<"assign" | "discard" | null>(null);
   const rerun = useMutation({ mutationFn: () => post<Outcome>(`/quarantine/${item.id}/rerun`), onSuccess: onChanged });
   const waiting = item.state === "waiting";
@@ -221,7 +221,7 @@ function Item({ detail, onChanged }: { detail: QuarantineDetail; onChanged: () =
           <h3>How to mend it</h3>
           <p>
             {reason.mend}
-            {reason.clock && !mayManageDevices(role) && " A biomedical engineer or an administrator can set the rule."}
+            {reason.clock && !mayManageDevices(rights) && " A biomedical engineer or an administrator can set the rule."}
           </p>
           <div className="mend-actions">
             {reason.assign && (
@@ -229,7 +229,7 @@ function Item({ detail, onChanged }: { detail: QuarantineDetail; onChanged: () =
                 Assign {item.device.name}
               </button>
             )}
-            {reason.clock && mayManageDevices(role) && <ClockRuleButtons deviceId={item.device.id} onDone={onChanged} />}
+            {reason.clock && mayManageDevices(rights) && <ClockRuleButtons deviceId={item.device.id} onDone={onChanged} />}
             <button type="button" className="primary" disabled={rerun.isPending} onClick={() => rerun.mutate()}>
               {rerun.isPending ? "Running …" : "Run again"}
             </button>

@@ -15,7 +15,7 @@ export function WardsPage() {
   const wards = useQuery({ queryKey: ["wards"], queryFn: ({ signal }) => get<{ wards: WardLine[] }>("/wards", signal) });
   return (
     <div className="page">
-      <PageTitle>Wards</PageTitle>
+      <PageTitle seenBy="clinicians, each their own wards, and administrators.">Wards</PageTitle>
       {wards.isPending && <Waiting what="wards" />}
       {wards.isError && <Failure error={wards.error} retry={() => void wards.refetch()} />}
       {wards.data?.wards.length === 0 && <Empty>No ward is set up, or none is open to you.</Empty>}

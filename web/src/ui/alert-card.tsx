@@ -10,7 +10,7 @@ import { alertText, priorityText, stars, stateText } from "../format/alerts.ts";
 import { fullName } from "../format/people.ts";
 import { ageSeconds, agoText, instantText } from "../format/time.ts";
 import { Link } from "../router.tsx";
-import { useRole } from "../session.tsx";
+import { useRights } from "../session.tsx";
 import { Dialog, DialogFoot, Field } from "./basics.tsx";
 import { mayActOnAlerts } from "./roles.ts";
 
@@ -29,7 +29,7 @@ interface CardProps {
 
 export function AlertCard({ alert, now, withSubject = false, onChanged }: CardProps) {
   const [answer, setAnswer] = useState<Answer | null>(null);
-  const role = useRole();
+  const rights = useRights();
   const resolved = alert.state === "resolved";
   const look = resolved ? "alarm-none" : alarmClass(alert);
   const banner = useFlashInStep(look);
@@ -76,7 +76,7 @@ export function AlertCard({ alert, now, withSubject = false, onChanged }: CardPr
             </ol>
           </details>
         )}
-        {!resolved && mayActOnAlerts(role) && (
+        {!resolved && mayActOnAlerts(rights) && (
           <div className="alert-actions">
             {alert.state === "raised" && (
               <button type="button" className="primary" onClick={() => setAnswer("acknowledge")}>

@@ -8,7 +8,7 @@ import type { Assignment, PatientLine } from "../api/types.ts";
 import { bornText, fullName } from "../format/people.ts";
 import { fromLocalField, toLocalField } from "../format/time.ts";
 import { usePlaces } from "../pages/patients.tsx";
-import { useRole } from "../session.tsx";
+import { useRights } from "../session.tsx";
 import { Dialog, DialogFoot, Field } from "./basics.tsx";
 import { maySeePatients } from "./roles.ts";
 import { PatientPicker } from "./search.tsx";
@@ -23,7 +23,7 @@ interface AssignProps {
 }
 
 export function AssignDialog({ device, suggestedStart, onClose, onDone }: AssignProps) {
-  const seesPatients = maySeePatients(useRole());
+  const seesPatients = maySeePatients(useRights());
   const [kind, setKind] = useState<"patient" | "place">(seesPatients ? "patient" : "place");
   const [patient, setPatient] = useState<PatientLine | null>(null);
   const [placeId, setPlaceId] = useState("");

@@ -7,7 +7,7 @@ import { useLinkLost } from "../live/context.tsx";
 import { Icon } from "./icons.tsx";
 
 /** The page's heading. Takes the focus on arrival, so that a screen reader says where one is. */
-export function PageTitle({ children, actions }: { children: ReactNode; actions?: ReactNode }) {
+export function PageTitle({ children, actions, seenBy }: { children: ReactNode; actions?: ReactNode; seenBy?: string }) {
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => heading.current?.focus({ preventScroll: true }), []);
   return (
@@ -16,7 +16,17 @@ export function PageTitle({ children, actions }: { children: ReactNode; actions?
         {children}
       </h1>
       {actions && <div className="actions">{actions}</div>}
+      {seenBy && <SeenBy>{seenBy}</SeenBy>}
     </div>
+  );
+}
+
+/** Who sees the page, in a line below its heading. */
+export function SeenBy({ children }: { children: ReactNode }) {
+  return (
+    <p className="seen-by">
+      <Icon name="eye" size={15} /> Seen by: {children}
+    </p>
   );
 }
 

@@ -10,11 +10,13 @@ import { agoText, clockText, dateText, zoneText } from "../format/time.ts";
 import { LinkProvider, useLinkStatus, useLiveEvent, useNow } from "../live/context.tsx";
 import { LiveLink } from "../live/link.ts";
 import { Link, useLocation } from "../router.tsx";
-import { useRole, useSession, useUser } from "../session.tsx";
+import { useRights, useSession, useUser } from "../session.tsx";
 import { Icon } from "./icons.tsx";
-import { entriesFor, maySeePatients } from "./roles.ts";
+import { GlassAnnouncer, GlassBanner, useOpenReviews } from "./glass.tsx";
+import { entriesFor, isStaff, mayReviewBreakGlass, maySeePatients } from "./roles.ts";
 import { SearchDialog } from "./search.tsx";
 import { ShortcutSheet, useShortcuts } from "./shortcuts.tsx";
+import { StepUp } from "./step-up.tsx";
 import { prefer, usePreferences } from "./theme.ts";
 
 /** Least time between two counts of the open alerts, in ms: a storm of alerts must not become a storm of questions. */
@@ -26,15 +28,24 @@ const STATUS_EVERY_MS = 15_000;
 
 export function Shell({ scope, children }: { scope: string; children: ReactNode }) {
   const [link, setLink] = useState<LiveLink | null>(null);
+  // The scope whose stream was refused, or ended because it is no longer open to this person: the general one is followed instead.
+  const [refused, setRefused] = useState<string | null>(null);
+  const asked = useRef(scope);
+  asked.current = scope;
   const { end } = useSession();
+  const client = useQueryClient();
   useEffect(() => {
     const opened = new LiveLink();
     opened.onEvent((event) => {
       if (event.type === "signed-out") end("expired");
+      if (event.type !== "unseen") return;
+      const { patient_id: patient } = event.data as { patient_id?: string };
+      client.removeQueries({ predicate: ({ queryKey }) => patient !== undefined && queryKey.includes(patient) });
+      setRefused(asked.current);
     });
     opened.onRefused(() => {
       get<Session>("/session").then(
-        (session) => session.state !== "signed-in" && end("expired"),
+        (session) => (session.state === "signed-in" ? setRefused(asked.current) : end("expired")),
         // Unreachable: the link says so by itself.
         () => undefined,
       );
@@ -43,9 +54,8 @@ export function Shell({ scope, children }: { scope: string; children: ReactNode 
     return () => {
       opened.close();
     };
-  }, [end]);
-  const live = maySeePatients(useRole());
-  useEffect(() => link?.setScope(live ? scope : null), [link, live, scope]);
+  }, [end, client]);
+  useEffect(() => link?.setScope(scope === refused ? "" : scope), [link, scope, refused]);
   if (link === null) return null;
   return (
     <LinkProvider link={link}>
@@ -57,8 +67,8 @@ export function Shell({ scope, children }: { scope: string; children: ReactNode 
 function Frame({ children }: { children: ReactNode }) {
   const [open, setOpen] = useState<"search" | "shortcuts" | null>(null);
   const status = useLinkStatus();
-  const role = useRole();
-  useShortcuts(role, setOpen);
+  const rights = useRights();
+  useShortcuts(rights, setOpen);
   return (
     <div className="shell" data-link={status.state}>
       <a className="skip" href="#content">
@@ -68,10 +78,13 @@ function Frame({ children }: { children: ReactNode }) {
       <TopBar onSearch={() => setOpen("search")} onHelp={() => setOpen("shortcuts")} />
       <LostBanner />
       <Announcer />
+      <GlassAnnouncer enabled={mayReviewBreakGlass(rights)} />
       <main id="content" tabIndex={-1}>
+        <GlassBanner />
         <OverloadBanner />
         {children}
       </main>
+      <StepUp />
       {open === "search" && <SearchDialog onClose={() => setOpen(null)} />}
       {open === "shortcuts" && <ShortcutSheet onClose={() => setOpen(null)} />}
     </div>
@@ -102,17 +115,24 @@ function useAlertCount(enabled: boolean): { open: number; high: number } | null 
 
 function Rail() {
   const { pathname } = useLocation();
-  const role = useRole();
-  const count = useAlertCount(maySeePatients(role));
+  const rights = useRights();
+  const count = useAlertCount(maySeePatients(rights));
+  const glasses = useOpenReviews(mayReviewBreakGlass(rights));
   return (
     <nav className="rail" aria-label="Main">
-      {entriesFor(role).map((entry) => {
+      {entriesFor(rights).map((entry) => {
         const here = pathname === entry.to || pathname.startsWith(`${entry.to}/`);
         const alerts = entry.to === "/alerts" && count !== null && count.open > 0 ? count : null;
+        const reviews = entry.to === "/break-glass" && glasses !== null && glasses.open > 0 ? glasses : null;
         return (
           <Link key={entry.to} to={entry.to} aria-current={here ? "page" : undefined}>
             <span className="rail-icon">
               <Icon name={entry.icon} size={22} />
+              {reviews && (
+                <span className="count">
+                  {reviews.open > 99 ? "99+" : reviews.open} <span className="sr-only">to review</span>
+                </span>
+              )}
               {alerts && (
                 <span className={alerts.high > 0 ? "count count-high" : "count"}>
                   {alerts.open > 99 ? "99+" : alerts.open} <span className="sr-only">open</span>
@@ -130,6 +150,7 @@ function Rail() {
 function TopBar({ onSearch, onHelp }: { onSearch: () => void; onHelp: () => void }) {
   const { session, signOut } = useSession();
   const user = useUser();
+  const rights = useRights();
   const [failed, setFailed] = useState(false);
   return (
     <header className="topbar">
@@ -137,22 +158,23 @@ function TopBar({ onSearch, onHelp }: { onSearch: () => void; onHelp: () => void
       <span className="topbar-site">{session.site.name}</span>
       {session.site.demo && <span className="tag">Demo</span>}
       <span className="spring" />
-      {maySeePatients(user.role) && (
-        <button type="button" className="search-button" onClick={onSearch} aria-keyshortcuts="/">
+      {maySeePatients(rights) && (
+        <button type="button" className="search-button" onClick={onSearch} aria-label="Find a patient" aria-keyshortcuts="/">
           <Icon name="search" />
           <span>Find a patient</span>
           <kbd>/</kbd>
         </button>
       )}
-      {maySeePatients(user.role) && <LinkPill />}
+      {isStaff(rights) && <LinkPill />}
       <Clock />
       <ThemeButton />
       <button type="button" className="quiet square" onClick={onHelp} aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)">
         <Icon name="help" />
       </button>
-      <span className="whoami" title={user.name}>
-        {user.display}
-      </span>
+      <Link to="/account" className="whoami" title={`Your account (${user.name})`}>
+        <Icon name="person" />
+        <span>{user.display}</span>
+      </Link>
       <button
         type="button"
         className="quiet square"

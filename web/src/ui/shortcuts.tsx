@@ -2,10 +2,9 @@
 
 import { useEffect, useRef } from "react";
 
-import type { Role } from "../api/types.ts";
 import { navigate } from "../router.tsx";
 import { Dialog } from "./basics.tsx";
-import { entriesFor, maySeePatients } from "./roles.ts";
+import { entriesFor, maySeePatients, type Rights } from "./roles.ts";
 import { prefer, usePreferences } from "./theme.ts";
 
 /** The second key of a pair (`g` then `w`) must follow within this, in ms. */
@@ -24,12 +23,12 @@ function typing(target: EventTarget | null): boolean {
   return target instanceof HTMLElement && (target.isContentEditable || ["INPUT", "TEXTAREA", "SELECT"].includes(target.tagName));
 }
 
-export function useShortcuts(role: Role, open: (what: "search" | "shortcuts") => void): void {
+export function useShortcuts(rights: Rights, open: (what: "search" | "shortcuts") => void): void {
   const { shortcuts } = usePreferences();
   const pairAt = useRef(0);
   useEffect(() => {
     if (!shortcuts) return;
-    const allowed = new Set(entriesFor(role).map((entry) => entry.to));
+    const allowed = new Set(entriesFor(rights).map((entry) => entry.to));
     const onKey = (event: KeyboardEvent) => {
       if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || typing(event.target)) return;
       if (document.querySelector("dialog[open]") !== null) return;
@@ -45,14 +44,14 @@ export function useShortcuts(role: Role, open: (what: "search" | "shortcuts") =>
       else if (event.key === "?") {
         event.preventDefault();
         open("shortcuts");
-      } else if (event.key === "/" && maySeePatients(role)) {
+      } else if (event.key === "/" && maySeePatients(rights)) {
         event.preventDefault();
         open("search");
       }
     };
     window.addEventListener("keydown", onKey);
     return () => window.removeEventListener("keydown", onKey);
-  }, [shortcuts, role, open]);
+  }, [shortcuts, rights, open]);
 }
 
 const SHEET: [string[], string][] = [

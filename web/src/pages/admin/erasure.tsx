@@ -1,0 +1,242 @@
+//! Erasing a patient in two steps, the certificates of those who were erased, and handing patients their data.
+
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+
+import { ApiError, explain, get, post } from "../../api/client.ts";
+import type { Erasure, ErasureDryRun } from "../../api/keys.ts";
+import { fullName } from "../../format/people.ts";
+import { instantText } from "../../format/time.ts";
+import { ExportButtons } from "../../patient/export.tsx";
+import { useRights } from "../../session.tsx";
+import { Dialog, DialogFoot, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
+import { bytesText } from "../../ui/progress.tsx";
+import { PatientPicker } from "../../ui/search.tsx";
+
+/** How often the list is read again while an erasure goes on, in ms. */
+const GOING_ON_MS = 2_000;
+
+const STATES: Record<Erasure["state"], string> = {
+  purging: "Being removed",
+  "waiting-for-turn": "Removed; backups readable until the main key turns",
+  complete: "Complete: backups cannot be read either",
+};
+
+const ROWS: Record<string, string> = {
+  blocks: "Blocks of readings",
+  curves: "Curves",
+  events: "Events",
+  raw_frames: "Raw frames",
+  documents: "Documents",
+  quarantine: "In quarantine",
+  audit_details: "Details in the audit log",
+};
+
+type Open = { erase: true } | { export: true } | null;
+
+export function ErasurePage() {
+  useDocumentTitle("Erasure and export");
+  const rights = useRights();
+  const client = useQueryClient();
+  const [open, setOpen] = useState<Open>(null);
+  const mayErase = rights.may.has("erase-data");
+  const erasures = useQuery({
+    queryKey: ["erasures"],
+    queryFn: ({ signal }) => get<{ erasures: Erasure[] }>("/erasures", signal),
+    enabled: mayErase,
+    refetchInterval: ({ state }) => (state.data?.erasures.some((one) => one.state === "purging") ? GOING_ON_MS : false),
+  });
+  return (
+    <div className="page">
+      <PageTitle
+        seenBy="administrators, and whoever the policies let erase or export."
+        actions={
+          <>
+            {rights.may.has("export-patient") && (
+              <button type="button" onClick={() => setOpen({ export: true })}>
+                Export a patient
+              </button>
+            )}
+            {mayErase && (
+              <button type="button" className="danger" onClick={() => setOpen({ erase: true })}>
+                Erase a patient …
+              </button>
+            )}
+          </>
+        }
+      >
+        Erasure and export
+      </PageTitle>
+      {mayErase && (
+        <>
+          {erasures.isPending && <Waiting what="erasures" />}
+          {erasures.isError && <Failure error={erasures.error} retry={() => void erasures.refetch()} />}
+          {erasures.data && erasures.data.erasures.length === 0 && <Empty>Nobody was erased.</Empty>}
+          {erasures.data && erasures.data.erasures.length > 0 && <Erased erasures={erasures.data.erasures} />}
+        </>
+      )}
+      {open !== null && "erase" in open && (
+        <EraseDialog
+          onClose={() => setOpen(null)}
+          onDone={() => {
+            void client.invalidateQueries({ queryKey: ["erasures"] });
+            setOpen(null);
+          }}
+        />
+      )}
+      {open !== null && "export" in open && <ExportDialog onClose={() => setOpen(null)} />}
+    </div>
+  );
+}
+
+function Erased({ erasures }: { erasures: Erasure[] }) {
+  return (
+    <>
+      <div className="table-scroll">
+        <table className="stack-table">
+          <thead>
+            <tr>
+              <th scope="col">Begun</th>
+              <th scope="col">Request</th>
+              <th scope="col">Patient (id only)</th>
+              <th scope="col">By</th>
+              <th scope="col">State</th>
+              <th scope="col">Certificate</th>
+            </tr>
+          </thead>
+          <tbody>
+            {erasures.map((one) => (
+              <tr key={one.id}>
+                <td data-label="Begun">{instantText(one.begun_at)}</td>
+                <td data-label="Request">{one.request}</td>
+                <td data-label="Patient" className="mono">
+                  {one.patient}
+                </td>
+                <td data-label="By">{one.by.label}</td>
+                <td data-label="State">
+                  {STATES[one.state] ?? one.state}
+                  {one.state === "waiting-for-turn" && <span className="muted"> (due by {instantText(one.turn_due_by)})</span>}
+                </td>
+                <td data-label="Certificate" className="acts">
+                  {one.state === "purging" ? (
+                    <span className="muted">Not yet</span>
+                  ) : (
+                    <>
+                      <a className="button" href={`/api/v1/erasures/${one.id}/certificate.json`} download>
+                        JSON
+                      </a>
+                      <a className="button" href={`/api/v1/erasures/${one.id}/certificate.sig`} download>
+                        Signature
+                      </a>
+                    </>
+                  )}
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+      <p className="hint">
+        Anybody can check a certificate with openssl and the <a href="/api/v1/erasures/signer.pem" download>signer's certificate</a>: openssl dgst -sha256 -verify …
+      </p>
+    </>
+  );
+}
+
+interface DoneProps {
+  onClose: () => void;
+  onDone: () => void;
+}
+
+function EraseDialog({ onClose, onDone }: DoneProps) {
+  const [patient, setPatient] = useState<{ id: string; label: string } | null>(null);
+  return (
+    <Dialog title="Erase a patient" onClose={onClose} wide>
+      {patient === null ? (
+        <>
+          <p>First you see what would go. Nothing is erased until you confirm it.</p>
+          <PatientPicker label="Patient" autoFocus onPick={(found) => setPatient({ id: found.id, label: fullName(found) })} />
+        </>
+      ) : (
+        <Confirm patient={patient.id} onClose={onClose} onDone={onDone} />
+      )}
+    </Dialog>
+  );
+}
+
+function Confirm({ patient, onClose, onDone }: DoneProps & { patient: string }) {
+  const [form, setForm] = useState({ reason: "", request: "", confirm: "" });
+  const set = (key: keyof typeof form) => (event: { target: { value: string } }) => setForm({ ...form, [key]: event.target.value });
+  const dry = useQuery({ queryKey: ["erasure-dry-run", patient], queryFn: () => post<ErasureDryRun>(`/patients/${patient}/erasure/dry-run`), gcTime: 0, staleTime: Infinity });
+  const erase = useMutation({ mutationFn: () => post<unknown>(`/patients/${patient}/erasure`, form), onSuccess: onDone });
+  if (dry.isPending) return <Waiting what="what would go" />;
+  if (dry.isError) return <Failure error={dry.error} retry={() => void dry.refetch()} />;
+  const what = dry.data;
+  const held = erase.error instanceof ApiError && erase.error.code === "on-hold";
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        erase.mutate();
+      }}
+    >
+      <h3>{what.label}</h3>
+      {what.hold !== null && (
+        <p className="message message-bad">
+          <strong>On legal hold</strong> since {instantText(what.hold.since)}: {what.hold.reason}. Nothing can be erased until the hold is lifted.
+        </p>
+      )}
+      {what.alerts_open > 0 && <p className="message message-note">{what.alerts_open === 1 ? "One alert" : `${what.alerts_open} alerts`} of this patient {what.alerts_open === 1 ? "is" : "are"} still open.</p>}
+      <dl className="facts">
+        {Object.entries(what.rows).map(([name, count]) => (
+          <Fact key={name} label={ROWS[name] ?? name}>
+            {count}
+          </Fact>
+        ))}
+        <Fact label="Together">{bytesText(what.bytes)}</Fact>
+        <Fact label="From">{instantText(what.oldest)}</Fact>
+        <Fact label="To">{instantText(what.newest)}</Fact>
+        <Fact label="Devices in use">{what.devices.map(({ name }) => name).join(", ") || "None"}</Fact>
+      </dl>
+      <p className="message message-bad">
+        The patient's key is destroyed: nobody can bring these data back. That it happened stays provable in the audit log, without what was read.
+      </p>
+      <Field label="Request" hint="Case number, without names: it stands on the certificate">
+        <input required autoComplete="off" value={form.request} onChange={set("request")} />
+      </Field>
+      <Field label="Reason">
+        <input required autoComplete="off" value={form.reason} onChange={set("reason")} />
+      </Field>
+      <Field label={`Type ${what.confirm} to confirm`}>
+        <input required autoComplete="off" spellCheck={false} className="mono" value={form.confirm} onChange={set("confirm")} />
+      </Field>
+      <DialogFoot
+        action={erase}
+        refusal={erase.isError ? (held ? "This patient is on legal hold. Nothing was erased." : explain(erase.error)) : undefined}
+        blocked={form.confirm !== what.confirm || what.hold !== null}
+        dangerous
+        onClose={onClose}
+      >
+        Erase for good
+      </DialogFoot>
+    </form>
+  );
+}
+
+function ExportDialog({ onClose }: { onClose: () => void }) {
+  const [patient, setPatient] = useState<{ id: string; label: string } | null>(null);
+  return (
+    <Dialog title="Export a patient" onClose={onClose}>
+      {patient === null ? (
+        <PatientPicker label="Patient" autoFocus onPick={(found) => setPatient({ id: found.id, label: fullName(found) })} />
+      ) : (
+        <>
+          <p>
+            Everything kept about <strong>{patient.label}</strong>, curves and who looked at it included.
+          </p>
+          <ExportButtons patientId={patient.id} />
+        </>
+      )}
+    </Dialog>
+  );
+}

@@ -1,0 +1,322 @@
+//! What a patient allows: their rules as sentences, and the form that writes one.
+
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+
+import { ApiError, explain, get, post, put, query } from "../api/client.ts";
+import type { Consent, ConsentChoices, Decision, Defaults, Rule, Who } from "../api/consent.ts";
+import { purposeText } from "../format/consent.ts";
+import { roleText } from "../format/people.ts";
+import { fromLocalField, instantText, toLocalField } from "../format/time.ts";
+import { useLiveEvent } from "../live/context.tsx";
+import { Dialog, DialogFoot, Empty, Failure, Waiting } from "../ui/basics.tsx";
+import { TimeField } from "../ui/time-field.tsx";
+
+interface ConsentsProps {
+  patientId: string;
+  mayChange: boolean;
+  /** Speaks to the patient themselves. */
+  own?: boolean;
+}
+
+export function Consents({ patientId, mayChange, own = false }: ConsentsProps) {
+  const client = useQueryClient();
+  const key = ["consents", patientId];
+  const [editing, setEditing] = useState<{ consent: Consent | null } | null>(null);
+  const [withdrawing, setWithdrawing] = useState<Consent | null>(null);
+  const [all, setAll] = useState(false);
+  const found = useQuery({ queryKey: key, queryFn: ({ signal }) => get<{ consents: Consent[]; defaults: Defaults }>(`/patients/${encodeURIComponent(patientId)}/consents`, signal) });
+  useLiveEvent((event) => {
+    if (event.type === "assignment") void client.invalidateQueries({ queryKey: key });
+  });
+  const changed = () => {
+    void client.invalidateQueries({ queryKey: key });
+    setEditing(null);
+    setWithdrawing(null);
+  };
+  const list = found.data?.consents ?? [];
+  const active = list.filter(({ status }) => status === "active");
+  const shown = all ? list : active;
+  return (
+    <section className="card" aria-labelledby="sharing">
+      <header className="card-head">
+        <h2 id="sharing">{own ? "What I allow" : "Sharing"}</h2>
+        {mayChange && (
+          <button type="button" onClick={() => setEditing({ consent: null })}>
+            New rule
+          </button>
+        )}
+      </header>
+      {found.isPending && <Waiting what="sharing rules" />}
+      {found.isError && <Failure error={found.error} retry={() => void found.refetch()} />}
+      {found.data && shown.length === 0 && <Empty>{own ? "You have set no rule of your own." : "The patient has set no rule."}</Empty>}
+      <ul className="lines consents">
+        {shown.map((consent) => (
+          <li key={consent.id} className={consent.is_effective ? undefined : "row-off"}>
+            <span className="line-main">
+              <span>
+                <DecisionTag decision={consent.rule?.decision ?? consent.base} /> {consent.says}
+              </span>
+              <span className="muted">
+                {consent.status === "active" ? (consent.is_effective ? "In force" : "Not in force now") : "Withdrawn"}, written {instantText(consent.written_at)}
+                {consent.written_by && ` by ${consent.written_by}`}
+              </span>
+            </span>
+            {mayChange && consent.status === "active" && (
+              <span className="line-acts">
+                {consent.is_simple && consent.rule !== null && (
+                  <button type="button" onClick={() => setEditing({ consent })} aria-label={`Change: ${consent.says}`}>
+                    Change
+                  </button>
+                )}
+                <button type="button" className="danger" onClick={() => setWithdrawing(consent)} aria-label={`Withdraw: ${consent.says}`}>
+                  Withdraw
+                </button>
+              </span>
+            )}
+          </li>
+        ))}
+      </ul>
+      {list.length > active.length && (
+        <button type="button" className="link" onClick={() => setAll(!all)}>
+          {all ? "Only those in force" : `Withdrawn ones too (${list.length - active.length})`}
+        </button>
+      )}
+      {found.data && <DefaultsText defaults={found.data.defaults} own={own} />}
+      {editing && <RuleDialog patientId={patientId} consent={editing.consent} own={own} onClose={() => setEditing(null)} onDone={changed} />}
+      {withdrawing && <WithdrawDialog consent={withdrawing} onClose={() => setWithdrawing(null)} onDone={changed} />}
+    </section>
+  );
+}
+
+function DecisionTag({ decision }: { decision: Decision | null }) {
+  if (decision === null) return null;
+  return <span className={decision === "permit" ? "tag tag-good" : "tag tag-bad"}>{decision === "permit" ? "Permits" : "Denies"}</span>;
+}
+
+function DefaultsText({ defaults, own }: { defaults: Defaults; own: boolean }) {
+  const words = (decision: Decision) =>
+    Object.entries(defaults)
+      .filter(([, one]) => one === decision)
+      .map(([purpose]) => purposeText(purpose).toLowerCase())
+      .join(", ");
+  const [permitted, denied] = [words("permit"), words("deny")];
+  return (
+    <p className="hint">
+      Where {own ? "you have" : "the patient has"} said nothing, this site permits: {permitted || "nothing"}
+      {denied && `; and denies: ${denied}`}. Alarms reach the ward that cares for {own ? "you" : "the patient"} whatever the rules say, and in an emergency a clinician can break the glass, which is always recorded and reviewed.
+    </p>
+  );
+}
+
+function WithdrawDialog({ consent, onClose, onDone }: { consent: Consent; onClose: () => void; onDone: () => void }) {
+  const send = useMutation({ mutationFn: () => post<Consent>(`/consents/${consent.id}/withdraw`, { version: consent.version }), onSuccess: onDone });
+  return (
+    <Dialog title="Withdraw this rule" onClose={onClose}>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          send.mutate();
+        }}
+      >
+        <p>{consent.says}</p>
+        <p>It ends at once, on open screens too. That it stood until now stays in the record.</p>
+        <DialogFoot action={send} dangerous onClose={onClose}>
+          Withdraw
+        </DialogFoot>
+      </form>
+    </Dialog>
+  );
+}
+
+const EMPTY: Rule = { decision: "deny", who: [], actions: [], purposes: [], classes: [], measures: [], from: null, until: null, except: [] };
+
+const KINDS: [Who["kind"], string][] = [
+  ["role", "A role"],
+  ["ward", "A ward"],
+  ["person", "A person"],
+  ["caregiver", "Somebody who cares for the patient"],
+  ["program", "A program"],
+];
+
+const field = (iso: string | null | undefined) => (iso ? toLocalField(new Date(iso)) : "");
+
+interface RuleDialogProps {
+  patientId: string;
+  consent: Consent | null;
+  own: boolean;
+  onClose: () => void;
+  onDone: () => void;
+}
+
+function RuleDialog({ patientId, consent, own, onClose, onDone }: RuleDialogProps) {
+  const choices = useQuery({ queryKey: ["consent-choices", patientId], queryFn: ({ signal }) => get<ConsentChoices>(`/consents/choices${query({ patient: patientId })}`, signal) });
+  const [rule, setRule] = useState<Rule>(consent?.rule ?? EMPTY);
+  const [except, setExcept] = useState<Rule | null>(consent?.rule?.except[0] ?? null);
+  const [from, setFrom] = useState(() => field(consent?.rule?.from));
+  const [until, setUntil] = useState(() => field(consent?.rule?.until));
+  const badTime = [from, until].some((text) => text.trim() !== "" && fromLocalField(text) === null);
+  const save = useMutation({
+    mutationFn: () => {
+      const body = { ...bare(rule), from: fromLocalField(from), until: fromLocalField(until), except: except === null ? [] : [bare(except)] };
+      return consent === null ? post<Consent>(`/patients/${encodeURIComponent(patientId)}/consents`, body) : put<Consent>(`/consents/${consent.id}`, { version: consent.version, rule: body });
+    },
+    onSuccess: onDone,
+  });
+  const changed = save.error instanceof ApiError && save.error.status === 409;
+  const turned: Decision = rule.decision === "permit" ? "deny" : "permit";
+  return (
+    <Dialog title={consent === null ? "New sharing rule" : "Change sharing rule"} onClose={onClose} wide>
+      {choices.isPending && <Waiting what="choices" />}
+      {choices.isError && <Failure error={choices.error} retry={() => void choices.refetch()} />}
+      {choices.data && (
+        <form
+          onSubmit={(event) => {
+            event.preventDefault();
+            save.mutate();
+          }}
+        >
+          <fieldset className="radio-group">
+            <legend>{own ? "I" : "The patient"}</legend>
+            <label className="check">
+              <input type="radio" name="decision" checked={rule.decision === "permit"} onChange={() => setRule({ ...rule, decision: "permit" })} /> {own ? "allow" : "allows"}
+            </label>
+            <label className="check">
+              <input type="radio" name="decision" checked={rule.decision === "deny"} onChange={() => setRule({ ...rule, decision: "deny" })} /> {own ? "do not allow" : "does not allow"}
+            </label>
+          </fieldset>
+          <RuleParts rule={rule} choices={choices.data} onChange={setRule} />
+          <div className="field-grid">
+            <TimeField label="From" hint="Empty: at once" value={from} onChange={setFrom} />
+            <TimeField label="Until" hint="Empty: until it is withdrawn" value={until} onChange={setUntil} />
+          </div>
+          {except === null ? (
+            <button type="button" onClick={() => setExcept({ ...EMPTY, decision: turned })}>
+              Add an exception
+            </button>
+          ) : (
+            <fieldset className="radio-group exception">
+              <legend>Except, {turned === "permit" ? "allowed" : "not allowed"}</legend>
+              <RuleParts rule={{ ...except, decision: turned }} choices={choices.data} onChange={(next) => setExcept({ ...next, decision: turned })} />
+              <button type="button" onClick={() => setExcept(null)}>
+                Remove the exception
+              </button>
+            </fieldset>
+          )}
+          {rule.decision === "deny" && (
+            <p className="message message-note">Whoever may not know sees nothing at all, not even that something is left out. Alarms still reach the ward that cares for {own ? "you" : "the patient"}.</p>
+          )}
+          <DialogFoot
+            action={save}
+            refusal={save.isError ? (changed ? "Somebody else has changed this rule meanwhile. Close this, look, and repeat your change." : explain(save.error)) : undefined}
+            blocked={badTime}
+            onClose={onClose}
+          >
+            Save rule
+          </DialogFoot>
+        </form>
+      )}
+    </Dialog>
+  );
+}
+
+/** A rule as it is sent: without the names that answers carry along. */
+const bare = (rule: Rule): Rule => ({ ...rule, who: rule.who.map(({ kind, id }) => ({ kind, id })), except: rule.except.map(bare) });
+
+function RuleParts({ rule, choices, onChange }: { rule: Rule; choices: ConsentChoices; onChange: (rule: Rule) => void }) {
+  const [kind, setKind] = useState<Who["kind"]>("role");
+  const options = optionsOf(kind, choices);
+  const name = (who: Who) => optionsOf(who.kind, choices).find(([id]) => id === who.id)?.[1] ?? who.display ?? who.id;
+  const toggle = (list: string[], code: string, on: boolean) => (on ? [...list, code] : list.filter((one) => one !== code));
+  return (
+    <>
+      <fieldset className="radio-group">
+        <legend>Whom</legend>
+        {rule.who.length === 0 && <p className="muted">Everybody</p>}
+        <ul className="chips">
+          {rule.who.map((who) => (
+            <li key={`${who.kind} ${who.id}`} className="chip">
+              {name(who)}
+              <button type="button" className="link" onClick={() => onChange({ ...rule, who: rule.who.filter((one) => one !== who) })} aria-label={`Leave out ${name(who)}`}>
+                Leave out
+              </button>
+            </li>
+          ))}
+        </ul>
+        <div className="pair">
+          <select aria-label="Kind" value={kind} onChange={(event) => setKind(event.target.value as Who["kind"])}>
+            {KINDS.map(([word, label]) => (
+              <option key={word} value={word}>
+                {label}
+              </option>
+            ))}
+          </select>
+          <select
+            aria-label="Who"
+            value=""
+            onChange={(event) => {
+              const id = event.target.value;
+              if (id !== "" && !rule.who.some((one) => one.kind === kind && one.id === id)) onChange({ ...rule, who: [...rule.who, { kind, id }] });
+            }}
+          >
+            <option value="">{options.length === 0 ? "Nobody to choose" : "Add …"}</option>
+            {options.map(([id, label]) => (
+              <option key={id} value={id}>
+                {label}
+              </option>
+            ))}
+          </select>
+        </div>
+      </fieldset>
+      <fieldset className="radio-group">
+        <legend>What</legend>
+        {rule.classes.length === 0 && rule.measures.length === 0 && <p className="muted">Everything</p>}
+        <div className="checks">
+          {choices.classes.map(({ code, display, measures }) => (
+            <label key={code} className="check" title={measures.join(", ")}>
+              <input type="checkbox" checked={rule.classes.includes(code)} onChange={(event) => onChange({ ...rule, classes: toggle(rule.classes, code, event.target.checked) })} /> {display}
+            </label>
+          ))}
+        </div>
+      </fieldset>
+      <fieldset className="radio-group">
+        <legend>How</legend>
+        {rule.actions.length === 0 && <p className="muted">In any way</p>}
+        <div className="checks">
+          {choices.actions.map(({ code, display }) => (
+            <label key={code} className="check">
+              <input type="checkbox" checked={rule.actions.includes(code)} onChange={(event) => onChange({ ...rule, actions: toggle(rule.actions, code, event.target.checked) })} /> {display}
+            </label>
+          ))}
+        </div>
+      </fieldset>
+      <fieldset className="radio-group">
+        <legend>What for</legend>
+        {rule.purposes.length === 0 && <p className="muted">Any purpose</p>}
+        <div className="checks">
+          {choices.purposes.map(({ code, display }) => (
+            <label key={code} className="check">
+              <input type="checkbox" checked={rule.purposes.includes(code)} onChange={(event) => onChange({ ...rule, purposes: toggle(rule.purposes, code, event.target.checked) })} /> {display}
+            </label>
+          ))}
+        </div>
+      </fieldset>
+    </>
+  );
+}
+
+/** What can be chosen of one kind: id and label. */
+function optionsOf(kind: Who["kind"], choices: ConsentChoices): [string, string][] {
+  switch (kind) {
+    case "role":
+      return choices.roles.map(({ code, display }) => [code, display]);
+    case "ward":
+      return choices.wards.map(({ id, name }) => [id, name]);
+    case "person":
+      return choices.people.filter(({ role }) => role !== "caregiver").map(({ id, display, role }) => [id, `${display} (${roleText(role).toLowerCase()})`]);
+    case "caregiver":
+      return choices.people.filter(({ role }) => role === "caregiver").map(({ id, display }) => [id, display]);
+    case "program":
+      return choices.programs.map((name) => [name, name]);
+  }
+}
