@@ -7,6 +7,8 @@ import { existsSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { extname, join } from "node:path";
 
+import { trustMock } from "./mock-trust.mjs";
+
 const DIST = new URL("../dist/", import.meta.url).pathname;
 const port = Number(process.argv[process.argv.indexOf("--port") + 1] || 8787);
 const printJson = process.argv.includes("--print-json");
@@ -110,9 +112,8 @@ const quarantine = [
 lost.waiting_in_quarantine = 3;
 const qPub = ({ hex, explained, ...item }) => item;
 const audit = [];
-const users = [{ id: "u1", name: "demo", display: "Nurse Demo", role: "administrator", wards: null, disabled: false }, { id: "u2", name: "biomed", display: "Bio Med", role: "biomedical-engineer", wards: null, disabled: false }];
 const log = (action, patient, object, detail, outcome = "success") =>
-  audit.unshift({ sequence: audit.length + 1, at: now(), actor: { kind: "user", id: "u1", label: "Nurse Demo" }, action, outcome, patient: patient && { id: patient.id, label: `${patient.family.toUpperCase()}, ${patient.given}` }, device: null, object, detail });
+  audit.unshift({ sequence: audit.length + 1, at: now(), actor: { kind: "user", id: "u-demo", label: "Dr. A. Rossi" }, purpose: "TREAT", break_glass: action === "read" && audit.length % 9 === 4 ? "g1" : null, policies: [], role: "administrator", address: "10.0.3.7", provable: audit.length < 55, action, outcome, patient: patient && { id: patient.id, label: `${patient.family.toUpperCase()}, ${patient.given}` }, device: null, object, detail });
 for (let i = 0; i < 60; i += 1) log(["read", "read", "acknowledge", "sign-in"][i % 4], i % 4 < 3 ? tiles[i % 9].patient : null, ["ward-board", "patient", "alert", "session"][i % 4], null, i % 17 === 5 ? "refused" : "success");
 const limits = new Map();
 const limitsOf = (id) => limits.get(id) ?? [["heart_rate", 50, 120, "high"], ["oxygen_saturation", 90, null, "high"], ["respiratory_rate", 8, 24, "medium"], ["systolic", 90, 180, "medium"], ["body_temperature", 35, 39, "low"]]
@@ -199,7 +200,8 @@ setInterval(() => {
 
 // --- http ----------------------------------------------------------------------------------------------------------
 const fail = (status, code, title, detail = "", more = {}) => ({ status, body: { type: `urn:auscult:${code}`, title, status, code, detail, ...more } });
-const sessionBody = (s) => ({ state: setupNeeded ? "setup-needed" : s ? "signed-in" : "signed-out", site: { name: "Demo Hospital", demo: true }, user: s ? users[0] : null, idle_timeout_s: 1800, expires_at: s ? ago(-1800) : null });
+const trust = trustMock({ patients, devices, wards: [ward, ward2], fail });
+const sessionBody = (s) => trust.sessionBody(s ? sessions.get(s) : null, setupNeeded);
 const cookieOf = (req) => /auscult=([\w-]+)/.exec(req.headers.cookie ?? "")?.[1];
 const tileOf = (id) => tiles.find((t) => t.patient?.id === id);
 const tileOut = (t) => ({ place: t.place, patient: PATIENT(t.patient), devices: t.d ? [pub(t.d)] : [], vitals: [...t.vitals.values()], strips: t.d && t.place.kind === "bed" ? [{ measure: "ecg_ii", short: "II", device_id: t.d.id }, { measure: "plethysmogram", short: "Pleth", device_id: t.d.id }] : [], alerts: t.alerts.filter((a) => a.state !== "resolved") });
@@ -210,7 +212,10 @@ function route(method, url, body, session, req) {
   const p = url.pathname.replace("/api/v1", ""), q = url.searchParams, seg = p.split("/").slice(1), is = (m, pattern) => m === method && new RegExp(`^${pattern}$`).exec(p);
   if (is("GET", "/session")) return { body: sessionBody(session) };
   if (is("POST", "/setup")) { setupNeeded = false; return signIn(); }
-  if (is("POST", "/sign-in")) return body.name === "demo" && body.password === "demo-password-1" ? signIn() : fail(401, "bad-credentials", "Name or password is not right");
+  if (is("POST", "/sign-in")) return body.password === "demo-password-1" ? signIn(body.name) : fail(401, "bad-credentials", "Name or password is not right");
+  if (is("POST", "/sign-in/link")) return signIn(body.name ?? "enrol");
+  const trusted = trust.route(method, p, q, body, sessions.get(session), audit);
+  if (trusted) return trusted;
   if (!session) return fail(401, "signed-out", "Nobody is signed in");
   if (method !== "GET" && req.headers["x-auscult"] !== "1") return fail(403, "forbidden", "Forged request refused");
   if (is("POST", "/sign-out")) { sessions.delete(session); for (const s of streams) if (s.session === session) { send(s, { id: position(), type: "signed-out", data: {}, about: {} }); s.res.end(); } return { body: sessionBody(null) }; }
@@ -253,13 +258,11 @@ function route(method, url, body, session, req) {
   if (is("POST", "/quarantine/rerun")) { const mine = waiting().filter((x) => (!body.device_id || x.device.id === body.device_id) && (!body.reason || x.reason === body.reason)); const released = mine.filter(rerun).length; return { body: { released, still_waiting: mine.length - released } }; }
   if (is("POST", "/quarantine/[^/]+/rerun")) { const x = quarantine.find((y) => y.id === seg[1]); const ok = rerun(x); return { body: { outcome: ok ? "committed" : "quarantined", what: ok ? "1 blood pressure charted" : x.what, observation_ids: [] } }; }
   if (is("POST", "/quarantine/[^/]+/discard")) { const x = quarantine.find((y) => y.id === seg[1]); x.state = "discarded"; return { body: qPub(x) }; }
-  if (is("GET", "/audit")) { const before = Number(q.get("before") ?? Infinity); return { body: { rows: audit.filter((r) => r.sequence < before && (!q.get("patient") || r.patient?.id === q.get("patient"))).slice(0, Number(q.get("limit") ?? 50)) } }; }
+  if (is("GET", "/audit")) { const before = Number(q.get("before") ?? Infinity); return { body: { rows: audit.filter((r) => r.sequence < before && (!q.get("patient") || r.patient?.id === q.get("patient"))).slice(0, Number(q.get("limit") ?? 50)), more: false, next_before: null } }; }
   if (is("GET", "/audit/groups")) return { body: { groups: [...Array(30)].map((_, i) => ({ group: 9000 - i, committed_at: ago(i), sources: tiles.slice(0, 3).flatMap((t) => (t.d ? [{ device: { id: t.d.id, name: t.d.name }, frames: 2, facts: 6, quarantined: 0, sha256: createHash("sha256").update(`${i}${t.d.id}`).digest("hex") }] : [])) })) } };
-  if (is("GET", "/users")) return { body: { users } };
-  if (is("POST", "/users")) { const u = { id: randomUUID(), ...body, disabled: false }; delete u.password; users.push(u); return { body: u }; }
   return fail(404, "not-found", "No such operation");
 }
-function signIn() { const id = randomUUID(); sessions.set(id, true); return { body: sessionBody(id), cookie: `auscult=${id}; Path=/; HttpOnly; SameSite=Strict` }; }
+function signIn(name = "demo") { const id = randomUUID(); sessions.set(id, { state: { enrol: "enrolment-needed", second: "second-factor-needed" }[name] ?? "signed-in", user: trust.people.find((one) => one.name === name) ?? trust.people[0] }); return { body: sessionBody(id), cookie: `auscult=${id}; Path=/; HttpOnly; SameSite=Strict` }; }
 
 const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".woff2": "font/woff2" };
 const server = createServer(async (req, res) => {

@@ -26,13 +26,44 @@ export function launch() {
   return chromium.launch({ executablePath: EXECUTABLE, args: ARGS });
 }
 
-/** Fills in and sends the sign-in page. */
-export async function signIn(page, { address, user, password }) {
+/** Changes something through the JSON API with the page's own session; the problem's code where it is refused. */
+export function send(page, method, path, body = {}) {
+  return page.evaluate(
+    async ([how, to, what]) => {
+      const answer = await fetch(`/api/v1${to}`, { method: how, headers: { "content-type": "application/json", "x-auscult": "1" }, body: JSON.stringify(what) });
+      const text = await answer.text();
+      const read = text === "" ? {} : JSON.parse(text);
+      if (!answer.ok) throw new Error(`${how} ${to} answered ${answer.status} ${read.code}: ${read.detail ?? read.title}`);
+      return read;
+    },
+    [method, path, body],
+  );
+}
+
+/** Signs a person of the demonstration in by its link, as a newcomer does. */
+export async function signIn(page, { address, demo_token: token, user }) {
+  await page.goto(`${address}/sign-in#demo=${token}`);
+  const { site } = await api(page, "/session");
+  const person = site.demo_people.find(({ name }) => name === user);
+  if (!person) throw new Error(`the demonstration has nobody called ${user}: ${site.demo_people.map(({ name }) => name).join(", ")}`);
+  await page.click(`.demo-people button:has-text("${person.display}")`);
+  await page.waitForSelector(".rail");
+}
+
+/** Signs in with name, password and a code of the code app. */
+export async function signInByPassword(page, { address, user, password, code }) {
   await page.goto(address);
   await page.fill("input[name=username]", user);
   await page.fill("input[name=password]", password);
   await page.click("button[type=submit]");
+  await page.fill("input[name=code]", code);
+  await page.click("button[type=submit]");
   await page.waitForSelector(".rail");
+}
+
+/** The demonstration's link counts as a fresh proof: what needs one can be asked for by the API afterwards. */
+export async function proveAgain(page, demo) {
+  await send(page, "POST", "/step-up/link", { token: demo.demo_token });
 }
 
 /** GET of the JSON API with the page's own session. */

@@ -4,7 +4,8 @@ import { mkdirSync } from "node:fs";
 
 import { complaints, launch, PHONE, SHOTS, signIn, WIDE } from "./browser.mjs";
 import { startDemo } from "./server.mjs";
-import { tests } from "./tests.mjs";
+import { tests as screens } from "./tests.mjs";
+import { tests as trust } from "./trust.mjs";
 
 /** Longest time for one test, in ms. */
 const TEST_MS = 120_000;
@@ -12,6 +13,7 @@ const TEST_MS = 120_000;
 const STEP_MS = 30_000;
 
 const only = process.argv.slice(2);
+const tests = { ...screens, ...trust };
 mkdirSync(SHOTS, { recursive: true });
 
 const demo = await startDemo();

@@ -16,7 +16,7 @@ const BINARY = process.env.AUSCULT_BIN ?? new URL("../../target/debug/auscult", 
 /** What the server logs; the screenshots lie beside it. */
 const LOG = `${SHOTS}server.log`;
 
-/** `{ address, user, password, end }` of a running demonstration. */
+/** `{ address, user, password, demo_token, totp_secret, end }` of a running demonstration. */
 export async function startDemo() {
   const log = openSync(LOG, "w");
   const child = spawn(BINARY, ["demo", "--port", "0", "--print-json"], { stdio: ["ignore", "pipe", log] });
@@ -45,7 +45,8 @@ export async function startDemo() {
     // Frozen, the server keeps its connections and says nothing: the worst way for a link to die.
     const freeze = () => child.kill("SIGSTOP");
     const thaw = () => child.kill("SIGCONT");
-    return { ...ready, end, freeze, thaw };
+    // Passkeys are bound to the name of the host: the app is opened under the one that the link has.
+    return { ...ready, address: new URL(ready.link).origin, end, freeze, thaw };
   } catch (error) {
     await end();
     const last = readFileSync(LOG, "utf8").trimEnd().split("\n").slice(-20).join("\n");

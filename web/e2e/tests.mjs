@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 
 import { api, PHONE, SHOTS, signIn, violations, WIDE } from "./browser.mjs";
+import { nextCode } from "./person.mjs";
 
 /** Longest wait for the demonstration to do something by itself, in ms. */
 const HAPPENS_MS = 90_000;
@@ -44,7 +45,19 @@ async function pages(page) {
     ["quarantine", "/quarantine", ".filters"],
     ["audit", "/audit", "tbody tr"],
     ["audit-devices", "/audit", "tbody tr", "button:has-text('Device deliveries')"],
-    ["users", "/users", "tbody tr"],
+    ["audit-log", "/audit", "tbody tr", "button:has-text('State of the log')"],
+    ["enrolment", "/devices/enrolment", "tbody tr"],
+    ["reviews", "/break-glass", "h1"],
+    ["account", "/account", ".sessions li"],
+    ["people", "/admin/people", "tbody tr"],
+    ["places", "/admin/places", "tbody tr"],
+    ["roles", "/admin/roles", ".policies li"],
+    ["apps", "/admin/apps", "#programs"],
+    ["identity-providers", "/admin/identity-provider", "h1"],
+    ["sharing", "/admin/sharing", "tbody tr"],
+    ["retention", "/admin/retention", "tbody tr"],
+    ["erasure", "/admin/erasure", "h1"],
+    ["keys", "/admin/keys", "#main-key"],
   ];
 }
 
@@ -52,6 +65,8 @@ async function show(page, demo, [, path, ready, then]) {
   await page.goto(demo.address + path);
   await page.waitForSelector(ready);
   if (then) await page.click(then);
+  await page.waitForSelector(".waiting", { state: "detached" });
+  assert.equal(await page.$("main .message-bad:has-text('did not work')"), null, `${path} shows a failure`);
   await page.waitForSelector(".pill-live");
 }
 
@@ -70,6 +85,8 @@ tests["sign-in refuses a wrong password and takes the right one"] = async ({ dem
   assert.deepEqual(await violations(page), []);
   await page.screenshot({ path: `${SHOTS}sign-in.png` });
   await page.fill("input[name=password]", demo.password);
+  await page.click("button[type=submit]");
+  await page.fill("input[name=code]", nextCode(demo.totp_secret, demo.user));
   await page.click("button[type=submit]");
   await page.waitForSelector("h1:has-text('Alerts')");
 };
@@ -181,6 +198,9 @@ tests["the keyboard alone leads to a patient and to a value's bytes"] = async ({
   await page.keyboard.press("Tab");
   await page.keyboard.type(demo.password);
   await page.keyboard.press("Enter");
+  await page.waitForSelector("input[name=code]:focus");
+  await page.keyboard.type(nextCode(demo.totp_secret, demo.user));
+  await page.keyboard.press("Enter");
   await page.waitForSelector(".ward-card");
   const { name } = await ward(page);
   await tabTo(page, (element, wanted) => element.matches(".ward-card") && element.textContent.startsWith(wanted), name);
@@ -238,27 +258,46 @@ tests["the identity banner says who and what is not recorded"] = async ({ demo, 
   assert.ok(!(await page.title()).includes(patient.family), "the title of the tab names the patient");
 };
 
+/** What each role finds in its rail. */
+const RAILS = {
+  nurse: ["Wards", "Alerts", "Patients", "Devices", "Quarantine"],
+  physician: ["Wards", "Alerts", "Patients", "Devices"],
+  "biomedical-engineer": ["Devices", "Quarantine"],
+  auditor: ["Audit", "Reviews"],
+  integrator: ["Devices", "Admin"],
+  patient: ["My data"],
+  caregiver: ["My people"],
+  administrator: ["Wards", "Alerts", "Patients", "Devices", "Quarantine", "Audit", "Reviews", "Admin"],
+};
+
 tests["each role finds its own pages, and none that refuses it"] = async ({ demo, open }) => {
-  const rails = {
-    nurse: ["Wards", "Alerts", "Patients", "Devices", "Quarantine"],
-    physician: ["Wards", "Alerts", "Patients", "Devices"],
-    "biomedical-engineer": ["Devices", "Quarantine"],
-    auditor: ["Audit"],
-    administrator: ["Wards", "Alerts", "Patients", "Devices", "Quarantine", "Audit", "Users"],
-  };
-  for (const user of demo.users ?? [demo.user]) {
+  const { site } = await api(await opened(open, demo), "/session");
+  assert.ok(site.demo_people.length > 0);
+  for (const { name, role } of site.demo_people) {
     const page = await open({ signedIn: false });
-    await signIn(page, { ...demo, user });
-    const { role } = (await api(page, "/session")).user;
-    assert.deepEqual(await page.$$eval(".rail-label", (found) => found.map((one) => one.textContent)), rails[role], role);
-    for (const label of rails[role]) {
+    await signIn(page, { ...demo, user: name });
+    assert.deepEqual(await page.$$eval(".rail-label", (found) => found.map((one) => one.textContent)), RAILS[role], role);
+    for (const label of RAILS[role]) {
       await page.click(`.rail a:has-text("${label}")`);
-      await page.waitForSelector(`h1:has-text("${label}")`);
-      await page.waitForSelector(".waiting", { state: "detached" });
-      assert.equal(await page.$(".message-bad"), null, `${label} refuses the ${role}`);
+      await page.waitForSelector(".rail a[aria-current=page]");
+      await page.waitForSelector("h1");
+      const tabs = label === "Admin" ? await page.$$eval(".tabs a", (found) => found.map((one) => one.textContent)) : [null];
+      for (const tab of tabs) {
+        if (tab !== null) await page.click(`.tabs a:has-text("${tab}")`);
+        await page.waitForSelector("h1");
+        await page.waitForSelector(".waiting", { state: "detached" });
+        assert.equal(await page.$("main .message-bad:has-text('did not work')"), null, `${label} ${tab ?? ""} refuses the ${role}`);
+        await page.waitForSelector(".seen-by, .board-foot");
+      }
     }
   }
 };
+
+async function opened(open, demo) {
+  const page = await open();
+  await page.goto(demo.address);
+  return page;
+}
 
 tests["an alert is acknowledged with a note"] = async ({ demo, open }) => {
   const page = await open();

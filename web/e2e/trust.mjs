@@ -1,0 +1,437 @@
+//! Who is who, who may what, and the log that can be proven: each as a person goes through it.
+
+import assert from "node:assert/strict";
+
+import { api, PHONE, proveAgain, send, SHOTS, signIn, violations } from "./browser.mjs";
+import { nextCode, scan, withAuthenticator, wrongCode } from "./person.mjs";
+
+/** Longest wait for the server to do something by itself (a checkpoint, an event), in ms. */
+const HAPPENS_MS = 60_000;
+const PASSWORD = "a long enough password";
+
+const tests = {};
+export { tests };
+
+let invited = 0;
+/** Takes somebody in as the administrator `page` is signed in as; answers the one-time link and the name. */
+async function invite(page, demo, person) {
+  await proveAgain(page, demo);
+  invited += 1;
+  const name = `${person.role}-${process.pid}-${invited}`;
+  const { user, invitation } = await send(page, "POST", "/users", { name, display: `Test ${name}`, wards: null, ...person });
+  return { id: user.id, name, link: demo.address + invitation.path };
+}
+
+/** A new browser in which an invited person has made their way in with password and code app. */
+async function enter(open, page, demo, person, options = {}) {
+  const who = await invite(page, demo, person);
+  const theirs = await open({ signedIn: false, ...options });
+  await theirs.goto(who.link);
+  await theirs.click("button:has-text('Begin')");
+  await theirs.waitForSelector("h1:has-text('Make your way in')");
+  await send(theirs, "PUT", "/account/password", { password: PASSWORD });
+  const { secret } = await send(theirs, "POST", "/account/totp/begin");
+  await send(theirs, "POST", "/account/totp", { code: nextCode(secret) });
+  await theirs.goto(demo.address);
+  await theirs.waitForSelector(".rail");
+  return { ...who, page: theirs, secret };
+}
+
+async function admin(open, demo) {
+  const page = await open({ as: "admin" });
+  await page.goto(`${demo.address}/admin/people`);
+  await page.waitForSelector("tbody tr");
+  return page;
+}
+
+/** Somebody in a bed with vital signs, and the ward of the bed. */
+async function somebody(page, not = () => false) {
+  for (const ward of (await api(page, "/wards")).wards) {
+    const { tiles } = await api(page, `/wards/${ward.id}/board`);
+    const tile = tiles.find(({ patient, vitals }) => patient && vitals.some(({ measure }) => measure === "heart_rate") && !not(patient));
+    if (tile) return { ...tile, ward };
+  }
+  return assert.fail("no bed of the demonstration has a patient with a heart rate");
+}
+
+tests["an invited person makes a passkey, keeps recovery codes, and signs in with the passkey"] = async ({ demo, open }) => {
+  const page = await admin(open, demo);
+  await page.click("button:has-text('Invite somebody')");
+  const name = `physician-passkey-${process.pid}`;
+  await page.getByLabel("Sign-in name").fill(name);
+  await page.getByLabel("Display name").fill("Dr. Passkey");
+  await page.getByLabel("Role").selectOption("physician");
+  await page.click("dialog button[type=submit]");
+  // The demonstration's session has proven nothing lately, or it has: both are fine here; the step-up has its own test.
+  const link = page.locator("dialog .one-time-text");
+  const confirm = page.locator("button:has-text('Confirm with the demonstration')");
+  await link.or(confirm).first().waitFor();
+  if (await confirm.isVisible()) await confirm.click();
+  const text = await link.textContent();
+  assert.match(text, /\/invite#token=./);
+  assert.equal(await scan(page, "dialog .qr"), text, "the QR code says something else than the link");
+  await page.screenshot({ path: `${SHOTS}invitation.png` });
+
+  const theirs = await open({ signedIn: false, theme: "dark" });
+  const device = await withAuthenticator(theirs);
+  await theirs.goto(text);
+  await theirs.click("button:has-text('Begin')");
+  await theirs.waitForSelector("h1:has-text('Make your way in')");
+  assert.ok(!theirs.url().includes("token"), "the spent token stays in the address bar");
+  assert.deepEqual(await violations(theirs), []);
+  await theirs.screenshot({ path: `${SHOTS}enrol.png` });
+  await theirs.click("button:has-text('Make a passkey')");
+  await theirs.click("button:has-text('Show recovery codes')");
+  await theirs.waitForSelector(".codes li");
+  assert.equal(new Set(await theirs.$$eval(".codes li", (found) => found.map((one) => one.textContent))).size, 10);
+  assert.ok(await theirs.isDisabled("button:has-text('Go on')"), "one can go on without having kept the codes");
+  assert.deepEqual(await violations(theirs), []);
+  await theirs.screenshot({ path: `${SHOTS}recovery-codes.png` });
+  await theirs.getByLabel("I have kept them").check();
+  await theirs.click("button:has-text('Go on')");
+  await theirs.waitForSelector(".rail");
+  assert.equal((await device.credentials()).length, 1);
+  // Held back, so that the page's quiet offer does not sign in before the button is pressed.
+  await device.touch(false);
+  await theirs.click("button[aria-label='Sign out']");
+  await theirs.waitForSelector("button:has-text('Sign in with a passkey')");
+  await theirs.click("button:has-text('Sign in with a passkey')");
+  await device.touch(true);
+  await theirs.waitForSelector(".rail");
+  assert.equal((await api(theirs, "/session")).user.name, name);
+
+  const again = await open({ signedIn: false });
+  await again.goto(text);
+  await again.click("button:has-text('Begin')");
+  await again.waitForSelector("[role=alert]:has-text('used already')");
+};
+
+tests["password and code app: enrolled by QR, a wrong code refused, a recovery code works once"] = async ({ demo, open }) => {
+  const page = await admin(open, demo);
+  const who = await invite(page, demo, { role: "nurse" });
+  const theirs = await open({ signedIn: false, size: PHONE });
+  await theirs.goto(who.link);
+  await theirs.click("button:has-text('Begin')");
+  await theirs.click("button:has-text('Password and code app')");
+  await theirs.fill("input[name=new-password]", PASSWORD);
+  await theirs.fill("input[name=new-password-again]", PASSWORD);
+  await theirs.click("button:has-text('Set password')");
+  await theirs.waitForSelector(".qr");
+  const uri = new URL(await scan(theirs, ".qr"));
+  assert.equal(uri.protocol, "otpauth:");
+  const secret = uri.searchParams.get("secret");
+  assert.deepEqual(await violations(theirs), []);
+  await theirs.screenshot({ path: `${SHOTS}totp-phone.png`, fullPage: true });
+  await theirs.fill("input[name=code]", wrongCode(secret));
+  await theirs.click("button:has-text('Use this code app')");
+  await theirs.waitForSelector("[role=alert]:has-text('not right')");
+  await theirs.fill("input[name=code]", nextCode(secret));
+  await theirs.click("button:has-text('Use this code app')");
+  await theirs.click("button:has-text('Show recovery codes')");
+  await theirs.waitForSelector(".codes li");
+  const codes = await theirs.$$eval(".codes li", (found) => found.map((one) => one.textContent));
+  await theirs.getByLabel("I have kept them").check();
+  await theirs.click("button:has-text('Go on')");
+  await theirs.waitForSelector(".rail");
+
+  const first = async () => {
+    await theirs.click("button[aria-label='Sign out']");
+    await theirs.fill("input[name=username]", who.name);
+    await theirs.fill("input[name=password]", PASSWORD);
+    await theirs.click("button[type=submit]");
+    await theirs.waitForSelector("h1:has-text('One more step')");
+  };
+  await first();
+  assert.deepEqual(await violations(theirs), []);
+  await theirs.screenshot({ path: `${SHOTS}second-factor.png` });
+  await theirs.fill("input[name=code]", wrongCode(secret));
+  await theirs.click("button[type=submit]");
+  await theirs.waitForSelector("[role=alert]:has-text('not right')");
+  await theirs.fill("input[name=code]", nextCode(secret));
+  await theirs.click("button[type=submit]");
+  await theirs.waitForSelector(".rail");
+
+  for (const works of [true, false]) {
+    await first();
+    await theirs.click("button:has-text('Use a recovery code')");
+    await theirs.fill("input[name=recovery-code]", codes[0]);
+    await theirs.click("button[type=submit]");
+    if (works) await theirs.waitForSelector(".rail");
+    else await theirs.waitForSelector("[role=alert]:has-text('used already')");
+  }
+  await theirs.fill("input[name=recovery-code]", codes[1]);
+  await theirs.click("button[type=submit]");
+  await theirs.waitForSelector(".rail");
+  await theirs.goto(`${demo.address}/account`);
+  await theirs.waitForSelector("text=8 of 10 left");
+};
+
+tests["a dangerous act asks for a fresh proof, and is done only with it"] = async ({ demo, open }) => {
+  const page = await open({ signedIn: false });
+  await signIn(page, { ...demo, user: demo.admin_user });
+  const name = `integrator-${process.pid}`;
+  const ask = async () => {
+    await page.goto(`${demo.address}/admin/people`);
+    await page.click("button:has-text('Invite somebody')");
+    await page.getByLabel("Sign-in name").fill(name);
+    await page.getByLabel("Display name").fill("Ingrid Integrator");
+    await page.getByLabel("Role").selectOption("integrator");
+    await page.click("dialog button[type=submit]");
+    await page.waitForSelector("h2:has-text('Confirm that it is you')");
+  };
+  await ask();
+  assert.deepEqual(await violations(page), []);
+  await page.screenshot({ path: `${SHOTS}step-up.png` });
+  await page.locator("dialog", { hasText: "Confirm that it is you" }).last().getByRole("button", { name: "Cancel" }).click();
+  await page.waitForSelector("[role=alert]:has-text('did not confirm')");
+  assert.ok(!(await api(page, "/users")).users.some((user) => user.name === name), "somebody was invited without a proof");
+  await ask();
+  await page.click("button:has-text('Confirm with the demonstration')");
+  await page.waitForSelector("dialog .one-time-text");
+  assert.ok((await api(page, "/users")).users.some((user) => user.name === name));
+};
+
+tests["own sessions are listed, and another one is ended from here"] = async ({ demo, open }) => {
+  const boss = await admin(open, demo);
+  const { page, name, secret } = await enter(open, boss, demo, { role: "nurse" });
+  const other = await open({ signedIn: false });
+  await other.goto(demo.address);
+  await other.fill("input[name=username]", name);
+  await other.fill("input[name=password]", PASSWORD);
+  await other.click("button[type=submit]");
+  await other.fill("input[name=code]", nextCode(secret));
+  await other.click("button[type=submit]");
+  await other.waitForSelector(".ward-card");
+  await page.goto(`${demo.address}/account`);
+  await page.waitForSelector(".sessions li");
+  assert.equal(await page.locator(".sessions li").count(), 2);
+  assert.deepEqual(await violations(page), []);
+  await page.screenshot({ path: `${SHOTS}account.png`, fullPage: true });
+  await page.click(".sessions button:has-text('End')");
+  await page.waitForFunction(() => document.querySelectorAll(".sessions li").length === 1);
+  await other.waitForSelector("input[name=password]", { timeout: HAPPENS_MS });
+};
+
+tests["the glass is broken with a reason, shown loudly, and reviewed by somebody else"] = async ({ demo, open }) => {
+  const boss = await admin(open, demo);
+  const { patient, ward } = await somebody(boss);
+  const elsewhere = (await api(boss, "/wards")).wards.find(({ id }) => id !== ward.id);
+  assert.ok(elsewhere, "the demonstration has one ward only");
+  const nurse = (await enter(open, boss, demo, { role: "nurse", wards: [elsewhere.id] })).page;
+  await nurse.goto(`${demo.address}/patients/${patient.id}`);
+  await nurse.waitForSelector(".message-bad");
+  assert.ok(!(await nurse.content()).includes(patient.family.toLocaleUpperCase()), "a patient of another ward is named");
+
+  await nurse.goto(`${demo.address}/patients`);
+  const ask = async (birthDate) => {
+    await nurse.getByLabel("Record number").fill(patient.record_number);
+    await nurse.getByLabel("Born", { exact: true }).fill(birthDate);
+    await nurse.getByLabel("Reason").selectOption("emergency");
+    await nurse.getByLabel("What happened").fill("brought in unconscious, medication unknown");
+    await nurse.click("dialog button[type=submit]");
+  };
+  await nurse.click("button:has-text('Break the glass')");
+  await nurse.waitForSelector("dialog select");
+  assert.deepEqual(await violations(nurse), []);
+  await nurse.screenshot({ path: `${SHOTS}break-glass.png` });
+  await ask("01-Jan-1901");
+  await nurse.waitForSelector("dialog [role=alert]:has-text('Nothing was opened')");
+  const [year, month, day] = patient.birth_date.split("-");
+  await ask(`${day}-${["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"][Number(month) - 1]}-${year}`);
+  await nurse.waitForSelector(`.banner-name:has-text("${patient.family.toLocaleUpperCase()}")`);
+  await nurse.waitForSelector(".glass:has-text('GLASS BROKEN')");
+  assert.match(await nurse.innerText(".glass"), /3 h 59 min|4 h 0 min/);
+  assert.deepEqual(await violations(nurse), []);
+  await nurse.screenshot({ path: `${SHOTS}glass-broken.png` });
+
+  const auditor = (await enter(open, boss, demo, { role: "auditor" })).page;
+  await auditor.goto(`${demo.address}/break-glass`);
+  const card = auditor.locator(".glass-card", { hasText: patient.record_number });
+  await card.waitFor();
+  assert.deepEqual(await violations(auditor), []);
+  await auditor.screenshot({ path: `${SHOTS}glass-review.png` });
+  await card.getByRole("button", { name: "Review" }).click();
+  await auditor.getByLabel("Justified", { exact: true }).check();
+  await auditor.getByLabel("Note").fill("seen with the emergency ward's protocol");
+  await auditor.click("dialog button[type=submit]");
+  await card.waitFor({ state: "detached" });
+  await auditor.click("button:has-text('Closed')");
+  await auditor.locator(".glass-card", { hasText: "seen with the emergency ward" }).waitFor();
+
+  await nurse.click(".glass button:has-text('End now')");
+  await nurse.waitForSelector(".glass", { state: "detached" });
+  await nurse.goto(`${demo.address}/patients/${patient.id}`);
+  await nurse.waitForSelector(".message-bad");
+  assert.ok(!(await nurse.content()).includes(patient.family.toLocaleUpperCase()), "the patient is still seen after the glass was closed");
+};
+
+tests["a row of the audit log is proven in the browser, and a forged proof is not"] = async ({ demo, open }) => {
+  const page = await open({ as: "admin" });
+  await page.goto(`${demo.address}/audit`);
+  await page.waitForSelector("tbody tr");
+  const prove = page.locator("button:has-text('Prove')");
+  for (let tries = 0; (await prove.count()) === 0 && tries < 30; tries += 1) {
+    await page.click("button:has-text('Look again')");
+    await Promise.race([prove.first().waitFor({ timeout: 2_000 }).catch(() => undefined), page.waitForResponse(/\/audit\?/).catch(() => undefined)]);
+  }
+  await prove.first().click();
+  await page.waitForSelector("dialog .message-good:has-text('Proven')");
+  assert.equal(await page.locator(".proof .step-bad").count(), 0);
+  assert.ok((await page.locator(".proof .step-good").count()) >= 4, "a part of the proof is missing");
+  assert.deepEqual(await violations(page), []);
+  await page.screenshot({ path: `${SHOTS}audit-proof.png` });
+  await page.keyboard.press("Escape");
+
+  // The same answer with one bit of one part turned: each must be noticed.
+  const turned = (base64) => {
+    const bytes = Buffer.from(base64, "base64");
+    bytes[bytes.length - 1] ^= 1;
+    return bytes.toString("base64");
+  };
+  const lies = {
+    leaf_input: (proof) => ({ ...proof, leaf_input: turned(proof.leaf_input) }),
+    path: (proof) => ({ ...proof, path: proof.path.with(0, turned(proof.path[0])) }),
+    index: (proof) => ({ ...proof, index: proof.index ^ 1 }),
+    checkpoint: (proof) => ({ ...proof, checkpoint: proof.checkpoint.replace(/\n(\d+)\n/, (_, size) => `\n${Number(size) + 1}\n`) }),
+    content: (proof) => ({ ...proof, content: { ...proof.content, payload: `${proof.content.payload} ` } }),
+  };
+  for (const [part, lie] of Object.entries(lies)) {
+    await page.route("**/api/v1/audit/*/proof", async (route) => {
+      const answer = await route.fetch();
+      await route.fulfill({ response: answer, json: lie(await answer.json()) });
+    });
+    await page.goto(`${demo.address}/audit`);
+    await prove.first().click();
+    await page.waitForSelector("dialog .message-bad:has-text('NOT PROVEN')").catch(() => assert.fail(`a turned ${part} is not noticed`));
+    await page.unroute("**/api/v1/audit/*/proof");
+  }
+};
+
+tests["the audit log is searched, and exported as it was searched"] = async ({ demo, open }) => {
+  const page = await open({ as: "admin" });
+  await page.goto(`${demo.address}/audit`);
+  await page.waitForSelector("tbody tr");
+  await page.getByLabel("Did").selectOption("sign-in");
+  await page.waitForFunction(() => {
+    const rows = [...document.querySelectorAll("tbody tr")];
+    return rows.length > 0 && rows.every((row) => row.querySelector("[data-label=Did]").textContent.startsWith("sign-in"));
+  });
+  assert.match(page.url(), /action=sign-in/);
+  for (const [label, type] of [["Export CSV", "csv"], ["Export FHIR", "ndjson"]]) {
+    const [download] = await Promise.all([page.waitForEvent("download"), page.click(`a:has-text('${label}')`)]);
+    const text = (await (await import("node:fs/promises")).readFile(await download.path())).toString();
+    assert.ok(text.trim().split("\n").length > 1, `${label} is empty`);
+    if (type === "ndjson") assert.ok(text.trim().split("\n").every((line) => JSON.parse(line).resourceType === "AuditEvent"));
+  }
+};
+
+tests["a claim code is shown as QR and text once, and can be withdrawn"] = async ({ demo, open }) => {
+  const page = await open({ as: "admin", theme: "dark" });
+  await page.goto(`${demo.address}/devices`);
+  await page.waitForSelector("tbody tr");
+  await proveAgain(page, demo);
+  const serial = `WEB-${process.pid}`;
+  const device = await send(page, "POST", "/devices", { name: "Cuff for the QR", kind: "blood pressure cuff", manufacturer: "Demo", model: "C1", serial, utc_offset_min: 0, expected_interval_s: null });
+  await page.goto(`${demo.address}/devices/${device.id}`);
+  await page.click("button:has-text('Claim code')");
+  await page.click("dialog button[type=submit]");
+  await page.waitForSelector("dialog .qr");
+  const code = (await page.textContent("dialog .one-time-text")).trim();
+  const read = await scan(page, "dialog .qr");
+  assert.ok(read?.includes(serial), `the QR code does not name the device: ${read}`);
+  assert.ok(read.replaceAll("-", "").includes(code.replaceAll("-", "")), "the QR code has another code than the text");
+  assert.deepEqual(await violations(page), []);
+  await page.screenshot({ path: `${SHOTS}claim-dark.png` });
+  await page.click("dialog button:has-text('Done')");
+  await page.waitForSelector(".tag:has-text('Waits to be claimed')");
+  assert.ok(!(await page.content()).includes(code), "the code is shown again");
+  await page.click("button:has-text('Withdraw it')");
+  await page.waitForSelector(".tag:has-text('No certificate')");
+};
+
+tests["what a patient denies vanishes from a clinician's open page, and comes back when withdrawn"] = async ({ demo, open }) => {
+  const boss = await admin(open, demo);
+  const { patient } = await somebody(boss);
+  const theirs = (await enter(open, boss, demo, { role: "patient", patient: patient.id, wards: [] })).page;
+  const physician = (await enter(open, boss, demo, { role: "physician" })).page;
+  await physician.goto(`${demo.address}/patients/${patient.id}`);
+  await physician.waitForSelector(".latest:has-text('HR')");
+
+  await theirs.goto(`${demo.address}/me`);
+  await theirs.waitForSelector(".latest");
+  await theirs.waitForSelector("#who-looked ~ .table-scroll tbody tr");
+  assert.deepEqual(await theirs.$$eval(".rail-label", (found) => found.map((one) => one.textContent)), ["My data"]);
+  assert.deepEqual(await violations(theirs), []);
+  await theirs.screenshot({ path: `${SHOTS}my-data.png`, fullPage: true });
+  await theirs.click("button:has-text('New rule')");
+  await theirs.getByLabel("do not allow").check();
+  await theirs.getByLabel("Who", { exact: true }).selectOption("physician");
+  await theirs.getByLabel("Vital signs").check();
+  assert.deepEqual(await violations(theirs), []);
+  await theirs.screenshot({ path: `${SHOTS}sharing-rule.png` });
+  await theirs.click("dialog button:has-text('Save rule')");
+  await theirs.waitForSelector(".consents .tag-bad:has-text('Denies')");
+  await physician.waitForFunction(() => !document.querySelector(".latest")?.textContent.includes("HR"), null, { timeout: HAPPENS_MS });
+  await theirs.waitForSelector(".latest:has-text('HR')");
+
+  await theirs.click(".consents button:has-text('Withdraw')");
+  await theirs.click("dialog button:has-text('Withdraw')");
+  await physician.waitForSelector(".latest:has-text('HR')", { timeout: HAPPENS_MS });
+};
+
+tests["an app is let in on a page that says what it may, and gets its code"] = async ({ demo, open }) => {
+  const page = await open({ as: "admin" });
+  await page.goto(`${demo.address}/admin/apps`);
+  await page.waitForSelector("h1:has-text('Apps')");
+  await proveAgain(page, demo);
+  const back = "https://app.example.org/callback";
+  const client = await send(page, "POST", "/clients", { name: "Growth Chart", kind: "app", redirect_uris: [back], scopes: "launch/patient openid fhirUser patient/Observation.rs", jwks: null, pem: null });
+  const { patient } = await somebody(page);
+  const smart = await page.evaluate(() => fetch("/fhir/.well-known/smart-configuration").then((answer) => answer.json()));
+  const asked = (change = {}) =>
+    new URL(
+      `${demo.address}/oauth2/authorize?${new URLSearchParams({
+        response_type: "code",
+        client_id: client.id,
+        redirect_uri: back,
+        scope: "launch/patient openid patient/Observation.rs",
+        state: "a-state-of-the-app",
+        aud: smart.issuer ? `${demo.address}/fhir` : `${demo.address}/fhir`,
+        code_challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+        code_challenge_method: "S256",
+        ...change,
+      })}`,
+    ).href;
+  await page.goto(asked({ redirect_uri: "https://evil.example.org/" }));
+  await page.waitForSelector("[role=alert]");
+  assert.ok(page.url().startsWith(demo.address), "a wrong address to return to was followed");
+  await page.goto(asked());
+  await page.waitForSelector("legend:has-text('It may')");
+  assert.deepEqual(await violations(page), []);
+  assert.ok(await page.isDisabled("button:has-text('Let it in')"), "an app that needs a patient gets in without one");
+  await page.fill("[role=combobox]", patient.record_number);
+  await page.locator("[role=option]", { hasText: patient.record_number }).first().click();
+  await page.screenshot({ path: `${SHOTS}authorize.png` });
+  await page.route("https://app.example.org/**", (route) => route.fulfill({ contentType: "text/plain", body: "the app" }));
+  await page.click("button:has-text('Let it in')");
+  await page.waitForURL("https://app.example.org/**");
+  const got = new URL(page.url()).searchParams;
+  assert.equal(got.get("state"), "a-state-of-the-app");
+  assert.ok(got.get("code"), `no code: ${page.url()}`);
+};
+
+tests["no page can be framed by another site"] = async ({ demo, open }) => {
+  const page = await open({ signedIn: false });
+  for (const path of ["/", "/sign-in", "/oauth2/authorize", "/admin/people", "/break-glass"]) {
+    const answer = await page.goto(demo.address + path);
+    const headers = answer.headers();
+    assert.equal(headers["x-frame-options"], "DENY", path);
+    assert.match(headers["content-security-policy"], /frame-ancestors 'none'/, path);
+  }
+  const other = new URL(demo.address);
+  other.hostname = other.hostname === "localhost" ? "127.0.0.1" : "localhost";
+  await page.route(`${other.origin}/frame`, (route) => route.fulfill({ contentType: "text/html", body: `<iframe src="${demo.address}/sign-in"></iframe>` }));
+  await page.goto(`${other.origin}/frame`);
+  await page.waitForSelector("iframe");
+  for (const frame of page.frames().slice(1)) assert.ok(!(await frame.content().catch(() => "")).includes("id=\"app\""), "the sign-in page stands in a frame");
+};
