@@ -425,7 +425,8 @@ impl Site {
             epoch_destroyed_at: None,
             turn_due_by: at.plus(std::time::Duration::from_secs(u64::from(order.turn_within_days) * 86_400)),
             removed: RemovedRows::default(),
-            worn: worn.iter().map(|(_, worn)| *worn).collect(),
+            // What a device sends from now on is nobody's any more.
+            worn: worn.iter().map(|(_, worn)| Worn { end: worn.end.or(Some(at)), ..*worn }).collect(),
             statement: None,
             signature: None,
         };

@@ -4,6 +4,7 @@
 mod kept;
 
 mod alarms;
+mod care;
 mod cluster;
 mod corrections;
 mod loops;

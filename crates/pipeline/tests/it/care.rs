@@ -1,0 +1,178 @@
+//! Erasure, legal holds, retention and keys over a running site.
+
+use clinical_model::{FrameKind, Subject, Timestamp};
+use pipeline::erasure::{ErasureError, ErasureOrder};
+use pipeline::retention::{KeepDays, RetainedClass};
+use pipeline::{Site, erasure};
+use store::{Actor, AuditAction, AuditQuery, Order, RangeQuery, Store as _, StoreError};
+
+use super::site::{MONITOR, NURSE, PATIENT, START_S, SetClock, furnish, heart_rate, open, send};
+
+const PIECES: usize = 200;
+
+fn by() -> Actor {
+    Actor::User(NURSE)
+}
+
+fn order() -> ErasureOrder {
+    ErasureOrder {
+        patient: PATIENT,
+        reason: "asked for by the patient".to_owned(),
+        request: "case 17".to_owned(),
+        confirm: "MRN-1".to_owned(),
+        turn_within_days: 30,
+    }
+}
+
+fn details(site: &Site) -> Vec<String> {
+    let rows = site.store().audit_rows(&AuditQuery { limit: 1_000, ..AuditQuery::default() }).unwrap();
+    rows.iter()
+        .map(|row| format!("{:?} {} {}", row.record.action, row.record.object, row.record.detail))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_patient_is_erased_with_a_statement_that_anybody_can_check() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    for value in [70, 180, 71] {
+        heart_rate(&site, value).await;
+        clock.advance(60);
+    }
+    send(&site, MONITOR, FrameKind::Envelope, b"{\"unreadable\":").await;
+    clock.advance(60);
+    let preview = site.preview_erasure(&by(), PATIENT).unwrap();
+    assert!(
+        preview.hold.is_none() && preview.rows.quarantine == 1 && preview.rows.latest == 1,
+        "{preview:?}"
+    );
+
+    // A hold beats everything, and a wrong number erases nobody.
+    site.hold(&by(), PATIENT, "a claim is pending", None).unwrap();
+    assert!(matches!(site.erase(&by(), &order()), Err(ErasureError::OnHold { .. })));
+    site.end_hold(&by(), PATIENT, "the claim was settled").unwrap();
+    let wrong = ErasureOrder { confirm: "MRN-2".to_owned(), ..order() };
+    assert!(matches!(site.erase(&by(), &wrong), Err(ErasureError::NotConfirmed)));
+    assert!(site.registry().patient(PATIENT).is_some());
+
+    site.erase(&by(), &order()).unwrap();
+    assert!(site.registry().patient(PATIENT).is_none());
+    assert_eq!(site.registry().assignments(MONITOR), []);
+    assert!(matches!(site.erase(&by(), &order()), Err(ErasureError::NotFound)));
+    // The device goes on sending: to nobody.
+    let receipt = heart_rate(&site, 75).await;
+    assert!(format!("{receipt:?}").contains("Quarantined"), "{receipt:?}");
+    while site.care_now("Test site", PIECES).unwrap() {}
+
+    let done = site.erasures().unwrap().remove(0);
+    assert_eq!(
+        (done.state(), done.request.as_str(), done.removed.quarantine),
+        ("waiting-for-turn", "case 17", 1)
+    );
+    let statement = done.statement.unwrap();
+    let signer = erasure::signer(site.store(), "Test site", Timestamp::from_seconds(START_S)).unwrap();
+    let signature: Vec<u8> = (0..done.signature.as_ref().unwrap().len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&done.signature.as_ref().unwrap()[at..at + 2], 16).unwrap())
+        .collect();
+    signer.check(statement.as_bytes(), &signature).unwrap();
+    for private in ["Okonkwo", "Ada", "MRN-1", "1950"] {
+        assert!(!statement.contains(private), "{private} in {statement}");
+        assert!(!details(&site).iter().any(|line| line.contains(private)), "{private} in the audit log");
+    }
+    assert!(details(&site).iter().any(|line| line.contains("case 17") && line.contains("asked for")));
+    let report = site.store().verify(&mut |_, _| {}).unwrap();
+    assert_eq!(report.findings, []);
+    site.stop();
+    drop(site);
+
+    // Nothing comes back with a restart.
+    let site = open(directory.path(), clock);
+    assert!(site.registry().patient(PATIENT).is_none());
+    let filter = store::SeriesFilter { subject: Some(Subject::Patient(PATIENT)), ..Default::default() };
+    for series in site.store().series(&filter).unwrap() {
+        let all = RangeQuery { from: Timestamp::MIN, to: Timestamp::MAX, order: Order::Ascending, limit: 10 };
+        assert_eq!(site.store().readings(&series, &all).unwrap().len(), 0);
+    }
+    site.stop();
+}
+
+#[tokio::test]
+async fn an_erasure_that_was_broken_off_goes_on_before_anything_is_loaded() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    heart_rate(&site, 190).await;
+    let now = Timestamp::from_seconds(START_S);
+    // The process ends right after the key was destroyed: every document of the patient is still there, unreadable.
+    site.store().care().begin_erasure(PATIENT, now).unwrap();
+    site.stop();
+    drop(site);
+    let site = open(directory.path(), clock);
+    assert!(site.registry().patient(PATIENT).is_none());
+    while site.care_now("Test site", PIECES).unwrap() {}
+    assert!(site.erasures().unwrap()[0].purged_at.is_some());
+    assert!(matches!(site.store().ensure_patient_key(PATIENT), Err(StoreError::KeyGone { .. })));
+    site.stop();
+}
+
+#[tokio::test]
+async fn a_run_removes_what_the_policy_no_longer_keeps() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    heart_rate(&site, 200).await;
+    clock.advance(40 * 86_400);
+    heart_rate(&site, 72).await;
+    site.fold_now().unwrap();
+    let days = KeepDays::from([(RetainedClass::Readings, 30), (RetainedClass::RawFrames, 30)]);
+    let too_short = KeepDays::from([(RetainedClass::AuditDetails, 365)]);
+    assert!(site.set_retention(&by(), 0, too_short, "too short").is_err());
+    assert!(site.run_retention(&by(), "nothing to do").is_err(), "without a policy nothing goes");
+    let counted = site.count_outdated(&by(), Some(days.clone())).unwrap();
+    assert!(counted.iter().all(|count| count.outdated.rows == 1), "{counted:?}");
+    let kept = site.set_retention(&by(), 0, days.clone(), "thirty days").unwrap();
+    assert!(site.set_retention(&by(), 0, days, "again").is_err(), "somebody else was faster");
+    assert_eq!(kept.version, 1);
+
+    site.hold(&by(), PATIENT, "a claim", None).unwrap();
+    site.run_retention(&by(), "monthly").unwrap();
+    assert!(site.run_retention(&by(), "twice").is_err());
+    while site.care_now("Test site", PIECES).unwrap() {}
+    let run = site.retention().unwrap().policy.run.unwrap();
+    assert!(run.ended_at.is_some() && run.rows == 0, "a hold keeps everything: {run:?}");
+
+    site.end_hold(&by(), PATIENT, "settled").unwrap();
+    site.run_retention(&by(), "monthly").unwrap();
+    while site.care_now("Test site", PIECES).unwrap() {}
+    let run = site.retention().unwrap().policy.run.unwrap();
+    assert!(run.error.is_none() && run.rows == 2, "{run:?}");
+    let left = site.count_outdated(&by(), None).unwrap();
+    assert!(left.iter().all(|count| count.outdated.rows == 0), "{left:?}");
+    assert!(details(&site).iter().any(|line| line.contains("retention") && line.contains("2 rows")));
+    site.stop();
+}
+
+#[tokio::test]
+async fn a_patients_key_turns_over_in_the_background() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    heart_rate(&site, 70).await;
+    site.fold_now().unwrap();
+    site.turn_patient_key(&by(), PATIENT, "a key may have leaked").unwrap();
+    assert_eq!(site.store().care().key_status().unwrap().rekeys.len(), 1);
+    while site.care_now("Test site", PIECES).unwrap() {}
+    site.care_now("Test site", PIECES).unwrap();
+    let status = site.store().care().key_status().unwrap();
+    assert_eq!((status.rekeys.len(), status.patient_keys), (0, 1));
+    let turned = details(&site).iter().filter(|line| line.contains("patient's key")).count();
+    assert_eq!(turned, 2, "begun and ended: {:?}", details(&site));
+    assert_eq!(format!("{:?}", AuditAction::Administer), "Administer");
+    site.stop();
+}
