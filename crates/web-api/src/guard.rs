@@ -1,11 +1,14 @@
-//! The guard against guessing passwords: waits that grow with each failure on a name, and with many from an address.
+//! The guard against guessing: waits that grow with each failure, counted for a name at an address, for an address, and for
+//! a browser that a person has used before; so that nobody can lock somebody else out from elsewhere.
+//!
+//! Passkeys are not guarded: there is nothing to guess.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use clinical_model::Timestamp;
+use clinical_model::{Timestamp, UserId};
 use pipeline::records::{json_from, json_write, sortable};
 use serde::{Deserialize, Serialize};
 use store::{
@@ -13,10 +16,13 @@ use store::{
     TransactError, Transaction,
 };
 
+use crate::known_browser::BrowserId;
 use crate::session::removal;
 
-/// Failed attempts on one name before waiting begins.
+/// Failed attempts on one name from one address, or from one known browser, before waiting begins.
 const FREE_ATTEMPTS: u32 = 5;
+/// Wrong codes for one person from browsers they have not used before, after the right password, before waiting begins.
+const FREE_ATTEMPTS_CODE: u32 = 10;
 /// Longest wait after a failed attempt, in seconds.
 const LONGEST_WAIT_S: u64 = 300;
 /// Failed attempts from one address, whatever the names, before waiting begins.
@@ -38,20 +44,59 @@ struct Failures {
     last: Timestamp,
 }
 
-/// Slows down guessing: waits grow with each failure on a name, and with many failures from an address. Where several
-/// nodes share the store the counts stand there, so that no node can be tried afresh.
+/// What is tried.
+#[derive(Clone, Debug)]
+pub(crate) enum Trying {
+    /// A password for a name.
+    Password {
+        /// The name, as it was given.
+        name: String,
+        /// From where.
+        address: Option<IpAddr>,
+        /// From which browser, where the person of this name has used it before.
+        browser: Option<BrowserId>,
+    },
+    /// A code, after the right password.
+    Code {
+        /// Whose.
+        user: UserId,
+        /// From which browser, where they have used it before.
+        browser: Option<BrowserId>,
+    },
+}
+
+impl Trying {
+    /// What failures count against, and how many are free. The first is the one that a success clears.
+    fn keys(&self) -> Vec<(String, u32)> {
+        match self {
+            // Known browsers count by themselves: what strangers do elsewhere does not slow them down.
+            Trying::Password { name, browser: Some(browser), .. } => {
+                vec![(format!("browser:{browser} {}", cut(name)), FREE_ATTEMPTS)]
+            }
+            Trying::Password { name, address: None, browser: None } => {
+                vec![(format!("name:{}", cut(name)), FREE_ATTEMPTS)]
+            }
+            Trying::Password { name, address: Some(address), browser: None } => vec![
+                (format!("name:{} {address}", cut(name)), FREE_ATTEMPTS),
+                (format!("address:{address}"), FREE_ATTEMPTS_ADDRESS),
+            ],
+            Trying::Code { user, browser: Some(browser) } => {
+                vec![(format!("code:{user} {browser}"), FREE_ATTEMPTS)]
+            }
+            Trying::Code { user, browser: None } => vec![(format!("code:{user}"), FREE_ATTEMPTS_CODE)],
+        }
+    }
+}
+
+/// A name, cut so that a long one costs no memory.
+fn cut(name: &str) -> String {
+    name.trim().to_lowercase().chars().take(100).collect()
+}
+
+/// Slows down guessing. Where several nodes share the store the counts stand there, so that no node can be tried afresh.
 pub(crate) struct SignInGuard {
     shared: Option<Arc<dyn Store>>,
     here: Mutex<HashMap<String, Failures>>,
-}
-
-fn name_key(name: &str) -> String {
-    // Cut, so that a long name costs no memory.
-    format!("name:{}", name.trim().to_lowercase().chars().take(100).collect::<String>())
-}
-
-fn address_key(address: IpAddr) -> String {
-    format!("address:{address}")
 }
 
 fn id_of(key: &str) -> [u8; 16] {
@@ -70,71 +115,49 @@ impl SignInGuard {
         self.here.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Seconds to wait before an attempt may be made, or `None`: then it is counted as a failure at once, before the
-    /// password is checked, so that many attempts at one time do not slip through together. Blocks.
+    /// Seconds to wait before an attempt may be made, or `None`: then it is counted as a failure at once, before anything
+    /// is checked, so that many attempts at one time do not slip through together. Blocks.
     ///
     /// # Errors
     /// [`TransactError`] where the counts are kept in the store, and it failed.
-    pub(crate) fn attempt(
-        &self,
-        name: &str,
-        address: Option<IpAddr>,
-        now: Timestamp,
-    ) -> Result<Option<u64>, TransactError> {
-        let wait = self.wait_s(name, address, now)?;
-        if wait.is_none() {
-            self.failed(name, address, now)?;
+    pub(crate) fn attempt(&self, trying: &Trying, now: Timestamp) -> Result<Option<u64>, TransactError> {
+        let keys = trying.keys();
+        let mut longest = None;
+        for (key, free) in &keys {
+            longest = longest.max(self.wait_s(key, *free, now)?);
         }
-        Ok(wait)
-    }
-
-    fn wait_s(
-        &self,
-        name: &str,
-        address: Option<IpAddr>,
-        now: Timestamp,
-    ) -> Result<Option<u64>, TransactError> {
-        let wait = |key: &str, free: u32| {
-            let Some(failed) = self.failures(key, now)? else { return Ok(None) };
-            let Some(over) = failed.count.checked_sub(free) else { return Ok(None) };
-            let wait = LONGEST_WAIT_S.min(2u64.saturating_pow(over.min(20)));
-            let passed = now.duration_since(failed.last).as_secs();
-            Ok::<_, TransactError>((passed < wait).then(|| wait - passed))
-        };
-        let by_name = wait(&name_key(name), FREE_ATTEMPTS)?;
-        let by_address = match address {
-            Some(address) => wait(&address_key(address), FREE_ATTEMPTS_ADDRESS)?,
-            None => None,
-        };
-        Ok(by_name.max(by_address))
-    }
-
-    fn failed(&self, name: &str, address: Option<IpAddr>, now: Timestamp) -> Result<(), TransactError> {
-        for key in [Some(name_key(name)), address.map(address_key)].into_iter().flatten() {
-            self.change(&key, now, |failed| {
-                let count = failed.map_or(0, |failed| failed.count).saturating_add(1);
-                Some(Failures { count, last: now })
-            })?;
+        if longest.is_none() {
+            for (key, _) in &keys {
+                self.change(key, now, |failed| {
+                    let count = failed.map_or(0, |failed| failed.count).saturating_add(1);
+                    Some(Failures { count, last: now })
+                })?;
+            }
         }
-        Ok(())
+        Ok(longest)
     }
 
-    /// A right password clears the name, and takes back what this attempt counted against its address: a change of
-    /// shift behind one address is no attack. Blocks.
+    fn wait_s(&self, key: &str, free: u32, now: Timestamp) -> Result<Option<u64>, TransactError> {
+        let Some(failed) = self.failures(key, now)? else { return Ok(None) };
+        let Some(over) = failed.count.checked_sub(free) else { return Ok(None) };
+        let wait = LONGEST_WAIT_S.min(2u64.saturating_pow(over.min(20)));
+        let passed = now.duration_since(failed.last).as_secs();
+        Ok((passed < wait).then(|| wait - passed))
+    }
+
+    /// A success clears what it is about, and takes back what this attempt counted against its address: a change of shift
+    /// behind one address is no attack. Blocks.
     ///
     /// # Errors
     /// As [`SignInGuard::attempt`].
-    pub(crate) fn succeeded(
-        &self,
-        name: &str,
-        address: Option<IpAddr>,
-        now: Timestamp,
-    ) -> Result<(), TransactError> {
-        self.change(&name_key(name), now, |_| None)?;
-        let Some(address) = address else { return Ok(()) };
-        self.change(&address_key(address), now, |failed| {
-            failed.map(|failed| Failures { count: failed.count.saturating_sub(1), ..failed })
-        })
+    pub(crate) fn succeeded(&self, trying: &Trying, now: Timestamp) -> Result<(), TransactError> {
+        for (at, (key, _)) in trying.keys().iter().enumerate() {
+            self.change(key, now, |failed| {
+                let count = failed.filter(|_| at > 0)?.count.saturating_sub(1);
+                Some(Failures { count, last: failed?.last })
+            })?;
+        }
+        Ok(())
     }
 
     fn failures(&self, key: &str, now: Timestamp) -> Result<Option<Failures>, TransactError> {
@@ -244,41 +267,80 @@ mod tests {
         Timestamp::from_seconds(second)
     }
 
+    fn password(name: &str, address: &str) -> Trying {
+        Trying::Password { name: name.into(), address: Some(address.parse().unwrap()), browser: None }
+    }
+
+    fn known(name: &str) -> Trying {
+        Trying::Password { name: name.into(), address: None, browser: Some(BrowserId([1; 16])) }
+    }
+
     #[test]
     fn a_change_of_shift_behind_one_address_locks_nobody_out() {
         let guard = guard();
-        let address: IpAddr = "10.0.0.1".parse().unwrap();
         for number in 0..200 {
-            let name = format!("nurse {number}");
-            assert_eq!(guard.wait_s(&name, Some(address), at(0)).unwrap(), None, "{name}");
-            guard.failed(&name, Some(address), at(0)).unwrap();
-            guard.succeeded(&name, Some(address), at(0)).unwrap();
+            let trying = password(&format!("nurse {number}"), "10.0.0.1");
+            assert_eq!(guard.attempt(&trying, at(0)).unwrap(), None, "{number}");
+            guard.succeeded(&trying, at(0)).unwrap();
         }
     }
 
     #[test]
     fn guessing_is_slowed_down_by_name_and_by_address() {
         let guard = guard();
-        let address: IpAddr = "127.0.0.1".parse().unwrap();
-        for _ in 0..4 {
-            guard.failed("Nurse", Some(address), at(0)).unwrap();
+        for attempt in 0..5 {
+            assert_eq!(guard.attempt(&password(" NURSE", "10.0.0.1"), at(0)).unwrap(), None, "{attempt}");
         }
-        assert_eq!(guard.wait_s("nurse", None, at(0)).unwrap(), None);
-        guard.failed(" NURSE", Some(address), at(0)).unwrap();
-        assert_eq!(guard.wait_s("nurse", None, at(0)).unwrap(), Some(1));
-        for _ in 0..20 {
-            guard.failed("nurse", None, at(0)).unwrap();
+        assert_eq!(guard.attempt(&password("nurse", "10.0.0.1"), at(0)).unwrap(), Some(1));
+        let mut second = 0;
+        let mut longest = 0;
+        for _ in 0..12 {
+            while let Some(wait) = guard.attempt(&password("nurse", "10.0.0.1"), at(second)).unwrap() {
+                longest = longest.max(wait);
+                second += wait as i64;
+            }
         }
-        assert_eq!(guard.wait_s("nurse", None, at(0)).unwrap(), Some(LONGEST_WAIT_S));
-        assert_eq!(guard.wait_s("physician", Some(address), at(0)).unwrap(), None);
+        assert_eq!(longest, LONGEST_WAIT_S);
         for number in 0..30 {
-            guard.failed(&format!("name {number}"), Some(address), at(0)).unwrap();
+            let _ = guard.attempt(&password(&format!("name {number}"), "10.0.0.2"), at(0)).unwrap();
         }
-        assert!(guard.wait_s("physician", Some(address), at(0)).unwrap().is_some());
-        guard.succeeded("nurse", None, at(0)).unwrap();
-        assert_eq!(guard.wait_s("nurse", None, at(0)).unwrap(), None);
-        guard.failed("x", None, at(2_000)).unwrap();
-        assert_eq!(guard.lock().len(), 1, "old failures are forgotten");
+        assert!(guard.attempt(&password("sprayed", "10.0.0.2"), at(0)).unwrap().is_some(), "spraying");
+        assert_eq!(guard.attempt(&password("sprayed", "10.0.0.3"), at(0)).unwrap(), None);
+        guard.attempt(&password("x", "10.0.0.4"), at(20_000)).unwrap();
+        assert_eq!(guard.lock().len(), 2, "old failures are forgotten");
+    }
+
+    #[test]
+    fn nobody_is_locked_out_from_elsewhere() {
+        let guard = guard();
+        for number in 0..250 {
+            for _ in 0..6 {
+                let _ = guard.attempt(&password("nurse", &format!("203.0.113.{number}")), at(0)).unwrap();
+            }
+        }
+        assert_eq!(guard.attempt(&password("nurse", "10.0.0.1"), at(0)).unwrap(), None, "from the ward");
+        assert_eq!(guard.attempt(&known("nurse"), at(0)).unwrap(), None, "from a known browser");
+        for _ in 0..5 {
+            let _ = guard.attempt(&known("nurse"), at(0)).unwrap();
+        }
+        assert!(
+            guard.attempt(&known("nurse"), at(0)).unwrap().is_some(),
+            "a stolen browser is slowed down too"
+        );
+        assert_eq!(guard.attempt(&known("physician"), at(0)).unwrap(), None);
+    }
+
+    #[test]
+    fn codes_are_counted_for_a_person_wherever_they_are_tried() {
+        let guard = guard();
+        let user = UserId::from_bytes([1; 16]);
+        let code = Trying::Code { user, browser: None };
+        for _ in 0..FREE_ATTEMPTS_CODE {
+            assert_eq!(guard.attempt(&code, at(0)).unwrap(), None);
+        }
+        assert!(guard.attempt(&code, at(0)).unwrap().is_some());
+        let theirs = Trying::Code { user, browser: Some(BrowserId([1; 16])) };
+        assert_eq!(guard.attempt(&theirs, at(0)).unwrap(), None);
     }
 
     #[test]
@@ -292,14 +354,15 @@ mod tests {
         let node = || SignInGuard { shared: Some(Arc::clone(&store)), here: Mutex::default() };
         let nodes = [node(), node(), node()];
         for attempt in 0..5 {
-            assert_eq!(nodes[attempt % 3].attempt("nurse", None, at(0)).unwrap(), None, "{attempt}");
+            assert_eq!(nodes[attempt % 3].attempt(&known("nurse"), at(0)).unwrap(), None, "{attempt}");
         }
         for node in &nodes {
-            assert_eq!(node.attempt(" NURSE ", None, at(0)).unwrap(), Some(1));
+            assert_eq!(node.attempt(&known(" NURSE "), at(0)).unwrap(), Some(1));
         }
-        nodes[1].succeeded("nurse", None, at(0)).unwrap();
-        assert_eq!(nodes[2].attempt("nurse", None, at(0)).unwrap(), None);
-        nodes[0].attempt("other", None, at(5_000)).unwrap();
-        assert_eq!(read(store.as_ref(), &name_key("nurse")).unwrap(), None, "swept");
+        nodes[1].succeeded(&known("nurse"), at(0)).unwrap();
+        assert_eq!(nodes[2].attempt(&known("nurse"), at(0)).unwrap(), None);
+        nodes[0].attempt(&known("other"), at(5_000)).unwrap();
+        let key = &known("nurse").keys()[0].0;
+        assert_eq!(read(store.as_ref(), key).unwrap(), None, "swept");
     }
 }

@@ -6,11 +6,16 @@
 
 pub mod access;
 mod app;
+mod ceremony;
+mod enrol;
 pub mod fhir;
 mod guard;
 mod ingest;
 mod json;
+mod known_browser;
 mod live;
+mod oauth;
+mod oidc;
 pub mod operations;
 pub mod people;
 pub mod problem;
@@ -19,6 +24,8 @@ mod serve;
 pub mod session;
 mod state;
 
-pub use people::{NewUser, Role};
+pub use json::keys::KeyHome;
+pub use proxied::{Balancers, BalancersError};
+pub use people::{Invitation, NewUser, Role, UserChange, Ways};
 pub use serve::{DevicePeer, device_router, serve_devices, serve_web};
-pub use state::{Web, WebOptions};
+pub use state::{Web, WebError, WebOptions};

@@ -48,6 +48,26 @@ pub enum Code {
     KeyUsed,
     /// There is no room to keep it.
     Full,
+    /// The second factor must be used again first.
+    StepUpNeeded,
+    /// The way in is not complete yet.
+    EnrolmentNeeded,
+    /// The password was right, and a code is needed.
+    SecondFactorNeeded,
+    /// The code is wrong or was used.
+    BadCode,
+    /// The one-time link was used, is over or was never valid.
+    LinkSpent,
+    /// Without it there would be no complete way in.
+    LastWayIn,
+    /// Nobody could administer the site any more.
+    LastAdministrator,
+    /// A legal hold stands on the record.
+    OnHold,
+    /// Only a person can do it, at the home of the key.
+    ByHand,
+    /// No signed checkpoint covers the row yet.
+    NotYetProvable,
     /// A fault of ours.
     Internal,
 }
@@ -73,6 +93,16 @@ impl Code {
         Code::MediaType,
         Code::KeyUsed,
         Code::Full,
+        Code::StepUpNeeded,
+        Code::EnrolmentNeeded,
+        Code::SecondFactorNeeded,
+        Code::BadCode,
+        Code::LinkSpent,
+        Code::LastWayIn,
+        Code::LastAdministrator,
+        Code::OnHold,
+        Code::ByHand,
+        Code::NotYetProvable,
         Code::Internal,
     ];
 
@@ -92,6 +122,14 @@ impl Code {
             Code::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Code::KeyUsed => StatusCode::UNPROCESSABLE_ENTITY,
             Code::Full => StatusCode::INSUFFICIENT_STORAGE,
+            Code::StepUpNeeded => StatusCode::FORBIDDEN,
+            Code::EnrolmentNeeded => StatusCode::FORBIDDEN,
+            Code::SecondFactorNeeded => StatusCode::FORBIDDEN,
+            Code::BadCode => StatusCode::UNAUTHORIZED,
+            Code::LinkSpent => StatusCode::FORBIDDEN,
+            Code::LastWayIn => StatusCode::CONFLICT,
+            Code::LastAdministrator => StatusCode::CONFLICT,
+            Code::OnHold | Code::ByHand | Code::NotYetProvable => StatusCode::CONFLICT,
             Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -116,6 +154,16 @@ impl Code {
             Code::MediaType => "Another media type is needed",
             Code::KeyUsed => "The key was used already",
             Code::Full => "There is no room",
+            Code::StepUpNeeded => "Prove it is you",
+            Code::EnrolmentNeeded => "Set up your way in",
+            Code::SecondFactorNeeded => "A code is needed",
+            Code::BadCode => "Wrong code",
+            Code::LinkSpent => "The link does not work",
+            Code::LastWayIn => "The last way in",
+            Code::LastAdministrator => "The last administrator",
+            Code::OnHold => "On legal hold",
+            Code::ByHand => "To be done by hand",
+            Code::NotYetProvable => "Not yet provable",
             Code::Internal => "A fault of the server",
         }
     }
@@ -168,6 +216,16 @@ impl Problem {
         self
     }
 
+    /// What, where and what to do.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// When it is worth trying again, in seconds.
+    pub const fn retry_after_s(&self) -> Option<u64> {
+        self.retry_after_s
+    }
+
     /// The code.
     pub const fn code(&self) -> Code {
         self.code
@@ -210,7 +268,7 @@ impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match &error {
             ReadError::Audit(_) => hidden(&error, Code::Unavailable),
-            ReadError::Store(_) => hidden(&error, Code::Internal),
+            ReadError::Store(_) | ReadError::Unrecorded => hidden(&error, Code::Internal),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The listeners: HTTP/1.1 and HTTP/2 over TLS, for people on the web port and for devices and programs on theirs.
 //!
-//! On the device port the certificate that the handshake verified is asked again at every request, so that a
-//! revocation holds at once on connections that are open.
+//! On the device port the certificate that the handshake verified is asked again at every request, and whenever one was
+//! revoked: a connection whose certificate is believed no more is cut. Clients without a certificate, or with one that is
+//! out of date, reach the paths of enrolment there, and nothing else.
 
 use std::future::Future;
 use std::io;
@@ -23,7 +24,8 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use pipeline::{Peer, PeerCertificate};
+use clinical_model::Timestamp;
+use pipeline::{AdmissionRefused, Peer, PeerCertificate};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,13 +36,18 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use trust::pki::PeerIdentity;
 
+use crate::enrol::Shown;
 use crate::problem::{Code, Problem};
+use crate::proxied::Balancers;
 use crate::session::RemoteAddress;
 use crate::state::Web;
-use crate::{fhir, ingest, operations, proxied};
+use crate::{enrol, fhir, ingest, operations, proxied};
 
 /// Connections of one port at one time: each costs about 50 KB; further ones are closed at once.
 pub const CONNECTIONS_LIMIT: usize = 4_096;
+/// Connections of clients without a certificate on the device port at one time: who has none must not take the place of
+/// devices that have one.
+pub const STRANGERS_LIMIT: usize = 512;
 /// Time for the TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for the headers of a request, and for a kept connection to be idle.
@@ -82,14 +89,22 @@ pub async fn serve_web(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let router = operations::router(&web).layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES));
-    let is_proxied = web.options.proxy_protocol;
-    let port = Port { name: "web", router, tls: tls.map(TlsAcceptor::from), devices: None, is_proxied };
+    let balancers = web.options.balancers.clone();
+    let port = Port {
+        name: "web",
+        router,
+        tls: tls.map(TlsAcceptor::from),
+        devices: None,
+        balancers,
+        strangers: Arc::new(Semaphore::new(0)),
+    };
     run(listener, Arc::new(port), shutdown).await
 }
 
 /// Serves devices and programs, proven by client certificate: `/ingest/v1/…` and `/fhir/…`, until `shutdown` resolves.
 ///
-/// `tls` must ask every client for a certificate (see [`trust::tls::server_config_mutual`]).
+/// `tls` must ask every client for a certificate; it may let some through without (see
+/// [`trust::tls::LiveTls::enrolling_port`]): those can enrol, and nothing else.
 ///
 /// # Errors
 /// As [`serve_web`].
@@ -105,7 +120,8 @@ pub async fn serve_devices(
         router,
         tls: Some(TlsAcceptor::from(tls)),
         devices: Some(web),
-        is_proxied: false,
+        balancers: Balancers::default(),
+        strangers: Arc::new(Semaphore::new(STRANGERS_LIMIT)),
     };
     run(listener, Arc::new(port), shutdown).await
 }
@@ -114,6 +130,7 @@ pub async fn serve_devices(
 pub fn device_router(web: &Arc<Web>) -> Router {
     ingest::router(web)
         .merge(fhir::device_router(web))
+        .merge(enrol::device_router(web))
         .fallback(async || Problem::not_found("address on the device port"))
         .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
 }
@@ -124,8 +141,10 @@ struct Port {
     tls: Option<TlsAcceptor>,
     /// Set on the port where every request needs a certificate.
     devices: Option<Arc<Web>>,
-    /// Whether each connection begins with a line by which a balancer says whose it is.
-    is_proxied: bool,
+    /// Whose connections begin with a line by which a balancer says for whom they are.
+    balancers: Balancers,
+    /// Places for clients of the device port without a certificate.
+    strangers: Arc<Semaphore>,
 }
 
 async fn run(listener: TcpListener, port: Arc<Port>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
@@ -190,8 +209,8 @@ fn report(ended: Result<(), JoinError>) {
 /// What is known of the other end of one connection.
 struct Caller {
     address: SocketAddr,
-    /// The certificate, where the port asks for one; or why it cannot be used.
-    certificate: Option<Result<PeerCertificate, String>>,
+    /// The certificate that was shown, if one was; or why it cannot be used.
+    shown: Option<Result<Shown, String>>,
     /// Whether a refusal was logged: once a connection is enough.
     is_logged: AtomicBool,
 }
@@ -204,7 +223,7 @@ async fn serve_one(
 ) {
     // Answers are small and waited for; a failure to set this only costs time.
     let _ = socket.set_nodelay(true);
-    if port.is_proxied {
+    if port.balancers.contains(from.ip()) {
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, proxied::client_of(&mut socket)).await {
             Ok(Ok(client)) => from = client.unwrap_or(from),
             Ok(Err(error)) => return tracing::debug!(%from, %error, "no line of the PROXY protocol came"),
@@ -212,7 +231,7 @@ async fn serve_one(
         }
     }
     let Some(acceptor) = port.tls.clone() else {
-        let caller = Caller { address: from, certificate: None, is_logged: AtomicBool::new(false) };
+        let caller = Caller { address: from, shown: None, is_logged: AtomicBool::new(false) };
         return converse(socket, false, caller, port, stopping).await;
     };
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket));
@@ -227,21 +246,35 @@ async fn serve_one(
     let session = stream.get_ref().1;
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     let shown = session.peer_certificates().and_then(|chain| chain.first());
-    let certificate = port.devices.is_some().then(|| peer_certificate(shown.map(AsRef::as_ref)));
-    let caller = Caller { address: from, certificate, is_logged: AtomicBool::new(false) };
+    let shown = shown.map(|der| peer_certificate(der));
+    let _place = match (&port.devices, &shown) {
+        (Some(_), None) => match Arc::clone(&port.strangers).try_acquire_owned() {
+            Ok(place) => Some(place),
+            Err(_) => return tracing::debug!(%from, "all places for clients without a certificate are in use"),
+        },
+        _ => None,
+    };
+    let caller = Caller { address: from, shown, is_logged: AtomicBool::new(false) };
     converse(stream, is_http2, caller, port, stopping).await;
 }
 
-fn peer_certificate(der: Option<&[u8]>) -> Result<PeerCertificate, String> {
-    let der = der.ok_or("a client certificate is needed here")?;
+fn peer_certificate(der: &[u8]) -> Result<Shown, String> {
     let identity = PeerIdentity::from_der(der).map_err(|error| match std::error::Error::source(&error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     })?;
-    Ok(PeerCertificate {
-        uri: identity.uri.to_string(),
-        serial_hex: identity.serial_hex,
-        common_name: identity.common_name,
+    let instant = |at: std::time::SystemTime| {
+        let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_seconds(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    };
+    Ok(Shown {
+        certificate: PeerCertificate {
+            uri: identity.uri.to_string(),
+            serial_hex: identity.serial_hex,
+            common_name: identity.common_name,
+        },
+        not_before: instant(identity.not_before),
+        not_after: instant(identity.not_after),
     })
 }
 
@@ -262,6 +295,7 @@ where
         .max_header_list_size(HEADER_LIMIT_BYTES);
     let builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
     let caller = Arc::new(caller);
+    let revoked = is_cut_off(port.devices.clone(), Arc::clone(&caller));
     let service = service_fn(move |request: Request<Incoming>| {
         let (port, caller) = (Arc::clone(&port), Arc::clone(&caller));
         async move {
@@ -271,6 +305,9 @@ where
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = revoked => {
+            return tracing::warn!("a connection is cut: its certificate is revoked, or its device out of service");
+        }
         () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -281,13 +318,34 @@ where
     }
 }
 
+/// Resolves when the certificate of an open connection of the device port is believed no more; never for others.
+async fn is_cut_off(web: Option<Arc<Web>>, caller: Arc<Caller>) {
+    if let (Some(web), Some(Ok(shown))) = (web, &caller.shown) {
+        let mut changes = web.site.admission().changes();
+        while changes.changed().await.is_ok() {
+            let admitted = web.site.admission().admit(&shown.certificate);
+            if let Err(AdmissionRefused::Revoked { .. } | AdmissionRefused::Retired { .. }) = admitted {
+                return;
+            }
+        }
+    }
+    std::future::pending().await
+}
+
 async fn answer(mut request: Request<Body>, port: &Port, caller: &Caller) -> Response {
     request.extensions_mut().insert(RemoteAddress(caller.address.ip()));
-    if let Some(web) = &port.devices {
-        match admitted(web, caller) {
-            Ok(peer) => request.extensions_mut().insert(peer),
+    let address = caller.address.ip();
+    match &port.devices {
+        _ if enrol::is_open(request.uri().path()) => {
+            request.extensions_mut().insert(enrol::Caller { shown: caller.shown.clone(), address });
+        }
+        // Proven by its token, which the FHIR interface looks at.
+        Some(_) if caller.shown.is_none() && has_bearer_token(&request) => {}
+        Some(web) => match admitted(web, caller) {
+            Ok(peer) => drop(request.extensions_mut().insert(peer)),
             Err(problem) => return problem.into_response(),
-        };
+        },
+        None => {}
     }
     let (request, body) = watched(request);
     let is_http1 = request.version() <= Version::HTTP_11;
@@ -341,6 +399,14 @@ impl HttpBody for Watched {
     }
 }
 
+/// Whether a request to the FHIR interface brings a bearer token (RFC 6750).
+fn has_bearer_token(request: &Request<Body>) -> bool {
+    let path = request.uri().path();
+    let value = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    let is_bearer = value.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "));
+    is_bearer && (path == "/fhir" || path.starts_with("/fhir/"))
+}
+
 fn admitted(web: &Web, caller: &Caller) -> Result<DevicePeer, Problem> {
     let refuse = |why: String| {
         if !caller.is_logged.swap(true, Ordering::Relaxed) {
@@ -348,8 +414,11 @@ fn admitted(web: &Web, caller: &Caller) -> Result<DevicePeer, Problem> {
         }
         Problem::new(Code::Forbidden, why)
     };
-    let certificate = match &caller.certificate {
-        Some(Ok(certificate)) => certificate.clone(),
+    let certificate = match &caller.shown {
+        Some(Ok(shown)) => match shown.out_of_date(web.site.clock().now()) {
+            None => shown.certificate.clone(),
+            Some(why) => return Err(refuse(why)),
+        },
         Some(Err(why)) => return Err(refuse(why.clone())),
         None => return Err(refuse("a client certificate is needed here".to_owned())),
     };

@@ -1,16 +1,25 @@
 //! What every handler shares: the site, the options, and the doors against guessing.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline::Site;
 use store::{DocumentChange, Kind};
-use trust::TokenHash;
+use tokio::sync::Semaphore;
 use trust::password::PasswordCost;
+use trust::webauthn::{OriginError, RelyingParty};
+use trust::{SecretText, TokenHash, TokenSecret};
 
+use crate::access::{Policies, PoliciesError};
 use crate::guard::SignInGuard;
+use crate::oauth::{ClientsError, OAuth};
+use crate::oidc::Remote;
 use crate::people::{People, PeopleError};
-use crate::session::Sessions;
+use crate::session::{Binding, Sessions};
+
+/// Passwords that are checked at one time: each takes tens of megabytes and a core for a fraction of a second.
+const HASHES_AT_ONCE: usize = 4;
 
 /// How the web side runs.
 #[derive(Clone, Debug)]
@@ -23,12 +32,21 @@ pub struct WebOptions {
     pub secure_cookies: bool,
     /// How costly a password is to check.
     pub password_cost: PasswordCost,
-    /// Whether a TCP balancer stands before the web port and tells by the PROXY protocol whose a connection is.
-    pub proxy_protocol: bool,
+    /// TCP balancers before the web port, which tell by the PROXY protocol whose a connection is.
+    pub balancers: crate::proxied::Balancers,
     /// A session without a request for so long ends.
     pub idle_timeout: Duration,
     /// A session ends after so long at the latest.
     pub session_limit: Duration,
+    /// How firmly a session is bound to where it began.
+    pub binding: Binding,
+    /// The addresses at which browsers open the web app (`https://auscult.example.org`); passkeys are bound to the host of
+    /// the first. None: this machine alone, `http://localhost` at any port.
+    pub public_addresses: Vec<String>,
+    /// Where the key-encryption key lives.
+    pub key_home: crate::json::keys::KeyHome,
+    /// Where the site's own policies stand.
+    pub policies: Option<PathBuf>,
 }
 
 impl Default for WebOptions {
@@ -38,11 +56,32 @@ impl Default for WebOptions {
             demo: false,
             secure_cookies: false,
             password_cost: PasswordCost::default(),
-            proxy_protocol: false,
+            balancers: crate::proxied::Balancers::default(),
             idle_timeout: Duration::from_secs(15 * 60),
             session_limit: Duration::from_secs(12 * 3_600),
+            binding: Binding::Address,
+            public_addresses: Vec::new(),
+            key_home: crate::json::keys::KeyHome::default(),
+            policies: None,
         }
     }
+}
+
+/// Why the web side does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum WebError {
+    /// The people who may sign in cannot be read.
+    #[error("the people who may sign in cannot be read")]
+    People(#[from] PeopleError),
+    /// The policies cannot be used.
+    #[error("the policies cannot be used")]
+    Policies(#[from] PoliciesError),
+    /// The registered programs cannot be read.
+    #[error("the registered programs cannot be read")]
+    Programs(#[from] ClientsError),
+    /// A public address cannot be used.
+    #[error("a public address cannot be used")]
+    PublicAddress(#[from] OriginError),
 }
 
 /// The web side of one site.
@@ -50,27 +89,50 @@ pub struct Web {
     pub(crate) site: Arc<Site>,
     pub(crate) options: WebOptions,
     pub(crate) people: People,
+    /// To whom passkeys are bound.
+    pub(crate) party: RelyingParty,
+    /// Passwords that are checked at one time.
+    pub(crate) hashing: Semaphore,
+    /// The token of the demonstration's link, which exists nowhere else.
+    pub(crate) demo_token: Option<TokenSecret>,
+    pub(crate) policies: Policies,
     pub(crate) sessions: Sessions,
     pub(crate) exports: crate::fhir::Exports,
     pub(crate) guard: SignInGuard,
+    pub(crate) enrolling: crate::enrol::Enrolling,
+    pub(crate) oauth: OAuth,
+    pub(crate) remote: Remote,
 }
 
 impl Web {
     /// Over a running site.
     ///
     /// # Errors
-    /// [`PeopleError`] where the users cannot be read.
-    pub fn new(site: Arc<Site>, options: WebOptions) -> Result<Arc<Self>, PeopleError> {
+    /// [`WebError`] where the users cannot be read, or the policies have a mistake in them.
+    pub fn new(site: Arc<Site>, options: WebOptions) -> Result<Arc<Self>, WebError> {
+        let policies = Policies::load(options.policies.clone(), site.clock().now())?;
+        let party = match options.public_addresses.as_slice() {
+            [] => RelyingParty::localhost(),
+            addresses => RelyingParty::at(addresses)?,
+        };
         let people = People::load(site.store())?;
         let sessions = Sessions::new(site.shared_store(), options.idle_timeout, options.session_limit);
         let guard = SignInGuard::new(site.shared_store());
+        let oauth = OAuth::load(site.store())?;
         let web = Arc::new(Web {
             site,
+            demo_token: options.demo.then(TokenSecret::generate),
             options,
             people,
+            party,
+            hashing: Semaphore::new(HASHES_AT_ONCE),
+            policies,
             sessions,
             exports: crate::fhir::Exports::default(),
             guard,
+            enrolling: crate::enrol::Enrolling::default(),
+            oauth,
+            remote: Remote::default(),
         });
         let weak = Arc::downgrade(&web);
         web.site.observe(Box::new(move |change| {
@@ -83,21 +145,54 @@ impl Web {
         Ok(web)
     }
 
+    fn programs_changed(&self, id: Option<[u8; 16]>) {
+        if let Err(error) = self.oauth.clients.refresh(self.site.store(), id) {
+            tracing::error!(error = &error as &dyn std::error::Error, "registered programs were not read again");
+        }
+    }
+
     /// Another node added a person or ended a session.
     fn changed_elsewhere(&self, change: Option<&DocumentChange>) {
         match change {
             Some(change) if change.kind == Kind::Session => {
                 if change.removed {
                     self.sessions.forget(change.id);
+                } else {
+                    self.sessions.outdated(change.id);
                 }
             }
+            Some(change) if change.kind == Kind::Client => self.programs_changed(Some(change.id)),
             Some(change) if change.kind != Kind::User => {}
             _ => {
+                if change.is_none() {
+                    self.programs_changed(None);
+                }
                 if let Err(error) = self.people.refresh(self.site.store(), change.map(|change| change.id)) {
                     tracing::error!(error = &error as &dyn std::error::Error, "people were not read again");
                 }
             }
         }
+    }
+
+    /// The token of the demonstration's link: it signs in as any of its people until the demonstration ends. `None` for
+    /// every other site.
+    pub fn demo_token(&self) -> Option<SecretText> {
+        self.demo_token.as_ref().map(TokenSecret::to_text)
+    }
+
+    /// The person of a name, not told apart by case.
+    pub fn user_named(&self, name: &str) -> Option<crate::people::User> {
+        self.people.by_name(name)
+    }
+
+    /// The addresses at which browsers open the web app; none: this machine alone.
+    pub fn public_addresses(&self) -> &[String] {
+        &self.options.public_addresses
+    }
+
+    /// The policies in force.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// The site behind.

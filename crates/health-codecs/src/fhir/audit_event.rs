@@ -57,6 +57,13 @@ pub enum AuditOutcome {
 }
 
 impl AuditOutcome {
+    /// The outcome of that code.
+    pub fn from_code(code: &str) -> Option<Self> {
+        [Self::Success, Self::MinorFailure, Self::SeriousFailure, Self::MajorFailure]
+            .into_iter()
+            .find(|outcome| outcome.code() == code)
+    }
+
     /// The code in FHIR: 0, 4, 8, 12.
     pub const fn code(self) -> &'static str {
         match self {
@@ -105,6 +112,21 @@ impl AuditCoding {
         Self::new(system::AUDIT_SUBTYPE, code, display)
     }
 
+    /// A person who got the information (HL7 v3 ParticipationType).
+    pub fn recipient() -> Self {
+        Self::new(system::PARTICIPATION_TYPE, "IRCP", "information recipient")
+    }
+
+    /// A purpose of use (HL7 v3 ActReason).
+    pub fn purpose(code: &str) -> Self {
+        Self::new(system::ACT_REASON, code, "")
+    }
+
+    /// A thing that is neither a person nor a resource of ours.
+    pub fn other() -> Self {
+        Self::new(system::AUDIT_ENTITY_TYPE, "4", "Other")
+    }
+
     fn render(&self) -> Value {
         shown(&self.system, &self.code, &self.display)
     }
@@ -134,6 +156,8 @@ pub struct AuditAgent {
 pub struct AuditEntity {
     /// `Patient/…`, `Observation/…`.
     pub reference: Option<String>,
+    /// What people call it, where it has no address.
+    pub display: Option<String>,
     /// Kind of thing (audit-entity-type).
     pub kind: Option<AuditCoding>,
     /// Role of the thing (object-role).
@@ -200,6 +224,8 @@ impl AuditEntity {
 pub struct AuditInput {
     /// The address under `AuditEvent/`.
     pub id: String,
+    /// Name of the Basic Audit Log Pattern that it fulfils: `PatientRead`.
+    pub profile: Option<&'static str>,
     /// When it was recorded.
     pub recorded: Timestamp,
     /// Kind of event.
@@ -220,6 +246,8 @@ pub struct AuditInput {
     pub entities: Vec<AuditEntity>,
 }
 
+/// What the addresses of the IHE Basic Audit Log Patterns begin with.
+const BALP: &str = "https://profiles.ihe.net/ITI/BALP/StructureDefinition/IHE.BasicAudit.";
 /// The name of the system in AuditEvents.
 const SOURCE_DISPLAY: &str = "Auscult";
 
@@ -234,6 +262,9 @@ pub fn render(input: &AuditInput) -> Value {
     let mut put = |name: &str, value: Value| event.insert(name.into(), value);
     put("resourceType", json!("AuditEvent"));
     put("id", json!(input.id));
+    if let Some(profile) = input.profile {
+        put("meta", json!({ "profile": [format!("{BALP}{profile}")] }));
+    }
     put("type", input.event_type.render());
     put("action", json!(input.action.code()));
     put("recorded", json!(input.recorded.to_rfc3339()));
@@ -277,16 +308,20 @@ fn agent(agent: &AuditAgent) -> Value {
         fields.insert("role".into(), json!([{ "text": role }]));
     }
     if let Some(address) = agent.network_address.as_deref().filter(|address| !address.trim().is_empty()) {
-        // 2: an IP address.
-        fields.insert("network".into(), json!({ "address": address, "type": "2" }));
+        // 1: the name of a machine, 2: an IP address.
+        let kind = if address.parse::<std::net::IpAddr>().is_ok() { "2" } else { "1" };
+        fields.insert("network".into(), json!({ "address": address, "type": kind }));
     }
     Value::Object(fields)
 }
 
 fn entity(entity: &AuditEntity) -> Value {
     let mut fields = Map::new();
-    if let Some(target) = entity.reference.as_deref().filter(|target| !target.is_empty()) {
-        fields.insert("what".into(), json!({ "reference": target }));
+    let mut what = Map::new();
+    put_text(&mut what, "reference", entity.reference.as_deref());
+    put_text(&mut what, "display", entity.display.as_deref());
+    if !what.is_empty() {
+        fields.insert("what".into(), Value::Object(what));
     }
     for (name, coding) in [("type", &entity.kind), ("role", &entity.role)] {
         if let Some(coding) = coding {

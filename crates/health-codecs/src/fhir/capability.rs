@@ -6,6 +6,11 @@ use serde_json::{Value, json};
 use super::search::{ResourceType, parameters_of, references_from, reverse_of};
 use super::{FHIR_VERSION, MEDIA_TYPE, system};
 
+/// The code system of ways to prove who one is.
+const SECURITY_SERVICE: &str = "http://terminology.hl7.org/CodeSystem/restful-security-service";
+/// The extension that names the endpoints of the authorisation server.
+const OAUTH_URIS: &str = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris";
+
 /// What the statement is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CapabilityInput {
@@ -17,6 +22,8 @@ pub struct CapabilityInput {
     pub at: Timestamp,
     /// How a caller proves who it is, in one sentence.
     pub security_description: String,
+    /// Address of the authorisation server of SMART App Launch, without a slash at the end; the endpoints lie under it.
+    pub authorization_server: Option<String>,
     /// Which resources are served.
     pub resources: Vec<CapabilityResource>,
     /// Operations of the whole system, by name.
@@ -77,7 +84,7 @@ pub fn capability_statement(input: &CapabilityInput) -> Value {
         "implementation": { "description": "Auscult", "url": input.base_url },
         "rest": [{
             "mode": "server",
-            "security": { "cors": false, "description": input.security_description },
+            "security": security(input),
             "resource": input.resources.iter().map(resource).collect::<Vec<_>>(),
             "interaction": [{ "code": "transaction" }, { "code": "batch" }],
         }],
@@ -86,6 +93,22 @@ pub fn capability_statement(input: &CapabilityInput) -> Value {
         input.operations.iter().map(|name| json!({ "name": name, "definition": definition_of("", name) }));
     put_list(&mut statement["rest"][0], "operation", operations.collect());
     statement
+}
+
+/// How callers prove who they are. The extension is that of SMART App Launch 1, which many clients still read first.
+fn security(input: &CapabilityInput) -> Value {
+    let mut rendered = json!({ "cors": false, "description": input.security_description });
+    if let Some(server) = &input.authorization_server {
+        rendered["cors"] = json!(true);
+        rendered["service"] = json!([{
+            "coding": [{ "system": SECURITY_SERVICE, "code": "SMART-on-FHIR" }],
+            "text": "OAuth2 using SMART-on-FHIR profile (see http://docs.smarthealthit.org)",
+        }]);
+        let endpoint = |name: &str| json!({ "url": name, "valueUri": format!("{server}/oauth2/{name}") });
+        let endpoints: Vec<Value> = ["authorize", "token", "introspect", "revoke"].map(endpoint).into();
+        rendered["extension"] = json!([{ "url": OAUTH_URIS, "extension": endpoints }]);
+    }
+    rendered
 }
 
 fn put_list(rendered: &mut Value, name: &str, items: Vec<Value>) {

@@ -291,6 +291,7 @@ fn the_capability_statement() {
         software_version: "0.1.0".into(),
         at: at("2026-11-22T10:15:31Z"),
         security_description: "Bearer token or session".into(),
+        authorization_server: None,
         resources: CapabilityResource::standard(),
         operations: vec!["export"],
     });

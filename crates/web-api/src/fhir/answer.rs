@@ -199,6 +199,27 @@ impl Refusal {
         Refusal::new(StatusCode::FORBIDDEN, IssueCode::Forbidden, what)
     }
 
+    /// A token that is not good (RFC 6750 §3.1).
+    pub(crate) fn bad_token(what: impl Into<String>) -> Self {
+        Refusal::new(StatusCode::UNAUTHORIZED, IssueCode::Security, what)
+    }
+
+    /// A token, or the registration of a certificate, whose scopes do not reach (RFC 6750 §3.1).
+    pub(crate) fn insufficient_scope(what: impl Into<String>) -> Self {
+        Refusal::new(StatusCode::FORBIDDEN, IssueCode::Security, what)
+    }
+
+    /// What `WWW-Authenticate` says with it.
+    fn challenge(&self) -> Option<&'static str> {
+        let is_security = self.issues.iter().any(|issue| issue.code == IssueCode::Security);
+        match (self.status, is_security) {
+            (StatusCode::UNAUTHORIZED, true) => Some("Bearer realm=\"fhir\", error=\"invalid_token\""),
+            (StatusCode::UNAUTHORIZED, false) => Some("Bearer realm=\"fhir\""),
+            (StatusCode::FORBIDDEN, true) => Some("Bearer realm=\"fhir\", error=\"insufficient_scope\""),
+            _ => None,
+        }
+    }
+
     /// A fault of ours; the log says more.
     pub(crate) fn internal() -> Self {
         let what = "something went wrong here; the server's log says more";
@@ -216,6 +237,9 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = fhir_json(self.status, &operation_outcome(&self.issues), false, MEDIA_TYPE);
         let headers = response.headers_mut();
+        if let Some(challenge) = self.challenge() {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -229,7 +253,7 @@ impl From<ReadError> for Refusal {
         tracing::error!(error = &error as &dyn std::error::Error, "a FHIR request failed");
         match error {
             ReadError::Audit(_) => Refusal::unavailable("the audit log cannot be written; nothing was shown"),
-            ReadError::Store(_) => Refusal::internal(),
+            ReadError::Store(_) | ReadError::Unrecorded => Refusal::internal(),
         }
     }
 }

@@ -9,7 +9,7 @@ use health_codecs::fhir::{IssueCode, OutcomeIssue};
 use pipeline::audited::ReadError;
 use pipeline::chart::Chart;
 use serde_json::Value;
-use store::{Actor, AuditAction, AuditOutcome, AuditQuery, AuditRow, GroupSummary};
+use store::{Actor, AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow, GroupSummary};
 
 use super::answer::{Answer, Refusal};
 use super::call::{Call, shown};
@@ -142,11 +142,11 @@ fn matching(
     loop {
         let query = AuditQuery {
             patient,
-            actor: None,
             from: (bounds.start > Timestamp::MIN).then_some(bounds.start),
             to: bounds.end,
             before,
             limit: FETCH_ROWS,
+            ..AuditQuery::default()
         };
         let fetched = chart.audit_rows(&query)?;
         let is_last = fetched.len() < FETCH_ROWS;
@@ -179,6 +179,27 @@ fn fits(search: &AuditSearch, row: &AuditRow) -> bool {
             .is_none_or(|agents| agents.iter().any(|agent| is_agent(agent, &record.actor)))
         && search.date.iter().all(|filter| filter.matches(record.at))
         && search.actions.as_ref().is_none_or(|actions| actions.contains(&action_of(record.action)))
+        && search.outcomes.as_ref().is_none_or(|outcomes| outcomes.contains(&outcome_of(record.outcome)))
+        && is_of_kind(&search.types, &kinds_of(record.action).0)
+        && is_of_kind(&search.subtypes, &kinds_of(record.action).1)
+        && search.entities.as_ref().is_none_or(|entities| {
+            let is_patient = |named: &String| record.patient.is_some_and(|id| *named == format!("Patient/{id}"));
+            let is_device = |named: &String| record.device.is_some_and(|id| *named == format!("Device/{id}"));
+            entities.iter().any(|named| is_patient(named) || is_device(named))
+        })
+}
+
+/// Whether a kind has one of the codes that are asked for.
+fn is_of_kind(asked: &Option<Vec<String>>, kind: &AuditCoding) -> bool {
+    asked.as_ref().is_none_or(|codes| codes.contains(&kind.code))
+}
+
+fn outcome_of(outcome: AuditOutcome) -> Outcome {
+    match outcome {
+        AuditOutcome::Success => Outcome::Success,
+        AuditOutcome::Refused => Outcome::MinorFailure,
+        AuditOutcome::Failed => Outcome::SeriousFailure,
+    }
 }
 
 /// Whether a reference or a bare id names the one who acted.
@@ -196,13 +217,20 @@ fn action_of(action: AuditAction) -> Action {
     match action {
         AuditAction::Create => Action::Create,
         AuditAction::Read | AuditAction::Stream => Action::Read,
-        AuditAction::Update | AuditAction::Assign | AuditAction::Answer | AuditAction::Quarantine => {
-            Action::Update
-        }
-        AuditAction::Delete => Action::Delete,
-        AuditAction::Search | AuditAction::SignIn | AuditAction::SignOut | AuditAction::Administer => {
-            Action::Execute
-        }
+        AuditAction::Update
+        | AuditAction::Assign
+        | AuditAction::Answer
+        | AuditAction::Quarantine
+        | AuditAction::Consent
+        | AuditAction::Keys
+        | AuditAction::Policy => Action::Update,
+        AuditAction::Delete | AuditAction::Erase => Action::Delete,
+        AuditAction::Search
+        | AuditAction::SignIn
+        | AuditAction::SignOut
+        | AuditAction::Administer
+        | AuditAction::BreakGlass
+        | AuditAction::Export => Action::Execute,
     }
 }
 
@@ -225,72 +253,174 @@ fn kinds_of(action: AuditAction) -> (AuditCoding, AuditCoding) {
         AuditAction::Answer => own("answer", "An alert was acknowledged or resolved"),
         AuditAction::Quarantine => own("quarantine", "A quarantined item was run again or set aside"),
         AuditAction::Administer => own("administer", "Administration of the system"),
+        AuditAction::BreakGlass => {
+            (AuditCoding::dicom("110113", "Security Alert"), AuditCoding::dicom("110127", "Emergency Override Started"))
+        }
+        AuditAction::Consent => own("consent", "A consent was given, changed or withdrawn"),
+        AuditAction::Export => (AuditCoding::dicom("110106", "Export"), AuditCoding::own("export", "Data left in bulk")),
+        AuditAction::Erase => own("erase", "Something was erased for good"),
+        AuditAction::Keys => {
+            (AuditCoding::dicom("110113", "Security Alert"), AuditCoding::own("keys", "Keys were made, turned over or destroyed"))
+        }
+        AuditAction::Policy => own("policy", "Policies or roles were changed"),
     }
 }
 
-fn agent_of(web: &Web, actor: &Actor) -> AuditAgent {
-    let agent = |reference: Option<String>, display: Option<String>, alt_id: Option<String>| AuditAgent {
+/// Who acted: as a person who got the information (BALP: user), or as the program or device at the other end.
+fn agent_of(web: &Web, record: &AuditRecord, is_client: bool) -> AuditAgent {
+    let actor = &record.actor;
+    let plain = |reference: Option<String>, display: Option<String>| AuditAgent {
         reference,
         display,
-        alt_id,
+        alt_id: None,
         kind: None,
-        role: None,
+        role: record.role.clone(),
         requestor: true,
         network_address: None,
     };
-    match actor {
+    let agent = match actor {
         Actor::User(user) => {
             let id: UserId = *user;
             let person = web.people.by_id(id);
-            let display = person.as_ref().map(|person| person.display.clone());
-            agent(Some(format!("Practitioner/{id}")), display, person.map(|person| person.name))
+            plain(Some(format!("Practitioner/{id}")), person.map(|person| person.display))
         }
         Actor::Device(device) => {
             let name = web.site.registry().device(*device).map(|device| device.name.clone());
-            agent(Some(format!("Device/{device}")), name, None)
+            plain(Some(format!("Device/{device}")), name)
         }
-        Actor::Program(name) => agent(None, Some(name.clone()), Some(name.clone())),
-        Actor::System => agent(None, Some("Auscult".to_owned()), None),
-        Actor::Unproven(name) => agent(None, Some(format!("not proven: {}", shown(name))), None),
+        Actor::Program(name) => plain(None, Some(name.clone())),
+        Actor::System => plain(None, Some("Auscult".to_owned())),
+        Actor::Unproven(name) => plain(None, Some(format!("not proven: {}", shown(name)))),
+    };
+    match actor {
+        Actor::User(_) => AuditAgent { kind: Some(AuditCoding::recipient()), ..agent },
+        _ if is_client => {
+            AuditAgent { role: None, network_address: record.address.clone(), ..agent }
+        }
+        _ => agent,
     }
 }
 
-fn rendered_row(web: &Web, row: &AuditRow) -> Value {
-    let record = &row.record;
-    let (event_type, subtype) = kinds_of(record.action);
+/// The two ends of a RESTful interaction (BALP: client and server). In a read the data flow to the client.
+fn ends_of(web: &Web, record: &AuditRecord) -> Vec<AuditAgent> {
+    let (source, destination) =
+        (AuditCoding::dicom("110153", "Source Role ID"), AuditCoding::dicom("110152", "Destination Role ID"));
+    let (of_client, of_server) = match record.action {
+        AuditAction::Read => (destination, source),
+        _ => (source, destination),
+    };
+    let server = AuditAgent {
+        reference: None,
+        display: Some("Auscult".to_owned()),
+        alt_id: None,
+        kind: Some(of_server),
+        role: None,
+        requestor: false,
+        network_address: Some("auscult".to_owned()),
+    };
+    match record.actor {
+        Actor::User(_) => {
+            let client = AuditAgent {
+                display: Some("the program of this person".to_owned()),
+                kind: Some(of_client),
+                network_address: record.address.clone(),
+                ..server.clone()
+            };
+            vec![agent_of(web, record, false), client, server]
+        }
+        _ => vec![AuditAgent { kind: Some(of_client), ..agent_of(web, record, true) }, server],
+    }
+}
+
+/// What it was about, in the slices of BALP: patient, data or query; and what else is known of it.
+fn entities_of(record: &AuditRecord) -> Vec<AuditEntity> {
     let mut entities: Vec<AuditEntity> = Vec::new();
     entities.extend(record.patient.map(AuditEntity::patient));
-    entities.extend(record.device.map(|device| AuditEntity::resource(format!("Device/{device}"))));
     match record.action {
-        AuditAction::Search if !record.detail.is_empty() => {
-            entities.push(AuditEntity::query(record.detail.as_bytes()))
+        AuditAction::Search => {
+            let query = if record.detail.is_empty() { &record.object } else { &record.detail };
+            entities.push(AuditEntity::query(query.as_bytes()));
         }
-        _ => entities.push(AuditEntity {
-            name: Some(record.object.clone()),
-            description: Some(record.detail.clone()).filter(|detail| !detail.is_empty()),
-            ..AuditEntity::default()
-        }),
+        _ => {
+            // The first word of a detail may be the address of what was read or written.
+            let word = record.detail.split_whitespace().next().unwrap_or_default();
+            let is_address = word.split_once('/').is_some_and(|(kind, id)| {
+                kind.starts_with(|c: char| c.is_ascii_uppercase())
+                    && kind.chars().all(|c| c.is_ascii_alphabetic())
+                    && !id.is_empty()
+                    && id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.')
+            });
+            let data = AuditEntity::resource(if is_address { word.to_owned() } else { String::new() });
+            entities.push(AuditEntity {
+                display: (!is_address).then(|| record.object.clone()),
+                description: Some(record.detail.clone()).filter(|detail| !detail.is_empty()),
+                ..data
+            });
+        }
+    }
+    let other = |name: &str, details: Vec<(String, String)>| AuditEntity {
+        kind: Some(AuditCoding::other()),
+        name: Some(name.to_owned()),
+        details,
+        ..AuditEntity::default()
+    };
+    if let Some(device) = record.device {
+        entities.push(AuditEntity { reference: Some(format!("Device/{device}")), ..other("Device", Vec::new()) });
     }
     if let Some(alert) = record.alert {
-        let details = vec![("alert".to_owned(), alert.to_string())];
-        entities.push(AuditEntity { name: Some("Alert".to_owned()), details, ..AuditEntity::default() });
+        entities.push(other("Alert", vec![("alert".to_owned(), alert.to_string())]));
     }
-    let (outcome, said) = match record.outcome {
-        AuditOutcome::Success => (Outcome::Success, None),
-        AuditOutcome::Refused => (Outcome::MinorFailure, Some("refused".to_owned())),
-        AuditOutcome::Failed => (Outcome::SeriousFailure, Some("failed".to_owned())),
+    if let Some(id) = record.break_glass {
+        entities.push(other("Broken glass", vec![("break-glass".to_owned(), crate::json::hex(&id))]));
+    }
+    if !record.policies.is_empty() {
+        let details = record.policies.iter().map(|policy| ("policy".to_owned(), policy.clone())).collect();
+        entities.push(other("Policies", details));
+    }
+    entities
+}
+
+/// The BALP profile that a row fulfils: successful RESTful interactions whose other end is known.
+fn profile_of(record: &AuditRecord) -> Option<&'static str> {
+    let is_whole = record.outcome == AuditOutcome::Success && record.address.is_some();
+    let name = match (record.action, record.patient.is_some()) {
+        _ if !is_whole => return None,
+        (AuditAction::Create, true) => "PatientCreate",
+        (AuditAction::Create, false) => "Create",
+        (AuditAction::Read, true) => "PatientRead",
+        (AuditAction::Read, false) => "Read",
+        (AuditAction::Update, true) => "PatientUpdate",
+        (AuditAction::Update, false) => "Update",
+        (AuditAction::Delete, true) => "PatientDelete",
+        (AuditAction::Delete, false) => "Delete",
+        (AuditAction::Search, true) => "PatientQuery",
+        (AuditAction::Search, false) => "Query",
+        _ => return None,
     };
+    Some(name)
+}
+
+pub(crate) fn rendered_row(web: &Web, row: &AuditRow) -> Value {
+    let record = &row.record;
+    let (event_type, subtype) = kinds_of(record.action);
+    let said = match record.outcome {
+        AuditOutcome::Success => None,
+        AuditOutcome::Refused => Some("refused".to_owned()),
+        AuditOutcome::Failed => Some("failed".to_owned()),
+    };
+    let is_rest = event_type == AuditCoding::rest();
     render(&AuditInput {
         id: row.sequence.to_string(),
+        profile: profile_of(record),
         recorded: record.at,
         event_type,
         subtypes: vec![subtype],
         action: action_of(record.action),
-        outcome,
+        outcome: outcome_of(record.outcome),
         outcome_description: said,
-        purposes: Vec::new(),
-        agents: vec![agent_of(web, &record.actor)],
-        entities,
+        purposes: record.purpose.iter().map(|purpose| AuditCoding::purpose(purpose)).collect(),
+        agents: if is_rest { ends_of(web, record) } else { vec![agent_of(web, record, true)] },
+        entities: entities_of(record),
     })
 }
 
@@ -315,6 +445,7 @@ fn rendered_group(summary: &GroupSummary) -> Value {
     });
     render(&AuditInput {
         id: format!("{GROUP_PREFIX}{}", summary.group),
+        profile: None,
         recorded: summary.committed_at,
         event_type: AuditCoding::rest(),
         subtypes: vec![AuditCoding::interaction("create")],

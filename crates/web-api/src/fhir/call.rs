@@ -7,16 +7,21 @@ use axum::RequestExt as _;
 use axum::body::Bytes;
 use axum::extract::{Form, FromRequest as _, Path, Query, Request};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
-use clinical_model::{Device, PatientId, Subject};
+use clinical_model::{Device, PatientId, SeriesKey, Subject};
 use health_codecs::fhir::{IssueCode, MEDIA_TYPE, OutcomeIssue};
-use pipeline::audited::Act;
+use pipeline::audited::{Act, ReadError};
+use pipeline::chart::Chart;
 use store::AuditAction;
 
 use super::answer::Refusal;
 use super::{AUDITED_PATIENTS_LIMIT, Interaction};
-use crate::access::{Access, Permission};
+use ::access::scopes::Cruds;
+
+use crate::access::{Access, Permission, Sight};
+use crate::oauth::NotABearer;
 use crate::operations;
 use crate::problem::Code;
+use crate::session::Caller;
 use crate::serve::{BODY_LIMIT_BYTES, BodyError, DevicePeer, read_body};
 use crate::state::Web;
 
@@ -40,16 +45,20 @@ pub(crate) enum Door {
 }
 
 impl Door {
-    /// Who asks, by the session in the headers or by the certificate that the handshake verified.
+    /// Who asks, by the token or the session in the headers or by the certificate that the handshake verified.
     pub(crate) async fn access(
         self,
         web: &Arc<Web>,
+        caller: &Caller,
         headers: &HeaderMap,
         peer: Option<DevicePeer>,
     ) -> Result<Access, Refusal> {
         let unknown = |what: &str| Refusal::new(StatusCode::UNAUTHORIZED, IssueCode::Login, what);
+        if Web::brings_token(headers) {
+            return by_token(web, headers).await;
+        }
         match self {
-            Door::People => match operations::signed_in(web, headers, true).await {
+            Door::People => match operations::signed_in(web, caller, headers, true).await {
                 Ok((access, _)) => Ok(access),
                 Err(problem) if problem.code() == Code::SignedOut => {
                     Err(unknown("nobody is signed in, or the session has ended; sign in again"))
@@ -60,10 +69,23 @@ impl Door {
                 }
             },
             Door::Peers => peer
-                .map(|known| Access::Peer(known.peer))
+                .map(|known| Access::of_peer(web, known.peer))
                 .ok_or_else(|| unknown("a client certificate is needed here")),
         }
     }
+}
+
+/// Who asks, by the token in the headers: where there is one, neither session nor certificate counts beside it.
+async fn by_token(web: &Arc<Web>, headers: &HeaderMap) -> Result<Access, Refusal> {
+    let headers = headers.clone();
+    let known = web.blocking(move |web| web.bearer(&headers).map(|app| Access::of_app(web, app))).await?;
+    known.map_err(|error| match &error {
+        NotABearer::Store(_) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "a token could not be looked up");
+            Refusal::unavailable("whose the token is cannot be read now; try again")
+        }
+        _ => Refusal::bad_token(error.to_string()),
+    })
 }
 
 /// A request.
@@ -74,6 +96,8 @@ pub(crate) struct Call {
     pub id: String,
     /// The type of the interaction; empty for the whole system.
     pub kind: &'static str,
+    /// What is done with it, as scopes know it.
+    pub what: Cruds,
     /// The version in the path; empty where there is none.
     pub vid: String,
     /// Query and form parameters, without `_format` and `_pretty`.
@@ -119,8 +143,8 @@ impl Call {
             let what = format!("the parameter \"{}\" is not supported here", shown(name));
             return Err(Refusal::bad_request(vec![OutcomeIssue::error(IssueCode::NotSupported, what, "")]));
         }
-        let kind = interaction.resource;
-        Ok(Call { access, id, kind, vid, params, headers, base, body, is_pretty })
+        let (kind, what) = (interaction.resource, interaction.what());
+        Ok(Call { access, id, kind, what, vid, params, headers, base, body, is_pretty })
     }
 
     /// An entry of a Bundle as a request of its own, of whoever sent the Bundle.
@@ -139,8 +163,8 @@ impl Call {
             return Err(Refusal::bad_request(vec![OutcomeIssue::error(IssueCode::NotSupported, what, "")]));
         }
         let access = self.access.clone();
-        let (kind, base) = (interaction.resource, self.base.clone());
-        Ok(Call { access, id, kind, vid, params, headers, base, body, is_pretty: false })
+        let (kind, what, base) = (interaction.resource, interaction.what(), self.base.clone());
+        Ok(Call { access, id, kind, what, vid, params, headers, base, body, is_pretty: false })
     }
 
     /// Who asks.
@@ -168,13 +192,60 @@ impl Call {
         super::page::link("", "", &self.params).trim_start_matches('/').to_owned()
     }
 
-    /// Whether what is measured of a subject may be shown to whoever asks.
+    /// The eyes of whoever asks, for the type that the interaction is about.
+    ///
+    /// # Errors
+    /// 401 where nobody had to say who they are.
+    pub(crate) fn sight<'a>(&'a self, web: &'a Web) -> Result<Sight<'a>, Refusal> {
+        self.sight_of(web, self.kind)
+    }
+
+    /// The same, for another type that is shown along.
+    ///
+    /// # Errors
+    /// As [`Call::sight`].
+    pub(crate) fn sight_of<'a>(&'a self, web: &'a Web, kind: &str) -> Result<Sight<'a>, Refusal> {
+        Ok(self.access()?.sight(web).of_type(kind, self.what))
+    }
+
+    /// Records an act and then lets `read` see the chart, as far as whoever asks may see what is measured.
+    ///
+    /// # Errors
+    /// As [`pipeline::Site::read`]; 401 where nobody had to say who they are.
+    pub(crate) fn chart<T>(
+        &self,
+        web: &Web,
+        act: Act,
+        read: impl FnOnce(&Chart<'_>) -> Result<T, ReadError>,
+    ) -> Result<T, Refusal> {
+        let sight = self.sight_of(web, "Observation")?;
+        let seen = |series: &SeriesKey| sight.series(series);
+        Ok(web.site.read(act, |chart| read(&chart.seen_by(&seen)))?)
+    }
+
+    /// As [`Call::chart`], for an act that concerns several patients.
+    ///
+    /// # Errors
+    /// As [`Call::chart`].
+    pub(crate) fn chart_each<T>(
+        &self,
+        web: &Web,
+        acts: Vec<Act>,
+        read: impl FnOnce(&Chart<'_>) -> Result<T, ReadError>,
+    ) -> Result<T, Refusal> {
+        let sight = self.sight_of(web, "Observation")?;
+        let seen = |series: &SeriesKey| sight.series(series);
+        Ok(web.site.read_each(acts, |chart| read(&chart.seen_by(&seen)))?)
+    }
+
+    /// Whether what is measured in a series may be shown to whoever asks.
+    pub(crate) fn may_see_series(&self, web: &Web, series: &SeriesKey) -> bool {
+        self.sight_of(web, "Observation").is_ok_and(|sight| sight.series(series))
+    }
+
+    /// Whether a subject, and what is measured of it, may be shown to whoever asks.
     pub(crate) fn may_see(&self, web: &Web, subject: Subject) -> bool {
-        let Some(access) = &self.access else { return false };
-        match subject {
-            Subject::Patient(id) => access.may_see_id(web.site.registry(), id),
-            Subject::Device(_) | Subject::Place(_) => access.holds(Permission::ReadDevices),
-        }
+        self.sight(web).is_ok_and(|sight| sight.subject(subject))
     }
 
     /// Acts for everybody concerned: one each, or one with the number where they are too many.

@@ -8,8 +8,9 @@ use super::call::Call;
 use super::interactions;
 use crate::state::Web;
 
-const SECURITY: &str = "People sign in on the web port (session cookie); devices and programs prove themselves on the \
-                        device port with a TLS client certificate of this site's authority.";
+const SECURITY: &str = "People sign in on the web port (session cookie); programs bring an access token of SMART App \
+                        Launch or SMART Backend Services; devices and programs prove themselves on the device port with \
+                        a TLS client certificate of this site's authority.";
 
 /// What is served, resource by resource.
 fn resources() -> Vec<CapabilityResource> {
@@ -52,6 +53,7 @@ pub(crate) fn show(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         software_version: env!("CARGO_PKG_VERSION").to_owned(),
         at: web.site.clock().now(),
         security_description: SECURITY.to_owned(),
+        authorization_server: Some(crate::oauth::origin_of(&web.options, &call.headers)),
         resources: resources(),
         operations: operations(),
     })))

@@ -203,8 +203,8 @@ async fn claimed_already(web: &Arc<Web>, call: &Arc<Call>, claimed: Claimed) -> 
 pub(crate) fn sole_observation(call: &Call, claimed: &Claimed) -> Result<Position, Refusal> {
     let [target] = claimed.targets.as_slice() else { return Err(several("Observation")) };
     let position = target.position().ok_or_else(Refusal::internal)?;
-    match call.access()? {
-        Access::Peer(Peer::Device(own)) if *own != position.series.device => {
+    match call.access()?.peer() {
+        Some(Peer::Device(own)) if *own != position.series.device => {
             let what = "the identifier belongs to a measurement of another device";
             Err(Refusal::new(StatusCode::PRECONDITION_FAILED, IssueCode::Conflict, what))
         }
@@ -297,19 +297,19 @@ fn sending_device(
             )?)
         }
     };
-    let device = match (access, named) {
-        (Access::Peer(Peer::Device(own)), Some(other)) if *own != other => {
+    let device = match (access.peer(), named) {
+        (Some(Peer::Device(own)), Some(other)) if *own != other => {
             return Err(Refusal::forbidden("a device sends its own measurements only"));
         }
-        (Access::Peer(Peer::Device(own)), _) => *own,
-        (Access::Peer(Peer::Program(_)), Some(device)) => device,
-        (Access::Peer(Peer::Program(_)), None) => {
+        (Some(Peer::Device(own)), _) => *own,
+        (_, Some(device)) if access.program().is_some() => device,
+        (_, None) if access.program().is_some() => {
             return Err(unprocessable(
                 IssueCode::Required,
                 "the device that measured must be named".to_owned(),
             ));
         }
-        (Access::Person(_), _) => return Err(Refusal::forbidden("people do not send measurements")),
+        _ => return Err(Refusal::forbidden("people do not send measurements")),
     };
     let known = web.site.registry().device(device);
     known.ok_or_else(|| unprocessable(IssueCode::NotFound, format!("device {device} is not registered here")))
@@ -356,7 +356,7 @@ pub(crate) fn refuse_other_subject(
     }
     let named = checked.observation.subject.as_deref().unwrap_or("nobody");
     let at = time_of(&checked.observation).unwrap_or_else(|| web.site.clock().now());
-    let is_program = matches!(call.access()?, Access::Peer(Peer::Program(_)));
+    let is_program = call.access()?.program().is_some();
     let assigned = match web.site.registry().assignment_at(checked.device, at) {
         Some(Assignment { id, subject, interval, .. }) => {
             // A device is told which assignment, not whose: it need not know its patient.

@@ -104,7 +104,7 @@ pub(crate) fn everything(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     };
     let whole = Record::of(web, call, &patient, &request)?;
     let count = usize::from(request.count.unwrap_or(page::COUNT_DEFAULT));
-    let (shown, next) = web.site.read(act, |chart| whole.page(chart, place, count))?;
+    let (shown, next) = call.chart(web, act, |chart| whole.page(chart, place, count))?;
     let entries = shown.into_iter().map(|(kind, id, resource)| SearchEntry {
         full_url: format!("{}/{}/{id}", call.base, kind.name()),
         resource,

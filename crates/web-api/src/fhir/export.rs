@@ -44,7 +44,8 @@ pub(crate) fn patients(web: &Web, call: &Call) -> Result<Answer, Refusal> {
 /// `GET /fhir/Group/{id}/$export`: the group of the patients of a ward has the id of the ward.
 pub(crate) fn group(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     let ward = call.id.parse::<PlaceId>().ok().and_then(|id| web.site.registry().place(id));
-    let may_see = |id: PlaceId| call.access().is_ok_and(|access| access.may_see_ward(id));
+    let sight = call.sight_of(web, "Patient")?;
+    let may_see = |id: PlaceId| sight.ward(id);
     match ward.filter(|place| place.kind == PlaceKind::Ward && may_see(place.id)) {
         Some(ward) => kick_off(web, call, Some(ward.id)),
         None => {
@@ -65,10 +66,10 @@ fn kick_off(web: &Web, call: &Call, ward: Option<PlaceId>) -> Result<Answer, Ref
     }
     let request = parse_export(&call.params).map_err(Refusal::bad_request)?;
     let registry = web.site.registry();
-    let access = call.access()?;
+    let sight = call.sight_of(web, "Patient")?;
     let mut patients = registry.patients();
     patients.retain(|patient| {
-        access.may_see(registry, patient)
+        sight.patient(patient)
             && ward.is_none_or(|ward| registry.ward_of(patient) == Some(ward))
             && request.patients.as_ref().is_none_or(|named| named.contains(&patient.id))
     });
@@ -90,7 +91,7 @@ fn kick_off(web: &Web, call: &Call, ward: Option<PlaceId>) -> Result<Answer, Ref
         None => format!("{}/$export", call.kind),
     };
     let job = Job {
-        owner: access.actor(),
+        owner: call.access()?.actor(),
         request: page::link(&call.base, &path, &call.params),
         transaction_at: at,
         since: request.since,
@@ -153,13 +154,15 @@ fn files_of(
     let is_empty = devices.is_empty();
     add(ResourceType::Device, records(devices), is_empty);
     if wants(ResourceType::Observation) {
-        let all = web.site.store().series(&SeriesFilter::default())?;
+        let sight = call.sight_of(web, ResourceType::Observation.name())?;
+        let mut all = web.site.store().series(&SeriesFilter::default())?;
+        all.retain(|series| sight.series(series));
         let mut by_subject: std::collections::BTreeMap<Subject, Vec<_>> = std::collections::BTreeMap::new();
         let mut of_others = Vec::new();
         for series in all {
             match series.subject {
                 Subject::Patient(_) => by_subject.entry(series.subject).or_default().push(series),
-                _ if is_whole && call.may_see(web, series.subject) => of_others.push(series),
+                _ if is_whole => of_others.push(series),
                 _ => {}
             }
         }

@@ -15,6 +15,7 @@ use super::call::{Call, shown};
 use super::render::{self, Rendered};
 use super::update::known_position;
 use super::{page, refused};
+use crate::access::Permission;
 use crate::state::Web;
 
 /// Versions on a page where the caller does not say; also the most.
@@ -117,7 +118,7 @@ fn versions_of(web: &Web, call: &Call, what: &str) -> Result<Vec<Rendered>, Refu
     let act = call.act(AuditAction::Read, "Observation")?.detail(format!("{what} of {}", shown(&call.id)));
     let act = act.device(position.series.device);
     let act = position.series.subject.patient().into_iter().fold(act, |act, id| act.patient(id));
-    let versions = web.site.read(act, |chart| all_versions(chart, &position))?;
+    let versions = call.chart(web, act, |chart| all_versions(chart, &position))?;
     if versions.is_empty() { Err(Refusal::not_found("Observation")) } else { Ok(versions) }
 }
 
@@ -180,6 +181,9 @@ fn record(web: &Web, call: &Call, name: &'static str) -> Result<(Record, Act), R
             .ok()
             .filter(|id| registry.device(*id).is_some())
             .map(|id| (Kind::Device, id.to_bytes(), act.clone().device(id))),
+        "Consent" => super::consents::kept_of(web, call, Permission::ReadConsents).map(|kept| {
+            (Kind::Consent, kept.consent.id.to_bytes(), act.clone().patient(kept.consent.patient))
+        }),
         _ => call
             .id
             .parse::<PlaceId>()
@@ -212,7 +216,7 @@ fn rendered(record: &Record, document: &Document) -> Result<Value, StoreError> {
 
 fn documents(web: &Web, call: &Call, name: &'static str) -> Result<(Record, Vec<Document>), Refusal> {
     let (record, act) = record(web, call, name)?;
-    web.site.read(act, |_| Ok(()))?;
+    call.chart(web, act, |_| Ok(()))?;
     let versions = web.site.store().document_versions(record.kind, record.id)?;
     Ok((record, versions))
 }
@@ -233,6 +237,16 @@ fn one_version(web: &Web, call: &Call, name: &'static str) -> Result<Answer, Ref
     let found = versions.iter().find(|document| document.version == wanted);
     let document = found.ok_or_else(|| Refusal::not_found(&format!("version of this {name}")))?;
     Ok(Answer::ok(rendered(&record, document)?).version(document.version, document.updated_at))
+}
+
+/// `GET /fhir/Consent/{id}/_history`
+pub(crate) fn of_consent(web: &Web, call: &Call) -> Result<Answer, Refusal> {
+    history_of(web, call, "Consent")
+}
+
+/// `GET /fhir/Consent/{id}/_history/{vid}`
+pub(crate) fn version_of_consent(web: &Web, call: &Call) -> Result<Answer, Refusal> {
+    one_version(web, call, "Consent")
 }
 
 /// What can be asked of the history of a type.
@@ -299,7 +313,7 @@ fn history_of_type(
         _ => Vec::new(),
     };
     let acts = call.acts(AuditAction::Search, name, &format!("history {}", call.query_text()), &patients)?;
-    let mut versions = web.site.read_each(acts, |_| {
+    let mut versions = call.chart_each(web, acts, |_| {
         let mut versions = Vec::new();
         for id in ids {
             versions.extend(web.site.store().document_versions(kind, id)?);

@@ -190,7 +190,7 @@ impl Includer<'_> {
                     }
                 }
             }
-            ResourceType::Patient | ResourceType::AuditEvent => {}
+            ResourceType::Patient | ResourceType::AuditEvent | ResourceType::Consent => {}
         }
         Ok(())
     }
@@ -208,7 +208,8 @@ impl Includer<'_> {
             };
             series.extend(self.web.site.store().series(&filter)?);
         }
-        series.retain(|one| self.call.may_see(self.web, one.subject));
+        let sight = self.call.sight_of(self.web, "Observation")?;
+        series.retain(|one| sight.series(one));
         series.sort();
         series.dedup();
         let query = SearchQuery {
@@ -219,7 +220,7 @@ impl Includer<'_> {
             limit: INCLUDE_LIMIT.saturating_sub(self.order.len()),
         };
         let acts = self.acts(series.iter().filter_map(|one| one.subject.patient()))?;
-        let (found, is_cut) = self.web.site.read_each(acts, |chart| {
+        let (found, is_cut) = self.call.chart_each(self.web, acts, |chart| {
             let page = chart.search(&series, &query, &|_, _| true)?;
             let rendered = page.found.iter().map(|(position, found)| {
                 let rendered = render::observation(chart, position, found)?;
@@ -258,7 +259,7 @@ impl Includer<'_> {
         };
         let patients: Vec<PatientId> = self.order.iter().filter_map(patient_of).collect();
         let acts = self.acts(patients.into_iter())?;
-        let resources = self.web.site.read_each(acts, |_| {
+        let resources = self.call.chart_each(self.web, acts, |_| {
             let mut resources = Vec::with_capacity(self.order.len());
             for node in &self.order {
                 let shown = match node {

@@ -30,7 +30,7 @@ pub(crate) fn lastn(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     let patients: Vec<PatientId> = visible.iter().filter_map(|subject| subject.patient()).collect();
     let detail = format!("$lastn {}", call.query_text());
     let acts = call.acts(AuditAction::Search, "Observation", &detail, &patients)?;
-    let (nodes, matches) = web.site.read_each(acts, |chart| {
+    let (nodes, matches) = call.chart_each(web, acts, |chart| {
         let (mut nodes, mut matches) = (Vec::new(), Vec::new());
         for subject in &visible {
             for (position, found) in last_of(chart, *subject, &request)? {

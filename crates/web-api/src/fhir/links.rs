@@ -20,6 +20,7 @@ pub(crate) const fn permission_for(kind: ResourceType) -> Permission {
         ResourceType::Patient | ResourceType::Observation => Permission::ReadChart,
         ResourceType::Device | ResourceType::Location => Permission::ReadDevices,
         ResourceType::AuditEvent => Permission::ReadAudit,
+        ResourceType::Consent => Permission::ReadConsents,
     }
 }
 
@@ -86,7 +87,7 @@ fn matching(
             found.iter().map(|place| Subject::Place(place.id)).collect()
         }
         // No reference leads to one.
-        ResourceType::Observation | ResourceType::AuditEvent => BTreeSet::new(),
+        ResourceType::Observation | ResourceType::AuditEvent | ResourceType::Consent => BTreeSet::new(),
     })
 }
 
@@ -113,7 +114,7 @@ pub(crate) fn referred_by(web: &Web, call: &Call, has: &Has) -> Result<BTreeSet<
             let (_, found) = records::places(web, call, &query)?;
             found.iter().filter_map(|place| place.ward).map(Subject::Place).collect()
         }
-        ResourceType::Patient | ResourceType::AuditEvent => BTreeSet::new(),
+        ResourceType::Patient | ResourceType::AuditEvent | ResourceType::Consent => BTreeSet::new(),
     })
 }
 

@@ -5,11 +5,12 @@
 //! can say what the other does not. Nothing is ignored: an unknown parameter, header or element is refused by name.
 
 mod answer;
-mod audit;
+pub(crate) mod audit;
 mod bundle;
 mod call;
 mod capability;
 mod conditions;
+mod consents;
 mod create;
 mod everything;
 mod export;
@@ -32,6 +33,7 @@ mod validating;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use ::access::scopes::{Ceiling, Cruds};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
@@ -44,12 +46,14 @@ use store::{AuditAction, AuditOutcome};
 
 use crate::access::{Access, Permission};
 use crate::serve::DevicePeer;
+use crate::session::Caller;
 use crate::state::Web;
 use answer::{Answer, Refusal};
 use call::{Call, Door};
 
 pub use export::Exports;
 
+pub(crate) use answer::http_date;
 pub(crate) use create::position_of;
 
 /// Patients of one act that get an audit row each; more get one row with their number.
@@ -87,6 +91,22 @@ pub struct Interaction {
 }
 
 impl Interaction {
+    /// What it does with resources of its type, as scopes know it.
+    pub(crate) fn what(&self) -> Cruds {
+        match self.code {
+            "read" | "vread" | "history-instance" | "$everything" | "$export" => Cruds::READ,
+            "create" => Cruds::CREATE,
+            "update" => Cruds::UPDATE,
+            "delete" => Cruds::DELETE,
+            _ => Cruds::SEARCH,
+        }
+    }
+
+    /// Whether scopes have to reach its type: what is about the whole system asks for each type it touches.
+    fn is_scoped(&self) -> bool {
+        !self.resource.is_empty() && !matches!(self.code, "$validate" | "capabilities") && self.resource != "Group"
+    }
+
     /// Whether it reads a query parameter of that name: those of a search, an operation or a history, the condition of
     /// a write, or how much of a resource is to be shown.
     fn takes(&self, name: &str) -> bool {
@@ -150,6 +170,13 @@ pub fn interactions() -> Vec<Interaction> {
         get "/fhir/AuditEvent/{id}" ReadAudit "AuditEvent" "read" Read(audit::read);
         get "/fhir/AuditEvent" ReadAudit "AuditEvent" "search-type" Read(audit::search);
         post "/fhir/AuditEvent/_search" ReadAudit "AuditEvent" "search-type" Read(audit::search);
+        get "/fhir/Consent/{id}" ReadConsents "Consent" "read" Read(consents::read);
+        get "/fhir/Consent" ReadConsents "Consent" "search-type" Read(consents::search);
+        post "/fhir/Consent/_search" ReadConsents "Consent" "search-type" Read(consents::search);
+        post "/fhir/Consent" ManageConsents "Consent" "create" Write(consents::create);
+        put "/fhir/Consent/{id}" ManageConsents "Consent" "update" Write(consents::update);
+        get "/fhir/Consent/{id}/_history" ReadConsents "Consent" "history-instance" Read(history::of_consent);
+        get "/fhir/Consent/{id}/_history/{vid}" ReadConsents "Consent" "vread" Read(history::version_of_consent);
         post "/fhir" SendBundle "" "transaction" Write(bundle::process);
         get "/fhir/Observation/$stats" ReadChart "Observation" "$stats" Read(stats::stats);
         post "/fhir/Observation/$stats" ReadChart "Observation" "$stats" Read(stats::stats);
@@ -162,6 +189,7 @@ pub fn interactions() -> Vec<Interaction> {
         post "/fhir/Location/$validate" SendBundle "Location" "$validate" Read(validating::validate);
         post "/fhir/Observation/$validate" SendBundle "Observation" "$validate" Read(validating::validate);
         post "/fhir/AuditEvent/$validate" SendBundle "AuditEvent" "$validate" Read(validating::validate);
+        post "/fhir/Consent/$validate" SendBundle "Consent" "$validate" Read(validating::validate);
         get "/fhir/$export" ReadChart "" "$export" Read(export::system);
         get "/fhir/Patient/$export" ReadChart "Patient" "$export" Read(export::patients);
         get "/fhir/Group/{id}/$export" ReadChart "Group" "$export" Read(export::group);
@@ -247,7 +275,8 @@ async fn pass(
         Permission::Open => None,
         _ => {
             let peer = request.extensions().get::<DevicePeer>().cloned();
-            Some(door.access(&web, &request.headers().clone(), peer).await?)
+            let caller = Caller::of(request.headers(), request.extensions());
+            Some(door.access(&web, &caller, &request.headers().clone(), peer).await?)
         }
     };
     if let Some(access) = &access {
@@ -272,12 +301,25 @@ async fn pass(
 
 /// Whether whoever asks may do that; a refusal is recorded.
 async fn permitted_to(web: &Arc<Web>, access: &Access, interaction: &Interaction) -> Result<(), Refusal> {
-    if access.holds(interaction.permission) {
-        return Ok(());
-    }
+    let Err(refusal) = decided(access, interaction) else { return Ok(()) };
     let act = refused_act(access, interaction);
     blocking(web, move |web| refused(web, act)).await?;
-    Err(Refusal::forbidden("your role does not permit this"))
+    Err(refusal)
+}
+
+/// What policies and scopes say of an interaction as such.
+fn decided(access: &Access, interaction: &Interaction) -> Result<(), Refusal> {
+    if !access.holds(interaction.permission) {
+        return Err(Refusal::forbidden("your role does not permit this"));
+    }
+    let reaches = |ceiling: &Ceiling| !ceiling.reach(interaction.resource, interaction.what()).is_nothing();
+    if interaction.is_scoped() && access.ceiling().is_some_and(|ceiling| !reaches(ceiling)) {
+        return Err(Refusal::insufficient_scope(format!(
+            "the scopes do not reach {} of {}",
+            interaction.code, interaction.resource
+        )));
+    }
+    Ok(())
 }
 
 /// As [`permitted_to`], for an entry of a Bundle.
@@ -291,15 +333,19 @@ async fn permitted(web: &Arc<Web>, call: &Call, interaction: &Interaction) -> Re
 /// As [`permitted`], off the async threads.
 fn permitted_now(web: &Web, call: &Call, interaction: &Interaction) -> Result<(), Refusal> {
     let access = call.access()?;
-    if access.holds(interaction.permission) {
-        return Ok(());
-    }
+    let Err(refusal) = decided(access, interaction) else { return Ok(()) };
     refused(web, refused_act(access, interaction))?;
-    Err(Refusal::forbidden("your role does not permit this"))
+    Err(refusal)
 }
 
 fn refused_act(access: &Access, interaction: &Interaction) -> Act {
-    let detail = format!("{} {} needs {:?}", interaction.method, interaction.path, interaction.permission);
+    let detail = format!(
+        "{} {} needs {}: {}",
+        interaction.method,
+        interaction.path,
+        interaction.permission,
+        access.why(interaction.permission)
+    );
     Act::new(access.actor(), AuditAction::Read, "FHIR interaction").detail(detail)
 }
 

@@ -38,11 +38,11 @@ pub(crate) fn read(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         Some(position) => position.series.subject.patient().into_iter().fold(act, |act, id| act.patient(id)),
         None => act,
     };
-    let Some(position) = position.filter(|position| call.may_see(web, position.series.subject)) else {
+    let Some(position) = position.filter(|position| call.may_see_series(web, &position.series)) else {
         refused(web, act)?;
         return Err(Refusal::not_found(KIND));
     };
-    let found = web.site.read(act, |chart| {
+    let found = call.chart(web, act, |chart| {
         let Some(found) = chart.found(&position)? else { return Ok(None) };
         Ok(Some(render::observation(chart, &position, &found)?))
     })?;
@@ -80,7 +80,7 @@ fn search_as(web: &Web, call: &Call, path: &str, params: &[(String, String)]) ->
     let patients = plan.patients();
     let acts = call.acts(AuditAction::Search, KIND, &call.query_text(), &patients)?;
     let is_counted = results::is_count(&query, &call.params);
-    let (page, total) = web.site.read_each(acts, |chart| {
+    let (page, total) = call.chart_each(web, acts, |chart| {
         let total = match (is_counted, query.total) {
             (false, Total::None) => None,
             _ => Some(plan.total(chart, &search)?),
@@ -168,7 +168,7 @@ pub(crate) fn referred(
     }
     let plan = Plan::of(web, call, KIND, &search, query)?;
     let acts = call.acts(AuditAction::Search, KIND, &call.query_text(), &plan.patients())?;
-    let found = web.site.read_each(acts, |chart| {
+    let found = call.chart_each(web, acts, |chart| {
         if plan.positions.is_some() {
             let found = plan.run(chart, &search)?;
             return Ok(found.positions.iter().filter_map(|position| target(&position.series)).collect());
@@ -260,8 +260,9 @@ impl Plan {
             count: usize::from(search.count.unwrap_or(page::COUNT_DEFAULT)),
         };
         if let Some(named) = named_positions(web, search)? {
+            let sight = call.sight_of(web, KIND)?;
             let fits = |position: &Position| {
-                call.may_see(web, position.series.subject) && address_fits(search, &position.series)
+                sight.series(&position.series) && address_fits(search, &position.series)
             };
             plan.positions = Some(named.into_iter().filter(fits).collect());
             return Ok(plan);
@@ -465,8 +466,8 @@ fn visible_series(web: &Web, call: &Call, search: &ObservationSearch) -> Result<
             all.extend(web.site.store().series(&filter)?);
         }
     }
-    let mut may_see: BTreeMap<Subject, bool> = BTreeMap::new();
-    all.retain(|series| *may_see.entry(series.subject).or_insert_with(|| call.may_see(web, series.subject)));
+    let sight = call.sight_of(web, KIND)?;
+    all.retain(|series| sight.series(series));
     if all.len() > SERIES_LIMIT {
         let what = format!(
             "{} series would have to be read; narrow the search by patient, device or code",

@@ -394,7 +394,7 @@ pub(crate) fn shown_as_is(web: &Web, call: &Call, record: Record, id: [u8; 16]) 
         Record::Patient => act.patient(PatientId::from_bytes(id)),
         Record::Device => act.device(DeviceId::from_bytes(id)),
     };
-    web.site.read(act, |_| Ok(()))?;
+    call.chart(web, act, |_| Ok(()))?;
     let kept = web.site.store().document(record.kind(), id)?.ok_or_else(Refusal::internal)?;
     let resource = body_of(record, &kept)?;
     Ok(Planned {
@@ -408,7 +408,7 @@ pub(crate) fn shown_as_is(web: &Web, call: &Call, record: Record, id: [u8; 16]) 
 }
 
 /// The resource under its id, without the version that the caller may have seen.
-fn with_id(body: &Value, id: &str) -> Value {
+pub(crate) fn with_id(body: &Value, id: &str) -> Value {
     let mut resource = body.clone();
     if let Some(fields) = resource.as_object_mut() {
         fields.insert("id".to_owned(), Value::String(id.to_owned()));
@@ -489,9 +489,7 @@ fn is_theirs(web: &Web, call: &Call, place: PlaceId, patient: PatientId) -> Resu
     if registry.patient(patient).is_some_and(|known| known.place == Some(place)) {
         return Ok(());
     }
-    let found = registry.place(place);
-    let ward = found.map(|found| found.ward.unwrap_or(found.id));
-    match ward.is_some_and(|ward| call.access().is_ok_and(|access| access.may_see_ward(ward))) {
+    match call.access()?.sight(web).beside_scopes().place_id(place) {
         true => Ok(()),
         false => {
             let what = "there is no such place, or it is not one of yours";

@@ -57,7 +57,7 @@ pub(crate) fn stats(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     let Some((from, to)) = request.when.at(web.site.clock().now()) else { return Err(empty_span()) };
     let detail = format!("$stats {}", call.query_text());
     let acts = call.acts(AuditAction::Search, "Observation", &detail, &patients)?;
-    let named = web.site.read_each(acts, |chart| {
+    let named = call.chart_each(web, acts, |chart| {
         let mut named: Vec<(&'static str, Value)> = Vec::new();
         let mut sources: BTreeSet<SeriesKey> = BTreeSet::new();
         for subject in &subjects {
@@ -278,7 +278,7 @@ pub(crate) fn trend(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     let Some(span) = request.when.at(web.site.clock().now()) else { return Err(empty_span()) };
     let detail = format!("$trend {}", call.query_text());
     let acts = call.acts(AuditAction::Search, "Observation", &detail, &patients)?;
-    let trends = web.site.read_each(acts, |chart| trends(chart, &subjects, &request, span))?;
+    let trends = call.chart_each(web, acts, |chart| trends(chart, &subjects, &request, span))?;
     let named: Vec<_> = trends.iter().map(|trend| web.site.registry().device(trend.series.device)).collect();
     let inputs: Vec<TrendInput<'_>> = trends
         .iter()

@@ -86,7 +86,7 @@ pub(crate) fn by_identifier(web: &Web, call: &Call) -> Result<Option<Position>, 
     let all: Vec<Position> = targets.iter().filter_map(|target| target.position()).collect();
     // What they may not see does not exist for them, so that no answer tells who else goes by an identifier.
     let (positions, hidden): (Vec<Position>, Vec<Position>) =
-        all.into_iter().partition(|position| call.may_see(web, position.series.subject));
+        all.into_iter().partition(|position| call.may_see_series(web, &position.series));
     if positions.is_empty() && !hidden.is_empty() {
         refused(web, call.act(AuditAction::Update, KIND)?.detail(call.query_text()))?;
     }
@@ -106,7 +106,7 @@ pub(crate) fn known_position(
     action: AuditAction,
 ) -> Result<Position, Refusal> {
     let position = position_of(web, id)?;
-    match position.filter(|position| call.may_see(web, position.series.subject)) {
+    match position.filter(|position| call.may_see_series(web, &position.series)) {
         Some(position) => Ok(position),
         None => {
             let act = call.act(action, KIND)?.detail(format!("{KIND}/{}", shown(id)));
@@ -154,7 +154,7 @@ fn read_current(
     let act = call.act(action, KIND)?.detail(detail).device(position.series.device);
     let patient = position.series.subject.patient();
     let act = patient.into_iter().fold(act, |act, id| act.patient(id));
-    let found = web.site.read(act, |chart| current(chart, position))?;
+    let found = call.chart(web, act, |chart| current(chart, position))?;
     found.ok_or_else(|| Refusal::not_found(KIND))
 }
 
@@ -242,7 +242,7 @@ fn refusal(call: &Call, error: CorrectError) -> Refusal {
 pub(crate) fn shown_again(web: &Web, call: &Call, position: &Position) -> Result<Answer, Refusal> {
     let act = call.act(AuditAction::Read, KIND)?.device(position.series.device);
     let act = position.series.subject.patient().into_iter().fold(act, |act, id| act.patient(id));
-    let now = web.site.read(act, |chart| current(chart, position))?;
+    let now = call.chart(web, act, |chart| current(chart, position))?;
     let rendered = now.ok_or_else(Refusal::internal)?.rendered;
     let (version, updated_at) = (rendered.version, rendered.updated_at);
     let location = format!("{}/{KIND}/{}/_history/{version}", call.base, rendered.id);

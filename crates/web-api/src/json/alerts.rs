@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::Json;
 use axum::extract::{Path, State};
 use clinical_model::{Alert, AlertId, UserId};
@@ -15,7 +14,7 @@ use store::AuditAction;
 use super::patients::theirs;
 use super::views::{self, AlertView};
 use super::{Answer, Asked, Body, id_of};
-use crate::access::Access;
+use crate::access::{Permit, may};
 use crate::problem::Problem;
 use crate::state::Web;
 
@@ -35,17 +34,9 @@ pub(crate) struct Alerts {
     alerts: Vec<AlertView>,
 }
 
-/// Whether an alert concerns one of their patients, or nobody's.
-pub(crate) fn may_see(web: &Web, access: &Access, alert: &Alert) -> bool {
-    match views::concerned(web, alert) {
-        Some(patient) => access.may_see(web.site.registry(), &patient),
-        None => alert.subject.patient().is_none(),
-    }
-}
-
 pub(crate) async fn list(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ReadChart>,
     Asked(query): Asked<ListQuery>,
 ) -> Answer<Alerts> {
     let all = match query.state.as_deref() {
@@ -62,11 +53,12 @@ pub(crate) async fn list(
         act = act.patient(patient.id);
     }
     web.blocking(move |web| {
-        let alerts = web.site.read(act, |chart| {
+        let alerts = access.read(web, act, |chart| {
             let id = patient.as_ref().map(|patient| patient.id);
             let mut alerts = if all { chart.alerts(id, LIST_LIMIT)? } else { chart.open_alerts() };
+            let sight = access.sight(web);
             alerts.retain(|alert| {
-                may_see(web, &access, alert)
+                sight.alert(alert)
                     && id.is_none_or(|id| views::concerned(web, alert).is_some_and(|one| one.id == id))
             });
             Ok(alerts.iter().take(LIST_LIMIT).map(|alert| views::alert(web, alert)).collect())
@@ -83,7 +75,7 @@ pub(crate) struct AnswerNote {
 
 type Act2 = fn(&Site, UserId, AlertId, Option<String>) -> Result<Alert, DeskError>;
 
-async fn answer(web: Arc<Web>, access: Access, id: String, note: AnswerNote, act: Act2) -> Answer<AlertView> {
+async fn answer(web: Arc<Web>, access: Permit<may::ActOnAlerts>, id: String, note: AnswerNote, act: Act2) -> Answer<AlertView> {
     let id: AlertId = id_of(&id, "alert")?;
     let by = access.user().ok_or_else(|| Problem::not_found("alert"))?;
     let note = note.note.map(|note| note.trim().to_owned()).filter(|note| !note.is_empty());
@@ -92,8 +84,8 @@ async fn answer(web: Arc<Web>, access: Access, id: String, note: AnswerNote, act
     }
     web.blocking(move |web| {
         let looked = Act::new(access.actor(), AuditAction::Read, "Alert").detail(id.to_string());
-        let alert = web.site.read(looked, |chart| chart.alert(id))?;
-        if !alert.is_some_and(|alert| may_see(web, &access, &alert)) {
+        let alert = access.read(web, looked, |chart| chart.alert(id))?;
+        if !alert.is_some_and(|alert| access.sight(web).alert(&alert)) {
             return Err(Problem::not_found("alert"));
         }
         let alert = act(&web.site, by, id, note)?;
@@ -104,7 +96,7 @@ async fn answer(web: Arc<Web>, access: Access, id: String, note: AnswerNote, act
 
 pub(crate) async fn acknowledge(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ActOnAlerts>,
     Path(id): Path<String>,
     Body(note): Body<AnswerNote>,
 ) -> Answer<AlertView> {
@@ -113,7 +105,7 @@ pub(crate) async fn acknowledge(
 
 pub(crate) async fn resolve(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ActOnAlerts>,
     Path(id): Path<String>,
     Body(note): Body<AnswerNote>,
 ) -> Answer<AlertView> {

@@ -2,27 +2,27 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::Json;
 use axum::extract::State;
-use clinical_model::{PatientId, Timestamp};
-use pipeline::audited::Act;
+use clinical_model::{DeviceId, Timestamp, UserId};
+use pipeline::audited::{Act, ReadError};
 use serde::{Deserialize, Serialize};
-use store::{Actor, AuditAction, AuditOutcome, AuditQuery, AuditRow};
+use store::{Actor, AuditAction, AuditOutcome, AuditQuery, AuditRow, Log};
 
 use super::views::{self, Named};
 use super::{Answer, Asked, hex, id_of};
-use crate::access::Access;
+use crate::access::{Permit, may};
+use crate::problem::Problem;
 use crate::state::Web;
 
 /// Rows of one page.
 const PAGE_LIMIT: usize = 500;
 
 #[derive(Serialize)]
-struct ActorView {
-    kind: &'static str,
-    id: String,
-    label: String,
+pub(super) struct ActorView {
+    pub(super) kind: &'static str,
+    pub(super) id: String,
+    pub(super) label: String,
 }
 
 #[derive(Serialize)]
@@ -42,9 +42,37 @@ pub(crate) struct RowView {
     device: Option<Named>,
     object: String,
     detail: String,
+    purpose: Option<String>,
+    break_glass: Option<String>,
+    policies: Vec<String>,
+    role: Option<String>,
+    address: Option<String>,
+    provable: bool,
 }
 
-fn actor_view(web: &Web, actor: &Actor) -> ActorView {
+/// Every action, for reading their words.
+const ACTIONS: [AuditAction; 18] = [
+    AuditAction::Create,
+    AuditAction::Read,
+    AuditAction::Update,
+    AuditAction::Delete,
+    AuditAction::Search,
+    AuditAction::Stream,
+    AuditAction::SignIn,
+    AuditAction::SignOut,
+    AuditAction::Assign,
+    AuditAction::Answer,
+    AuditAction::Quarantine,
+    AuditAction::Administer,
+    AuditAction::BreakGlass,
+    AuditAction::Consent,
+    AuditAction::Export,
+    AuditAction::Erase,
+    AuditAction::Keys,
+    AuditAction::Policy,
+];
+
+pub(super) fn actor_view(web: &Web, actor: &Actor) -> ActorView {
     match actor {
         Actor::User(id) => {
             let label =
@@ -60,7 +88,7 @@ fn actor_view(web: &Web, actor: &Actor) -> ActorView {
     }
 }
 
-fn action_word(action: AuditAction) -> &'static str {
+pub(super) fn action_word(action: AuditAction) -> &'static str {
     match action {
         AuditAction::Create => "create",
         AuditAction::Read => "read",
@@ -74,10 +102,16 @@ fn action_word(action: AuditAction) -> &'static str {
         AuditAction::Answer => "answer",
         AuditAction::Quarantine => "quarantine",
         AuditAction::Administer => "administer",
+        AuditAction::BreakGlass => "break-glass",
+        AuditAction::Consent => "consent",
+        AuditAction::Export => "export",
+        AuditAction::Erase => "erase",
+        AuditAction::Keys => "keys",
+        AuditAction::Policy => "policy",
     }
 }
 
-fn outcome_word(outcome: AuditOutcome) -> &'static str {
+pub(super) fn outcome_word(outcome: AuditOutcome) -> &'static str {
     match outcome {
         AuditOutcome::Success => "success",
         AuditOutcome::Refused => "refused",
@@ -85,7 +119,7 @@ fn outcome_word(outcome: AuditOutcome) -> &'static str {
     }
 }
 
-fn row_view(web: &Web, row: &AuditRow) -> RowView {
+pub(super) fn row_view(web: &Web, row: &AuditRow, covered: u64) -> RowView {
     let registry = web.site.registry();
     let record = &row.record;
     let patient = record.patient.map(|id| Labelled {
@@ -105,43 +139,190 @@ fn row_view(web: &Web, row: &AuditRow) -> RowView {
         device: record.device.map(|id| views::named_device(web, id)),
         object: record.object.clone(),
         detail: record.detail.clone(),
+        purpose: record.purpose.clone(),
+        break_glass: record.break_glass.map(uuid_text),
+        policies: record.policies.clone(),
+        role: record.role.clone(),
+        address: record.address.clone(),
+        provable: row.sequence <= covered,
     }
+}
+
+fn uuid_text(id: [u8; 16]) -> String {
+    let digits = hex(&id);
+    let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
+    parts.join("-")
+}
+
+/// How many rows of a log a signed checkpoint covers.
+pub(super) fn covered(web: &Web, log: Log) -> Result<u64, ReadError> {
+    let last = web.site.store().log().checkpoints(log, None, 1)?;
+    Ok(last.first().map_or(0, |checkpoint| checkpoint.size))
 }
 
 #[derive(Serialize)]
 pub(crate) struct Rows {
     rows: Vec<RowView>,
+    more: bool,
+    next_before: Option<u64>,
 }
 
-#[derive(Deserialize)]
+/// What is asked of the log; an export takes the same.
+#[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct RowsQuery {
     patient: Option<String>,
+    actor: Option<String>,
+    device: Option<String>,
+    action: Option<String>,
+    outcome: Option<String>,
+    break_glass: Option<bool>,
+    from: Option<String>,
+    to: Option<String>,
+    system: Option<bool>,
     before: Option<u64>,
     limit: Option<usize>,
 }
 
+impl RowsQuery {
+    /// The question to the store, with a limit of at most `limit`.
+    pub(super) fn page(&self, web: &Web, limit: usize) -> Result<AuditQuery, Problem> {
+        let id = |text: &Option<String>, what: &str| text.as_deref().filter(|text| !text.is_empty()).map(|text| (text.to_owned(), what.to_owned()));
+        let patient = match id(&self.patient, "patient") {
+            Some((text, what)) => Some(id_of(&text, &what)?),
+            None => None,
+        };
+        let device = match id(&self.device, "device") {
+            Some((text, what)) => Some(id_of(&text, &what)?),
+            None => None,
+        };
+        let actions = match self.action.as_deref().filter(|text| !text.is_empty()) {
+            Some(words) => words.split(',').map(action_of_word).collect::<Result<_, _>>()?,
+            None => Vec::new(),
+        };
+        let outcome = match self.outcome.as_deref().filter(|text| !text.is_empty()) {
+            Some(word) => Some(outcome_of_word(word)?),
+            None => None,
+        };
+        Ok(AuditQuery {
+            patient,
+            actor: self.actor.as_deref().filter(|text| !text.is_empty()).map(|text| actor_of(web, text)),
+            device,
+            actions,
+            outcome,
+            break_glass: self.break_glass.unwrap_or(false),
+            without_heartbeats: !self.system.unwrap_or(false),
+            from: instant(&self.from, "from")?,
+            to: instant(&self.to, "to")?,
+            before: self.before,
+            limit: self.limit.unwrap_or(100).clamp(1, limit),
+        })
+    }
+
+    /// The act of asking.
+    pub(super) fn act(&self, actor: Actor, action: AuditAction, page: &AuditQuery) -> Act {
+        let mut detail = String::new();
+        let mut note = |name: &str, value: &Option<String>| {
+            if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
+                detail.push_str(&format!("{name}={value} "));
+            }
+        };
+        note("actor", &self.actor);
+        note("action", &self.action);
+        note("outcome", &self.outcome);
+        note("from", &self.from);
+        note("to", &self.to);
+        let mut act = Act::new(actor, action, "audit log").detail(detail.trim_end());
+        if let Some(patient) = page.patient {
+            act = act.patient(patient);
+        }
+        if let Some(device) = page.device {
+            act = act.device(device);
+        }
+        act
+    }
+}
+
+fn instant(text: &Option<String>, name: &str) -> Result<Option<Timestamp>, Problem> {
+    let Some(text) = text.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
+    let at = text.parse::<Timestamp>();
+    at.map(Some).map_err(|_| Problem::bad_request(format!("{name} is no instant such as 2026-11-22T07:30:00Z")))
+}
+
+fn action_of_word(word: &str) -> Result<AuditAction, Problem> {
+    ACTIONS
+        .into_iter()
+        .find(|action| action_word(*action) == word)
+        .ok_or_else(|| Problem::bad_request("an action is not known; see the words that rows have"))
+}
+
+fn outcome_of_word(word: &str) -> Result<AuditOutcome, Problem> {
+    [AuditOutcome::Success, AuditOutcome::Refused, AuditOutcome::Failed]
+        .into_iter()
+        .find(|outcome| outcome_word(*outcome) == word)
+        .ok_or_else(|| Problem::bad_request("outcome is success, refused or failed"))
+}
+
+/// Whom a text means: a person or device by id, a person by the name they sign in with, else a program.
+fn actor_of(web: &Web, text: &str) -> Actor {
+    if let Ok(user) = text.parse::<UserId>()
+        && web.people.by_id(user).is_some()
+    {
+        return Actor::User(user);
+    }
+    if let Ok(device) = text.parse::<DeviceId>()
+        && web.site.registry().device(device).is_some()
+    {
+        return Actor::Device(device);
+    }
+    match (web.people.by_name(text), text.parse::<UserId>()) {
+        (Some(user), _) => Actor::User(user.id),
+        // Somebody who left.
+        (None, Ok(user)) => Actor::User(user),
+        (None, Err(_)) => Actor::Program(text.to_owned()),
+    }
+}
+
 pub(crate) async fn rows(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ReadAudit>,
     Asked(query): Asked<RowsQuery>,
 ) -> Answer<Rows> {
-    let patient: Option<PatientId> = match &query.patient {
-        Some(id) => Some(id_of(id, "patient")?),
-        None => None,
-    };
-    let mut act = Act::new(access.actor(), AuditAction::Search, "audit log");
-    if let Some(patient) = patient {
-        act = act.patient(patient);
-    }
-    let page = AuditQuery {
-        patient,
-        before: query.before,
-        limit: query.limit.unwrap_or(100).min(PAGE_LIMIT),
-        ..AuditQuery::default()
-    };
     web.blocking(move |web| {
+        let page = query.page(web, PAGE_LIMIT)?;
+        let act = query.act(access.actor(), AuditAction::Search, &page);
+        let rows = access.read(web, act, |chart| chart.audit_rows(&page))?;
+        let covered = covered(web, Log::Acts)?;
+        let more = rows.len() == page.limit;
+        let next_before = rows.last().filter(|_| more).map(|row| row.sequence);
+        Ok(Json(Rows { rows: rows.iter().map(|row| row_view(web, row, covered)).collect(), more, next_before }))
+    })
+    .await?
+}
+
+#[derive(Deserialize)]
+pub(crate) struct MineQuery {
+    before: Option<u64>,
+    limit: Option<usize>,
+}
+
+/// Who looked at one's own record: the rows of the patient that a person is, without addresses.
+pub(crate) async fn mine(
+    State(web): State<Arc<Web>>,
+    access: Permit<may::SignedIn>,
+    Asked(query): Asked<MineQuery>,
+) -> Answer<Rows> {
+    web.blocking(move |web| {
+        let patient = access.person().and_then(|user| user.patient);
+        let patient = patient.ok_or_else(|| Problem::not_found("record of your own"))?;
+        let limit = query.limit.unwrap_or(100).clamp(1, PAGE_LIMIT);
+        let page = AuditQuery { patient: Some(patient), before: query.before, limit, ..AuditQuery::default() };
+        let act = Act::new(access.actor(), AuditAction::Search, "own audit log").patient(patient).purpose("PATRQT");
         let rows = web.site.read(act, |chart| chart.audit_rows(&page))?;
-        Ok(Json(Rows { rows: rows.iter().map(|row| row_view(web, row)).collect() }))
+        let covered = covered(web, Log::Acts)?;
+        let more = rows.len() == limit;
+        let next_before = rows.last().filter(|_| more).map(|row| row.sequence);
+        let shown = |row: &AuditRow| RowView { address: None, policies: Vec::new(), ..row_view(web, row, covered) };
+        Ok(Json(Rows { rows: rows.iter().map(shown).collect(), more, next_before }))
     })
     .await?
 }
@@ -159,6 +340,7 @@ struct SourceView {
 struct GroupView {
     group: u64,
     committed_at: Timestamp,
+    provable: bool,
     sources: Vec<SourceView>,
 }
 
@@ -175,16 +357,18 @@ pub(crate) struct GroupsQuery {
 
 pub(crate) async fn groups(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ReadAudit>,
     Asked(query): Asked<GroupsQuery>,
 ) -> Answer<Groups> {
     let act = Act::new(access.actor(), AuditAction::Search, "committed groups");
     let limit = query.limit.unwrap_or(100).min(PAGE_LIMIT);
     web.blocking(move |web| {
-        let groups = web.site.read(act, |chart| chart.group_summaries(query.before, limit))?;
+        let groups = access.read(web, act, |chart| chart.group_summaries(query.before, limit))?;
+        let covered = covered(web, Log::Groups)?;
         let view = |group: &store::GroupSummary| GroupView {
             group: group.group,
             committed_at: group.committed_at,
+            provable: group.group <= covered,
             sources: group
                 .sources
                 .iter()

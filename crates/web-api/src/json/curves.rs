@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::Json;
 use axum::extract::{Path, State};
 use base64::Engine as _;
@@ -17,7 +16,7 @@ use store::{AuditAction, Order, RangeQuery, SeriesFilter};
 use super::patients::theirs;
 use super::views::{self, DeviceState, PatientLine, Vital};
 use super::{Answer, Asked, hex};
-use crate::access::Access;
+use crate::access::{Permit, may};
 use crate::problem::Problem;
 use crate::state::Web;
 
@@ -76,7 +75,7 @@ pub(crate) struct TrendAnswer {
 
 pub(crate) async fn trend(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ReadChart>,
     Path(id): Path<String>,
     Asked(query): Asked<TrendQuery>,
 ) -> Answer<TrendAnswer> {
@@ -96,7 +95,7 @@ pub(crate) async fn trend(
         .patient(patient.id)
         .detail(format!("{} from {} to {}", query.measures, query.from, query.to));
     web.blocking(move |web| {
-        let series = web.site.read(act, |chart| {
+        let series = access.read(web, act, |chart| {
             let mut series = Vec::new();
             for measure in measures {
                 for trend in chart.trend(patient.id, measure, query.from, query.to, query.buckets)? {
@@ -157,7 +156,7 @@ pub(crate) struct Readings {
 
 pub(crate) async fn readings(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ReadChart>,
     Path(id): Path<String>,
     Asked(query): Asked<ReadingsQuery>,
 ) -> Answer<Readings> {
@@ -170,7 +169,7 @@ pub(crate) async fn readings(
         .detail(format!("{} from {} to {}", measure.name, query.from, query.to));
     web.blocking(move |web| {
         let range = RangeQuery { from: query.from, to: query.to, order: Order::Descending, limit };
-        let readings = web.site.read(act, |chart| {
+        let readings = access.read(web, act, |chart| {
             // A panel has no series of its own: those of its components are looked for.
             let mut measures = measure.components();
             measures.push(measure);
@@ -221,7 +220,7 @@ pub(crate) struct WaveformAnswer {
 
 pub(crate) async fn waveform(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ReadChart>,
     Path(id): Path<String>,
     Asked(query): Asked<WaveformQuery>,
 ) -> Answer<WaveformAnswer> {
@@ -236,7 +235,7 @@ pub(crate) async fn waveform(
         .detail(format!("{} from {} to {}", measure.name, query.from, query.to));
     web.blocking(move |web| {
         let blocks =
-            web.site.read(act, |chart| chart.waveforms(patient.id, measure, query.from, query.to))?;
+            access.read(web, act, |chart| chart.waveforms(patient.id, measure, query.from, query.to))?;
         let rate =
             blocks.first().map(|block| f64::from(block.rate_numerator) / f64::from(block.rate_denominator));
         let segments = blocks.iter().filter_map(|block| segment(block, query.from, query.to)).collect();
@@ -313,7 +312,7 @@ pub(crate) struct ProvenanceView {
 
 pub(crate) async fn provenance(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ReadChart>,
     Path(id): Path<String>,
 ) -> Answer<ProvenanceView> {
     web.blocking(move |web| {
@@ -322,22 +321,25 @@ pub(crate) async fn provenance(
         let address = store.open_identifier(&id).map_err(ReadError::Store)?;
         let (series, at, _) = address.ok_or_else(not_found)?;
         let registry = web.site.registry();
+        let sight = access.sight(web);
         let act = Act::new(access.actor(), AuditAction::Read, "provenance")
             .device(series.device)
             .detail(id.clone());
         let act = match series.subject {
-            Subject::Patient(patient) if access.may_see_id(registry, patient) => act.patient(patient),
+            Subject::Patient(patient) if sight.series(&series) => act.patient(patient),
             Subject::Patient(patient) => {
                 web.site.record(act.patient(patient), store::AuditOutcome::Refused)?;
                 return Err(not_found());
             }
-            Subject::Device(_) | Subject::Place(_) => act,
+            Subject::Device(_) | Subject::Place(_) if sight.series(&series) => act,
+            Subject::Device(_) | Subject::Place(_) => return Err(not_found()),
         };
-        let found = web.site.read(act, |chart| {
+        let found = access.read(web, act, |chart| {
             let Some(found) = chart.provenance(&id)? else { return Ok(None) };
             Ok(views::vital(chart, &found.observed)?.map(|vital| (vital, found.frames)))
         })?;
         let (vital, frames) = found.ok_or_else(not_found)?;
+        let is_whole = series.subject.patient().is_none_or(|patient| sight.allowed(patient).is_all());
         let patient = series.subject.patient().and_then(|id| registry.patient(id));
         let assignment = registry.assignment_at(series.device, at);
         let frame = |kept: store::KeptFrame| FrameView {
@@ -359,7 +361,8 @@ pub(crate) async fn provenance(
                 start: one.interval.start,
                 end: one.interval.end,
             }),
-            frames: frames.into_iter().map(frame).collect(),
+            // The bytes of a frame are whole: they hold what is beside the value, too.
+            frames: if is_whole { frames.into_iter().map(frame).collect() } else { Vec::new() },
         }))
     })
     .await?

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::Json;
 use axum::extract::{Path, State};
 use clinical_model::{
@@ -15,7 +14,7 @@ use store::AuditAction;
 
 use super::views::{self, DeviceState};
 use super::{Answer, Body, id_of};
-use crate::access::{Access, Permission};
+use crate::access::{Access, Permission, Permit, may};
 use crate::problem::Problem;
 use crate::state::Web;
 
@@ -45,7 +44,7 @@ fn subject_view(web: &Web, access: &Access, subject: Subject) -> SubjectView {
         Subject::Patient(id) => {
             let patient = registry
                 .patient(id)
-                .filter(|patient| access.holds(Permission::ReadChart) && access.may_see(registry, patient));
+                .filter(|patient| access.sight(web).patient(patient));
             let label = match patient {
                 Some(patient) => {
                     format!("{}, {}", patient.family.expose().to_uppercase(), patient.given.expose())
@@ -132,11 +131,11 @@ pub(crate) struct Devices {
 
 pub(crate) async fn list(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ReadDevices>,
 ) -> Answer<Devices> {
     let act = Act::new(access.actor(), AuditAction::Search, "Device");
     web.blocking(move |web| {
-        let devices = web.site.read(act, |chart| {
+        let devices = access.read(web, act, |chart| {
             let waiting = waiting(web)?;
             let registry = chart.registry();
             let view = |device: Arc<Device>| {
@@ -152,13 +151,13 @@ pub(crate) async fn list(
 
 pub(crate) async fn show(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ReadDevices>,
     Path(id): Path<String>,
 ) -> Answer<DeviceView> {
     let id: DeviceId = id_of(&id, "device")?;
     let act = Act::new(access.actor(), AuditAction::Read, "Device").device(id);
     web.blocking(move |web| {
-        web.site.read(act, |_| Ok(()))?;
+        access.read(web, act, |_| Ok(()))?;
         full_view(web, &access, id).map(Json)
     })
     .await?
@@ -197,7 +196,7 @@ fn checked_times(utc_offset_min: i16, expected_interval_s: Option<u32>) -> Resul
 
 pub(crate) async fn register(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ManageDevices>,
     Body(new): Body<NewDevice>,
 ) -> Answer<DeviceView> {
     checked_times(new.utc_offset_min, new.expected_interval_s)?;
@@ -232,7 +231,7 @@ pub(crate) struct ChangedDevice {
 
 pub(crate) async fn update(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ManageDevices>,
     Path(id): Path<String>,
     Body(changed): Body<ChangedDevice>,
 ) -> Answer<DeviceView> {
@@ -276,16 +275,14 @@ pub(crate) struct NewAssignment {
 
 pub(crate) async fn assign(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::AssignDevices>,
     Path(id): Path<String>,
     Body(new): Body<NewAssignment>,
 ) -> Answer<AssignmentView> {
     let device: DeviceId = id_of(&id, "device")?;
     let subject = match new.subject {
         NewSubject::Patient(id) => {
-            // A biomedical engineer may assign to any patient of the site, by id; a clinician to theirs.
-            let engineer = !access.holds(Permission::ReadChart);
-            if !engineer && !access.may_see_id(web.site.registry(), id) {
+            if !access.sight(&web).may(Permission::AssignDevices, id) {
                 return Err(Problem::not_found("patient"));
             }
             Subject::Patient(id)
@@ -312,15 +309,14 @@ pub(crate) struct End {
 
 pub(crate) async fn end_assignment(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::AssignDevices>,
     Path(id): Path<String>,
     Body(end): Body<End>,
 ) -> Answer<AssignmentView> {
     let id: AssignmentId = id_of(&id, "assignment")?;
     let known = web.site.registry().assignment(id).ok_or_else(|| Problem::not_found("assignment"))?;
     if let Subject::Patient(patient) = known.subject
-        && access.holds(Permission::ReadChart)
-        && !access.may_see_id(web.site.registry(), patient)
+        && !access.sight(&web).may(Permission::AssignDevices, patient)
     {
         return Err(Problem::not_found("assignment"));
     }

@@ -1,17 +1,30 @@
 //! The JSON API of the web app, one file a resource; `docs/reference/json-api.md` is its description.
 
+pub(crate) mod account;
 pub(crate) mod alerts;
 pub(crate) mod audit;
+pub(crate) mod audit_export;
+pub(crate) mod audit_proof;
+pub(crate) mod break_glass;
+pub(crate) mod consents;
 pub(crate) mod curves;
 pub(crate) mod devices;
+pub(crate) mod erasure;
+pub(crate) mod enrolment;
 pub(crate) mod health;
+pub mod keys;
 pub(crate) mod patients;
+pub(crate) mod policies;
+pub(crate) mod programs;
 pub(crate) mod quarantine;
+pub(crate) mod retention;
 pub(crate) mod session;
+pub(crate) mod sign_in;
 pub(crate) mod status;
 pub(crate) mod users;
 pub(crate) mod views;
 pub(crate) mod wards;
+mod webauthn;
 
 use std::str::FromStr;
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::Json;
 use axum::extract::{Path, State};
 use clinical_analytics::Limit;
@@ -17,7 +16,7 @@ use store::{AuditAction, AuditOutcome, Order, RangeQuery, SeriesFilter};
 use super::views::{self, AlertView, DeviceState, Named, PatientLine, PlaceView, Vital};
 use super::wards::{alerts_of, position};
 use super::{Answer, Asked, Body, id_of};
-use crate::access::Access;
+use crate::access::{Access, Permit, may};
 use crate::problem::Problem;
 use crate::state::Web;
 
@@ -33,7 +32,7 @@ pub(crate) async fn theirs(web: &Arc<Web>, access: &Access, id: &str) -> Result<
     let id: PatientId = id_of(id, "patient")?;
     let registry = web.site.registry();
     match registry.patient(id) {
-        Some(patient) if access.may_see(registry, &patient) => Ok(patient),
+        Some(patient) if access.sight(web).patient(&patient) => Ok(patient),
         Some(patient) => {
             let act = Act::new(access.actor(), AuditAction::Read, "Patient").patient(patient.id);
             web.blocking(move |web| web.site.record(act, AuditOutcome::Refused)).await??;
@@ -56,15 +55,16 @@ pub(crate) struct Patients {
 
 pub(crate) async fn find(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ReadChart>,
     Asked(find): Asked<Find>,
 ) -> Answer<Patients> {
     let act =
         Act::new(access.actor(), AuditAction::Search, "Patient").detail(format!("query: {}", find.query));
     let query = find.query.trim().to_lowercase();
     web.blocking(move |web| {
-        let patients = web.site.read(act, |chart| {
+        let patients = access.read(web, act, |chart| {
             let registry = chart.registry();
+            let sight = access.sight(web);
             let matches = |patient: &Patient| {
                 query.is_empty()
                     || patient.family.expose().to_lowercase().starts_with(&query)
@@ -74,7 +74,7 @@ pub(crate) async fn find(
             let mut found: Vec<_> = registry
                 .patients()
                 .into_iter()
-                .filter(|patient| access.may_see(registry, patient) && matches(patient))
+                .filter(|patient| matches(patient) && sight.patient(patient))
                 .collect();
             found.sort_by(|a, b| (&a.family, &a.given, a.id).cmp(&(&b.family, &b.given, b.id)));
             Ok(found.iter().take(LIST_LIMIT).map(|patient| views::patient_line(web, patient)).collect())
@@ -113,14 +113,14 @@ fn checked(new: &NewPatient) -> Result<(), Problem> {
 
 pub(crate) async fn admit(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::AdmitPatients>,
     Body(new): Body<NewPatient>,
 ) -> Answer<PatientLine> {
     checked(&new)?;
     let registry = web.site.registry();
     if let Some(place) = new.place_id {
         let place = registry.place(place).ok_or_else(|| Problem::not_found("place"))?;
-        if !access.may_see_ward(place.ward.unwrap_or(place.id)) {
+        if !access.sight(&web).place(&place) {
             return Err(Problem::not_found("place"));
         }
     }
@@ -236,13 +236,13 @@ fn kind_word(kind: MeasureKind) -> &'static str {
 
 pub(crate) async fn show(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ReadChart>,
     Path(id): Path<String>,
 ) -> Answer<PatientPage> {
     let patient = theirs(&web, &access, &id).await?;
     let act = Act::new(access.actor(), AuditAction::Read, "Patient").patient(patient.id);
     web.blocking(move |web| {
-        let page = web.site.read(act, |chart| {
+        let page = access.read(web, act, |chart| {
             let registry = chart.registry();
             let subject = Subject::Patient(patient.id);
             let position = position(web);
@@ -294,7 +294,7 @@ pub(crate) struct Limits {
 
 pub(crate) async fn set_limits(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ActOnAlerts>,
     Path(id): Path<String>,
     Body(limits): Body<NewLimits>,
 ) -> Answer<Limits> {

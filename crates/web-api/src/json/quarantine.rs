@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::Json;
 use axum::extract::{Path, State};
 use clinical_model::quarantine::QuarantineState;
@@ -16,7 +15,7 @@ use store::AuditAction;
 use super::curves::{Explained, explained};
 use super::views::{self, Named};
 use super::{Answer, Asked, Body, hex, id_of};
-use crate::access::Access;
+use crate::access::{Access, Permission, Permit, may};
 use crate::problem::Problem;
 use crate::state::Web;
 
@@ -43,7 +42,7 @@ pub(crate) struct ItemView {
 fn theirs(web: &Web, access: &Access, item: &QuarantineItem) -> bool {
     let registry = web.site.registry();
     match registry.subject_at(item.device, item.received_at).and_then(|subject| subject.patient()) {
-        Some(patient) => access.may_see_id(registry, patient),
+        Some(patient) => access.sight(web).may(Permission::MendQuarantine, patient),
         None => true,
     }
 }
@@ -87,7 +86,7 @@ pub(crate) struct ListQuery {
 
 pub(crate) async fn list(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::MendQuarantine>,
     Asked(query): Asked<ListQuery>,
 ) -> Answer<Items> {
     let waiting_only = match query.state.as_deref() {
@@ -98,7 +97,7 @@ pub(crate) async fn list(
     let limit = query.limit.unwrap_or(LIST_LIMIT).min(LIST_LIMIT);
     let act = Act::new(access.actor(), AuditAction::Search, "Quarantine");
     web.blocking(move |web| {
-        let items = web.site.read(act, |chart| chart.quarantine(waiting_only, limit))?;
+        let items = access.read(web, act, |chart| chart.quarantine(waiting_only, limit))?;
         let count = web.site.store().quarantine_count();
         let count = Count { items: count.items, bytes: count.bytes, limit_items: QUARANTINE_LIMIT_ITEMS };
         let items = items.iter().filter(|item| theirs(web, &access, item));
@@ -116,13 +115,13 @@ pub(crate) struct ItemPage {
 
 pub(crate) async fn show(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::MendQuarantine>,
     Path(id): Path<String>,
 ) -> Answer<ItemPage> {
     let id: QuarantineId = id_of(&id, "quarantined item")?;
     let act = Act::new(access.actor(), AuditAction::Read, "Quarantine").detail(id.to_string());
     web.blocking(move |web| {
-        let item = web.site.read(act, |chart| chart.quarantined(id))?;
+        let item = access.read(web, act, |chart| chart.quarantined(id))?;
         let item = item.filter(|item| theirs(web, &access, item));
         let item = item.ok_or_else(|| Problem::not_found("quarantined item"))?;
         Ok(Json(ItemPage {
@@ -142,11 +141,15 @@ pub(crate) struct RerunAnswer {
 }
 
 /// Refuses an item that is not theirs as if it were not there.
-async fn check_theirs(web: &Arc<Web>, access: &Access, id: QuarantineId) -> Result<(), Problem> {
+async fn check_theirs(
+    web: &Arc<Web>,
+    access: &Permit<may::MendQuarantine>,
+    id: QuarantineId,
+) -> Result<(), Problem> {
     let access = access.clone();
     let act = Act::new(access.actor(), AuditAction::Read, "Quarantine").detail(id.to_string());
     web.blocking(move |web| {
-        let item = web.site.read(act, |chart| chart.quarantined(id))?;
+        let item = access.read(web, act, |chart| chart.quarantined(id))?;
         match item {
             Some(item) if theirs(web, &access, &item) => Ok(()),
             _ => Err(Problem::not_found("quarantined item")),
@@ -161,7 +164,7 @@ fn user_of(access: &Access) -> Result<UserId, Problem> {
 
 pub(crate) async fn rerun(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::MendQuarantine>,
     Path(id): Path<String>,
 ) -> Answer<RerunAnswer> {
     let id: QuarantineId = id_of(&id, "quarantined item")?;
@@ -206,13 +209,14 @@ pub(crate) struct ManyAnswer {
 
 pub(crate) async fn rerun_many(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::MendQuarantine>,
     Body(many): Body<Many>,
 ) -> Answer<ManyAnswer> {
     let by = user_of(&access)?;
     let act = Act::new(access.actor(), AuditAction::Search, "Quarantine").detail("to run again");
+    let permit = access.clone();
     let waiting =
-        web.blocking(move |web| web.site.read(act, |chart| chart.quarantine(true, RERUN_LIMIT))).await??;
+        web.blocking(move |web| permit.read(web, act, |chart| chart.quarantine(true, RERUN_LIMIT))).await??;
     let mut answer = ManyAnswer { released: 0, still_waiting: 0 };
     let wanted = waiting.into_iter().filter(|item| {
         theirs(&web, &access, item)
@@ -242,7 +246,7 @@ pub(crate) struct Discard {
 
 pub(crate) async fn discard(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::MendQuarantine>,
     Path(id): Path<String>,
     Body(discard): Body<Discard>,
 ) -> Answer<ItemView> {

@@ -12,6 +12,7 @@ use clinical_model::Timestamp;
 use pipeline::shedding::{CLASSES, Load};
 use serde::Serialize;
 
+use crate::access::{Permit, may};
 use crate::state::Web;
 
 /// A class that was refused within so long counts as giving way now: as long as somebody looks at a banner.
@@ -45,7 +46,7 @@ struct QuarantineView {
     is_full: bool,
 }
 
-pub(crate) async fn show(State(web): State<Arc<Web>>) -> Response {
+pub(crate) async fn show(State(web): State<Arc<Web>>, _: Permit<may::SignedIn>) -> Response {
     let load = web.site.intake().map(|intake| intake.load());
     let count = web.site.store().quarantine_count();
     let view = StatusView {

@@ -1,20 +1,22 @@
-//! People who may sign in: listing and adding, for administrators.
+//! People who may sign in, for administrators: adding with an invitation, changing, resetting, ending sessions.
 
 use std::sync::Arc;
 
-use axum::Extension;
-use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use clinical_model::place::PlaceKind;
+use clinical_model::{PatientId, PlaceId, Timestamp, UserId};
 use pipeline::audited::Act;
 use serde::Serialize;
 use store::{AuditAction, AuditOutcome};
 
+use super::account::{SessionsView, sessions_view};
 use super::session::{UserView, people_problem, user_view};
-use super::{Answer, Body};
-use crate::access::Access;
-use crate::people::NewUser;
+use super::{Answer, Body, id_of};
+use crate::access::{Permit, may};
+use crate::people::{Invitation, Kept, NewUser, PeopleError, UserChange};
 use crate::problem::Problem;
+use crate::session::Current;
 use crate::state::Web;
 
 #[derive(Serialize)]
@@ -22,6 +24,32 @@ pub(crate) struct UserLine {
     #[serde(flatten)]
     user: UserView,
     disabled: bool,
+    has_password: bool,
+    has_totp: bool,
+    passkeys: usize,
+    is_complete: bool,
+    invitation_expires_at: Option<Timestamp>,
+    last_sign_in_at: Option<Timestamp>,
+    version: u64,
+}
+
+fn line(kept: &Kept) -> UserLine {
+    let record = &kept.record;
+    UserLine {
+        user: user_view(&record.user()),
+        disabled: record.disabled,
+        has_password: record.password_hash.is_some(),
+        has_totp: record.totp.is_some(),
+        passkeys: record.passkeys.len(),
+        is_complete: record.is_complete(),
+        invitation_expires_at: record.link.as_ref().map(|link| link.expires_at),
+        last_sign_in_at: record.last_sign_in_at,
+        version: record.edits,
+    }
+}
+
+fn line_of(web: &Web, id: UserId) -> Result<UserLine, Problem> {
+    web.people.kept(id).as_ref().map(line).ok_or_else(|| people_problem(PeopleError::NotFound))
 }
 
 #[derive(Serialize)]
@@ -29,29 +57,118 @@ pub(crate) struct Users {
     users: Vec<UserLine>,
 }
 
-pub(crate) async fn list(State(web): State<Arc<Web>>, Extension(access): Extension<Access>) -> Answer<Users> {
-    let act = Act::new(access.actor(), AuditAction::Search, "User");
+pub(crate) async fn list(State(web): State<Arc<Web>>, permit: Permit<may::ManagePeople>) -> Answer<Users> {
+    let act = Act::new(permit.actor(), AuditAction::Search, "User");
     web.blocking(move |web| {
         web.site.record(act, AuditOutcome::Success)?;
-        let line = |user: &crate::people::User| UserLine { user: user_view(user), disabled: user.disabled };
         Ok(Json(Users { users: web.people.list().iter().map(line).collect() }))
     })
     .await?
 }
 
-pub(crate) async fn add(
-    State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
-    Body(new): Body<NewUser>,
-) -> Answer<UserLine> {
-    for ward in new.wards.iter().flatten() {
+/// A person, with the link that is shown once.
+#[derive(Serialize)]
+pub(crate) struct Invited {
+    user: UserLine,
+    invitation: InvitationView,
+}
+
+#[derive(Serialize)]
+struct InvitationView {
+    path: String,
+    expires_at: Timestamp,
+}
+
+fn invited(web: &Web, id: UserId, invitation: &Invitation) -> Answer<Invited> {
+    let invitation = InvitationView { path: invitation.path(), expires_at: invitation.expires_at };
+    Ok(Json(Invited { user: line_of(web, id)?, invitation }))
+}
+
+/// Refuses wards and patients that are not there.
+fn check_named(web: &Web, wards: Option<&[PlaceId]>, patient: Option<PatientId>) -> Result<(), Problem> {
+    for ward in wards.into_iter().flatten() {
         if web.site.registry().place(*ward).is_none_or(|place| place.kind != PlaceKind::Ward) {
             return Err(Problem::not_found("ward"));
         }
     }
+    if patient.is_some_and(|patient| web.site.registry().patient(patient).is_none()) {
+        return Err(Problem::not_found("patient"));
+    }
+    Ok(())
+}
+
+pub(crate) async fn add(
+    State(web): State<Arc<Web>>,
+    permit: Permit<may::ManagePeople>,
+    Body(new): Body<NewUser>,
+) -> Answer<Invited> {
+    check_named(&web, new.wards.as_deref(), new.patient)?;
     web.blocking(move |web| {
-        let user = web.add_user(access.actor(), new).map_err(people_problem)?;
-        Ok(Json(UserLine { user: user_view(&user), disabled: user.disabled }))
+        let user = web.add_user(permit.actor(), new).map_err(people_problem)?;
+        let invitation = web.reset_user(permit.actor(), user.id).map_err(people_problem)?;
+        invited(web, user.id, &invitation)
+    })
+    .await?
+}
+
+pub(crate) async fn update(
+    State(web): State<Arc<Web>>,
+    permit: Permit<may::ManagePeople>,
+    Path(id): Path<String>,
+    Body(to): Body<UserChange>,
+) -> Answer<UserLine> {
+    let id: UserId = id_of(&id, "person")?;
+    check_named(&web, to.wards.as_deref(), to.patient)?;
+    web.blocking(move |web| {
+        web.update_user(permit.actor(), id, to).map_err(people_problem)?;
+        Ok(Json(line_of(web, id)?))
+    })
+    .await?
+}
+
+pub(crate) async fn reset(
+    State(web): State<Arc<Web>>,
+    permit: Permit<may::ManagePeople>,
+    Path(id): Path<String>,
+) -> Answer<Invited> {
+    let id: UserId = id_of(&id, "person")?;
+    web.blocking(move |web| {
+        let invitation = web.reset_user(permit.actor(), id).map_err(people_problem)?;
+        invited(web, id, &invitation)
+    })
+    .await?
+}
+
+pub(crate) async fn sessions(
+    State(web): State<Arc<Web>>,
+    permit: Permit<may::ManagePeople>,
+    Extension(current): Extension<Current>,
+    Path(id): Path<String>,
+) -> Answer<SessionsView> {
+    let id: UserId = id_of(&id, "person")?;
+    let act = Act::new(permit.actor(), AuditAction::Read, "session").detail(format!("of {id}"));
+    web.blocking(move |web| {
+        line_of(web, id)?;
+        web.site.record(act, AuditOutcome::Success)?;
+        Ok(Json(sessions_view(web, id, Some(&current)).map_err(store::TransactError::Store)?))
+    })
+    .await?
+}
+
+pub(crate) async fn end_sessions(
+    State(web): State<Arc<Web>>,
+    permit: Permit<may::ManagePeople>,
+    Extension(current): Extension<Current>,
+    Path(id): Path<String>,
+) -> Answer<SessionsView> {
+    let id: UserId = id_of(&id, "person")?;
+    let act = Act::new(permit.actor(), AuditAction::SignOut, "session").detail(format!("all of {id}"));
+    web.blocking(move |web| {
+        line_of(web, id)?;
+        // One's own stays: it is ended by signing out.
+        web.end_sessions_of(id, Some(&current.hash)).map_err(people_problem)?;
+        web.site.record(act, AuditOutcome::Success)?;
+        Ok(Json(sessions_view(web, id, Some(&current)).map_err(store::TransactError::Store)?))
     })
     .await?
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::Json;
 use axum::extract::{Path, State};
 use clinical_model::place::PlaceKind;
@@ -14,7 +13,7 @@ use store::{AuditAction, SeriesFilter};
 
 use super::views::{self, AlertView, DeviceState, Named, PatientLine, PlaceView, Vital};
 use super::{Answer, Body, id_of};
-use crate::access::Access;
+use crate::access::{Access, Permit, may};
 use crate::problem::Problem;
 use crate::state::Web;
 
@@ -44,16 +43,17 @@ pub(crate) struct Wards {
 
 fn wards_of(web: &Web, access: &Access) -> Vec<Arc<Place>> {
     let places = web.site.registry().places();
+    let sight = access.sight(web);
     places
         .into_iter()
-        .filter(|place| place.kind == PlaceKind::Ward && access.may_see_ward(place.id))
+        .filter(|place| place.kind == PlaceKind::Ward && sight.ward(place.id))
         .collect()
 }
 
-pub(crate) async fn list(State(web): State<Arc<Web>>, Extension(access): Extension<Access>) -> Answer<Wards> {
+pub(crate) async fn list(State(web): State<Arc<Web>>, access: Permit<may::SeePlaces>) -> Answer<Wards> {
     let act = Act::new(access.actor(), AuditAction::Search, "wards");
     web.blocking(move |web| {
-        let wards = web.site.read(act, |chart| {
+        let wards = access.read(web, act, |chart| {
             let registry = chart.registry();
             let open = chart.open_alerts();
             let patients = registry.patients();
@@ -116,12 +116,12 @@ pub(crate) fn position(web: &Web) -> String {
 
 pub(crate) async fn board(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ReadChart>,
     Path(id): Path<String>,
 ) -> Answer<Board> {
     let id: PlaceId = id_of(&id, "ward")?;
     let ward = web.site.registry().place(id).filter(|place| place.kind == PlaceKind::Ward);
-    let ward = ward.filter(|ward| access.may_see_ward(ward.id)).ok_or_else(|| Problem::not_found("ward"))?;
+    let ward = ward.filter(|ward| access.sight(&web).ward(ward.id)).ok_or_else(|| Problem::not_found("ward"))?;
     web.blocking(move |web| {
         let registry = web.site.registry();
         let patients = registry.patients();
@@ -129,7 +129,7 @@ pub(crate) async fn board(
         let shown = of_ward.iter().map(|patient| patient.id.to_string()).collect::<Vec<_>>().join(" ");
         let act = Act::new(access.actor(), AuditAction::Read, "ward board")
             .detail(format!("{}: {shown}", ward.name));
-        let board = web.site.read(act, |chart| {
+        let board = access.read(web, act, |chart| {
             // The position is taken before the values: what changes in between comes once more, and does no harm.
             let position = position(web);
             let places = registry.places();
@@ -211,9 +211,10 @@ pub(crate) struct Places {
 
 pub(crate) async fn places(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::SeePlaces>,
 ) -> Answer<Places> {
-    let theirs = |place: &Arc<Place>| access.may_see_ward(place.ward.unwrap_or(place.id));
+    let sight = access.sight(&web);
+    let theirs = |place: &Arc<Place>| sight.place(place);
     let places = web.site.registry().places();
     Ok(Json(Places {
         places: places.iter().filter(|place| theirs(place)).map(|place| views::place(place)).collect(),
@@ -229,7 +230,7 @@ pub(crate) struct NewPlace {
 
 pub(crate) async fn add_place(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ManagePeople>,
     Body(new): Body<NewPlace>,
 ) -> Answer<PlaceView> {
     let name = new.name.trim().to_owned();

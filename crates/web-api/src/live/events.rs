@@ -16,8 +16,7 @@ use serde::{Deserialize, Serialize};
 use store::{AuditAction, AuditOutcome};
 use tokio::sync::mpsc;
 
-use crate::access::Access;
-use crate::json::alerts::may_see;
+use crate::access::{Permission, Permit, Sight, may};
 use crate::json::patients::theirs;
 use crate::json::{Asked, id_of, views};
 use crate::problem::Problem;
@@ -43,7 +42,7 @@ pub(crate) struct Scope {
 /// What one stream may show.
 struct Stream {
     web: Arc<Web>,
-    access: Access,
+    access: Permit<may::SignedIn>,
     current: Current,
     ward: Option<PlaceId>,
     patient: Option<PatientId>,
@@ -61,7 +60,7 @@ struct Position {
 
 pub(crate) async fn stream(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::SignedIn>,
     Extension(current): Extension<Current>,
     Asked(scope): Asked<Scope>,
     headers: HeaderMap,
@@ -72,7 +71,7 @@ pub(crate) async fn stream(
         None => None,
     };
     if let Some(ward) = ward {
-        if !access.may_see_ward(ward) {
+        if !access.sight(&web).ward(ward) {
             return Err(Problem::not_found("ward"));
         }
         act = act.detail(format!("ward {ward}"));
@@ -165,6 +164,11 @@ impl Stream {
         if !self.web.session_runs(&self.current.hash).await {
             return self.signed_out().await;
         }
+        if let Some(patient) = self.patient.filter(|patient| !self.sight().patient_id(*patient)) {
+            // A consent was withdrawn, a broken glass has ended, or the patient was moved.
+            self.send("unseen", offset, &serde_json::json!({ "patient_id": patient })).await?;
+            return Err(Closed);
+        }
         self.send("beat", offset, &self.position(offset)).await
     }
 
@@ -186,20 +190,40 @@ impl Stream {
         sent.map_err(|_| Closed)?.map_err(|_| Closed)
     }
 
+    /// Whom and what the reader may see now: asked again for each event, so that a consent holds from the next one on.
+    fn sight(&self) -> Sight<'_> {
+        self.access.sight(&self.web)
+    }
+
+    /// Whether a patient is in the scope of the stream.
+    fn is_in_scope(&self, patient: PatientId) -> bool {
+        let registry = self.web.site.registry();
+        let in_ward = |ward| registry.patient(patient).and_then(|found| registry.ward_of(&found)) == Some(ward);
+        self.patient.is_none_or(|only| only == patient) && self.ward.is_none_or(in_ward)
+    }
+
     /// Whether a patient is in the scope of the stream and theirs.
     fn shows(&self, patient: PatientId) -> bool {
-        let registry = self.web.site.registry();
-        let Some(found) = registry.patient(patient) else { return false };
-        self.patient.is_none_or(|only| only == patient)
-            && self.ward.is_none_or(|ward| registry.ward_of(&found) == Some(ward))
-            && self.access.may_see(registry, &found)
+        self.is_in_scope(patient) && self.sight().patient_id(patient)
+    }
+
+    /// Of readings of one patient those that the reader may see.
+    fn seen(&self, patient: PatientId, readings: &[Committed<Reading>]) -> Vec<Committed<Reading>> {
+        if !self.is_in_scope(patient) {
+            return Vec::new();
+        }
+        let sight = self.sight();
+        match sight.patient_id(patient) {
+            true => readings.iter().filter(|one| sight.series(&one.series())).copied().collect(),
+            false => Vec::new(),
+        }
     }
 
     async fn show(&self, event: &Arc<LiveEvent>) -> Result<(), Closed> {
         let web = &self.web;
         match &event.happening {
             Happening::Vitals { .. } => self.show_run(event.offset, std::slice::from_ref(event)).await,
-            Happening::Alert(alert) if may_see(web, &self.access, alert) && self.in_scope(alert) => {
+            Happening::Alert(alert) if self.sight().alert(alert) && self.in_scope(alert) => {
                 self.send("alert", event.offset, &views::alert(web, alert)).await
             }
             Happening::Device(id) => {
@@ -207,14 +231,14 @@ impl Stream {
                 let subject = web.site.registry().subject_at(*id, web.site.clock().now());
                 let theirs = match subject {
                     Some(Subject::Patient(patient)) => self.shows(patient),
-                    _ => self.ward.is_none() && self.patient.is_none(),
+                    _ => self.ward.is_none() && self.patient.is_none() && self.sight().device(&device),
                 };
                 if !theirs {
                     return Ok(());
                 }
                 self.send("device", event.offset, &views::device_state(web, &device)).await
             }
-            Happening::Quarantine { items } => {
+            Happening::Quarantine { items } if self.access.holds(Permission::MendQuarantine) => {
                 self.send("quarantine", event.offset, &serde_json::json!({ "items": items })).await
             }
             Happening::Assignment { subject } => {
@@ -226,7 +250,13 @@ impl Stream {
                 let data = serde_json::json!({ "patient_id": patient, "place_id": place });
                 self.send("assignment", event.offset, &data).await
             }
-            Happening::Alert(_) | Happening::BreakGlass { .. } => Ok(()),
+            Happening::BreakGlass { id, by, state, .. }
+                if self.access.user() == Some(*by) || self.access.holds(Permission::ReviewBreakGlass) =>
+            {
+                let data = serde_json::json!({ "id": id, "state": state.code() });
+                self.send("break-glass", event.offset, &data).await
+            }
+            Happening::Alert(_) | Happening::Quarantine { .. } | Happening::BreakGlass { .. } => Ok(()),
         }
     }
 
@@ -235,19 +265,17 @@ impl Stream {
     /// again, and misses nothing.
     async fn show_run(&self, before: u64, run: &[Arc<LiveEvent>]) -> Result<(), Closed> {
         let shown = run.iter().filter_map(|event| match &event.happening {
-            Happening::Vitals { patient, readings } if self.shows(*patient) => {
-                Some((event.offset, *patient, readings))
+            Happening::Vitals { patient, readings } => {
+                Some((event.offset, *patient, self.seen(*patient, readings)))
             }
             _ => None,
         });
-        let shown: Vec<_> = shown.collect();
+        let shown: Vec<_> = shown.filter(|(_, _, readings)| !readings.is_empty()).collect();
         if shown.len() <= MERGE_BEYOND_EVENTS {
-            let each =
-                shown.into_iter().map(|(offset, patient, readings)| (offset, patient, readings.clone()));
-            return self.show_vitals(each.collect()).await;
+            return self.show_vitals(shown).await;
         }
         let last = run.last().map_or(before, |event| event.offset);
-        let merged = merge(shown.into_iter().map(|(_, patient, readings)| (patient, readings.as_slice())));
+        let merged = merge(shown.iter().map(|(_, patient, readings)| (*patient, readings.as_slice())));
         let count = merged.len();
         let placed = merged.into_iter().enumerate().map(|(number, (patient, readings))| {
             (if number + 1 == count { last } else { before }, patient, readings)

@@ -18,7 +18,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::access::Access;
+use crate::access::{Permit, may};
 use crate::problem::{Code, Problem};
 use crate::session::Current;
 use crate::state::Web;
@@ -74,7 +74,7 @@ enum Told {
 
 pub(crate) async fn upgrade(
     State(web): State<Arc<Web>>,
-    Extension(access): Extension<Access>,
+    access: Permit<may::ReadChart>,
     Extension(current): Extension<Current>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
@@ -108,7 +108,7 @@ struct Channel {
 
 struct Connection {
     web: Arc<Web>,
-    access: Access,
+    access: Permit<may::ReadChart>,
     current: Current,
     channels: HashMap<Wanted, Channel>,
     last: u32,
@@ -166,12 +166,11 @@ impl Connection {
         if request.subscribe.len() > CHANNEL_LIMIT {
             return None;
         }
-        let registry = self.web.site.registry();
         let wanted: Vec<Wanted> = request
             .subscribe
             .into_iter()
             .filter(|one| {
-                one.measure.kind == MeasureKind::Waveform && self.access.may_see_id(registry, one.patient_id)
+                one.measure.kind == MeasureKind::Waveform && self.access.sight(&self.web).measure(one.patient_id, one.measure)
             })
             .collect();
         let listed =
@@ -244,8 +243,8 @@ impl Connection {
     /// The messages for one block: the description again where gain or offset changed, then the block.
     fn block(&mut self, block: &Waveform) -> Vec<Message> {
         let Some(patient_id) = block.series.subject.patient() else { return Vec::new() };
-        // A patient may be moved to another ward while somebody watches.
-        if !self.access.may_see_id(self.web.site.registry(), patient_id) {
+        // A patient may be moved to another ward, or say no, while somebody watches.
+        if !self.access.sight(&self.web).measure(patient_id, block.series.measure) {
             return Vec::new();
         }
         let wanted = Wanted { patient_id, measure: block.series.measure };

@@ -1,6 +1,7 @@
 //! A small clinic for tests: two wards with a patient each, a monitor each, and one person of every role.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,9 +22,16 @@ use store::sqlite::{Options, SqliteStore};
 use tower::ServiceExt as _;
 use trust::Kek;
 use trust::password::PasswordCost;
-use web_api::{NewUser, Role, Web, WebOptions, operations};
+use trust::totp::TotpSecret;
+use trust::webauthn::software::SoftwarePasskey;
+use web_api::people::User;
+use web_api::{NewUser, Role, Ways, Web, WebOptions, operations};
+
+use crate::passkeys;
 
 pub const PASSWORD: &str = "correct horse battery";
+/// The secret of everybody's authenticator app.
+pub const TOTP: [u8; 20] = *b"12345678901234567890";
 /// 2026-11-22T08:30:00Z.
 pub const START_S: i64 = 1_795_336_200;
 
@@ -66,6 +74,8 @@ pub struct Clinic {
     pub web: Arc<Web>,
     pub router: Router,
     pub clock: Arc<SetClock>,
+    /// Everybody's passkey, by name.
+    passkeys: Mutex<HashMap<String, (User, SoftwarePasskey)>>,
     _directory: tempfile::TempDir,
 }
 
@@ -96,7 +106,7 @@ impl Clinic {
         let options = WebOptions { password_cost: cheap(), ..WebOptions::default() };
         let web = Web::new(Arc::clone(&site), options).unwrap();
         let router = operations::router(&web);
-        Clinic { site, web, router, clock, _directory: directory }
+        Clinic { site, web, router, clock, passkeys: Mutex::default(), _directory: directory }
     }
 
     /// Two wards; people of every role: clinicians belong to ward 1 only.
@@ -110,6 +120,9 @@ impl Clinic {
             clinic.add_user(&name_of(*role), *role, wards);
         }
         clinic.add_user("nurse 2", Role::Nurse, Some(vec![ward(2)]));
+        let everything = || vec!["system/*.cruds".to_owned()];
+        let programs = ["ehr", "other"].map(|name| (name.to_owned(), everything()));
+        clinic.site.admission().set_program_scopes(programs);
         clinic
     }
 
@@ -153,9 +166,35 @@ impl Clinic {
         self.site.assign(actor(), assignment).unwrap();
     }
 
-    pub fn add_user(&self, name: &str, role: Role, wards: Option<Vec<PlaceId>>) {
-        let new = NewUser { name: name.into(), display: name.into(), role, wards, password: PASSWORD.into() };
-        self.web.add_user(Actor::System, new).unwrap();
+    /// Adds a person with every way in. A patient is patient 1.
+    pub fn add_user(&self, name: &str, role: Role, wards: Option<Vec<PlaceId>>) -> User {
+        let new = NewUser {
+            name: name.into(),
+            display: name.into(),
+            role,
+            wards,
+            care_teams: Vec::new(),
+            patient: (role == Role::Patient).then(|| patient(1)),
+        };
+        let user = self.web.add_user(Actor::System, new).unwrap();
+        let (passkey, registered) = passkeys::made();
+        let totp = Some(TotpSecret::from_bytes(TOTP));
+        let ways = Ways { password: Some(PASSWORD), totp, passkey: Some(registered) };
+        self.web.equip(Actor::System, user.id, ways).unwrap();
+        self.passkeys.lock().unwrap().insert(name.to_owned(), (user.clone(), passkey));
+        user
+    }
+
+    /// The code that everybody's authenticator app shows now.
+    pub fn code(&self) -> String {
+        TotpSecret::from_bytes(TOTP).code_at(self.clock.now().as_millis() as u64 / 1_000)
+    }
+
+    /// What a person's passkey answers to a challenge.
+    pub fn use_passkey(&self, name: &str, begun: &Value) -> Value {
+        let mut passkeys = self.passkeys.lock().unwrap();
+        let (user, passkey) = passkeys.get_mut(name).unwrap();
+        passkeys::answer(passkey, user.id, begun)
     }
 
     pub async fn call(
@@ -191,12 +230,19 @@ impl Clinic {
         self.call(Method::POST, path, Some(cookie), Some(body)).await
     }
 
-    /// Signs in and returns the cookie.
+    /// Signs in with the person's passkey, and returns the cookie of a session that is fresh.
     pub async fn sign_in(&self, name: &str) -> String {
-        let body = serde_json::json!({"name": name, "password": PASSWORD});
-        let answer = self.call(Method::POST, "/api/v1/sign-in", None, Some(body)).await;
+        cookie_of(&self.sign_in_answer(name).await)
+    }
+
+    /// Signs in with the person's passkey.
+    pub async fn sign_in_answer(&self, name: &str) -> Answer {
+        let begun = self.post("/api/v1/sign-in/passkey/begin", "", Value::Null).await.body;
+        let body = self.use_passkey(name, &begun);
+        let answer = self.call(Method::POST, "/api/v1/sign-in/passkey", None, Some(body)).await;
         assert_eq!(answer.status, StatusCode::OK, "{name}: {:?}", answer.body);
-        cookie_of(&answer)
+        assert_eq!(answer.body["state"], "signed-in", "{name}");
+        answer
     }
 
     pub async fn ingest(&self, device: DeviceId, body: &str) -> Receipt {
@@ -216,9 +262,12 @@ pub fn name_of(role: Role) -> String {
     serde_json::to_value(role).unwrap().as_str().unwrap().to_owned()
 }
 
+/// The cookies that an answer sets: the session's, and perhaps that of a known browser.
 pub fn cookie_of(answer: &Answer) -> String {
-    let line = answer.headers.get(header::SET_COOKIE).unwrap().to_str().unwrap();
-    line.split(';').next().unwrap().to_owned()
+    let lines = answer.headers.get_all(header::SET_COOKIE).into_iter();
+    let pairs: Vec<&str> = lines.map(|line| line.to_str().unwrap().split(';').next().unwrap()).collect();
+    assert!(!pairs.is_empty(), "{:?}", answer.body);
+    pairs.join("; ")
 }
 
 /// Waits until a condition holds: what comes after the commit comes soon, but not at once.

@@ -5,7 +5,7 @@ mod correcting;
 mod creating;
 mod guarding;
 mod linking;
-mod operating;
+pub mod operating;
 mod racing;
 mod reading;
 mod records;

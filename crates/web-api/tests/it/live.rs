@@ -12,19 +12,19 @@ use crate::clinic::{Clinic, monitor, patient, ward};
 
 /// One event as a client reads it.
 #[derive(Debug)]
-struct Seen {
+pub struct Seen {
     name: String,
     id: String,
-    data: Value,
+    pub data: Value,
 }
 
-struct Reader {
+pub struct Reader {
     stream: BodyDataStream,
     text: String,
 }
 
 impl Reader {
-    async fn open(clinic: &Clinic, path: &str, cookie: &str, last: Option<&str>) -> Reader {
+    pub async fn open(clinic: &Clinic, path: &str, cookie: &str, last: Option<&str>) -> Reader {
         let mut request = Request::get(path).header(header::COOKIE, cookie);
         if let Some(last) = last {
             request = request.header("last-event-id", last);
@@ -36,7 +36,7 @@ impl Reader {
     }
 
     /// The next event; `None` when the stream has ended.
-    async fn next(&mut self) -> Option<Seen> {
+    pub async fn next(&mut self) -> Option<Seen> {
         loop {
             if let Some(end) = self.text.find("\n\n") {
                 let block: String = self.text.drain(..end + 2).collect();
@@ -54,7 +54,7 @@ impl Reader {
     }
 
     /// The next event of a name; beats and others in between are passed over.
-    async fn until(&mut self, name: &str) -> Seen {
+    pub async fn until(&mut self, name: &str) -> Seen {
         loop {
             let seen = self.next().await.expect("the stream goes on");
             if seen.name == name {

@@ -1,10 +1,16 @@
 //! The web side over a real site and store: sessions, permissions, the JSON API, live events, FHIR and ingest.
 
 mod clinic;
+mod consents;
 mod coverage;
+mod enrol;
 mod fhir;
 mod ingest;
 mod live;
+mod oauth;
+mod passkeys;
+mod people;
+mod rights;
 mod sessions;
 mod smuggling;
 mod wards;

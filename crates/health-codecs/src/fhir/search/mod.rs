@@ -3,6 +3,7 @@
 //! A repeated parameter means *and*, a comma *or*. Values that are well-formed but cannot match anything here (an id
 //! of another form, an unknown code) give a filter that matches nothing, as FHIR wants it, and not an error.
 
+mod consents;
 mod date;
 mod observation;
 mod operations;
@@ -10,6 +11,7 @@ mod params;
 mod query;
 mod records;
 
+pub use consents::{CONSENT_PARAMETERS, ConsentSearch, parse_consent_search};
 pub use date::{DateFilter, Prefix, bounds};
 pub use observation::{
     LastnSearch, OBSERVATION_PARAMETERS, ObservationSearch, ObservationStatus, Sort, ValueFilter,
@@ -53,6 +55,7 @@ pub fn parameters_of(kind: &str) -> &'static [Parameter] {
         "Device" => DEVICE_PARAMETERS,
         "Location" => LOCATION_PARAMETERS,
         "AuditEvent" => AUDIT_PARAMETERS,
+        "Consent" => CONSENT_PARAMETERS,
         _ => &[],
     }
 }

@@ -23,16 +23,19 @@ pub enum ResourceType {
     Observation,
     /// A row of the audit log.
     AuditEvent,
+    /// A consent.
+    Consent,
 }
 
 impl ResourceType {
     /// All of them.
-    pub const ALL: [ResourceType; 5] = [
+    pub const ALL: [ResourceType; 6] = [
         ResourceType::Patient,
         ResourceType::Device,
         ResourceType::Location,
         ResourceType::Observation,
         ResourceType::AuditEvent,
+        ResourceType::Consent,
     ];
 
     /// Its name in FHIR.
@@ -43,6 +46,7 @@ impl ResourceType {
             ResourceType::Location => "Location",
             ResourceType::Observation => "Observation",
             ResourceType::AuditEvent => "AuditEvent",
+            ResourceType::Consent => "Consent",
         }
     }
 
@@ -458,6 +462,7 @@ fn always_there(source: ResourceType) -> &'static [&'static str] {
         ResourceType::Device => &["_id", "status"],
         ResourceType::Location => &["_id"],
         ResourceType::AuditEvent => &["_id", "date", "action"],
+        ResourceType::Consent => &["_id", "patient", "status"],
     }
 }
 

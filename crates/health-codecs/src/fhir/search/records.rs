@@ -3,7 +3,7 @@
 use clinical_model::patient::Gender;
 use clinical_model::{DeviceId, PatientId, PlaceId, Private};
 
-use super::super::audit_event::AuditAction;
+use super::super::audit_event::{AuditAction, AuditOutcome};
 use super::super::element::cut;
 use super::super::outcome::{IssueCode, OutcomeIssue};
 use super::super::{period, system};
@@ -52,6 +52,10 @@ pub const AUDIT_PARAMETERS: &[Parameter] = &[
     ("agent", "reference", "who did it: Device/id, Practitioner/id, Patient/id or id"),
     ("date", "date", "when it was recorded"),
     ("action", "token", "C, R, U, D, E"),
+    ("outcome", "token", "0 success, 4 refused, 8 failed"),
+    ("type", "token", "the code of the kind of event: rest, act, 110114"),
+    ("subtype", "token", "the code of the kind below that: read, search, stream"),
+    ("entity", "reference", "what it was about: Patient/id, Device/id"),
     ("_count", "number", "results of a page, 1 to 1000"),
     ("_cursor", "string", "the next page; only from a next link"),
 ];
@@ -129,6 +133,14 @@ pub struct AuditSearch {
     pub date: Vec<DateFilter>,
     /// Any of these.
     pub actions: Option<Vec<AuditAction>>,
+    /// With any of these outcomes.
+    pub outcomes: Option<Vec<AuditOutcome>>,
+    /// Of any of these kinds, by code.
+    pub types: Option<Vec<String>>,
+    /// Of any of these kinds below, by code.
+    pub subtypes: Option<Vec<String>>,
+    /// About any of these: `Patient/…`, `Device/…`.
+    pub entities: Option<Vec<String>>,
     /// Results of a page.
     pub count: Option<u16>,
     /// Where the page starts; opaque.
@@ -213,6 +225,14 @@ pub fn parse_audit_search(given: &[(String, String)]) -> Result<AuditSearch, Vec
         agents: params.any_of(&["agent"], agent),
         date: params.dates("date"),
         actions: params.any_of(&["action"], action),
+        outcomes: params.any_of(&["outcome"], outcome),
+        types: params.any_of(&["type"], code),
+        subtypes: params.any_of(&["subtype"], code),
+        entities: params.any_of(&["entity"], |name, value| {
+            let value = unescape(value);
+            super::params::reference(name, &value, &["Device", "Patient"])?;
+            Ok(vec![value])
+        }),
         count: params.count(),
         cursor: params.cursor(),
     };
@@ -280,6 +300,17 @@ fn retired(name: &str, value: &str) -> Result<Vec<bool>, OutcomeIssue> {
         // The other statuses exist, but no device here has one.
         _ => Vec::new(),
     })
+}
+
+fn outcome(name: &str, value: &str) -> Result<Vec<AuditOutcome>, OutcomeIssue> {
+    let code = token(name, value)?.code.unwrap_or_default();
+    AuditOutcome::from_code(&code).map(|outcome| vec![outcome]).ok_or_else(|| {
+        refused(name, IssueCode::CodeInvalid, format!("\"{}\" is no outcome: 0, 4, 8, 12", cut(value)))
+    })
+}
+
+fn code(name: &str, value: &str) -> Result<Vec<String>, OutcomeIssue> {
+    Ok(token(name, value)?.code.into_iter().collect())
 }
 
 fn action(name: &str, value: &str) -> Result<Vec<AuditAction>, OutcomeIssue> {

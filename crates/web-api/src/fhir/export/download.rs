@@ -81,7 +81,9 @@ fn open(web: &Web, call: &Call) -> Result<(Arc<Job>, File), Refusal> {
                 )?;
                 return Err(not_there());
             }
-            series.retain(|series| call.may_see(web, series.subject));
+            // What the patient no longer allows is not in it any more.
+            let sight = call.sight_of(web, file.kind.name())?;
+            series.retain(|series| sight.series(series));
             subject.iter().filter_map(|subject| subject.patient()).collect()
         }
     };

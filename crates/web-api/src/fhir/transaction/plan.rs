@@ -24,7 +24,7 @@ use super::super::create::{
 use super::super::registering::{self, Planned, Record, plan_new, plan_update};
 use super::super::{permitted_now, update};
 use super::{Refusals, would_not_be_charted};
-use crate::access::{Access, Permission};
+use crate::access::Permission;
 use crate::state::Web;
 
 /// How deep references are looked for: the depth that the JSON reader allows.
@@ -434,8 +434,8 @@ impl Planning<'_> {
             Record::Patient => Subject::Patient(PatientId::from_bytes(id)),
             Record::Device => Subject::Device(DeviceId::from_bytes(id)),
         };
-        match access {
-            Access::Peer(Peer::Device(own)) => {
+        match access.peer() {
+            Some(Peer::Device(own)) => {
                 let assignments = self.web.site.registry().assignments(*own);
                 subject == Subject::Device(*own) || assignments.iter().any(|one| one.subject == subject)
             }

@@ -17,7 +17,12 @@ enum Gets {
 }
 
 /// What is asked about the patient of ward 2: path, body and expectation; or why the interaction shows no patient.
-fn asked(method: &Method, path: &str, observation: &str) -> Result<(String, Value, Gets), &'static str> {
+fn asked(
+    method: &Method,
+    path: &str,
+    observation: &str,
+    consent: &str,
+) -> Result<(String, Value, Gets), &'static str> {
     use Gets::{NotFound, Nothing};
     let (other, device) = (patient(2), monitor(2));
     let plain = |path: String, gets: Gets| Ok((path, Value::Null, gets));
@@ -79,6 +84,11 @@ fn asked(method: &Method, path: &str, observation: &str) -> Result<(String, Valu
         "/fhir/Observation/$trend" => {
             plain(format!("/fhir/Observation/$trend?patient={other}&code=8867-4&duration=1"), Nothing)
         }
+        "/fhir/Consent/{id}" => plain(format!("/fhir/Consent/{consent}"), NotFound),
+        "/fhir/Consent" => plain(format!("/fhir/Consent?patient={other}"), Nothing),
+        "/fhir/Consent/_history" => plain("/fhir/Consent/_history".into(), Nothing),
+        "/fhir/Consent/{id}/_history" => plain(format!("/fhir/Consent/{consent}/_history"), NotFound),
+        "/fhir/Consent/{id}/_history/{vid}" => plain(format!("/fhir/Consent/{consent}/_history/1"), NotFound),
         "/fhir/Group/{id}/$export" => plain(format!("/fhir/Group/{}/$export", ward(2)), NotFound),
         _ if path.contains("$export") => Err("an export is of one's own ward: tested with its files"),
         other => {
@@ -97,6 +107,100 @@ fn says_something(body: &Value) -> bool {
     of.iter().any(|word| shown.contains(word))
 }
 
+async fn consent_of_patient_2(clinic: &Clinic, theirs: &str) -> String {
+    let rule = json!({"decision": "deny", "who": [], "purposes": ["HRESCH"], "classes": [], "measures": [],
+        "except": []});
+    let made = clinic.post(&format!("/api/v1/patients/{}/consents", patient(2)), theirs, rule).await;
+    made.body["id"].as_str().unwrap_or_else(|| panic!("{:?}", made.body)).to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_patient_and_a_caregiver_of_nobody_get_nothing_over_fhir() {
+    let clinic = Clinic::furnished();
+    let sent = heart_rate(monitor(2), Some(patient(2)), at(-10), "72");
+    let made = post(&clinic, &program(), "/fhir/Observation", &sent).await;
+    let observation = made.body["id"].as_str().unwrap().to_owned();
+    let consent = consent_of_patient_2(&clinic, &clinic.sign_in("nurse 2").await).await;
+    for (name, role) in [("patient", web_api::Role::Patient), ("caregiver", web_api::Role::Caregiver)] {
+        let cookie = clinic.sign_in(name).await;
+        let mut checked = 0;
+        for interaction in interactions() {
+            let Ok((path, body, gets)) =
+                asked(&interaction.method, interaction.path, &observation, &consent)
+            else {
+                continue;
+            };
+            let body = (body != Value::Null).then_some(body);
+            let answer = clinic.call(interaction.method.clone(), &path, Some(&cookie), body).await;
+            let what = format!("{name}: {} {path}: {}", interaction.method, answer.body);
+            let expected = match gets {
+                _ if !crate::rights::holds(role, interaction.permission) => StatusCode::FORBIDDEN,
+                Gets::NotFound => StatusCode::NOT_FOUND,
+                // What is included needs a permission of its own.
+                Gets::Nothing if answer.status == StatusCode::FORBIDDEN => continue,
+                Gets::Nothing => StatusCode::OK,
+            };
+            assert_eq!(answer.status, expected, "{what}");
+            assert!(!says_something(&answer.body), "{what}");
+            checked += 1;
+        }
+        assert!(checked >= 20, "{checked}");
+        let own = clinic.get("/fhir/Patient", &cookie).await;
+        let sees_one = own.body["entry"].as_array().map_or(0, Vec::len);
+        assert_eq!(sees_one, usize::from(name == "patient"), "{}", own.body);
+    }
+}
+
+/// Every interaction on a type, by a program whose scopes reach another type only.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_with_too_small_a_scope_is_refused_every_interaction() {
+    let clinic = Clinic::furnished();
+    let scopes = [
+        ("places only", "system/Location.cruds"),
+        ("patients only", "system/Patient.cruds"),
+        ("reads only", "system/*.rs"),
+        ("nothing", "system/Location.r"),
+    ];
+    let of = |(name, scope): (&str, &str)| (name.to_owned(), vec![scope.to_owned()]);
+    clinic.site.admission().set_program_scopes(scopes.map(of));
+    let mut refused = 0;
+    for interaction in interactions() {
+        let is_about_a_type = !matches!(interaction.resource, "" | "Group") && interaction.code != "$validate";
+        if !is_about_a_type {
+            continue;
+        }
+        let other = if interaction.resource == "Location" { "patients only" } else { "places only" };
+        let is_write = matches!(interaction.code, "create" | "update" | "delete");
+        for name in [Some(other), is_write.then_some("reads only")].into_iter().flatten() {
+            let peer = pipeline::Peer::Program(name.into());
+            let path = super::reading::concrete(interaction.path);
+            let request = axum::http::Request::builder().method(&interaction.method).uri(&path);
+            let answer = super::ask(&clinic, &peer, request.body(axum::body::Body::empty()).unwrap()).await;
+            let what = format!("{name}: {} {path}: {}", interaction.method, answer.body);
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{what}");
+            refused += 1;
+        }
+    }
+    assert!(refused >= 40, "{refused}");
+    // The whole-system interactions show nothing of types that the scopes do not reach.
+    let nothing = pipeline::Peer::Program("nothing".into());
+    let bundle = json!({"resourceType": "Bundle", "type": "batch", "entry": [
+        {"request": {"method": "GET", "url": format!("Patient/{}", patient(1))}},
+        {"request": {"method": "GET", "url": "Observation"}},
+    ]});
+    let answer = post(&clinic, &nothing, "/fhir", &bundle).await;
+    for entry in answer.body["entry"].as_array().unwrap() {
+        assert!(entry["response"]["status"].as_str().unwrap().starts_with("403"), "{entry}");
+    }
+    // A scope of one type brings nothing of another along.
+    let places = pipeline::Peer::Program("patients only".into());
+    let path = format!("/fhir/Patient?_id={}&_revinclude=Observation:subject", patient(1));
+    let sent = heart_rate(monitor(1), Some(patient(1)), at(-10), "72");
+    assert_eq!(post(&clinic, &program(), "/fhir/Observation", &sent).await.status, StatusCode::CREATED);
+    let answer = super::get(&clinic, &places, &path).await;
+    assert!(!answer.body.to_string().contains("\"Observation\""), "{}", answer.body);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_clinician_of_another_ward_gets_nothing_over_fhir() {
     let clinic = Clinic::furnished();
@@ -104,9 +208,10 @@ async fn the_clinician_of_another_ward_gets_nothing_over_fhir() {
     let made = post(&clinic, &program(), "/fhir/Observation", &sent).await;
     let observation = made.body["id"].as_str().unwrap().to_owned();
     let (stranger, theirs) = (clinic.sign_in("nurse").await, clinic.sign_in("nurse 2").await);
+    let consent = consent_of_patient_2(&clinic, &theirs).await;
     let (mut checked, mut told) = (0, 0);
     for interaction in interactions() {
-        let Ok((path, body, gets)) = asked(&interaction.method, interaction.path, &observation) else {
+        let Ok((path, body, gets)) = asked(&interaction.method, interaction.path, &observation, &consent) else {
             continue;
         };
         let body = (body != Value::Null).then_some(body);

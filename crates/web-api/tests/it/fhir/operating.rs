@@ -307,7 +307,7 @@ fn path_of(url: &str) -> String {
 }
 
 /// Kicks an export off and waits for its list of files.
-async fn exported(clinic: &Clinic, peer: &Peer, path: &str) -> (String, Value) {
+pub async fn exported(clinic: &Clinic, peer: &Peer, path: &str) -> (String, Value) {
     let (status, headers, body) = raw(clinic, peer, Method::GET, path).await;
     assert_eq!((status, body.as_str()), (StatusCode::ACCEPTED, ""), "{path}");
     let location = path_of(text(&headers, "content-location"));
@@ -326,6 +326,13 @@ async fn exported(clinic: &Clinic, peer: &Peer, path: &str) -> (String, Value) {
     }
     assert!(manifest["transactionTime"].is_string(), "the export became ready: {manifest}");
     (location, manifest)
+}
+
+/// One file of an export, whatever it holds now.
+pub async fn downloaded(clinic: &Clinic, peer: &Peer, url: &str) -> String {
+    let (status, _, body) = raw(clinic, peer, Method::GET, &path_of(url)).await;
+    assert_eq!(status, StatusCode::OK, "{url}: {body}");
+    body
 }
 
 /// The lines of all files, by type; each file has as many as it says.

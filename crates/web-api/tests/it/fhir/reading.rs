@@ -11,7 +11,7 @@ use web_api::fhir::interactions;
 use super::{ask, at, get, heart_rate, issue, post, program, text};
 use crate::clinic::{Clinic, bed, monitor, patient, ward};
 
-fn concrete(path: &str) -> String {
+pub(super) fn concrete(path: &str) -> String {
     path.replace("{id}", "00000000-0000-0000-0000-000000000000")
 }
 
@@ -132,7 +132,7 @@ async fn roles_without_the_permission_are_refused() {
         for interaction in interactions() {
             let path = concrete(interaction.path);
             let answer = clinic.call(interaction.method.clone(), &path, Some(&cookie), None).await;
-            let may = role.holds(interaction.permission);
+            let may = crate::rights::holds(*role, interaction.permission);
             assert_eq!(answer.status != StatusCode::FORBIDDEN, may, "{role:?} {path} {}", answer.status);
         }
     }

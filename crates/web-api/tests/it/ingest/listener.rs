@@ -13,7 +13,7 @@ use trust::pki::{Authority, IssueRequest, IssueServerRequest, PeerUri};
 use web_api::{serve_devices, serve_web};
 
 use super::{ENVELOPE, kept, reading};
-use crate::clinic::{Clinic, monitor};
+use crate::clinic::{Clinic, START_S, monitor};
 
 pub struct Port {
     pub clinic: Clinic,
@@ -23,8 +23,14 @@ pub struct Port {
     served: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
+/// The clinic's clock stands still: what is issued must be in date by it and by the machine's.
+fn life() -> (SystemTime, SystemTime) {
+    let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(START_S as u64 - 86_400);
+    (begin, begin + Duration::from_secs(20 * 365 * 86_400))
+}
+
 fn authority() -> Authority {
-    let made = Authority::create("Test", SystemTime::now(), 1).unwrap();
+    let made = Authority::create("Test", life().0, 30).unwrap();
     Authority::load(&made.certificate_pem, made.key_pem.expose()).unwrap()
 }
 
@@ -32,14 +38,14 @@ impl Port {
     pub async fn open() -> Self {
         let clinic = Clinic::furnished();
         let authority = authority();
-        let now = SystemTime::now();
+        let (not_before, not_after) = life();
         let issued = authority
             .issue_server(&IssueServerRequest {
                 common_name: "server".into(),
                 dns_names: vec!["localhost".into()],
                 ips: vec!["127.0.0.1".parse().unwrap()],
-                not_before: now - Duration::from_secs(60),
-                not_after: now + Duration::from_secs(3_600),
+                not_before,
+                not_after,
             })
             .unwrap();
         let tls = trust::tls::server_config_mutual(
@@ -59,13 +65,13 @@ impl Port {
 
     /// A client with a certificate of `authority`, and its serial number.
     fn client_of(&self, authority: &Authority, uri: PeerUri, http2: bool) -> (reqwest::Client, String) {
-        let now = SystemTime::now();
+        let (not_before, not_after) = life();
         let issued = authority
             .issue_client(&IssueRequest {
                 common_name: "client".into(),
                 uri,
-                not_before: now - Duration::from_secs(60),
-                not_after: now + Duration::from_secs(3_600),
+                not_before,
+                not_after,
             })
             .unwrap();
         let alpn: &[&[u8]] = if http2 { &[b"h2"] } else { &[b"http/1.1"] };
@@ -108,8 +114,10 @@ async fn a_device_sends_with_its_certificate_until_it_is_revoked() {
         assert_eq!(answer.version() == reqwest::Version::HTTP_2, http2);
         let body: Value = answer.json().await.unwrap();
         assert_eq!(body["entries"][0]["outcome"], "committed", "{body}");
-        // The connection stays open, and the revocation holds on it.
+        // The open connection is cut, and a new one is refused.
         port.clinic.site.admission().set_revoked([serial]);
+        let cut = port.post(&client, second + 100).await;
+        assert!(cut.as_ref().is_err() || cut.as_ref().is_ok_and(|cut| cut.status() == 403), "{cut:?}");
         let refused = port.post(&client, second + 100).await.unwrap();
         assert_eq!(refused.status(), 403);
         assert!(refused.text().await.unwrap().contains("revoked"));
@@ -142,6 +150,8 @@ async fn strangers_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_reads_and_writes_fhir_over_the_wire() {
     let port = Port::open().await;
+    let everything = vec!["system/*.cruds".to_owned()];
+    port.clinic.site.admission().set_program_scopes([("ehr".to_owned(), everything)]);
     let (client, _) = port.client(PeerUri::program("ehr").unwrap(), true);
     let sent = crate::fhir::heart_rate(monitor(1), None, crate::fhir::at(-10), "72.0");
     let made = client

@@ -1,0 +1,216 @@
+//! Access: who asks, what they may try, and whom they may see. The answers are the policies' (crate `access`); here stand
+//! the questions.
+
+mod asking;
+mod consented;
+mod permit;
+mod policies;
+mod sight;
+
+use std::sync::Arc;
+
+use ::access::scopes::Ceiling;
+use ::access::{Asker, Person, Principal};
+use clinical_model::{PatientId, Purpose, UserId};
+use pipeline::Peer;
+use store::Actor;
+
+pub use ::access::{Permission, may};
+pub use permit::{Permit, Taken};
+pub use policies::{Policies, PoliciesError, engine_of};
+pub(crate) use asking::purpose_of;
+pub(crate) use sight::Sight;
+
+use crate::people::{Role, User};
+use crate::state::Web;
+
+/// A program that asks with a token.
+#[derive(Clone, Debug)]
+pub struct AppAccess {
+    /// Its registration.
+    pub client: [u8; 16],
+    /// Its name at this site.
+    pub client_name: String,
+    /// The person for whom it asks.
+    pub user: Option<User>,
+    /// How far its scopes reach.
+    pub ceiling: Ceiling,
+}
+
+/// Who it is.
+#[derive(Clone, Debug)]
+pub enum Who {
+    /// A person with a session.
+    Person(User),
+    /// A device or a program with a certificate.
+    Peer(Peer),
+    /// A program with a token.
+    App(Arc<AppAccess>),
+}
+
+/// Who asks, and what they may.
+#[derive(Clone, Debug)]
+pub struct Access {
+    who: Who,
+    asker: Arc<Asker>,
+    /// How far scopes reach; `None`: people, whom no scope narrows.
+    ceiling: Option<Arc<Ceiling>>,
+    purpose: Purpose,
+    /// Seconds since the second factor was used.
+    mfa_age_s: Option<u32>,
+}
+
+impl Access {
+    /// A person with a session.
+    pub(crate) fn of_person(web: &Web, user: User) -> Self {
+        Access::of(web, Who::Person(user), None)
+    }
+
+    /// A device or a program with a certificate.
+    pub(crate) fn of_peer(web: &Web, peer: Peer) -> Self {
+        let ceiling = asking::ceiling_of(web, &peer);
+        Access::of(web, Who::Peer(peer), ceiling)
+    }
+
+    /// A program with a token.
+    pub(crate) fn of_app(web: &Web, app: AppAccess) -> Self {
+        let ceiling = Arc::new(app.ceiling.clone());
+        Access::of(web, Who::App(Arc::new(app)), Some(ceiling))
+    }
+
+    fn of(web: &Web, who: Who, ceiling: Option<Arc<Ceiling>>) -> Self {
+        let asker = web.policies.asker(principal_of(web, &who));
+        let purpose = purpose_of(&who);
+        Access { who, asker, ceiling, purpose, mfa_age_s: None }
+    }
+
+    /// With another purpose of use than the usual one.
+    #[must_use]
+    pub(crate) fn with_purpose(self, purpose: Purpose) -> Self {
+        Access { purpose, ..self }
+    }
+
+    /// With the age of the second factor.
+    #[must_use]
+    pub(crate) fn with_mfa_age(self, mfa_age_s: Option<u32>) -> Self {
+        Access { mfa_age_s, ..self }
+    }
+
+    /// Who it is.
+    pub const fn who(&self) -> &Who {
+        &self.who
+    }
+
+    /// Who, for the audit log.
+    pub fn actor(&self) -> Actor {
+        match &self.who {
+            Who::Person(user) => Actor::User(user.id),
+            Who::Peer(Peer::Device(device)) => Actor::Device(*device),
+            Who::Peer(Peer::Program(name)) => Actor::Program(name.clone()),
+            Who::App(app) => match &app.user {
+                Some(user) => Actor::User(user.id),
+                None => Actor::Program(app.client_name.clone()),
+            },
+        }
+    }
+
+    /// The person, where it is one.
+    pub fn user(&self) -> Option<UserId> {
+        self.person().map(|user| user.id)
+    }
+
+    /// The person who asks, or for whom a program asks.
+    pub fn person(&self) -> Option<&User> {
+        match &self.who {
+            Who::Person(user) => Some(user),
+            Who::App(app) => app.user.as_ref(),
+            Who::Peer(_) => None,
+        }
+    }
+
+    /// The certificate's peer, where it is one.
+    pub fn peer(&self) -> Option<&Peer> {
+        match &self.who {
+            Who::Peer(peer) => Some(peer),
+            Who::Person(_) | Who::App(_) => None,
+        }
+    }
+
+    /// The name of the program that asks, for itself or for a person.
+    pub fn program(&self) -> Option<&str> {
+        match &self.who {
+            Who::Peer(Peer::Program(name)) => Some(name),
+            Who::App(app) => Some(&app.client_name),
+            Who::Person(_) | Who::Peer(Peer::Device(_)) => None,
+        }
+    }
+
+    /// How far scopes reach; `None`: nothing narrows.
+    pub(crate) fn ceiling(&self) -> Option<&Ceiling> {
+        self.ceiling.as_deref()
+    }
+
+    /// Why they ask.
+    pub const fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    /// Whether an operation that needs `permission` may be tried at all.
+    pub fn holds(&self, permission: Permission) -> bool {
+        self.asker.may(permission)
+    }
+
+    /// Why it may or may not be tried, for the audit log.
+    pub(crate) fn why(&self, permission: Permission) -> String {
+        self.decision(permission).why()
+    }
+
+    /// Whether it may be tried at all, with the policies that say so.
+    pub(crate) fn decision(&self, permission: Permission) -> ::access::Decision {
+        let asked = ::access::Circumstances::default();
+        self.asker.decide(permission, ::access::Resource::Site, asked)
+    }
+
+    /// The words of what may be tried, for menus.
+    pub(crate) fn permissions(&self) -> Vec<&'static str> {
+        self.asker.permissions().into_iter().map(Permission::word).collect()
+    }
+
+    /// The permit of an operation, where the policies give it.
+    pub(crate) fn permit<P: ::access::May>(&self) -> Option<Permit<P>> {
+        self.asker.granted().map(|granted| Permit::of(self.clone(), granted))
+    }
+
+    /// Whom and what they may see, by all that decides it, now.
+    pub(crate) fn sight<'a>(&'a self, web: &'a Web) -> Sight<'a> {
+        Sight::new(web, self)
+    }
+}
+
+/// As the policies know them.
+fn principal_of(web: &Web, who: &Who) -> Principal {
+    match who {
+        Who::Person(user) => Principal::Person(person_of(web, user)),
+        Who::Peer(Peer::Device(device)) => Principal::Device(*device),
+        Who::Peer(Peer::Program(name)) => Principal::Program { name: name.clone() },
+        Who::App(app) => match &app.user {
+            Some(user) => Principal::Person(person_of(web, user)),
+            None => Principal::Program { name: app.client_name.clone() },
+        },
+    }
+}
+
+fn person_of(web: &Web, user: &User) -> Person {
+    let cares_for: Vec<PatientId> = match user.role {
+        Role::Caregiver => consented::cares_for(web, user.id),
+        _ => Vec::new(),
+    };
+    Person {
+        id: user.id,
+        role: user.role,
+        wards: user.wards.clone(),
+        care_teams: user.care_teams.clone(),
+        patient: user.patient,
+        cares_for,
+    }
+}

@@ -1,0 +1,135 @@
+//! The policies in force: seeing them, explaining a decision, and loading them again.
+
+use std::sync::Arc;
+
+use ::access::Permission;
+use ::access::rules::Rule;
+use axum::Json;
+use axum::extract::State;
+use clinical_model::{PatientId, PlaceId, Purpose, Timestamp};
+use pipeline::audited::Act;
+use serde::{Deserialize, Serialize};
+use store::{AuditAction, AuditOutcome};
+
+use super::{Answer, Body, id_of};
+use crate::access::{Access, Permit, may};
+use crate::problem::Problem;
+use crate::state::Web;
+
+#[derive(Serialize)]
+pub(crate) struct Shown {
+    /// `built-in`, or the directory of the site's own.
+    source: String,
+    loaded_at: Timestamp,
+    /// Why a later attempt to load them was not taken.
+    error: Option<String>,
+    policies: Vec<Rule>,
+}
+
+fn shown(web: &Web) -> Shown {
+    let policies = web.policies();
+    let loaded = policies.loaded();
+    Shown {
+        source: policies.directory().map_or_else(|| "built-in".to_owned(), |path| path.display().to_string()),
+        loaded_at: loaded.at,
+        error: loaded.error,
+        policies: policies.engine().rules().to_vec(),
+    }
+}
+
+pub(crate) async fn list(State(web): State<Arc<Web>>, _: Permit<may::ManagePolicies>) -> Answer<Shown> {
+    Ok(Json(shown(&web)))
+}
+
+pub(crate) async fn reload(
+    State(web): State<Arc<Web>>,
+    access: Permit<may::ManagePolicies>,
+) -> Answer<Shown> {
+    web.blocking(move |web| {
+        let result = web.policies().reload(web.site.clock().now());
+        let act = Act::new(access.actor(), AuditAction::Administer, "Policies");
+        let (act, outcome) = match &result {
+            Ok(()) => (act.detail("loaded again"), AuditOutcome::Success),
+            Err(error) => (act.detail(error.to_string()), AuditOutcome::Failed),
+        };
+        web.site.record(act, outcome)?;
+        result.map_err(|error| Problem::bad_request(error.to_string()))?;
+        Ok(Json(shown(web)))
+    })
+    .await?
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Question {
+    /// The name that the person signs in with.
+    who: String,
+    /// The action, such as `read-chart`.
+    action: String,
+    /// `patient/<id>`, `ward/<id>` or `site`.
+    on: String,
+    purpose: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Reason {
+    id: String,
+    effect: &'static str,
+    description: String,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Explained {
+    allowed: bool,
+    reasons: Vec<Reason>,
+    text: String,
+}
+
+pub(crate) async fn explain(
+    State(web): State<Arc<Web>>,
+    permit: Permit<may::ManagePolicies>,
+    Body(question): Body<Question>,
+) -> Answer<Explained> {
+    let action = Permission::by_word(&question.action)
+        .ok_or_else(|| Problem::bad_request("there is no such action; GET /api/v1/policies names them"))?;
+    let purpose = match question.purpose.as_deref() {
+        None => None,
+        Some(code) => Some(Purpose::by_code(code).ok_or_else(|| Problem::bad_request("no such purpose"))?),
+    };
+    let user = web.people.by_name(&question.who).ok_or_else(|| Problem::not_found("person"))?;
+    let act = Act::new(permit.actor(), AuditAction::Read, "Policies");
+    let act = act.detail(format!("{} {} on {}", question.who, question.action, question.on));
+    web.blocking(move |web| {
+        web.site.record(act, AuditOutcome::Success)?;
+        let mut access = Access::of_person(web, user);
+        if let Some(purpose) = purpose {
+            access = access.with_purpose(purpose);
+        }
+        let decision = match question.on.split_once('/') {
+            None if question.on == "site" => access.decision(action),
+            Some(("ward", id)) => {
+                let ward: PlaceId = id_of(id, "ward")?;
+                access.sight(web).explain_ward(action, ward)
+            }
+            Some(("patient", id)) => {
+                let id: PatientId = id_of(id, "patient")?;
+                let patient = web.site.registry().patient(id).ok_or_else(|| Problem::not_found("patient"))?;
+                access.sight(web).explain_patient(action, &patient)
+            }
+            _ => return Err(Problem::bad_request("\"on\" is patient/<id>, ward/<id> or site")),
+        };
+        let engine = web.policies().engine();
+        let named = engine.rules().iter().filter(|rule| decision.policies.contains(&rule.id));
+        let reasons = named.map(|rule| Reason {
+            id: rule.id.clone(),
+            effect: rule.effect,
+            description: rule.description.clone(),
+        });
+        Ok(Json(Explained {
+            allowed: decision.allowed,
+            reasons: reasons.collect(),
+            text: decision.why(),
+        }))
+    })
+    .await?
+}

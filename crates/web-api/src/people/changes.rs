@@ -1,0 +1,260 @@
+//! Adding and changing people, each change with its audit record in one transaction.
+
+use clinical_model::{PatientId, PlaceId, Timestamp, UserId};
+use pipeline::audited::Act;
+use serde::Deserialize;
+use store::{Actor, AuditAction, AuditOutcome, DocumentWrite, Expected, TransactError, Transaction};
+use trust::{SecretText, TokenSecret};
+
+use super::record::Link;
+use super::{CARE_TEAM_LIMIT, NAME_LIMIT_CHARS, NewUser, PeopleError, Role, User, UserRecord};
+use crate::state::Web;
+
+/// Times that a person is read again because another node or thread was faster to write.
+const CHANGE_LIMIT_TRIES: usize = 8;
+/// How long the link of an invitation or a reset works, in seconds: over a weekend.
+const LINK_LIFE_S: u64 = 72 * 3_600;
+
+/// The one-time link of a person who is to set how they sign in.
+#[derive(Debug)]
+pub struct Invitation {
+    /// The token, shown once.
+    pub token: SecretText,
+    /// When it stops working.
+    pub expires_at: Timestamp,
+}
+
+impl Invitation {
+    /// The page it leads to; the token stands behind `#`, where no server and no log sees it.
+    pub fn path(&self) -> String {
+        format!("/invite#token={}", self.token.expose())
+    }
+}
+
+/// What an administrator may change of a person.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserChange {
+    /// What others see.
+    pub display: String,
+    /// What they do here.
+    pub role: Role,
+    /// The wards that are theirs; `None`: all.
+    pub wards: Option<Vec<PlaceId>>,
+    /// The care teams they belong to, by name.
+    #[serde(default)]
+    pub care_teams: Vec<String>,
+    /// Who they are themselves: for the role of a patient, and only there.
+    #[serde(default)]
+    pub patient: Option<PatientId>,
+    /// May no longer sign in.
+    pub disabled: bool,
+    /// The version that was seen: how often an administrator had changed the person.
+    pub version: u64,
+}
+
+pub(super) fn check_text(field: &'static str, value: &str) -> Result<(), PeopleError> {
+    let length = value.trim().chars().count();
+    if length == 0 || NAME_LIMIT_CHARS < length || value.chars().any(char::is_control) {
+        return Err(PeopleError::Name { field });
+    }
+    Ok(())
+}
+
+fn check_rights(
+    role: Role,
+    care_teams: &[String],
+    patient: Option<PatientId>,
+) -> Result<(), PeopleError> {
+    if care_teams.len() > CARE_TEAM_LIMIT {
+        return Err(PeopleError::CareTeams);
+    }
+    care_teams.iter().try_for_each(|team| check_text("name of a care team", team))?;
+    if (role == Role::Patient) != patient.is_some() {
+        return Err(PeopleError::PatientOfRole);
+    }
+    Ok(())
+}
+
+impl Web {
+    /// Adds a person, who cannot sign in before an invitation (see [`Web::reset_user`]).
+    ///
+    /// # Errors
+    /// [`PeopleError`].
+    pub fn add_user(&self, actor: Actor, new: NewUser) -> Result<User, PeopleError> {
+        self.keep_user(actor, new, Vec::new(), |_| {})
+    }
+
+    pub(super) fn keep_user(
+        &self,
+        actor: Actor,
+        new: NewUser,
+        mut writes: Vec<DocumentWrite>,
+        finish: impl FnOnce(&mut UserRecord),
+    ) -> Result<User, PeopleError> {
+        check_text("name", &new.name)?;
+        check_text("display name", &new.display)?;
+        check_rights(new.role, &new.care_teams, new.patient)?;
+        let at = self.site.clock().now();
+        let mut record = UserRecord {
+            id: UserId::from_bytes(pipeline::new_id(at)),
+            name: new.name.trim().to_owned(),
+            display: new.display.trim().to_owned(),
+            role: new.role,
+            wards: new.wards,
+            care_teams: new.care_teams,
+            patient: new.patient,
+            disabled: false,
+            password_hash: None,
+            totp: None,
+            pending_totp: None,
+            passkeys: Vec::new(),
+            recovery_codes: Vec::new(),
+            link: None,
+            last_sign_in_at: None,
+            edits: 0,
+        };
+        finish(&mut record);
+        let act = Act::new(actor, AuditAction::Create, "User")
+            .detail(format!("{} as {:?}", record.name, record.role))
+            .record(at, AuditOutcome::Success);
+        writes.push(record.write(self.site.store(), Expected::Absent));
+        let transaction = Transaction { at, writes, audit: vec![act], ..Transaction::default() };
+        self.site.store().transact(&transaction).map_err(|error| match error {
+            TransactError::Conflict { .. } => PeopleError::Exists { name: record.name.clone() },
+            error => PeopleError::Keep(error),
+        })?;
+        let user = record.user();
+        self.people.put(record, 1);
+        Ok(user)
+    }
+
+    /// Changes a person as they stand now, with an audit record and whatever else belongs into the same transaction.
+    /// `change` may run several times, each time on what another node has made of the person meanwhile. Blocks.
+    pub(super) fn change_user<T>(
+        &self,
+        id: UserId,
+        act: Option<Act>,
+        extra: &[DocumentWrite],
+        mut change: impl FnMut(&mut UserRecord) -> Result<T, PeopleError>,
+    ) -> Result<T, PeopleError> {
+        let store = self.site.store();
+        for _ in 0..CHANGE_LIMIT_TRIES {
+            let found = self.people.read_one(store, id)?;
+            let (mut record, version) = found.ok_or(PeopleError::NotFound)?;
+            let out = change(&mut record)?;
+            let at = self.site.clock().now();
+            let mut writes = vec![record.write(store, Expected::Version(version))];
+            writes.extend_from_slice(extra);
+            let audit = act.iter().map(|act| act.clone().record(at, AuditOutcome::Success)).collect();
+            match store.transact(&Transaction { at, writes, audit, ..Transaction::default() }) {
+                Ok(()) => {
+                    self.people.put(record, version + 1);
+                    return Ok(out);
+                }
+                Err(TransactError::Conflict { .. }) => {
+                    // What is written once only, and stands there already: an attempt that was used.
+                    for write in extra.iter().filter(|write| write.expected == Expected::Absent) {
+                        if store.document(write.kind, write.id).map_err(PeopleError::Store)?.is_some() {
+                            return Err(PeopleError::Ceremony);
+                        }
+                    }
+                }
+                Err(error) => return Err(PeopleError::Keep(error)),
+            }
+        }
+        Err(PeopleError::Changed)
+    }
+
+    /// Changes what an administrator may change. It takes effect at once: the person's sessions end where their rights
+    /// change. Blocks.
+    ///
+    /// # Errors
+    /// [`PeopleError`].
+    pub fn update_user(&self, actor: Actor, id: UserId, to: UserChange) -> Result<User, PeopleError> {
+        check_text("display name", &to.display)?;
+        check_rights(to.role, &to.care_teams, to.patient)?;
+        let stays = to.role == Role::Administrator && !to.disabled;
+        let detail = format!("as {:?}{}", to.role, if to.disabled { ", disabled" } else { "" });
+        let act = Act::new(actor, AuditAction::Update, "User").detail(format!("{id} {detail}"));
+        let others = self.people.has_administrator_but(id);
+        let (user, has_changed) = self.change_user(id, Some(act), &[], |record| {
+            if record.edits != to.version {
+                return Err(PeopleError::Changed);
+            }
+            if record.role == Role::Administrator && !record.disabled && !stays && !others {
+                return Err(PeopleError::LastAdministrator);
+            }
+            let before = record.user();
+            record.display = to.display.trim().to_owned();
+            record.role = to.role;
+            record.wards.clone_from(&to.wards);
+            record.care_teams.clone_from(&to.care_teams);
+            record.patient = to.patient;
+            record.disabled = to.disabled;
+            record.edits += 1;
+            if to.disabled {
+                record.link = None;
+            }
+            let after = record.user();
+            let has_changed = User { display: before.display.clone(), ..after.clone() } != before;
+            Ok((after, has_changed))
+        })?;
+        if has_changed {
+            self.end_sessions_of(id, None)?;
+        }
+        Ok(user)
+    }
+
+    /// Forgets every way in of a person, ends their sessions, and makes a one-time link with which they set new ones.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`PeopleError`].
+    pub fn reset_user(&self, actor: Actor, id: UserId) -> Result<Invitation, PeopleError> {
+        let token = TokenSecret::generate();
+        let expires_at = self.site.clock().now().plus(std::time::Duration::from_secs(LINK_LIFE_S));
+        let act = Act::new(actor, AuditAction::Administer, "User").detail(format!("{id} one-time link"));
+        self.change_user(id, Some(act), &[], |record| {
+            if record.disabled {
+                return Err(PeopleError::NotFound);
+            }
+            record.forget_ways();
+            record.edits += 1;
+            record.link = Some(Link { hash: token.hash().0, expires_at });
+            Ok(())
+        })?;
+        self.end_sessions_of(id, None)?;
+        // The id tells whose link it is, so that no index of tokens is needed.
+        Ok(Invitation { token: SecretText::new(format!("{id}.{}", token.to_text().expose())), expires_at })
+    }
+
+    /// Spends a one-time link and answers with whose it is. Blocks.
+    pub(crate) fn spend_link(&self, text: &str, from: &str) -> Result<User, PeopleError> {
+        let (id, token) = text.split_once('.').ok_or(PeopleError::LinkSpent)?;
+        let id: UserId = id.parse().map_err(|_| PeopleError::LinkSpent)?;
+        let token = TokenSecret::parse(token).map_err(|_| PeopleError::LinkSpent)?;
+        let now = self.site.clock().now();
+        let act =
+            Act::new(Actor::User(id), AuditAction::SignIn, "session").detail(format!("one-time link{from}"));
+        let spent = self.change_user(id, Some(act), &[], |record| {
+            let link = record.link.take().ok_or(PeopleError::LinkSpent)?;
+            let is_it =
+                trust::TokenHash(link.hash).matches(&token) && link.expires_at > now && !record.disabled;
+            if is_it { Ok(record.user()) } else { Err(PeopleError::LinkSpent) }
+        });
+        spent.map_err(|error| match error {
+            PeopleError::NotFound => PeopleError::LinkSpent,
+            other => other,
+        })
+    }
+
+    /// Ends the sessions of a person, but one. Blocks.
+    pub(crate) fn end_sessions_of(
+        &self,
+        id: UserId,
+        but: Option<&trust::TokenHash>,
+    ) -> Result<usize, PeopleError> {
+        self.sessions.end_all_of(id, but, self.site.clock().now()).map_err(PeopleError::Keep)
+    }
+}

@@ -1,0 +1,684 @@
+//! Sessions: opaque tokens of which only the hash is kept, in the store, so that every node knows them; bound to where they
+//! began; ended by idleness, age, sign-out or an administrator.
+
+mod caller;
+mod cookie;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+pub(crate) use caller::Caller;
+pub use caller::{Binding, RemoteAddress};
+use clinical_model::{RecordId as _, Timestamp, UserId};
+pub(crate) use cookie::{cookie, cookie_named, no_cookie, token_of};
+use pipeline::records::{json_from, json_write, sortable};
+use serde::{Deserialize, Serialize};
+use store::{
+    DocumentQuery, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind, Order, Store, StoreError,
+    TransactError, Transaction,
+};
+use tokio::sync::watch;
+use trust::{TokenHash, TokenSecret};
+
+use crate::problem::{Code, Problem};
+
+/// Sessions that one node holds in memory; beyond it the one longest unseen is read again when it comes back.
+const KNOWN_LIMIT: usize = 10_000;
+/// Sessions of one person at one time; the oldest ends beyond it. A ward's account is used on many tablets.
+const OF_ONE_USER_LIMIT: usize = 100;
+/// Sessions beyond their age that are removed with each new one: more than one, so that they cannot pile up.
+const SWEEP_LIMIT: usize = 16;
+/// Activity is written down at most this often in the idle time: once a minute of the usual fifteen.
+const TOUCHES_OF_IDLE_TIME: u32 = 15;
+/// Where several nodes share the store, what one of them knows of a session is asked again after so long.
+const FRESH_FOR: Duration = Duration::from_secs(1);
+/// Times that a session is read again because another node was faster to write it.
+const LOOK_LIMIT_TRIES: usize = 4;
+/// The index of sessions by their beginning.
+const BY_START: &str = "started";
+/// The index of sessions by person and beginning.
+const BY_USER: &str = "user-started";
+
+/// A second factor that was used so recently passes where one is asked for again.
+pub(crate) const FRESH_SECOND_FACTOR: Duration = Duration::from_secs(300);
+/// A session whose way in is not complete yet ends after so long.
+const UNFINISHED_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// Wrong codes in one session before it ends.
+const WRONG_CODES_LIMIT: u8 = 5;
+
+/// How far a person has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Stage {
+    /// The password was right; a second factor is needed.
+    SecondFactor,
+    /// They have still to make a complete way in, and may do nothing else. Also sessions of earlier releases.
+    #[default]
+    Enrolling,
+    /// Signed in.
+    Whole,
+}
+
+/// By what a session began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum By {
+    /// A password, and a code where there is one.
+    #[default]
+    Password,
+    /// A passkey.
+    Passkey,
+    /// A one-time link.
+    Link,
+    /// The link of the demonstration.
+    Demo,
+    /// The site's identity provider.
+    Provider,
+}
+
+/// A session that is to begin.
+#[derive(Clone, Debug)]
+pub(crate) struct NewSession {
+    pub user: UserId,
+    pub stage: Stage,
+    pub by: By,
+    /// When the second factor was used.
+    pub second_factor_at: Option<Timestamp>,
+    pub caller: Caller,
+    /// The session it takes the place of.
+    pub replaces: Option<TokenHash>,
+}
+
+/// A session as it is kept: sealed, under the first half of the token's hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// SHA-256 of the token, whole.
+    hash: [u8; 32],
+    pub user: UserId,
+    pub started_at: Timestamp,
+    pub seen_at: Timestamp,
+    #[serde(default)]
+    pub stage: Stage,
+    #[serde(default)]
+    pub by: By,
+    #[serde(default)]
+    pub second_factor_at: Option<Timestamp>,
+    #[serde(default)]
+    pub caller: Caller,
+    #[serde(default)]
+    wrong_codes: u8,
+}
+
+impl Record {
+    /// The id by which its owner and administrators name it; nothing can be done with it but ending the session.
+    pub(crate) fn id(&self) -> [u8; 16] {
+        id_of(&TokenHash(self.hash))
+    }
+
+    fn write(&self, expected: Expected) -> DocumentWrite {
+        let started = sortable(self.started_at);
+        let by_user = [&self.user.to_bytes()[..], &started].concat();
+        let index = vec![
+            IndexEntry { name: BY_START, value: started.to_vec(), unique: false },
+            IndexEntry { name: BY_USER, value: by_user, unique: false },
+        ];
+        json_write(Kind::Session, self.id(), expected, KeyDomain::System, self, index)
+    }
+}
+
+fn id_of(hash: &TokenHash) -> [u8; 16] {
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash.0[..16]);
+    id
+}
+
+/// Removes a fleeting document, whatever it is.
+pub(crate) fn removal(id: [u8; 16]) -> DocumentWrite {
+    DocumentWrite {
+        kind: Kind::Session,
+        id,
+        expected: Expected::Any,
+        domain: KeyDomain::System,
+        body: None,
+        index: Vec::new(),
+    }
+}
+
+/// What this node knows of a session.
+struct Known {
+    record: Record,
+    /// When activity was last written down.
+    written_at: Timestamp,
+    /// When the store was last asked.
+    read_at: Instant,
+    /// Another node has written it since.
+    is_outdated: bool,
+    ended: watch::Sender<bool>,
+}
+
+/// A session as a handler sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Current {
+    pub user: UserId,
+    pub hash: TokenHash,
+    pub expires_at: Timestamp,
+    pub stage: Stage,
+    pub by: By,
+    /// When the second factor was last used in this session.
+    pub second_factor_at: Option<Timestamp>,
+    /// Where it began.
+    pub caller: Caller,
+    /// Turns true when the session ends, for streams that outlive their request.
+    pub ended: watch::Receiver<bool>,
+}
+
+impl Current {
+    /// Until when acts pass that need the second factor to have been used just now.
+    pub(crate) fn fresh_until(&self) -> Option<Timestamp> {
+        self.second_factor_at.map(|at| at.plus(FRESH_SECOND_FACTOR))
+    }
+
+    /// Whether the second factor was used just now.
+    pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
+        self.fresh_until().is_some_and(|until| now < until)
+    }
+
+    /// Refuses where the second factor was not used just now, with the code that makes the web app ask for it.
+    pub(crate) fn require_fresh(&self, now: Timestamp) -> Result<(), Problem> {
+        if self.is_fresh(now) {
+            return Ok(());
+        }
+        let detail =
+            "this needs your passkey or a code of your authenticator app again, for it was not used lately";
+        Err(Problem::new(Code::StepUpNeeded, detail))
+    }
+}
+
+/// All sessions.
+pub(crate) struct Sessions {
+    store: Arc<dyn Store>,
+    /// Whether other nodes write to the same store.
+    is_shared: bool,
+    idle_timeout: Duration,
+    limit: Duration,
+    known: Mutex<HashMap<[u8; 16], Known>>,
+}
+
+impl Sessions {
+    pub(crate) fn new(store: Arc<dyn Store>, idle_timeout: Duration, limit: Duration) -> Self {
+        Sessions { is_shared: store.shared(), store, idle_timeout, limit, known: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 16], Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a session and returns its token, which is shown once; the one it takes the place of ends. Blocks.
+    pub(crate) fn begin(&self, new: NewSession, now: Timestamp) -> Result<TokenSecret, TransactError> {
+        let token = TokenSecret::generate();
+        let record = Record {
+            hash: token.hash().0,
+            user: new.user,
+            started_at: now,
+            seen_at: now,
+            stage: new.stage,
+            by: new.by,
+            second_factor_at: new.second_factor_at,
+            caller: new.caller,
+            wrong_codes: 0,
+        };
+        let first = self.listed(BY_START, Vec::new(), Order::Ascending, SWEEP_LIMIT)?;
+        let over = first.into_iter().filter(|old| now.duration_since(old.started_at) > self.limit);
+        let theirs = self.of_user(new.user)?;
+        let oldest = theirs.into_iter().nth(OF_ONE_USER_LIMIT - 1);
+        let mut ending: BTreeSet<[u8; 16]> = over.chain(oldest).map(|record| record.id()).collect();
+        ending.extend(new.replaces.as_ref().map(id_of));
+        let mut writes = vec![record.write(Expected::Absent)];
+        writes.extend(ending.iter().copied().map(removal));
+        self.store.transact(&Transaction { at: now, writes, ..Transaction::default() })?;
+        ending.into_iter().for_each(|id| self.forget(id));
+        self.learn(record);
+        Ok(token)
+    }
+
+    /// The sessions of a person, the newest first. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) fn of_user(&self, user: UserId) -> Result<Vec<Record>, StoreError> {
+        self.listed(BY_USER, user.to_bytes().to_vec(), Order::Descending, OF_ONE_USER_LIMIT)
+    }
+
+    /// Those that still run. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) fn running(&self, user: UserId, now: Timestamp) -> Result<Vec<Record>, StoreError> {
+        let here = |mut record: Record| {
+            let seen = self.lock().get(&record.id()).map(|one| one.record.seen_at);
+            record.seen_at = record.seen_at.max(seen.unwrap_or(record.seen_at));
+            record
+        };
+        let all = self.of_user(user)?.into_iter().map(here);
+        Ok(all.filter(|record| !self.is_over(record, now)).collect())
+    }
+
+    /// Ends the sessions of a person, but one, and tells how many. Blocks.
+    ///
+    /// # Errors
+    /// [`TransactError`].
+    pub(crate) fn end_all_of(
+        &self,
+        user: UserId,
+        but: Option<&TokenHash>,
+        now: Timestamp,
+    ) -> Result<usize, TransactError> {
+        let but = but.map(id_of);
+        let ending: Vec<[u8; 16]> =
+            self.of_user(user)?.iter().map(Record::id).filter(|id| Some(*id) != but).collect();
+        self.end_these(&ending, now)?;
+        Ok(ending.len())
+    }
+
+    /// Ends one session of a person by its id; false where it is not theirs. Blocks.
+    ///
+    /// # Errors
+    /// [`TransactError`].
+    pub(crate) fn end_one(&self, user: UserId, id: [u8; 16], now: Timestamp) -> Result<bool, TransactError> {
+        let is_theirs = self.of_user(user)?.iter().any(|record| record.id() == id);
+        if is_theirs {
+            self.end_these(&[id], now)?;
+        }
+        Ok(is_theirs)
+    }
+
+    fn end_these(&self, ids: &[[u8; 16]], now: Timestamp) -> Result<(), TransactError> {
+        ids.iter().for_each(|id| self.forget(*id));
+        let writes: Vec<DocumentWrite> = ids.iter().copied().map(removal).collect();
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.store.transact(&Transaction { at: now, writes, ..Transaction::default() })
+    }
+
+    /// Changes a session at its version. `None` where it has ended meanwhile. Blocks.
+    fn change(
+        &self,
+        hash: &TokenHash,
+        now: Timestamp,
+        change: impl Fn(&mut Record),
+    ) -> Result<Option<Current>, TransactError> {
+        for _ in 0..LOOK_LIMIT_TRIES {
+            let Some((mut record, version)) = self.read(hash)? else { return Ok(None) };
+            change(&mut record);
+            let writes = vec![record.write(Expected::Version(version))];
+            match self.store.transact(&Transaction { at: now, writes, ..Transaction::default() }) {
+                Ok(()) => return Ok(Some(self.learn(record))),
+                Err(TransactError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes down that the second factor was used in a session. Blocks.
+    ///
+    /// # Errors
+    /// [`TransactError`].
+    pub(crate) fn proven(&self, hash: &TokenHash, now: Timestamp) -> Result<Option<Current>, TransactError> {
+        self.change(hash, now, |record| {
+            record.second_factor_at = Some(now);
+            record.wrong_codes = 0;
+        })
+    }
+
+    /// Counts a try of a code before it is looked at; false, and the session has ended, after too many. Blocks.
+    ///
+    /// # Errors
+    /// [`TransactError`].
+    pub(crate) fn may_try_code(&self, hash: &TokenHash, now: Timestamp) -> Result<bool, TransactError> {
+        if self
+            .change(hash, now, |record| record.wrong_codes = record.wrong_codes.saturating_add(1))?
+            .is_none()
+        {
+            return Ok(false);
+        }
+        let tries = self.lock().get(&id_of(hash)).map_or(u8::MAX, |one| one.record.wrong_codes);
+        if tries > WRONG_CODES_LIMIT {
+            self.end(hash, now)?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn read(&self, hash: &TokenHash) -> Result<Option<(Record, u64)>, StoreError> {
+        let document = self.store.document(Kind::Session, id_of(hash))?;
+        Ok(document.and_then(|document| {
+            let record: Record = json_from(&document.body).ok()?;
+            (record.hash == hash.0).then_some((record, document.version))
+        }))
+    }
+
+    /// Another node wrote a session: what this one knows of it is asked again.
+    pub(crate) fn outdated(&self, id: [u8; 16]) {
+        if let Some(one) = self.lock().get_mut(&id) {
+            one.is_outdated = true;
+        }
+    }
+
+    fn listed(
+        &self,
+        index: &'static str,
+        prefix: Vec<u8>,
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        let query = DocumentQuery { kind: Kind::Session, index, prefix, after: None, order, limit };
+        let found = self.store.documents(&query)?;
+        Ok(found.iter().filter_map(|document| json_from(&document.body).ok()).collect())
+    }
+
+    /// Takes what the store says of a session, and answers with it as this node now knows it.
+    fn learn(&self, record: Record) -> Current {
+        let mut known = self.lock();
+        if known.len() >= KNOWN_LIMIT && !known.contains_key(&record.id()) {
+            // One that a stream waits for stays: dropping it would end the stream.
+            let quiet = known.iter().filter(|(_, one)| one.ended.receiver_count() == 0);
+            let quiet = quiet.min_by_key(|(_, one)| one.record.seen_at).map(|(id, _)| *id);
+            quiet.and_then(|id| known.remove(&id));
+        }
+        let written_at = record.seen_at;
+        let one = known.entry(record.id()).or_insert_with(|| Known {
+            record: record.clone(),
+            written_at,
+            read_at: Instant::now(),
+            is_outdated: false,
+            ended: watch::Sender::new(false),
+        });
+        let seen_at = one.record.seen_at.max(written_at);
+        one.record = Record { seen_at, ..record };
+        one.written_at = written_at;
+        one.read_at = Instant::now();
+        one.is_outdated = false;
+        self.shown(one)
+    }
+
+    /// How long a session may run without a request, and in all.
+    fn limits(&self, record: &Record) -> (Duration, Duration) {
+        match record.stage {
+            Stage::Whole => (self.idle_timeout, self.limit),
+            Stage::SecondFactor => (FRESH_SECOND_FACTOR, FRESH_SECOND_FACTOR),
+            Stage::Enrolling => (UNFINISHED_LIMIT.min(self.limit), UNFINISHED_LIMIT.min(self.limit)),
+        }
+    }
+
+    fn shown(&self, one: &Known) -> Current {
+        let record = &one.record;
+        let (idle, limit) = self.limits(record);
+        Current {
+            user: record.user,
+            hash: TokenHash(record.hash),
+            expires_at: record.started_at.plus(limit).min(record.seen_at.plus(idle)),
+            stage: record.stage,
+            by: record.by,
+            second_factor_at: record.second_factor_at,
+            caller: record.caller.clone(),
+            ended: one.ended.subscribe(),
+        }
+    }
+
+    fn is_over(&self, record: &Record, now: Timestamp) -> bool {
+        let (idle, limit) = self.limits(record);
+        now.duration_since(record.seen_at) > idle || now.duration_since(record.started_at) > limit
+    }
+
+    /// The session of a token as far as this node knows it for certain; `None`: ask [`Sessions::look`]. `touch` counts
+    /// the request as activity: streams that stay open by themselves must not keep a session alive. Never blocks.
+    pub(crate) fn glance(&self, hash: &TokenHash, now: Timestamp, touch: bool) -> Option<Current> {
+        let mut known = self.lock();
+        let one = known.get_mut(&id_of(hash)).filter(|one| one.record.hash == hash.0)?;
+        let is_fresh = !self.is_shared || (one.read_at.elapsed() < FRESH_FOR && !one.is_outdated);
+        let touch_due =
+            touch && now.duration_since(one.written_at) >= self.idle_timeout / TOUCHES_OF_IDLE_TIME;
+        if !is_fresh || touch_due || self.is_over(&one.record, now) {
+            return None;
+        }
+        if touch {
+            one.record.seen_at = one.record.seen_at.max(now);
+        }
+        Some(self.shown(one))
+    }
+
+    /// The session of a token as the store knows it, if it still runs. Blocks.
+    ///
+    /// # Errors
+    /// [`TransactError`] when the store failed.
+    pub(crate) fn look(
+        &self,
+        hash: &TokenHash,
+        now: Timestamp,
+        touch: bool,
+    ) -> Result<Option<Current>, TransactError> {
+        let id = id_of(hash);
+        for _ in 0..LOOK_LIMIT_TRIES {
+            let Some((mut record, version)) = self.read(hash)? else {
+                self.forget(id);
+                return Ok(None);
+            };
+            let here = self.lock().get(&id).map(|one| one.record.seen_at);
+            let written_at = record.seen_at;
+            record.seen_at = record.seen_at.max(here.unwrap_or(record.seen_at));
+            if self.is_over(&record, now) {
+                self.end(hash, now)?;
+                return Ok(None);
+            }
+            if touch && now.duration_since(written_at) >= self.idle_timeout / TOUCHES_OF_IDLE_TIME {
+                record.seen_at = record.seen_at.max(now);
+                let writes = vec![record.write(Expected::Version(version))];
+                match self.store.transact(&Transaction { at: now, writes, ..Transaction::default() }) {
+                    Ok(()) => {}
+                    // Another node wrote it down, or it was ended meanwhile: see which.
+                    Err(TransactError::Conflict { .. }) => continue,
+                    Err(error) => return Err(error),
+                }
+            } else {
+                record.seen_at = written_at;
+            }
+            let current = self.learn(record);
+            return Ok(if touch { self.glance(hash, now, true).or(Some(current)) } else { Some(current) });
+        }
+        Ok(None)
+    }
+
+    /// Whether a session still runs, for a stream that asks from time to time. Where the store cannot be asked, what this
+    /// node knows stands. Blocks.
+    pub(crate) fn runs(&self, hash: &TokenHash, now: Timestamp) -> bool {
+        if self.glance(hash, now, false).is_some() {
+            return true;
+        }
+        self.look(hash, now, false).map_or_else(
+            |_| self.lock().get(&id_of(hash)).is_some_and(|one| !self.is_over(&one.record, now)),
+            |current| current.is_some(),
+        )
+    }
+
+    /// Ends one session everywhere; its streams end too. Blocks.
+    ///
+    /// # Errors
+    /// [`TransactError`] when it could not be removed: it ends on this node all the same.
+    pub(crate) fn end(&self, hash: &TokenHash, now: Timestamp) -> Result<(), TransactError> {
+        self.forget(id_of(hash));
+        let writes = vec![removal(id_of(hash))];
+        self.store.transact(&Transaction { at: now, writes, ..Transaction::default() })
+    }
+
+    /// A session was removed from the store: its streams on this node end.
+    pub(crate) fn forget(&self, id: [u8; 16]) {
+        if let Some(one) = self.lock().remove(&id) {
+            one.ended.send_replace(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use store::sqlite::{Options, SqliteStore};
+
+    use axum::http::{HeaderMap, header};
+
+    use super::cookie::{COOKIE, SECURE_COOKIE};
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_seconds(second)
+    }
+
+    fn user() -> NewSession {
+        session_of(1)
+    }
+
+    fn session_of(user: u8) -> NewSession {
+        NewSession {
+            user: UserId::from_bytes([user; 16]),
+            stage: Stage::Whole,
+            by: By::Passkey,
+            second_factor_at: None,
+            caller: Caller::default(),
+            replaces: None,
+        }
+    }
+
+    fn two_nodes(idle_s: u64, limit_s: u64) -> (tempfile::TempDir, Sessions, Sessions) {
+        let directory = tempfile::tempdir().unwrap();
+        let kek = trust::Kek::from_bytes(&[7; 32]);
+        let store: Arc<dyn Store> =
+            Arc::new(SqliteStore::open(directory.path(), kek, Options::default()).unwrap());
+        let node =
+            || Sessions::new(Arc::clone(&store), Duration::from_secs(idle_s), Duration::from_secs(limit_s));
+        let (one, two) = (node(), node());
+        (directory, one, two)
+    }
+
+    fn current(sessions: &Sessions, hash: &TokenHash, second: i64, touch: bool) -> Option<Current> {
+        let glance = sessions.glance(hash, at(second), touch);
+        glance.or_else(|| sessions.look(hash, at(second), touch).unwrap())
+    }
+
+    #[test]
+    fn a_session_ends_by_idleness_by_age_and_by_sign_out() {
+        let (_directory, sessions, _) = two_nodes(60, 200);
+        let hash = sessions.begin(user(), at(0)).unwrap().hash();
+        assert!(current(&sessions, &hash, 50, true).is_some());
+        assert!(current(&sessions, &hash, 100, false).is_some());
+        let seen = current(&sessions, &hash, 110, false).unwrap();
+        assert_eq!(seen.expires_at, at(110));
+        assert!(current(&sessions, &hash, 111, true).is_none(), "a stream is no activity");
+        assert!(*seen.ended.borrow());
+
+        let hash = sessions.begin(user(), at(0)).unwrap().hash();
+        for second in (0..=200).step_by(50) {
+            assert!(current(&sessions, &hash, second, true).is_some());
+        }
+        assert!(current(&sessions, &hash, 201, true).is_none(), "age");
+
+        let hash = sessions.begin(user(), at(0)).unwrap().hash();
+        assert!(current(&sessions, &hash, 1, true).is_some());
+        sessions.end(&hash, at(1)).unwrap();
+        assert!(current(&sessions, &hash, 2, true).is_none());
+    }
+
+    #[test]
+    fn a_session_is_known_on_every_node_and_its_end_too() {
+        let (_directory, one, two) = two_nodes(900, 3_600);
+        let hash = one.begin(user(), at(0)).unwrap().hash();
+        assert!(current(&two, &hash, 60, true).is_some());
+        // What the other node wrote down is activity here too.
+        assert!(one.look(&hash, at(950), false).unwrap().is_some());
+        two.end(&hash, at(951)).unwrap();
+        assert!(one.look(&hash, at(952), true).unwrap().is_none(), "a touch brings nothing back");
+        assert!(one.glance(&hash, at(952), false).is_none());
+    }
+
+    #[test]
+    fn a_person_has_no_more_sessions_than_the_limit_and_old_ones_are_swept() {
+        let (_directory, sessions, _) = two_nodes(900, 3_600);
+        let first = sessions.begin(user(), at(0)).unwrap().hash();
+        for second in 1..OF_ONE_USER_LIMIT as i64 {
+            sessions.begin(user(), at(second)).unwrap();
+        }
+        assert!(current(&sessions, &first, 200, true).is_some());
+        sessions.begin(user(), at(200)).unwrap();
+        assert!(current(&sessions, &first, 201, true).is_none());
+        sessions.begin(session_of(2), at(5_000)).unwrap();
+        let left = sessions.listed(BY_START, Vec::new(), Order::Ascending, 1_000).unwrap();
+        assert_eq!(left.len(), OF_ONE_USER_LIMIT + 1 - SWEEP_LIMIT);
+    }
+
+    #[test]
+    fn a_planted_cookie_does_not_take_the_place_of_the_one_bound_to_the_host() {
+        let (planted, bound) = (TokenSecret::generate(), TokenSecret::generate());
+        let mut headers = HeaderMap::new();
+        let line =
+            format!("{COOKIE}={}; {SECURE_COOKIE}={}", planted.to_text().expose(), bound.to_text().expose());
+        headers.insert(header::COOKIE, line.parse().unwrap());
+        assert!(token_of(&headers).is_some_and(|token| token.hash() == bound.hash()));
+    }
+
+    #[test]
+    fn a_session_whose_way_in_is_not_complete_lives_shortly() {
+        let (_directory, sessions, _) = two_nodes(3_600, 36_000);
+        let begin = |stage| sessions.begin(NewSession { stage, ..user() }, at(0)).unwrap().hash();
+        let second = begin(Stage::SecondFactor);
+        assert!(current(&sessions, &second, 300, true).is_some());
+        assert!(current(&sessions, &second, 301, true).is_none());
+        let enrolling = begin(Stage::Enrolling);
+        assert!(current(&sessions, &enrolling, 1_799, true).is_some());
+        assert!(current(&sessions, &enrolling, 1_801, true).is_none());
+    }
+
+    #[test]
+    fn the_second_factor_is_fresh_for_five_minutes_on_every_node() {
+        let (_directory, one, two) = two_nodes(3_600, 36_000);
+        let hash = one.begin(user(), at(0)).unwrap().hash();
+        assert!(!current(&one, &hash, 1, true).unwrap().is_fresh(at(1)));
+        two.proven(&hash, at(10)).unwrap().unwrap();
+        let seen = one.look(&hash, at(11), false).unwrap().unwrap();
+        assert!(seen.is_fresh(at(309)) && !seen.is_fresh(at(310)));
+        assert!(seen.require_fresh(at(310)).is_err());
+    }
+
+    #[test]
+    fn a_session_ends_after_too_many_wrong_codes() {
+        let (_directory, sessions, _) = two_nodes(3_600, 36_000);
+        let hash = sessions.begin(user(), at(0)).unwrap().hash();
+        for _ in 0..WRONG_CODES_LIMIT {
+            assert!(sessions.may_try_code(&hash, at(1)).unwrap());
+        }
+        assert!(!sessions.may_try_code(&hash, at(1)).unwrap());
+        assert!(current(&sessions, &hash, 2, true).is_none());
+    }
+
+    #[test]
+    fn one_ends_ones_sessions_but_not_anothers() {
+        let (_directory, sessions, _) = two_nodes(3_600, 36_000);
+        let mine: Vec<TokenHash> =
+            (0..3).map(|second| sessions.begin(user(), at(second)).unwrap().hash()).collect();
+        let theirs = sessions.begin(session_of(2), at(3)).unwrap().hash();
+        let stream = current(&sessions, &mine[0], 4, true).unwrap();
+        assert!(!sessions.end_one(user().user, id_of(&theirs), at(4)).unwrap(), "not one's own");
+        assert_eq!(sessions.end_all_of(user().user, Some(&mine[2]), at(5)).unwrap(), 2);
+        assert!(*stream.ended.borrow(), "its streams end too");
+        assert_eq!(sessions.running(user().user, at(6)).unwrap().len(), 1);
+        assert!(current(&sessions, &theirs, 6, true).is_some());
+    }
+
+    #[test]
+    fn a_session_of_an_earlier_release_must_make_its_way_in_complete() {
+        let old = r#"{"hash":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],
+            "user":"01010101-0101-0101-0101-010101010101",
+            "started_at":"2026-11-22T08:30:00Z","seen_at":"2026-11-22T08:30:00Z"}"#;
+        let record: Record = serde_json::from_str(old).unwrap();
+        assert_eq!((record.stage, record.second_factor_at), (Stage::Enrolling, None));
+    }
+}
