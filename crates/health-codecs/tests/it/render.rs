@@ -199,6 +199,7 @@ fn audit_events() {
     };
     let input = AuditInput {
         id: "a1".into(),
+        profile: None,
         recorded: at("2026-11-22T10:15:31Z"),
         event_type: AuditCoding::rest(),
         subtypes: vec![AuditCoding::interaction("search-type")],

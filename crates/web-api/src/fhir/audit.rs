@@ -183,7 +183,8 @@ fn fits(search: &AuditSearch, row: &AuditRow) -> bool {
         && is_of_kind(&search.types, &kinds_of(record.action).0)
         && is_of_kind(&search.subtypes, &kinds_of(record.action).1)
         && search.entities.as_ref().is_none_or(|entities| {
-            let is_patient = |named: &String| record.patient.is_some_and(|id| *named == format!("Patient/{id}"));
+            let is_patient =
+                |named: &String| record.patient.is_some_and(|id| *named == format!("Patient/{id}"));
             let is_device = |named: &String| record.device.is_some_and(|id| *named == format!("Device/{id}"));
             entities.iter().any(|named| is_patient(named) || is_device(named))
         })
@@ -253,15 +254,19 @@ fn kinds_of(action: AuditAction) -> (AuditCoding, AuditCoding) {
         AuditAction::Answer => own("answer", "An alert was acknowledged or resolved"),
         AuditAction::Quarantine => own("quarantine", "A quarantined item was run again or set aside"),
         AuditAction::Administer => own("administer", "Administration of the system"),
-        AuditAction::BreakGlass => {
-            (AuditCoding::dicom("110113", "Security Alert"), AuditCoding::dicom("110127", "Emergency Override Started"))
-        }
+        AuditAction::BreakGlass => (
+            AuditCoding::dicom("110113", "Security Alert"),
+            AuditCoding::dicom("110127", "Emergency Override Started"),
+        ),
         AuditAction::Consent => own("consent", "A consent was given, changed or withdrawn"),
-        AuditAction::Export => (AuditCoding::dicom("110106", "Export"), AuditCoding::own("export", "Data left in bulk")),
-        AuditAction::Erase => own("erase", "Something was erased for good"),
-        AuditAction::Keys => {
-            (AuditCoding::dicom("110113", "Security Alert"), AuditCoding::own("keys", "Keys were made, turned over or destroyed"))
+        AuditAction::Export => {
+            (AuditCoding::dicom("110106", "Export"), AuditCoding::own("export", "Data left in bulk"))
         }
+        AuditAction::Erase => own("erase", "Something was erased for good"),
+        AuditAction::Keys => (
+            AuditCoding::dicom("110113", "Security Alert"),
+            AuditCoding::own("keys", "Keys were made, turned over or destroyed"),
+        ),
         AuditAction::Policy => own("policy", "Policies or roles were changed"),
     }
 }
@@ -294,9 +299,7 @@ fn agent_of(web: &Web, record: &AuditRecord, is_client: bool) -> AuditAgent {
     };
     match actor {
         Actor::User(_) => AuditAgent { kind: Some(AuditCoding::recipient()), ..agent },
-        _ if is_client => {
-            AuditAgent { role: None, network_address: record.address.clone(), ..agent }
-        }
+        _ if is_client => AuditAgent { role: None, network_address: record.address.clone(), ..agent },
         _ => agent,
     }
 }
@@ -365,7 +368,8 @@ fn entities_of(record: &AuditRecord) -> Vec<AuditEntity> {
         ..AuditEntity::default()
     };
     if let Some(device) = record.device {
-        entities.push(AuditEntity { reference: Some(format!("Device/{device}")), ..other("Device", Vec::new()) });
+        entities
+            .push(AuditEntity { reference: Some(format!("Device/{device}")), ..other("Device", Vec::new()) });
     }
     if let Some(alert) = record.alert {
         entities.push(other("Alert", vec![("alert".to_owned(), alert.to_string())]));

@@ -186,7 +186,9 @@ pub(crate) struct RowsQuery {
 impl RowsQuery {
     /// The question to the store, with a limit of at most `limit`.
     pub(super) fn page(&self, web: &Web, limit: usize) -> Result<AuditQuery, Problem> {
-        let id = |text: &Option<String>, what: &str| text.as_deref().filter(|text| !text.is_empty()).map(|text| (text.to_owned(), what.to_owned()));
+        let id = |text: &Option<String>, what: &str| {
+            text.as_deref().filter(|text| !text.is_empty()).map(|text| (text.to_owned(), what.to_owned()))
+        };
         let patient = match id(&self.patient, "patient") {
             Some((text, what)) => Some(id_of(&text, &what)?),
             None => None,
@@ -245,7 +247,8 @@ impl RowsQuery {
 fn instant(text: &Option<String>, name: &str) -> Result<Option<Timestamp>, Problem> {
     let Some(text) = text.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
     let at = text.parse::<Timestamp>();
-    at.map(Some).map_err(|_| Problem::bad_request(format!("{name} is no instant such as 2026-11-22T07:30:00Z")))
+    at.map(Some)
+        .map_err(|_| Problem::bad_request(format!("{name} is no instant such as 2026-11-22T07:30:00Z")))
 }
 
 fn action_of_word(word: &str) -> Result<AuditAction, Problem> {
@@ -294,7 +297,11 @@ pub(crate) async fn rows(
         let covered = covered(web, Log::Acts)?;
         let more = rows.len() == page.limit;
         let next_before = rows.last().filter(|_| more).map(|row| row.sequence);
-        Ok(Json(Rows { rows: rows.iter().map(|row| row_view(web, row, covered)).collect(), more, next_before }))
+        Ok(Json(Rows {
+            rows: rows.iter().map(|row| row_view(web, row, covered)).collect(),
+            more,
+            next_before,
+        }))
     })
     .await?
 }
@@ -315,13 +322,16 @@ pub(crate) async fn mine(
         let patient = access.person().and_then(|user| user.patient);
         let patient = patient.ok_or_else(|| Problem::not_found("record of your own"))?;
         let limit = query.limit.unwrap_or(100).clamp(1, PAGE_LIMIT);
-        let page = AuditQuery { patient: Some(patient), before: query.before, limit, ..AuditQuery::default() };
-        let act = Act::new(access.actor(), AuditAction::Search, "own audit log").patient(patient).purpose("PATRQT");
+        let page =
+            AuditQuery { patient: Some(patient), before: query.before, limit, ..AuditQuery::default() };
+        let act =
+            Act::new(access.actor(), AuditAction::Search, "own audit log").patient(patient).purpose("PATRQT");
         let rows = web.site.read(act, |chart| chart.audit_rows(&page))?;
         let covered = covered(web, Log::Acts)?;
         let more = rows.len() == limit;
         let next_before = rows.last().filter(|_| more).map(|row| row.sequence);
-        let shown = |row: &AuditRow| RowView { address: None, policies: Vec::new(), ..row_view(web, row, covered) };
+        let shown =
+            |row: &AuditRow| RowView { address: None, policies: Vec::new(), ..row_view(web, row, covered) };
         Ok(Json(Rows { rows: rows.iter().map(shown).collect(), more, next_before }))
     })
     .await?

@@ -58,7 +58,8 @@ pub(crate) fn harmless(text: &str) -> String {
 /// A field of a table: always quoted, and never a formula.
 pub(crate) fn field(text: &str) -> String {
     let text = harmless(text);
-    let begins_formula = text.trim_start().starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}']);
+    let begins_formula =
+        text.trim_start().starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}']);
     let guard = if begins_formula { "'" } else { "" };
     format!("\"{guard}{}\"", text.replace('"', "\"\""))
 }

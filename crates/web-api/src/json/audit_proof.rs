@@ -71,7 +71,8 @@ pub(crate) async fn proof(
     let sequence: u64 = id_of(&sequence, "row of the audit log")?;
     web.blocking(move |web| {
         let log = web.site.store().log();
-        let act = Act::new(access.actor(), AuditAction::Read, "audit proof").detail(format!("row {sequence}"));
+        let act =
+            Act::new(access.actor(), AuditAction::Read, "audit proof").detail(format!("row {sequence}"));
         let found = access.read(web, act, |_| Ok(log.log_entry(sequence)?))?;
         let (entry, _) = found.ok_or_else(|| Problem::not_found("row of the audit log"))?;
         let last = log.checkpoints(Log::Acts, None, 1).map_err(ReadError::Store)?.into_iter().next();
@@ -87,7 +88,10 @@ pub(crate) async fn proof(
         // Shown is only what we could believe ourselves.
         if receipt.verify(&entry.leaf, &keys).is_err() {
             tracing::error!(row = sequence, "the proof of an audit row does not hold; run `auscult verify`");
-            return Err(Problem::new(Code::NotYetProvable, "the proof of this row does not hold; verify the log"));
+            return Err(Problem::new(
+                Code::NotYetProvable,
+                "the proof of this row does not hold; verify the log",
+            ));
         }
         let witness_keys = web.site.log_watch().witnesses().into_iter().map(|witness| witness.key).collect();
         Ok(Json(Proof {
@@ -185,7 +189,8 @@ pub(crate) async fn state(State(web): State<Arc<Web>>, access: Permit<may::ReadA
         let act = Act::new(access.actor(), AuditAction::Read, "state of the log");
         access.read(web, act, |_| Ok(()))?;
         let witnesses = web.site.log_watch().witnesses();
-        let known: Vec<VerifierKey> = witnesses.iter().filter_map(|witness| witness.key.parse().ok()).collect();
+        let known: Vec<VerifierKey> =
+            witnesses.iter().filter_map(|witness| witness.key.parse().ok()).collect();
         let mut logs = Vec::new();
         for log in Log::ALL {
             let state = web.site.store().log().log_state(log).map_err(ReadError::Store)?;
@@ -230,7 +235,10 @@ async fn newest(web: &Arc<Web>, log: Log) -> Result<Response, Problem> {
     let kept = kept.map_err(ReadError::Store)?.into_iter().next();
     let kept = kept.ok_or_else(|| Problem::not_found("checkpoint yet"))?;
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
-    Ok(([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], kept.note)
+    Ok((
+        [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))],
+        kept.note,
+    )
         .into_response())
 }
 
