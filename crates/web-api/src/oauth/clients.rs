@@ -131,8 +131,8 @@ pub enum ClientsError {
     /// It is not there.
     #[error("there is no such program")]
     NotFound,
-    /// The name is empty, too long, or has control characters.
-    #[error("the name must have 1 to {NAME_LIMIT_CHARS} characters")]
+    /// The name is empty, too long, or has characters that are not seen.
+    #[error("the name must have 1 to {NAME_LIMIT_CHARS} characters, all of them visible")]
     Name,
     /// The scopes cannot be used.
     #[error("the scopes cannot be used")]
@@ -196,6 +196,14 @@ fn check_redirect(uri: &str) -> Result<(), &'static str> {
     }
 }
 
+/// Whether a character is seen as what it is: control characters and those that turn or hide the text around them could
+/// make one program look like another to whoever lets it in.
+fn is_shown(character: char) -> bool {
+    !character.is_control()
+        && !matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+}
+
 impl NewClient {
     fn checked(
         self,
@@ -203,7 +211,7 @@ impl NewClient {
         created: (Option<UserId>, Timestamp),
     ) -> Result<ClientRecord, ClientsError> {
         let name = self.name.trim().to_owned();
-        if name.is_empty() || name.chars().count() > NAME_LIMIT_CHARS || name.chars().any(char::is_control) {
+        if name.is_empty() || name.chars().count() > NAME_LIMIT_CHARS || !self.name.chars().all(is_shown) {
             return Err(ClientsError::Name);
         }
         for uri in &self.redirect_uris {

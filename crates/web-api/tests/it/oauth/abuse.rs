@@ -231,7 +231,7 @@ async fn a_registration_takes_nothing_unsafe_and_only_from_those_who_manage_prog
         ("scopes", json!("system/*.rs")),
         ("scopes", json!("user/Observation.rs?code=1")),
         ("scopes", json!("")),
-        ("name", json!("a\u{202e}\n")),
+        ("name", json!("a\u{202e}b")),
         ("name", json!("")),
         ("kind", json!("service")),
         ("jwks", json!({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]})),
