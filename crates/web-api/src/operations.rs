@@ -268,6 +268,7 @@ pub fn router(web: &Arc<Web>) -> Router {
         .with_state(Arc::clone(web))
         .merge(crate::fhir::web_router(web).layer(middleware::from_fn(oauth::cors)))
         .merge(oauth::router(web))
+        .merge(crate::enrol::web_router(web))
         .fallback(app::serve)
         .layer(middleware::from_fn(secure_headers))
 }

@@ -6,7 +6,6 @@ mod late;
 
 use std::time::Duration;
 
-use clinical_model::RecordId as _;
 use serde_json::json;
 use trust::pki::{PeerIdentity, certificates_of};
 
