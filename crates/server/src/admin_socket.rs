@@ -18,7 +18,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use web_api::Web;
+
 use crate::backup::{BackupSummary, VerifySummary};
+use crate::care::{self, KeysSummary};
+use crate::user::{self, UserLink};
 
 /// Name of the socket in the data directory.
 const SOCKET_FILE: &str = "admin.sock";
@@ -42,6 +46,18 @@ pub enum Request {
     },
     /// Read everything once and check it.
     Verify,
+    /// Say which keys are in force.
+    Keys,
+    /// Turn the key-encryption key over.
+    RotateKeys {
+        /// Why.
+        reason: String,
+    },
+    /// Forget every way in of a person, and make a one-time link.
+    ResetUser {
+        /// The name to sign in with.
+        name: String,
+    },
 }
 
 /// What is answered.
@@ -54,6 +70,10 @@ pub enum Answer {
     Copied(BackupSummary),
     /// The verification is complete.
     Verified(VerifySummary),
+    /// The one-time link of a person.
+    Link(UserLink),
+    /// The keys in force.
+    Keys(KeysSummary),
     /// It failed, and why.
     Failed(String),
 }
@@ -85,7 +105,7 @@ pub fn bind(data_dir: &Path) -> anyhow::Result<UnixListener> {
 /// Never by itself; single connections that fail are logged.
 pub async fn serve(
     listener: UnixListener,
-    site: Arc<Site>,
+    web: Arc<Web>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let mut running = JoinSet::new();
@@ -97,9 +117,9 @@ pub async fn serve(
             Some(_) = running.join_next() => {}
             accepted = listener.accept(), if running.len() < REQUEST_LIMIT => match accepted {
                 Ok((stream, _)) => {
-                    let site = Arc::clone(&site);
+                    let web = Arc::clone(&web);
                     running.spawn(async move {
-                        if let Err(error) = answer(stream, site).await {
+                        if let Err(error) = answer(stream, web).await {
                             tracing::warn!("the admin socket: {error:#}");
                         }
                     });
@@ -118,7 +138,7 @@ pub async fn serve(
     Ok(())
 }
 
-async fn answer(stream: UnixStream, site: Arc<Site>) -> anyhow::Result<()> {
+async fn answer(stream: UnixStream, web: Arc<Web>) -> anyhow::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let mut reader = BufReader::new(reader.take(REQUEST_LIMIT_BYTES));
@@ -126,7 +146,7 @@ async fn answer(stream: UnixStream, site: Arc<Site>) -> anyhow::Result<()> {
     read.await.context("no request came")?.context("the request could not be read")?;
     let (sender, mut answers) = mpsc::channel(PROGRESS_LIMIT);
     match serde_json::from_str::<Request>(&line) {
-        Ok(request) => drop(tokio::task::spawn_blocking(move || perform(&site, &request, &sender))),
+        Ok(request) => drop(tokio::task::spawn_blocking(move || perform(&web, &request, &sender))),
         Err(error) => {
             sender.send(Answer::Failed(format!("the request is not understood: {error}"))).await?;
             drop(sender);
@@ -140,12 +160,16 @@ async fn answer(stream: UnixStream, site: Arc<Site>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn perform(site: &Site, request: &Request, answers: &mpsc::Sender<Answer>) {
+fn perform(web: &Web, request: &Request, answers: &mpsc::Sender<Answer>) {
+    let site = web.site();
     // Progress that finds no room is left out; the next one says more anyway.
     let mut progress = |done: u64, total: u64| drop(answers.try_send(Answer::Progress(done, total)));
     let result = match request {
         Request::Backup { target } => back_up(site, target, &mut progress).map(Answer::Copied),
+        Request::Keys => care::summary(site.store().care()).map(Answer::Keys),
+        Request::RotateKeys { reason } => care::rotate(site, reason, &mut progress).map(Answer::Keys),
         Request::Verify => verify(site, &mut progress).map(Answer::Verified),
+        Request::ResetUser { name } => user::reset(web, name).map(Answer::Link),
     };
     let answer = result.unwrap_or_else(|error| Answer::Failed(format!("{error:#}")));
     // Nobody there any more: the audit log has what happened.

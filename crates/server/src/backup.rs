@@ -10,7 +10,7 @@ use store::{RestoreReport, VerifyReport};
 use crate::admin_socket::{self, Answer, Request};
 use crate::config::{Config, ConfigArguments, KeyConfig};
 use crate::terminal::{self, Progress};
-use crate::{keys, opening};
+use crate::{erasures, keys, opening};
 
 /// Findings that are shown one by one; a destroyed disk has millions.
 const FINDINGS_SHOWN: usize = 50;
@@ -48,6 +48,12 @@ pub struct RestoreArguments {
     /// File with the key-encryption key of the backup
     #[arg(long, value_name = "FILE")]
     key_file: PathBuf,
+    /// The signed list of erasures; without it the one beside the key (its name with .erasures)
+    #[arg(long, value_name = "FILE")]
+    erasures: Option<PathBuf>,
+    /// There is no list, for nobody was ever erased
+    #[arg(long, conflicts_with = "erasures")]
+    without_erasures: bool,
 }
 
 /// What `auscult verify` takes.
@@ -143,20 +149,44 @@ pub fn run_backup(arguments: &BackupArguments) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// What is wrong with the backup, the key or the target; the target is as it was before then.
 pub fn run_restore(arguments: &RestoreArguments) -> anyhow::Result<ExitCode> {
-    let key = KeyConfig { file: Some(arguments.key_file.clone()), credential: None };
+    let key = KeyConfig::of_file(&arguments.key_file);
     let kek = keys::load(&key, &arguments.target)?;
+    let beside_key = key.erasures_file(&arguments.target);
+    let list = erasures::for_restore(arguments.erasures.as_deref(), &beside_key, arguments.without_erasures)?;
     let report = store::sqlite::restore(&arguments.backup, &arguments.target, kek).with_context(|| {
         format!("{} cannot be restored to {}", arguments.backup.display(), arguments.target.display())
     })?;
+    let applied = match &list {
+        Some(list) => re_erase(arguments, list)?,
+        None => 0,
+    };
     terminal::println(&format!(
         "Restored to {}: hashes compared before, key and counts compared after.",
         arguments.target.display()
     ));
     print_summary(&BackupSummary::from(report));
+    if let Some(list) = &list {
+        terminal::println(&format!("  {applied} erasures of {} were applied to it", list.display()));
+    }
     terminal::println(
         "Copy the directory of the authority (pki) to its place before the first start, or devices must get new certificates.",
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Erases in the restored store whoever was erased since the backup. Where that fails nothing is left that could serve.
+fn re_erase(arguments: &RestoreArguments, list: &Path) -> anyhow::Result<usize> {
+    let applied = (|| {
+        let kek = keys::load(&KeyConfig::of_file(&arguments.key_file), &arguments.target)?;
+        let store: std::sync::Arc<dyn store::Store> = std::sync::Arc::new(opening::directory(&arguments.target, kek)?);
+        erasures::apply(&store, list, crate::pki::timestamp(std::time::SystemTime::now()))
+    })();
+    if applied.is_err() {
+        for entry in std::fs::read_dir(&arguments.target).into_iter().flatten().flatten() {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    applied.context("nothing was restored: erasures could not be applied to it")
 }
 
 /// Verifies everything that is kept, or a backup.
@@ -198,7 +228,7 @@ pub fn run_verify(arguments: &VerifyArguments) -> anyhow::Result<ExitCode> {
 
 fn verify_backup(backup: &Path, key_file: Option<&Path>) -> anyhow::Result<ExitCode> {
     let key_file = key_file.ok_or_else(|| anyhow!("name the key of the backup with --key-file FILE"))?;
-    let key = KeyConfig { file: Some(key_file.to_owned()), credential: None };
+    let key = KeyConfig::of_file(key_file);
     let kek = keys::load(&key, backup)?;
     let report = store::sqlite::verify_backup(backup, &kek)
         .with_context(|| format!("the backup {} is not sound", backup.display()))?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{backup, bench, decode, demo, doctor, migrate_store, pki_command, replay, serve};
+use crate::{backup, bench, care, decode, demo, doctor, migrate_store, pki, replay, serve, user};
 
 /// Auscult listens to medical devices and writes what it hears into the chart.
 #[derive(Debug, Parser)]
@@ -41,11 +41,23 @@ pub enum Command {
         #[command(subcommand)]
         command: KeyCommand,
     },
+    /// See, prove and turn over the key-encryption key
+    Keys {
+        /// What to do with it
+        #[command(subcommand)]
+        command: care::KeysCommand,
+    },
     /// Make the certificate authority; issue, revoke and list certificates
     Pki {
         /// What to do
         #[command(subcommand)]
-        command: pki_command::PkiCommand,
+        command: pki::command::PkiCommand,
+    },
+    /// People who sign in
+    User {
+        /// What to do
+        #[command(subcommand)]
+        command: user::UserCommand,
     },
     /// Check a site, running or not, and say what to mend
     Doctor(doctor::DoctorArguments),

@@ -105,13 +105,78 @@ impl StoreConfig {
 }
 
 /// Where the key-encryption key comes from: one of the two.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeyConfig {
     /// A file that only its owner may read, outside the data directory.
     pub file: Option<PathBuf>,
     /// Name of a credential in `$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`).
     pub credential: Option<String>,
+    /// A program with its arguments that gives the key; started without a shell.
+    pub command: Option<Vec<String>>,
+    /// The library of a token (PKCS #11).
+    pub pkcs11_module: Option<PathBuf>,
+    /// The label of the token.
+    pub pkcs11_token: Option<String>,
+    /// The label of the secret in the token.
+    pub pkcs11_label: Option<String>,
+    /// A file that only its owner may read, with the PIN of the token.
+    pub pkcs11_pin_file: Option<PathBuf>,
+    /// The list of erasures, kept beside the key and not beside the data; without it the file of the key with `.erasures`.
+    pub erasures: Option<PathBuf>,
+    /// Days after an erasure within which the epoch must have turned.
+    pub turn_within_days: u32,
+    /// Whether this site holds patients: then key and data must not share a volume.
+    pub production: bool,
+}
+
+impl Default for KeyConfig {
+    fn default() -> Self {
+        KeyConfig {
+            file: None,
+            credential: None,
+            command: None,
+            pkcs11_module: None,
+            pkcs11_token: None,
+            pkcs11_label: None,
+            pkcs11_pin_file: None,
+            erasures: None,
+            turn_within_days: 30,
+            production: false,
+        }
+    }
+}
+
+impl KeyConfig {
+    /// A key in a file.
+    pub fn of_file(file: &Path) -> Self {
+        KeyConfig { file: Some(file.to_owned()), ..KeyConfig::default() }
+    }
+
+    /// The token, where one is named.
+    pub fn token(&self) -> Option<crate::kek::Token> {
+        Some(crate::kek::Token {
+            module: self.pkcs11_module.clone()?,
+            token: self.pkcs11_token.clone().unwrap_or_else(|| "auscult".to_owned()),
+            label: self.pkcs11_label.clone().unwrap_or_else(|| "auscult-kek".to_owned()),
+            pin_file: self.pkcs11_pin_file.clone()?,
+        })
+    }
+
+    /// Where the list of erasures is kept.
+    pub fn erasures_file(&self, data_dir: &Path) -> PathBuf {
+        if let Some(path) = &self.erasures {
+            return path.clone();
+        }
+        match &self.file {
+            Some(file) => {
+                let mut name = file.clone().into_os_string();
+                name.push(".erasures");
+                name.into()
+            }
+            None => data_dir.join("erasures.json"),
+        }
+    }
 }
 
 /// The web app and its API.
@@ -122,12 +187,17 @@ pub struct WebConfig {
     pub listen: SocketAddr,
     /// Whether to speak TLS; needed on every address but loopback.
     pub tls: bool,
-    /// Whether a TCP balancer before it says by the PROXY protocol (version 1) whose a connection is.
-    pub proxy_protocol: bool,
+    /// Addresses and networks of TCP balancers before it, which say by the PROXY protocol (version 1) whose a connection
+    /// is. Nobody else is believed.
+    pub proxy_from: Vec<String>,
     /// Minutes without a request after which a session ends.
     pub idle_timeout_min: u64,
     /// Minutes after which a session ends at the latest.
     pub session_limit_min: u64,
+    /// The addresses at which browsers open the web app; passkeys are bound to the host of the first.
+    pub public_addresses: Vec<String>,
+    /// Whether a session ends when it is shown from another address than where it began.
+    pub bind_sessions_to_address: bool,
 }
 
 impl Default for WebConfig {
@@ -135,10 +205,22 @@ impl Default for WebConfig {
         WebConfig {
             listen: loopback(8080),
             tls: false,
-            proxy_protocol: false,
+            proxy_from: Vec::new(),
             idle_timeout_min: 15,
             session_limit_min: 12 * 60,
+            public_addresses: Vec::new(),
+            bind_sessions_to_address: true,
         }
+    }
+}
+
+impl WebConfig {
+    /// The balancers that are believed.
+    ///
+    /// # Errors
+    /// When one is no address or network.
+    pub fn balancers(&self) -> anyhow::Result<web_api::Balancers> {
+        web_api::Balancers::parse(self.proxy_from.iter().map(String::as_str)).context("web.proxy_from")
     }
 }
 
@@ -188,6 +270,9 @@ pub struct TlsConfig {
 pub struct PkiConfig {
     /// Its directory; without it `pki` in the data directory.
     pub dir: Option<PathBuf>,
+    /// How devices call the device port (`https://host:port`), where that is not the first of tls.names at its port: it
+    /// stands in claim codes, and in certificates as the place of the list of revoked ones.
+    pub address: Option<String>,
 }
 
 /// The log.
@@ -254,7 +339,13 @@ impl Config {
             config.site.data_dir.clone_from(data);
         }
         if let Some(file) = &arguments.key_file {
-            config.key = KeyConfig { file: Some(file.clone()), credential: None };
+            config.key = KeyConfig {
+                file: Some(file.clone()),
+                credential: None,
+                command: None,
+                pkcs11_module: None,
+                ..config.key.clone()
+            };
         }
         if let Some(url) = &arguments.database {
             config.store = StoreConfig { database: Some(url.clone()), database_file: None };
@@ -286,9 +377,7 @@ impl Config {
                  which must be at most {SESSION_MAX_MIN}"
             );
         }
-        if self.key.file.is_some() && self.key.credential.is_some() {
-            bail!("key.file and key.credential are both set; the key has one home, remove one of them");
-        }
+        crate::kek::check(&self.key)?;
         if self.store.database.is_some() && self.store.database_file.is_some() {
             bail!("store.database and store.database_file are both set; remove one of them");
         }
@@ -299,6 +388,15 @@ impl Config {
             bail!(
                 "tls.certificate and tls.key belong together; set both, or neither to use the built-in authority"
             );
+        }
+        self.web.balancers()?;
+        if let Some(address) = &self.pki.address
+            && (!address.starts_with("https://") || address.ends_with('/') || !address.is_ascii() || address.len() > 255)
+        {
+            bail!("pki.address = \"{address}\" must be https://host:port without a slash at the end");
+        }
+        if !self.web.public_addresses.is_empty() {
+            trust::webauthn::RelyingParty::at(&self.web.public_addresses).context("web.public_addresses")?;
         }
         if self.site.name.trim().is_empty() || self.site.name.chars().count() > 60 {
             bail!("site.name must have 1 to 60 characters");
@@ -401,13 +499,23 @@ mod tests {
     #[test]
     fn every_setting_stands_in_the_template() {
         let full = Config {
-            key: KeyConfig { file: Some("k".into()), credential: Some("c".into()) },
+            key: KeyConfig {
+                file: Some("k".into()),
+                credential: Some("c".into()),
+                command: Some(vec!["/c".into()]),
+                pkcs11_module: Some("m".into()),
+                pkcs11_token: Some("t".into()),
+                pkcs11_label: Some("l".into()),
+                pkcs11_pin_file: Some("p".into()),
+                erasures: Some("e".into()),
+                ..KeyConfig::default()
+            },
             store: StoreConfig {
                 database: Some("postgres://h/d".parse().unwrap()),
                 database_file: Some("f".into()),
             },
             tls: TlsConfig { certificate: Some("c".into()), key: Some("k".into()), names: vec!["n".into()] },
-            pki: PkiConfig { dir: Some("p".into()) },
+            pki: PkiConfig { dir: Some("p".into()), address: Some("https://h:1".into()) },
             ..Config::default()
         };
         let toml::Value::Table(sections) = toml::Value::try_from(full).unwrap() else { panic!("a table") };

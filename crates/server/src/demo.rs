@@ -13,17 +13,21 @@ use pipeline::Site;
 use pipeline::live::{Happening, Since};
 use rustls_pki_types::ServerName;
 use simulator::hospital::Plan;
-use simulator::play::{Credentials, Endpoints, Progress};
+use simulator::play::{Endpoints, Progress};
 use tokio_util::sync::CancellationToken;
 use trust::password::PasswordCost;
+use trust::totp::TotpSecret;
 
 use crate::provision::{self, ThrowAway};
 use crate::running::{self, Flavour, Running};
 use crate::serve::StopSignal;
-use crate::{logging, serve, terminal};
+use crate::{fleet, logging, serve, terminal};
 
 /// Beds of the demonstration: one screen of a ward board.
 const BEDS: usize = 24;
+/// The demonstration's people.
+const DEMO_USERS: [&str; 8] =
+    ["nurse", "physician", "admin", "auditor", "biomed", "patient", "caregiver", "integrator"];
 /// Patients at home.
 const HOMES: usize = 12;
 /// The same seed shows the same hospital each time.
@@ -118,8 +122,9 @@ async fn show(
 ) -> anyhow::Result<()> {
     let stop = stop_after(stop, arguments.seconds);
     let plan = Arc::new(Plan::seeded(SEED, BEDS, HOMES));
-    let password = provision::random_password();
-    let credentials = furnish(&running, &plan, &password).await?;
+    let ways = DemoWays { password: provision::random_password(), totp: TotpSecret::generate() };
+    furnish(&running, &plan, &ways).await?;
+    let fleet = fleet::enrol(&running, &plan).await?;
     let endpoints = Endpoints {
         mqtt: running.addresses.mqtt.to_string(),
         https: format!("https://{}", running.addresses.devices),
@@ -130,14 +135,17 @@ async fn show(
     let mut playing = tokio::spawn({
         let (plan, progress, curtain) = (Arc::clone(&plan), Arc::clone(&progress), curtain.clone());
         let speed = arguments.speed;
+        let credentials = fleet.credentials;
         async move { simulator::play::play(&plan, endpoints, credentials, speed, progress, curtain).await }
     });
+    let base = format!("https://{}", running.addresses.devices);
+    tokio::spawn(simulator::client::enrol::keep_renewed(fleet.held, base, curtain.clone()));
     let site = Arc::clone(&running.site);
     let watching = async {
         tokio::time::timeout(FIRST_VITALS_LIMIT, first_vitals(&site)).await.with_context(|| {
             format!("no vital signs arrived within {} s; look at the log above", FIRST_VITALS_LIMIT.as_secs())
         })?;
-        announce(&running, arguments, &password, note, throw_away);
+        announce(&running, arguments, &ways, note, throw_away);
         if !arguments.print_json {
             status_lines(&site, &plan, &progress).await;
         }
@@ -166,16 +174,23 @@ async fn show(
     failed_port.map_or(result, Err)
 }
 
-/// People, places, patients, devices, assignments and certificates.
-async fn furnish(running: &Running, plan: &Arc<Plan>, password: &str) -> anyhow::Result<Credentials> {
-    let (site, web, pki) = (Arc::clone(&running.site), Arc::clone(&running.web), Arc::clone(&running.pki));
-    let (plan, password) = (Arc::clone(plan), password.to_owned());
+/// How the demonstration's people sign in beside its link.
+#[derive(Clone)]
+struct DemoWays {
+    password: String,
+    totp: TotpSecret,
+}
+
+/// People, places, patients, devices and assignments.
+async fn furnish(running: &Running, plan: &Arc<Plan>, ways: &DemoWays) -> anyhow::Result<()> {
+    let (site, web) = (Arc::clone(&running.site), Arc::clone(&running.web));
+    let (plan, ways) = (Arc::clone(plan), ways.clone());
     let furnished = tokio::task::spawn_blocking(move || {
         let since = Timestamp::from_seconds(site.clock().now().as_millis() / 1_000 - ASSIGNED_BEFORE_S);
         provision::add_hospital(&site, &plan, since)?;
-        provision::add_people(&web, &password)?;
-        let devices = plan.devices().iter().map(|planned| (planned.device.id, planned.device.name.clone()));
-        provision::credentials(&pki, devices)
+        let people = provision::add_people(&web, plan.patients.first().map(|patient| patient.id))?;
+        provision::equip(&web, &people, &ways.password, &ways.totp)?;
+        anyhow::Ok(())
     });
     furnished.await.context("setting up the hospital was broken off")?
 }
@@ -210,7 +225,7 @@ async fn first_vitals(site: &Site) {
 fn announce(
     running: &Running,
     arguments: &DemoArguments,
-    password: &str,
+    ways: &DemoWays,
     note: Option<String>,
     throw_away: &ThrowAway,
 ) {
@@ -219,9 +234,12 @@ fn announce(
         let line = serde_json::json!({
             "address": running.web_url(),
             "user": "nurse",
-            "password": password,
+            "link": running.demo_link(),
+            "demo_token": running.web.demo_token().map(|token| token.expose().to_owned()),
+            "password": ways.password,
+            "totp_secret": ways.totp.to_base32().expose(),
             "admin_user": "admin",
-            "users": ["nurse", "physician", "admin", "auditor", "biomed"],
+            "users": DEMO_USERS,
             "mqtt": addresses.mqtt.to_string(),
             "devices": format!("https://{}", addresses.devices),
         });
@@ -233,9 +251,12 @@ fn announce(
         "the curves are real recordings, sent over TLS by simulated devices.".to_owned(),
         "Everything is encrypted on disk.".to_owned(),
         String::new(),
-        format!("  Open      {}", running.web_url()),
-        "  Users     nurse, physician, admin, auditor, biomed".to_owned(),
-        format!("  Password  {password}"),
+        "  The link below signs you in as a nurse, or as anybody else here:".to_owned(),
+        format!("  {}.", DEMO_USERS.join(", ")),
+        String::new(),
+        "  The ordinary way in, for the curious:".to_owned(),
+        format!("  Password   {}", ways.password),
+        format!("  Secret of the authenticator app   {}", ways.totp.to_base32().expose()),
         String::new(),
         format!("  MQTT {}   HTTPS for devices {}", addresses.mqtt, addresses.devices),
         match throw_away.kept() {
@@ -253,6 +274,9 @@ fn announce(
         terminal::println(&format!("│ {line:width$} │"));
     }
     terminal::println(&format!("└{rule}┘"));
+    // By itself on its line: a frame around it would break the link where it wraps.
+    let link = running.demo_link().unwrap_or_else(|| running.web_url());
+    terminal::println(&format!("\n  Open   {link}\n"));
 }
 
 /// One line that is drawn again each second; nothing where standard output is no terminal.

@@ -33,6 +33,9 @@ pub fn path(config: &KeyConfig) -> anyhow::Result<PathBuf> {
             })?;
             Ok(Path::new(&directory).join(name))
         }
+        (None, None) if config.command.is_some() || config.pkcs11_module.is_some() => {
+            bail!("the key lives in no file")
+        }
         (None, None) => bail!(
             "no key is configured: make one with `auscult key generate FILE` (outside the data directory) and name \
              it with --key-file FILE or in the settings as key.file"
@@ -140,7 +143,7 @@ mod tests {
     use super::*;
 
     fn config(file: &Path) -> KeyConfig {
-        KeyConfig { file: Some(file.to_owned()), credential: None }
+        KeyConfig::of_file(file)
     }
 
     fn refusal(file: &Path, data: &Path) -> String {

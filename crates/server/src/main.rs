@@ -3,24 +3,28 @@
 mod admin_socket;
 mod backup;
 mod bench;
+mod care;
 mod cli;
 mod config;
 mod database_url;
 mod decode;
 mod demo;
 mod doctor;
+mod erasures;
+mod kek;
+mod fleet;
 mod keys;
 mod logging;
 mod migrate_store;
 mod opening;
+mod passkey;
 mod pki;
-mod pki_command;
-mod pki_shared;
 mod provision;
 mod replay;
 mod running;
 mod serve;
 mod terminal;
+mod user;
 
 use std::process::ExitCode;
 
@@ -53,7 +57,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             terminal::println(&format!("{} (fingerprint {})", file.display(), kek.fingerprint_text()));
             Ok(ExitCode::SUCCESS)
         }
-        Command::Pki { command } => pki_command::run(&command),
+        Command::Keys { command } => care::run(&command),
+        Command::Pki { command } => pki::command::run(&command),
+        Command::User { command } => user::run(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Decode(arguments) => decode::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),

@@ -11,7 +11,7 @@ use trust::Kek;
 
 use crate::config::{DatabaseUrl, KeyConfig, StoreConfig};
 use crate::terminal::{self, Progress};
-use crate::{keys, opening, pki, pki_shared};
+use crate::{keys, opening, pki};
 
 /// What `auscult migrate-store` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -87,7 +87,7 @@ impl Home {
 
     /// The key, which must not lie with the data.
     fn key(&self, file: &Path) -> anyhow::Result<Kek> {
-        let config = KeyConfig { file: Some(file.to_owned()), credential: None };
+        let config = KeyConfig::of_file(file);
         match self {
             Home::Directory(path) => keys::load(&config, path),
             // No file lies in a database.
@@ -149,7 +149,8 @@ pub fn run(arguments: &MigrateArguments) -> anyhow::Result<ExitCode> {
     terminal::println(&format!("{to} is equal to {from}. Do not start a server on {from} any more."));
     match (&from, &to) {
         (_, Home::Directory(path)) => {
-            pki_shared::put_into(to.open(to.key(to_key)?)?.as_ref(), &path.join("pki"))?;
+            let keks = trust::KekRing::from(to.key(to_key)?);
+            pki::shared::put_into(to.open(to.key(to_key)?)?.as_ref(), &path.join("pki"), &keks)?;
         }
         (Home::Directory(path), _) => terminal::println(&format!(
             "Start the first node with a data directory that has a copy of {}: the others get it from there.",

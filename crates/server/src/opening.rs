@@ -8,10 +8,10 @@ use anyhow::{Context as _, bail};
 use store::Store;
 use store::postgres::PgStore;
 use store::sqlite::SqliteStore;
-use trust::Kek;
+use trust::KekRing;
 
 use crate::config::{Config, DatabaseUrl};
-use crate::keys;
+use crate::kek;
 
 /// Held while a node runs: two nodes in one data directory would take each other's admin socket and authority.
 const NODE_LOCK_FILE: &str = "node.lock";
@@ -20,7 +20,7 @@ const NODE_LOCK_FILE: &str = "node.lock";
 ///
 /// # Errors
 /// What failed, where, and what to do. The password of a database is never part of it.
-pub fn open(config: &Config, kek: Kek) -> anyhow::Result<Arc<dyn Store>> {
+pub fn open(config: &Config, kek: impl Into<KekRing>) -> anyhow::Result<Arc<dyn Store>> {
     match config.store.url()? {
         Some(url) => database(&url, kek),
         None => Ok(Arc::new(directory(&config.site.data_dir, kek)?)),
@@ -36,14 +36,14 @@ pub fn open_existing(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     if config.store.url()?.is_none() && !data_dir.join("data.db").exists() {
         bail!("there is no store in {}; name another directory with --data DIR", data_dir.display());
     }
-    open(config, keys::load(&config.key, data_dir)?)
+    open(config, kek::ring(config)?)
 }
 
 /// Opens a store in a directory.
 ///
 /// # Errors
 /// As [`open`].
-pub fn directory(path: &Path, kek: Kek) -> anyhow::Result<SqliteStore> {
+pub fn directory(path: &Path, kek: impl Into<KekRing>) -> anyhow::Result<SqliteStore> {
     SqliteStore::open(path, kek, store::sqlite::Options::default())
         .with_context(|| format!("the store in {} cannot be opened", path.display()))
 }
@@ -52,7 +52,7 @@ pub fn directory(path: &Path, kek: Kek) -> anyhow::Result<SqliteStore> {
 ///
 /// # Errors
 /// As [`open`].
-pub fn database(url: &DatabaseUrl, kek: Kek) -> anyhow::Result<Arc<dyn Store>> {
+pub fn database(url: &DatabaseUrl, kek: impl Into<KekRing>) -> anyhow::Result<Arc<dyn Store>> {
     let store = PgStore::open(url.expose(), kek, store::postgres::Options::default());
     Ok(Arc::new(store.with_context(|| format!("the store in {url} cannot be opened"))?))
 }

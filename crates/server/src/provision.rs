@@ -16,15 +16,14 @@ use store::Actor;
 use tempfile::TempDir;
 use trust::Kek;
 use trust::pki::PeerUri;
-use web_api::{NewUser, Web};
+use trust::totp::TotpSecret;
+use web_api::people::User;
+use web_api::{NewUser, Ways, Web};
 
 use crate::config::Config;
 use crate::keys;
 use crate::pki::{DEFAULT_DAYS, PkiDirectory};
 
-/// Letters of a random password: none that is mistaken for another. 32 of them, so that a byte cut to five bits
-/// picks each with the same chance.
-const PASSWORD_LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 /// Groups of five letters in a random password: 100 bits.
 const PASSWORD_GROUPS: usize = 4;
 /// Patients of the demonstration whose limits are tight, so that alerts occur.
@@ -104,17 +103,14 @@ fn temporary(prefix: &str, base: &Path) -> anyhow::Result<TempDir> {
 
 /// A password that nobody guesses and everybody can type.
 pub fn random_password() -> String {
-    let bytes = trust::random_bytes::<{ PASSWORD_GROUPS * 5 }>();
-    let letters: Vec<char> =
-        bytes.iter().map(|byte| char::from(PASSWORD_LETTERS[usize::from(byte & 31)])).collect();
-    letters.chunks(5).map(String::from_iter).collect::<Vec<_>>().join("-")
+    trust::recovery::readable(PASSWORD_GROUPS).expose().to_owned()
 }
 
-/// One person a role, all with one password. Blocks.
+/// One person a role, who cannot sign in yet. Blocks.
 ///
 /// # Errors
 /// When one cannot be kept.
-pub fn add_people(web: &Web, password: &str) -> anyhow::Result<()> {
+pub fn add_people(web: &Web, patient: Option<PatientId>) -> anyhow::Result<Vec<User>> {
     use web_api::Role as WebRole;
     let people = [
         ("nurse", "Demo Nurse", WebRole::Nurse),
@@ -122,16 +118,36 @@ pub fn add_people(web: &Web, password: &str) -> anyhow::Result<()> {
         ("admin", "Demo Administrator", WebRole::Administrator),
         ("auditor", "Demo Auditor", WebRole::Auditor),
         ("biomed", "Demo Biomedical Engineer", WebRole::BiomedicalEngineer),
+        ("caregiver", "Demo Caregiver", WebRole::Caregiver),
+        ("integrator", "Demo Integrator", WebRole::Integrator),
     ];
-    for (name, display, role) in people {
+    let themselves = patient.map(|patient| ("patient", "Demo Patient", WebRole::Patient, Some(patient)));
+    let people = people.into_iter().map(|(name, display, role)| (name, display, role, None));
+    let mut added = Vec::new();
+    for (name, display, role, patient) in people.chain(themselves) {
         let new = NewUser {
             name: name.to_owned(),
             display: display.to_owned(),
             role,
             wards: None,
-            password: password.to_owned(),
+            care_teams: Vec::new(),
+            patient,
         };
-        web.add_user(Actor::System, new).with_context(|| format!("the user {name} cannot be added"))?;
+        let user = web.add_user(Actor::System, new);
+        added.push(user.with_context(|| format!("the user {name} cannot be added"))?);
+    }
+    Ok(added)
+}
+
+/// Gives people a password and the secret of an authenticator app. Blocks.
+///
+/// # Errors
+/// When one cannot be kept.
+pub fn equip(web: &Web, people: &[User], password: &str, totp: &TotpSecret) -> anyhow::Result<()> {
+    for user in people {
+        let ways = Ways { password: Some(password), totp: Some(totp.clone()), passkey: None };
+        let equipped = web.equip(Actor::System, user.id, ways);
+        equipped.with_context(|| format!("{} cannot be equipped", user.name))?;
     }
     Ok(())
 }
@@ -215,7 +231,7 @@ mod tests {
     fn passwords_are_strong_and_new_each_time() {
         let password = random_password();
         assert_eq!(password.len(), 23, "{password}");
-        assert!(password.chars().all(|c| c == '-' || PASSWORD_LETTERS.contains(&(c as u8))));
+        assert!(password.chars().all(|c| c == '-' || trust::recovery::LETTERS.contains(&(c as u8))));
         trust::password::check_strength(&password, "nurse").unwrap();
         assert_ne!(password, random_password());
     }

@@ -5,24 +5,28 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use connectors::mqtt::MqttOptions;
-use pipeline::{Site, SiteOptions, SystemClock};
+use clinical_model::Timestamp;
+use pipeline::enrolment::CertificateAuthority;
+use pipeline::{Site, SiteOptions};
 use rustls::ServerConfig;
-use store::{Kind, Store, StoreError};
+use store::{AuditQuery, Kind, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use trust::Kek;
+use trust::KekRing;
 use trust::password::PasswordCost;
-use web_api::{Web, WebOptions};
+use trust::tls::{LiveTls, Now};
+use web_api::session::Binding;
+use web_api::{KeyHome, Web, WebOptions};
 
 use crate::config::Config;
-use crate::pki::{self, PkiDirectory};
-use crate::pki_shared::{RevokedLists, is_of_certificates};
-use crate::{admin_socket, opening, pki_shared};
+use crate::pki::shared::{RevokedLists, is_of_certificates};
+use crate::pki::{self, OnlineAuthority, PkiDirectory};
+use crate::{admin_socket, erasures, kek, keys, opening};
 
 /// The exit status after stable storage failed: `EX_IOERR` of sysexits.
 pub const EXIT_STORAGE_FAILED: u8 = 74;
@@ -31,8 +35,14 @@ pub const EXIT_STORAGE_FAILED: u8 = 74;
 const PORTS_STOP_LIMIT: Duration = Duration::from_secs(25);
 /// Time in which the site's threads end after the last port: a fold or a commit takes seconds at most.
 const SITE_STOP_LIMIT: Duration = Duration::from_secs(20);
-/// How often the list of revoked certificates is looked at.
-const REVOKED_POLL: Duration = Duration::from_secs(1);
+/// How often it is looked whether somebody was erased.
+const LIST_EVERY: Duration = Duration::from_secs(2);
+/// How often the lists of the authority are looked at: a revocation by command holds within a second, with its round.
+const LISTS_POLL: Duration = Duration::from_millis(250);
+/// How often it is looked whether the server's certificate is due, and an earlier issuing key has ended.
+const RENEWAL_POLL: Duration = Duration::from_secs(3_600);
+/// An instant that has certainly passed: this release was not made before it.
+const RELEASED_AT: Timestamp = Timestamp::from_seconds(1_795_305_600);
 
 /// Where the server can be reached.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +78,7 @@ pub struct Running {
     /// The web side.
     pub web: Arc<Web>,
     /// The authority.
-    pub pki: Arc<PkiDirectory>,
+    pub authority: Arc<OnlineAuthority>,
     /// Where it can be reached.
     pub addresses: Addresses,
     secure_web: bool,
@@ -82,7 +92,8 @@ impl Running {
     ///
     /// # Errors
     /// What failed, where, and what to do.
-    pub async fn start(config: &Config, kek: Kek, flavour: Flavour) -> anyhow::Result<Running> {
+    pub async fn start(config: &Config, keks: impl Into<KekRing>, flavour: Flavour) -> anyhow::Result<Running> {
+        let keks = keks.into();
         let data_dir = config.site.data_dir.clone();
         pki::make_private_directory(&data_dir)?;
         // A store in the directory has a lock of its own.
@@ -90,10 +101,12 @@ impl Running {
             Some(_) => Some(opening::hold_directory(&data_dir)?),
             None => None,
         };
-        let store = open_store(config, kek).await?;
+        let store = open_store(config, keks.clone()).await?;
         let shared = store.shared().then(|| Arc::clone(&store));
-        let pki = authority(config, shared.clone()).await?;
-        let tls = tls(config, &pki)?;
+        let now = clock_of(Arc::clone(&store)).await?;
+        let pki = authority(config, shared.clone(), keks.clone()).await?.with_clock(Arc::clone(&now));
+        let live_tls = Arc::new(tls(config, &pki, &now)?);
+        let tls = Ports::of(&live_tls)?;
         let web_port = bind(config.web.listen, "web.listen").await?;
         let mqtt_port = bind(config.mqtt.listen, "mqtt.listen").await?;
         let devices_port = bind(config.devices.listen, "devices.listen").await?;
@@ -103,24 +116,38 @@ impl Running {
             mqtt: mqtt_port.local_addr()?,
             devices: devices_port.local_addr()?,
         };
-        let site = start_site(store, config.fold_interval()).await?;
-        let (file, issued) = (pki.revoked_file(), pki.issued_file());
-        let lists = Arc::new(RevokedLists { file, issued, shared, bell: Arc::default() });
-        read_revoked(&lists, &site).await?;
+        let pki = at_address(pki, config, addresses.devices, &keks)?.with_clock(Arc::clone(&now));
+        let site = start_site(store, config.fold_interval(), Arc::clone(&now)).await?;
+        let lists = Arc::new(RevokedLists {
+            file: pki.revoked_file(),
+            issued: pki.issued_file(),
+            programs: pki.programs_file(),
+            issuing: pki.issuing_file(),
+            shared,
+            bell: Arc::default(),
+        });
         let bell = Arc::clone(&lists.bell);
+        let own = config.tls.certificate.is_some();
+        let names = (!own).then(|| pki::server_names(&config.tls.names));
+        let authority = OnlineAuthority::new(pki, keks, lists, Arc::clone(&site), live_tls, names, now);
+        let authority = Arc::new(authority);
+        read_lists(&authority).await?;
         site.observe(Box::new(move |change| {
             if change.is_none_or(|change| change.kind == Kind::Setting && is_of_certificates(change.id)) {
                 bell.notify_one();
             }
         }));
         let web = web_side(&site, config, flavour).await?;
+        site.keep_care(&config.site.name).context("the care of keys cannot start")?;
+        web.set_authority(Arc::clone(&authority) as Arc<dyn CertificateAuthority>);
         let intake = site.intake().context("the site stopped while it was starting")?;
 
         let stop = CancellationToken::new();
         let mut ports = JoinSet::new();
         let ended = || stop.clone().cancelled_owned();
-        let web_tls = config.web.tls.then(|| Arc::clone(&tls.web));
+        let web_tls = config.web.tls.then_some(tls.web);
         let options = MqttOptions::default();
+        ports.spawn(keep_list(Arc::clone(&site), config.clone(), ended()));
         ports.spawn(named("the web port", web_api::serve_web(web_port, Arc::clone(&web), web_tls, ended())));
         ports.spawn(named(
             "the device port",
@@ -130,10 +157,10 @@ impl Running {
             "the MQTT port",
             connectors::mqtt::serve(mqtt_port, tls.mqtt, intake, options, ended()),
         ));
-        ports.spawn(admin_socket::serve(admin_port, Arc::clone(&site), ended()));
-        ports.spawn(watch_revoked(lists, Arc::clone(&site), ended()));
+        ports.spawn(admin_socket::serve(admin_port, Arc::clone(&web), ended()));
+        ports.spawn(watch_lists(Arc::clone(&authority), ended()));
         let secure_web = config.web.tls;
-        Ok(Running { site, web, pki: Arc::new(pki), addresses, secure_web, stop, ports, _hold: hold })
+        Ok(Running { site, web, authority, addresses, secure_web, stop, ports, _hold: hold })
     }
 
     /// The address of the web app.
@@ -147,9 +174,29 @@ impl Running {
         format!("{scheme}://{address}")
     }
 
+    /// The beginning of links for a person's browser: by a name, since passkeys work at no bare address.
+    pub fn link_base(&self) -> String {
+        if let Some(address) = self.web.public_addresses().first() {
+            return address.clone();
+        }
+        let address = self.addresses.web;
+        if address.ip().is_loopback() {
+            let scheme = if self.secure_web { "https" } else { "http" };
+            return format!("{scheme}://localhost:{}", address.port());
+        }
+        self.web_url()
+    }
+
     /// The link for the first administrator, while there is nobody who could sign in.
     pub fn setup_link(&self) -> Option<String> {
-        self.web.first_start_token().map(|token| format!("{}/setup#token={}", self.web_url(), token.expose()))
+        let token = self.web.first_start_token()?;
+        Some(format!("{}/setup#token={}", self.link_base(), token.expose()))
+    }
+
+    /// The link that signs in as anybody of the demonstration.
+    pub fn demo_link(&self) -> Option<String> {
+        let token = self.web.demo_token()?;
+        Some(format!("{}/sign-in#demo={}", self.link_base(), token.expose()))
     }
 
     /// Waits until a port ends by itself, which only happens when it fails.
@@ -207,21 +254,98 @@ impl Running {
     }
 }
 
-struct Tls {
+struct Ports {
     web: Arc<ServerConfig>,
     mqtt: Arc<ServerConfig>,
     devices: Arc<ServerConfig>,
 }
 
+impl Ports {
+    fn of(tls: &LiveTls) -> anyhow::Result<Self> {
+        const HTTP: [&[u8]; 2] = [b"h2", b"http/1.1"];
+        let what = "the ports cannot speak TLS";
+        Ok(Ports {
+            web: Arc::new(tls.open_port(&HTTP).context(what)?),
+            mqtt: Arc::new(tls.strict_port(&[b"mqtt"]).context(what)?),
+            devices: Arc::new(tls.enrolling_port(&HTTP).context(what)?),
+        })
+    }
+}
+
+/// The clock of this server. Where the machine's shows a time before the last commit, its battery is empty: time goes on
+/// from that commit until the machine's is right.
+async fn clock_of(store: Arc<dyn Store>) -> anyhow::Result<Now> {
+    let read = tokio::task::spawn_blocking(move || {
+        let groups = store.group_summaries(None, 1)?;
+        let acts = store.audit_rows(&AuditQuery { limit: 1, ..AuditQuery::default() })?;
+        Ok::<_, StoreError>((groups, acts))
+    });
+    let read = read.await.context("reading the last commit was broken off")?;
+    let (groups, acts) = read.context("the last commit cannot be read")?;
+    let last = groups.iter().map(|group| group.committed_at).chain(acts.iter().map(|row| row.record.at));
+    let floor = last.max().unwrap_or(RELEASED_AT).max(RELEASED_AT);
+    let shown = pki::timestamp(SystemTime::now());
+    if shown < floor {
+        tracing::error!(
+            clock = %shown,
+            last_commit = %floor,
+            "the clock of this machine is behind the last commit; time goes on from there. Set the clock"
+        );
+    }
+    Ok(pki::floored_clock(floor))
+}
+
+/// Tells the time that certificates are judged by.
+struct FlooredClock(Now);
+
+impl pipeline::Clock for FlooredClock {
+    fn now(&self) -> Timestamp {
+        let since = (self.0)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
 /// This node's authority: its own, or the one that all nodes over the store share.
-async fn authority(config: &Config, shared: Option<Arc<dyn Store>>) -> anyhow::Result<PkiDirectory> {
+async fn authority(
+    config: &Config,
+    shared: Option<Arc<dyn Store>>,
+    keks: KekRing,
+) -> anyhow::Result<PkiDirectory> {
     let (directory, name) = (config.pki_dir(), config.site.name.clone());
-    let Some(store) = shared else { return PkiDirectory::open_or_init(&directory, &name) };
-    let settled = tokio::task::spawn_blocking(move || pki_shared::settle(store.as_ref(), &directory, &name));
+    let Some(store) = shared else { return PkiDirectory::open_or_init(&directory, &name, &keks) };
+    let settled =
+        tokio::task::spawn_blocking(move || pki::shared::settle(store.as_ref(), &directory, &name, &keks));
     settled.await.context("reading the authority was broken off")?
 }
 
-fn tls(config: &Config, pki: &PkiDirectory) -> anyhow::Result<Tls> {
+/// The authority, which knows how devices call this server.
+fn at_address(
+    pki: PkiDirectory,
+    config: &Config,
+    devices: SocketAddr,
+    keks: &KekRing,
+) -> anyhow::Result<PkiDirectory> {
+    let address = config.pki.address.clone().unwrap_or_else(|| {
+        let own = config.tls.names.first().cloned();
+        let host = match own {
+            Some(name) => name,
+            None if devices.ip().is_loopback() => "localhost".to_owned(),
+            None if devices.ip().is_unspecified() => {
+                pki::server_names(&[]).into_iter().nth(3).unwrap_or_else(|| "localhost".to_owned())
+            }
+            None => devices.ip().to_string(),
+        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        format!("https://{host}:{}", devices.port())
+    });
+    if pki.address() == address {
+        return Ok(pki);
+    }
+    pki.set_address(&address)?;
+    PkiDirectory::open(pki.path(), keks)
+}
+
+fn tls(config: &Config, pki: &PkiDirectory, now: &Now) -> anyhow::Result<LiveTls> {
     let (chain, key) = match (&config.tls.certificate, &config.tls.key) {
         (Some(chain), Some(key)) => {
             let read = |path: &Path| {
@@ -234,24 +358,19 @@ fn tls(config: &Config, pki: &PkiDirectory) -> anyhow::Result<Tls> {
             (identity.chain_pem, identity.key_pem)
         }
     };
-    let (chain, key, authority) = (chain.as_str(), key.expose(), pki.certificate_pem());
-    let what = "the server's certificate cannot be used";
-    let web = trust::tls::server_config_plain_tls(chain, key, &[b"h2", b"http/1.1"]).context(what)?;
-    let mqtt = trust::tls::server_config_mutual(chain, key, authority, &[b"mqtt"]).context(what)?;
-    let devices =
-        trust::tls::server_config_mutual(chain, key, authority, &[b"h2", b"http/1.1"]).context(what)?;
-    Ok(Tls { web: Arc::new(web), mqtt: Arc::new(mqtt), devices: Arc::new(devices) })
+    LiveTls::new(&chain, key.expose(), &pki.issuing_pem(), Arc::clone(now))
+        .context("the server's certificate cannot be used")
 }
 
-async fn open_store(config: &Config, kek: Kek) -> anyhow::Result<Arc<dyn Store>> {
+async fn open_store(config: &Config, kek: KekRing) -> anyhow::Result<Arc<dyn Store>> {
     let config = config.clone();
     let opened = tokio::task::spawn_blocking(move || opening::open(&config, kek));
     opened.await.context("opening the store was broken off")?
 }
 
-async fn start_site(store: Arc<dyn Store>, fold_every: Duration) -> anyhow::Result<Arc<Site>> {
+async fn start_site(store: Arc<dyn Store>, fold_every: Duration, now: Now) -> anyhow::Result<Arc<Site>> {
     let options = SiteOptions { fold_every, on_durability_failure: Box::new(end_process) };
-    let started = tokio::task::spawn_blocking(move || Site::start(store, Arc::new(SystemClock), options));
+    let started = tokio::task::spawn_blocking(move || Site::start(store, Arc::new(FlooredClock(now)), options));
     started.await.context("starting the site was broken off")?.context("the site cannot start")
 }
 
@@ -265,15 +384,66 @@ fn end_process(error: &StoreError) {
     std::process::exit(i32::from(EXIT_STORAGE_FAILED));
 }
 
+/// Where the key lives, for those who manage keys.
+fn key_home(config: &Config) -> KeyHome {
+    let source = kek::source(&config.key, &config.site.data_dir).ok();
+    let of = |tell: fn(&dyn trust::KekSource) -> String| source.as_deref().map(tell).unwrap_or_default();
+    KeyHome {
+        provider: of(|source| source.kind().to_owned()),
+        place: of(|source| source.place()),
+        same_volume: keys::path(&config.key)
+            .is_ok_and(|path| keys::shares_file_system(&path, &config.site.data_dir)),
+        turn_within_days: config.key.turn_within_days,
+    }
+}
+
+/// Keeps the signed list of erasures beside the key, where a restore finds it.
+async fn keep_list(site: Arc<Site>, config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let path = config.key.erasures_file(&config.site.data_dir);
+    let mut tick = tokio::time::interval(LIST_EVERY);
+    let (mut known, mut is_told) = (None, false);
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            _ = tick.tick() => {}
+        }
+        let (site, name, path) = (Arc::clone(&site), config.site.name.clone(), path.clone());
+        let before = known;
+        let written = tokio::task::spawn_blocking(move || {
+            let count = site.store().care().erasures().context("the erasures cannot be read")?.len();
+            if before == Some(count) && path.exists() {
+                return Ok(count);
+            }
+            erasures::write(site.store(), &name, &path, site.clock().now())
+        });
+        match written.await.context("writing the list of erasures was broken off")? {
+            Ok(count) => (known, is_told) = (Some(count), false),
+            Err(error) if !is_told => {
+                tracing::error!("{error:#}; a restore would need it");
+                is_told = true;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
 async fn web_side(site: &Arc<Site>, config: &Config, flavour: Flavour) -> anyhow::Result<Arc<Web>> {
     let options = WebOptions {
         site_name: config.site.name.clone(),
         demo: flavour.demo,
         secure_cookies: config.web.tls,
         password_cost: flavour.password_cost,
-        proxy_protocol: config.web.proxy_protocol,
+        balancers: config.web.balancers()?,
         idle_timeout: Duration::from_secs(config.web.idle_timeout_min * 60),
         session_limit: Duration::from_secs(config.web.session_limit_min * 60),
+        public_addresses: config.web.public_addresses.clone(),
+        key_home: key_home(config),
+        binding: match config.web.bind_sessions_to_address {
+            true => Binding::Address,
+            false => Binding::Browser,
+        },
+        ..WebOptions::default()
     };
     let site = Arc::clone(site);
     let loaded = tokio::task::spawn_blocking(move || Web::new(site, options));
@@ -290,34 +460,54 @@ async fn named(what: &'static str, port: impl Future<Output = std::io::Result<()
     port.await.with_context(|| format!("{what} failed"))
 }
 
-async fn read_revoked(lists: &Arc<RevokedLists>, site: &Site) -> anyhow::Result<usize> {
-    let reading = Arc::clone(lists);
-    let revoked = tokio::task::spawn_blocking(move || reading.read());
-    let revoked = revoked.await.context("reading the list of revoked certificates was broken off")??;
-    site.admission().set_revoked(revoked.iter().map(|(serial, _)| serial.to_owned()));
-    Ok(revoked.len())
+async fn read_lists(authority: &Arc<OnlineAuthority>) -> anyhow::Result<usize> {
+    let reading = Arc::clone(authority);
+    let read = tokio::task::spawn_blocking(move || reading.read_lists());
+    read.await.context("reading the list of revoked certificates was broken off")?
 }
 
-/// Reads the lists of revoked certificates again whenever a file has changed, or another node has revoked or issued one.
-async fn watch_revoked(
-    lists: Arc<RevokedLists>,
-    site: Arc<Site>,
+async fn refresh(authority: &Arc<OnlineAuthority>) {
+    let refreshing = Arc::clone(authority);
+    match tokio::task::spawn_blocking(move || refreshing.refresh()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!("{error:#}; what serves goes on serving"),
+        Err(error) => tracing::error!(%error, "looking at the authority was broken off"),
+    }
+}
+
+/// Reads the lists of the authority again whenever a file has changed, or another node has revoked or issued one; and sees
+/// to it that the server's certificate never ends.
+async fn watch_lists(
+    authority: Arc<OnlineAuthority>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let mut known = None;
-    let mut tick = tokio::time::interval(REVOKED_POLL);
+    let (mut known, mut issuing) = (None, authority.lists().look().map(|seen| seen[3]));
+    let mut tick = tokio::time::interval(LISTS_POLL);
+    let mut renewal = tokio::time::interval(RENEWAL_POLL);
     tokio::pin!(stop);
     loop {
-        tokio::select! {
+        let is_told = tokio::select! {
             () = &mut stop => return Ok(()),
-            () = lists.bell.notified() => known = None,
-            _ = tick.tick() => {}
+            () = authority.lists().bell.notified() => true,
+            _ = tick.tick() => false,
+            _ = renewal.tick() => {
+                refresh(&authority).await;
+                continue;
+            }
+        };
+        if is_told {
+            known = None;
         }
-        let seen = lists.look();
+        let seen = authority.lists().look();
         if seen == known {
             continue;
         }
-        match read_revoked(&lists, &site).await {
+        let now_issuing = seen.map(|seen| seen[3]);
+        if now_issuing != issuing || is_told {
+            refresh(&authority).await;
+            issuing = authority.lists().look().map(|seen| seen[3]);
+        }
+        match read_lists(&authority).await {
             Ok(certificates) => {
                 tracing::info!(certificates, "the list of revoked certificates was read");
                 known = seen;
@@ -325,7 +515,7 @@ async fn watch_revoked(
             Err(error) => {
                 tracing::error!("{error:#}; the earlier list stays in force");
                 // A file that cannot be read is not read again until it changes; a database is.
-                known = seen.filter(|_| lists.shared.is_none());
+                known = seen.filter(|_| authority.lists().shared.is_none());
             }
         }
     }

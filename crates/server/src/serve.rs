@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, ConfigArguments};
 use crate::running::{self, Flavour, Running};
-use crate::{keys, logging, terminal};
+use crate::{kek, logging, terminal};
 
 /// Time that blocking work has when everything else has ended.
 const BLOCKING_STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     }
     config.check()?;
     logging::start(&config.log.level)?;
-    let kek = keys::load(&config.key, &config.site.data_dir)?;
+    let kek = kek::ring(&config)?;
     running::raise_file_limit();
     block_on(async {
         let mut stop = StopSignal::listen()?;

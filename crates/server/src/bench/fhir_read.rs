@@ -149,7 +149,7 @@ async fn compare(
     for _ in 0..settings.runs {
         let client = if query.ours.starts_with("/api/") {
             let mut client = Client::new(&server.web, None)?;
-            client.sign_in("nurse", &stage.password).await?;
+            client.sign_in(&stage.passkey).await?;
             client
         } else {
             Client::new(&server.devices, Some(&stage.program))?

@@ -7,6 +7,8 @@ use anyhow::{Context as _, ensure};
 use rustls::ClientConfig;
 use tokio::task::JoinSet;
 
+use crate::passkey::Passkey;
+
 /// Longest wait for one answer: a page of a large chart on a slow server.
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
@@ -44,8 +46,8 @@ impl Client {
     ///
     /// # Errors
     /// When it is refused.
-    pub async fn sign_in(&mut self, user: &str, password: &str) -> anyhow::Result<()> {
-        self.cookie = Some(super::screen::sign_in(&self.client, &self.base, user, password).await?);
+    pub async fn sign_in(&mut self, passkey: &Passkey) -> anyhow::Result<()> {
+        self.cookie = Some(super::screen::sign_in(&self.client, &self.base, passkey).await?);
         Ok(())
     }
 

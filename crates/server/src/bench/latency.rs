@@ -67,8 +67,7 @@ async fn at_half(
     for _ in 0..settings.runs {
         let watched = screen::Watched {
             web: server.web.clone(),
-            user: "nurse",
-            password: &stage.password,
+            passkey: &stage.passkey,
             mqtt: server.mqtt.clone(),
             server_name: stage.server_name.clone(),
             device: stage.devices[0],

@@ -15,6 +15,8 @@ use rustls_pki_types::ServerName;
 use serde_json::Value;
 use simulator::client::{ConnectOptions, Publisher, Qos, Reconnect};
 
+use crate::passkey::Passkey;
+
 /// Time between two publishes: far longer than the latency, so that each is measured alone.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 /// Longest wait for the last event.
@@ -26,10 +28,8 @@ const EVENT_LIMIT_BYTES: usize = 1 << 20;
 pub struct Watched<'a> {
     /// Address of the web app.
     pub web: String,
-    /// Who signs in.
-    pub user: &'a str,
-    /// With which password.
-    pub password: &'a str,
+    /// With which passkey.
+    pub passkey: &'a Passkey,
     /// `host:port` of the MQTT port.
     pub mqtt: String,
     /// Name in the server's certificate.
@@ -142,25 +142,19 @@ struct Events {
     patient: String,
 }
 
-/// Signs a person in and returns their cookies.
+/// Signs a person in with a passkey and returns their cookies.
 ///
 /// # Errors
 /// When it is refused.
-pub async fn sign_in(
-    client: &reqwest::Client,
-    base: &str,
-    user: &str,
-    password: &str,
-) -> anyhow::Result<String> {
-    let signed_in = client
-        .post(format!("{base}/api/v1/sign-in"))
-        .header("x-auscult", "1")
-        .json(&serde_json::json!({ "name": user, "password": password }))
-        .send()
-        .await
-        .context("no answer to the sign-in")?
-        .error_for_status()
-        .context("the sign-in was refused")?;
+pub async fn sign_in(client: &reqwest::Client, base: &str, passkey: &Passkey) -> anyhow::Result<String> {
+    let post = async |path: &str, body: serde_json::Value| {
+        let request =
+            client.post(format!("{base}/api/v1/sign-in/{path}")).header("x-auscult", "1").json(&body);
+        let answer = request.send().await.context("no answer to the sign-in")?;
+        answer.error_for_status().context("the sign-in was refused")
+    };
+    let begun = post("passkey/begin", serde_json::json!({})).await?.json().await?;
+    let signed_in = post("passkey", passkey.answer(&begun)?).await?;
     let cookies: Vec<String> = signed_in
         .headers()
         .get_all("set-cookie")
@@ -172,7 +166,7 @@ pub async fn sign_in(
 
 async fn sign_in_and_watch(watched: &Watched<'_>) -> anyhow::Result<Events> {
     let client = reqwest::Client::builder().build().context("no HTTP client")?;
-    let cookie = sign_in(&client, &watched.web, watched.user, watched.password).await?;
+    let cookie = sign_in(&client, &watched.web, watched.passkey).await?;
     let answer = client
         .get(format!("{}/api/v1/live", watched.web))
         .header("cookie", cookie)

@@ -27,6 +27,7 @@ use trust::pki::PeerUri;
 
 use super::Settings;
 use super::apart::Apart;
+use crate::passkey::Passkey;
 use crate::pki::{self, DEFAULT_DAYS, PkiDirectory, ServerIdentity};
 use crate::provision::{self, ThrowAway};
 use crate::running::{Flavour, Running};
@@ -48,8 +49,8 @@ pub struct Stage {
     pub credentials: Credentials,
     /// TLS of a program with a certificate.
     pub program: Arc<ClientConfig>,
-    /// The password of every person.
-    pub password: String,
+    /// The passkey of the nurse.
+    pub passkey: Passkey,
     /// Name in the server's certificate.
     pub server_name: ServerName<'static>,
     /// The authority's certificate.
@@ -70,20 +71,21 @@ impl Stage {
         let flavour = Flavour { demo: false, password_cost: PasswordCost::OWASP_MINIMUM };
         let running = Running::start(&throw_away.config, kek, flavour).await?;
         let (site, web, pki) =
-            (Arc::clone(&running.site), Arc::clone(&running.web), Arc::clone(&running.pki));
+            (Arc::clone(&running.site), Arc::clone(&running.web), running.authority.directory());
         let names = pki::server_names(&throw_away.config.tls.names);
         let furnished = tokio::task::spawn_blocking(move || {
             let (devices, patients) = add_ward(&site, beds)?;
-            let password = provision::random_password();
-            provision::add_people(&web, &password)?;
+            let people = provision::add_people(&web, None)?;
+            let nurse = people.first().context("the nurse is the first")?;
+            let passkey = Passkey::of(&web, nurse)?;
             let named = devices.iter().map(|device| (*device, device.to_string()));
             let credentials = provision::credentials(&pki, named)?;
             let program = program_tls(&pki)?;
-            anyhow::Ok((devices, patients, password, credentials, program, pki.server_identity(&names)?))
+            anyhow::Ok((devices, patients, passkey, credentials, program, pki.server_identity(&names)?))
         });
-        let (devices, patients, password, credentials, program, identity) =
+        let (devices, patients, passkey, credentials, program, identity) =
             furnished.await.context("furnishing was broken off")??;
-        let authority_pem = running.pki.certificate_pem().to_owned();
+        let authority_pem = running.authority.directory().certificate_pem().to_owned();
         running.stop().await?;
         let kek = Some(crate::keys::load(&throw_away.config.key, &throw_away.config.site.data_dir)?);
         debug_assert!(key_file.exists());
@@ -95,7 +97,7 @@ impl Stage {
             patients,
             credentials,
             program,
-            password,
+            passkey,
             server_name,
             authority_pem,
             identity,
@@ -199,10 +201,14 @@ pub struct Server {
     pub ready_after: Duration,
 }
 
-fn program_tls(pki: &PkiDirectory) -> anyhow::Result<Arc<ClientConfig>> {
-    let issued = pki.issue_client(PeerUri::program(PROGRAM)?, PROGRAM, DEFAULT_DAYS)?;
+fn program_tls(directory: &PkiDirectory) -> anyhow::Result<Arc<ClientConfig>> {
+    // It writes too: what is measured is the way in.
+    let everything = ["system/*.cruds".to_owned()];
+    let line = pki::ProgramLine::new(pki::timestamp(std::time::SystemTime::now()), PROGRAM, &everything)?;
+    pki::append_programs(&directory.programs_file(), &[line])?;
+    let issued = directory.issue_client(PeerUri::program(PROGRAM)?, PROGRAM, DEFAULT_DAYS)?;
     let identity = (issued.certificate_pem.as_str(), issued.key_pem.expose());
-    let config = trust::tls::client_config(pki.certificate_pem(), Some(identity), &[])?;
+    let config = trust::tls::client_config(directory.certificate_pem(), Some(identity), &[])?;
     Ok(Arc::new(config))
 }
 

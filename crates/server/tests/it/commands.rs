@@ -46,9 +46,9 @@ fn a_certificate_is_issued_listed_and_revoked() {
     let place = Place::new();
     let (pki, out) = (place.path("pki"), place.path("certs"));
     let (pki, out) = (pki.to_str().unwrap(), out.to_str().unwrap());
-    succeed(&["pki", "init", pki, "--site", "Ward 3"]);
+    place.pki(&["init", pki, "--site", "Ward 3"]);
     let device = "01930e6c-9e3c-7d1a-8f5b-2f1c5f0a9b11";
-    let written = succeed(&["pki", "issue", pki, "--device", device, "--out", out]);
+    let written = place.pki(&["issue", pki, "--device", device, "--out", out]);
     assert_eq!(written.lines().count(), 3, "{written}");
     let list = succeed(&["pki", "list", pki]);
     let serial = list.lines().nth(1).unwrap().split(' ').next().unwrap().to_owned();
@@ -57,6 +57,8 @@ fn a_certificate_is_issued_listed_and_revoked() {
     assert!(succeed(&["pki", "list", pki]).contains("lost on the bus"));
     assert!(refuse(&["pki", "revoke", pki, "00ff", "--reason", "x"]).contains("pki list"));
     assert_eq!(run(&["pki", "issue", pki, "--out", out]).status.code(), Some(2), "for whom?");
+    let no_key = run(&["pki", "issue", pki, "--device", device, "--out", out]);
+    assert_eq!(no_key.status.code(), Some(2), "the issuing key is sealed");
 }
 
 #[test]

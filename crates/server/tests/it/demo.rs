@@ -14,7 +14,7 @@ fn it_shows_a_hospital_and_logs_no_name() {
     command.args(["demo", "--port", "0", "--print-json", "--seconds", "5", "--log", "debug"]);
     command.env("TMPDIR", place.path(""));
     let mut server = Server::start(command, place.path("log.txt"));
-    for name in ["address", "user", "password", "admin_user"] {
+    for name in ["address", "user", "password", "admin_user", "link", "demo_token", "totp_secret"] {
         assert!(!server.address(name).is_empty(), "{name}");
     }
     let inside = std::fs::read_dir(place.path("")).unwrap().count();

@@ -15,7 +15,7 @@ use simulator::play::Credentials;
 use store::Actor;
 use store::sqlite::SqliteStore;
 use trust::Kek;
-use trust::pki::{Authority, IssueRequest, PeerUri};
+use trust::pki::{Authority, IssueRequest, PeerUri, SealingKey};
 
 use crate::process::{Place, succeed};
 
@@ -89,7 +89,7 @@ pub fn register(site: &Site, count: usize) -> Vec<DeviceId> {
 
 /// A certificate for each device from the server's own authority.
 pub fn credentials(place: &Place, devices: &[DeviceId]) -> Credentials {
-    succeed(&["pki", "init", pki(place).to_str().unwrap(), "--site", "Crash"]);
+    place.pki(&["init", pki(place).to_str().unwrap(), "--site", "Crash"]);
     let authority = authority(place);
     let configs: HashMap<DeviceId, _> = devices
         .iter()
@@ -100,6 +100,8 @@ pub fn credentials(place: &Place, devices: &[DeviceId]) -> Credentials {
 
 /// A certificate for a program, from the server's own authority.
 pub fn program(place: &Place, name: &str) -> Arc<rustls::ClientConfig> {
+    // It writes, too.
+    place.pki(&["scope", pki(place).to_str().unwrap(), name, "--scope", "system/*.cruds"]);
     issue(&authority(place), name, PeerUri::program(name).unwrap())
 }
 
@@ -107,12 +109,21 @@ fn pki(place: &Place) -> PathBuf {
     place.data().join("pki")
 }
 
-fn authority(place: &Place) -> Authority {
+/// The issuing key of a place, and the anchor that its devices know.
+fn authority(place: &Place) -> (Authority, String) {
     let read = |name: &str| std::fs::read_to_string(pki(place).join(name)).unwrap();
-    Authority::load(&read("authority.pem"), &read("authority.key")).unwrap()
+    let kek = trust::Kek::parse(std::fs::read(place.key()).unwrap()).unwrap();
+    let sealing = SealingKey::from_text(&read("sealing.key"), &kek.into()).unwrap();
+    let entries = std::fs::read_dir(pki(place)).unwrap().map(|entry| entry.unwrap().file_name());
+    let name = entries
+        .map(|name| name.into_string().unwrap())
+        .find(|name| name.starts_with("issuing-") && name.ends_with(".key"))
+        .unwrap();
+    let key = sealing.open(&name, &read(&name)).unwrap();
+    (Authority::load(&read("issuing.pem"), key.expose()).unwrap(), read("authority.pem"))
 }
 
-fn issue(authority: &Authority, name: &str, uri: PeerUri) -> Arc<rustls::ClientConfig> {
+fn issue((authority, anchor): &(Authority, String), name: &str, uri: PeerUri) -> Arc<rustls::ClientConfig> {
     let now = std::time::SystemTime::now();
     let request = IssueRequest {
         common_name: name.to_owned(),
@@ -123,6 +134,6 @@ fn issue(authority: &Authority, name: &str, uri: PeerUri) -> Arc<rustls::ClientC
     };
     let issued = authority.issue_client(&request).unwrap();
     let identity = (issued.certificate_pem.as_str(), issued.key_pem.expose());
-    let config = trust::tls::client_config(authority.certificate_pem(), Some(identity), &[]).unwrap();
+    let config = trust::tls::client_config(anchor, Some(identity), &[]).unwrap();
     Arc::new(config)
 }

@@ -74,6 +74,16 @@ impl Place {
         self.path("key")
     }
 
+    /// Runs `auscult pki` with this place's key, which must be a success; its standard output.
+    pub fn pki(&self, arguments: &[&str]) -> String {
+        let key = self.key();
+        let output =
+            auscult().arg("pki").args(arguments).env("AUSCULT_KEY_FILE", key).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "pki {arguments:?} ended with {}: {errors}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Arguments that name both.
     pub fn arguments(&self) -> [String; 4] {
         let shown = |path: PathBuf| path.to_str().unwrap().to_owned();

@@ -100,6 +100,7 @@ async fn the_setup_link_makes_the_first_administrator_once() {
     assert!(right.status().is_success(), "{}", right.status());
     let session: Value = right.json().await.unwrap();
     assert_eq!(session["user"]["role"], "administrator", "{session}");
+    assert_eq!(session["state"], "enrolment-needed", "a password alone is no way in");
     let again = ask(&token, "bob").await;
     assert!(again.status().is_client_error(), "{}", again.status());
     assert!(server.stop().0.success());
@@ -111,8 +112,8 @@ async fn the_setup_link_makes_the_first_administrator_once() {
 /// A new authority and a certificate of it; their directories.
 fn issue(place: &Place, device: &str) -> (PathBuf, PathBuf) {
     let (pki, certs) = (place.data().join("pki"), place.path("certs"));
-    succeed(&["pki", "init", pki.to_str().unwrap(), "--site", "Site"]);
-    succeed(&["pki", "issue", pki.to_str().unwrap(), "--device", device, "--out", certs.to_str().unwrap()]);
+    place.pki(&["init", pki.to_str().unwrap(), "--site", "Site"]);
+    place.pki(&["issue", pki.to_str().unwrap(), "--device", device, "--out", certs.to_str().unwrap()]);
     (pki, certs)
 }
 

@@ -270,7 +270,7 @@ pub(crate) async fn show(
                 latest: views::vitals(chart, &chart.latest(subject)?)?,
                 series,
                 devices: devices.iter().map(|device| views::device_state(web, device)).collect(),
-                alerts: alerts_of(web, chart, &patient),
+                alerts: alerts_of(&access.sight(web), web, chart, &patient),
                 limits: limit_views(&registry.limits(patient.id)),
                 events,
                 position,

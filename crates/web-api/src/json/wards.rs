@@ -13,7 +13,7 @@ use store::{AuditAction, SeriesFilter};
 
 use super::views::{self, AlertView, DeviceState, Named, PatientLine, PlaceView, Vital};
 use super::{Answer, Body, id_of};
-use crate::access::{Access, Permit, may};
+use crate::access::{Access, Permit, Sight, may};
 use crate::problem::Problem;
 use crate::state::Web;
 
@@ -56,11 +56,13 @@ pub(crate) async fn list(State(web): State<Arc<Web>>, access: Permit<may::SeePla
         let wards = access.read(web, act, |chart| {
             let registry = chart.registry();
             let open = chart.open_alerts();
-            let patients = registry.patients();
+            let sight = access.sight(web);
+            let mut patients = registry.patients();
+            patients.retain(|patient| sight.patient(patient));
             let places = registry.places();
             let line = |ward: Arc<Place>| {
                 let mut alerts = AlertCounts::default();
-                for alert in &open {
+                for alert in open.iter().filter(|alert| sight.alert(alert)) {
                     let Some(patient) = views::concerned(web, alert) else { continue };
                     if registry.ward_of(&patient) == Some(ward.id) {
                         match alert.priority {
@@ -125,7 +127,9 @@ pub(crate) async fn board(
     web.blocking(move |web| {
         let registry = web.site.registry();
         let patients = registry.patients();
-        let of_ward: Vec<_> = patients.into_iter().filter(|one| registry.ward_of(one) == Some(id)).collect();
+        let sight = access.sight(web);
+        let is_shown = |one: &Arc<Patient>| registry.ward_of(one) == Some(id) && sight.patient(one);
+        let of_ward: Vec<_> = patients.into_iter().filter(is_shown).collect();
         let shown = of_ward.iter().map(|patient| patient.id.to_string()).collect::<Vec<_>>().join(" ");
         let act = Act::new(access.actor(), AuditAction::Read, "ward board")
             .detail(format!("{}: {shown}", ward.name));
@@ -143,7 +147,7 @@ pub(crate) async fn board(
                     here.push(None);
                 }
                 for patient in here {
-                    tiles.push(tile(web, chart, place, patient)?);
+                    tiles.push(tile(&sight, web, chart, (place, patient))?);
                 }
             }
             Ok(Board {
@@ -159,10 +163,10 @@ pub(crate) async fn board(
 }
 
 fn tile(
+    sight: &Sight<'_>,
     web: &Web,
     chart: &Chart<'_>,
-    place: &Place,
-    patient: Option<&Arc<Patient>>,
+    (place, patient): (&Place, Option<&Arc<Patient>>),
 ) -> Result<Tile, ReadError> {
     let mut tile = Tile {
         place: views::place(place),
@@ -179,14 +183,16 @@ fn tile(
     tile.devices = devices.iter().map(|device| views::device_state(web, device)).collect();
     tile.vitals = views::vitals(chart, &chart.latest(subject)?)?;
     tile.strips = strips(chart, subject)?;
-    tile.alerts = alerts_of(web, chart, patient);
+    tile.alerts = alerts_of(sight, web, chart, patient);
     Ok(tile)
 }
 
-/// The alerts of one patient that are not over, the most urgent first.
-pub(crate) fn alerts_of(web: &Web, chart: &Chart<'_>, patient: &Patient) -> Vec<AlertView> {
+/// The alerts of one patient that are not over and may be seen, the most urgent first.
+pub(crate) fn alerts_of(sight: &Sight<'_>, web: &Web, chart: &Chart<'_>, patient: &Patient) -> Vec<AlertView> {
     let mut open = chart.open_alerts();
-    open.retain(|alert| views::concerned(web, alert).is_some_and(|concerned| concerned.id == patient.id));
+    open.retain(|alert| {
+        views::concerned(web, alert).is_some_and(|concerned| concerned.id == patient.id) && sight.alert(alert)
+    });
     open.sort_by(|a, b| b.priority.cmp(&a.priority).then(b.raised_at.cmp(&a.raised_at)));
     open.iter().map(|alert| views::alert(web, alert)).collect()
 }

@@ -166,6 +166,7 @@ async fn an_export_holds_what_is_allowed_and_asks_again_when_it_is_fetched() {
     let count = |files: &Value| -> u64 {
         files.as_array().unwrap().iter().map(|file| file["count"].as_u64().unwrap()).sum()
     };
+    clinic.clock.advance(1);
     let before = files().await;
     let file = before[0]["url"].as_str().unwrap().to_owned();
     assert!(operating::downloaded(&clinic, &program(), &file).await.contains(MARK));

@@ -8,6 +8,7 @@ mod fhir;
 mod ingest;
 mod live;
 mod oauth;
+mod oidc;
 mod passkeys;
 mod people;
 mod rights;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
+use trust::totp::TotpSecret;
 
 pub const PASSWORD: &str = "correct horse battery";
 /// Longest wait for something to show on a screen.
@@ -41,12 +42,38 @@ impl Person {
     pub async fn first(link: &str, node: &str) -> Self {
         let token = link.split("#token=").nth(1).unwrap();
         let body = json!({"token": token, "name": "admin", "display": "Admin", "password": PASSWORD});
-        Self::with_cookie_of(format!("{node}/api/v1/setup"), body).await
+        let mut person = Self::with_cookie_of(format!("{node}/api/v1/setup"), body).await;
+        person.add_authenticator_app(node).await;
+        person
     }
 
-    pub async fn sign_in(node: &str, name: &str) -> Self {
-        let body = json!({"name": name, "password": PASSWORD});
-        Self::with_cookie_of(format!("{node}/api/v1/sign-in"), body).await
+    /// Somebody whom an administrator invites, at one node and then at another.
+    pub async fn invited(&self, node: &str, new: Value, other: &str) -> Self {
+        let (status, said) = self.post(node, "/api/v1/users", new).await;
+        assert_eq!(status, StatusCode::OK, "{said}");
+        let path = said["invitation"]["path"].as_str().unwrap();
+        let token = path.split("#token=").nth(1).unwrap();
+        let body = json!({"token": token});
+        let mut person = Self::with_cookie_of(format!("{other}/api/v1/sign-in/link"), body).await;
+        let url = format!("{other}/api/v1/account/password");
+        let body = json!({"password": PASSWORD});
+        let (status, _, said) = ask(&person.client, Method::PUT, url, &person.cookie, Some(body)).await;
+        assert_eq!(status, StatusCode::OK, "{said}");
+        person.add_authenticator_app(other).await;
+        person
+    }
+
+    /// Makes the way in complete, after which the session is a whole one.
+    async fn add_authenticator_app(&mut self, node: &str) {
+        let (status, begun) = self.post(node, "/api/v1/account/totp/begin", json!({})).await;
+        assert_eq!(status, StatusCode::OK, "{begun}");
+        let secret = TotpSecret::parse_base32(begun["secret"].as_str().unwrap()).unwrap();
+        let now_s = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let url = format!("{node}/api/v1/account/totp");
+        let body = json!({"code": secret.code_at(now_s)});
+        let (status, cookie, said) = ask(&self.client, Method::POST, url, &self.cookie, Some(body)).await;
+        assert_eq!((status, &said["state"]), (StatusCode::OK, &json!("signed-in")), "{said}");
+        self.cookie = cookie.unwrap();
     }
 
     async fn with_cookie_of(url: String, body: Value) -> Self {

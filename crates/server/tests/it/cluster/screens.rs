@@ -68,14 +68,8 @@ async fn a_cause_is_one_alert_on_all_nodes_also_when_the_judge_is_killed() {
     let mut nodes: Vec<_> = cluster.nodes(3).into_iter().map(Some).collect();
     let web: Vec<String> = nodes.iter().flatten().map(|node| node.address("address")).collect();
     let admin = Person::first(&nodes[0].as_ref().unwrap().address("setup_link"), &web[0]).await;
-    let nurse =
-        json!({"name": "nurse", "display": "Nurse", "role": "nurse", "wards": null, "password": PASSWORD});
-    assert!(admin.post(&web[0], "/api/v1/users", nurse).await.0.is_success());
-    let began = Instant::now();
-    while admin.get(&web[2], "/api/v1/users").await.1.to_string().matches("nurse").count() == 0 {
-        assert!(began.elapsed() < Duration::from_secs(5), "nobody told the third node of the nurse");
-    }
-    let nurse = Person::sign_in(&web[2], "nurse").await;
+    let nurse = json!({"name": "nurse", "display": "Nurse", "role": "nurse", "wards": null});
+    let nurse = admin.invited(&web[0], nurse, &web[2]).await;
     let screens = [nurse.watch(&web[0]).await, nurse.watch(&web[1]).await, nurse.watch(&web[2]).await];
 
     let (first, second) = (cluster.devices[0], cluster.devices[1]);
@@ -116,7 +110,7 @@ async fn a_certificate_that_is_revoked_on_one_node_is_refused_on_all() {
     let certs = cluster.place.path("certs");
     let device = cluster.devices[0];
     let (pki, out) = (pki.to_str().unwrap(), certs.to_str().unwrap());
-    succeed(&["pki", "issue", pki, "--device", &device.to_string(), "--out", out]);
+    cluster.place.pki(&["issue", pki, "--device", &device.to_string(), "--out", out]);
     let read = |name: String| std::fs::read_to_string(certs.join(name)).unwrap();
     let (certificate, key) = (read(format!("{device}.pem")), read(format!("{device}.key")));
     let identity = Some((certificate.as_str(), key.as_str()));

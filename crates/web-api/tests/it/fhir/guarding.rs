@@ -160,6 +160,7 @@ async fn a_program_with_too_small_a_scope_is_refused_every_interaction() {
         ("patients only", "system/Patient.cruds"),
         ("reads only", "system/*.rs"),
         ("nothing", "system/Location.r"),
+        ("ehr", "system/*.cruds"),
     ];
     let of = |(name, scope): (&str, &str)| (name.to_owned(), vec![scope.to_owned()]);
     clinic.site.admission().set_program_scopes(scopes.map(of));

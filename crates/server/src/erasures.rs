@@ -1,0 +1,120 @@
+//! The signed list of erased patients beside the key-encryption key: kept by the running server, applied by a restore.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clinical_model::{PatientId, Timestamp};
+use serde::{Deserialize, Serialize};
+use store::{ErasureScope, Store};
+use trust::attest::Signer;
+
+/// Largest list that is read, in bytes: 100,000 erasures.
+const LIST_LIMIT_BYTES: u64 = 16 << 20;
+/// Rows removed in one step of a restore.
+const STEP_LIMIT_ROWS: usize = 4_096;
+
+/// One erased patient.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    patient: PatientId,
+    erased_at: Timestamp,
+}
+
+/// The file: the exact text of the list, its signature in DER as hexadecimal digits, and the signer's certificate.
+#[derive(Serialize, Deserialize)]
+struct Signed {
+    list: String,
+    signature: String,
+    signer: String,
+}
+
+/// Writes the list of a store beside the key.
+///
+/// # Errors
+/// When the store cannot be read or the file not written.
+pub fn write(store: &dyn Store, site: &str, path: &Path, at: Timestamp) -> anyhow::Result<usize> {
+    let erased = store.care().erasures().context("the erasures cannot be read")?;
+    let entries: Vec<Entry> =
+        erased.iter().map(|one| Entry { patient: one.patient, erased_at: one.begun_at }).collect();
+    let list = serde_json::to_string(&entries)?;
+    let signer = pipeline::erasure::signer(store, site, at).context("the list cannot be signed")?;
+    let signature = signer.sign(list.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = serde_json::to_string(&Signed { list, signature, signer: signer.certificate_pem().to_owned() })?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let written = File::create(&new).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    });
+    written.with_context(|| format!("the list of erasures {} cannot be written (key.erasures)", path.display()))?;
+    Ok(entries.len())
+}
+
+/// Erases in a restored store whoever is on the list, before anything serves it. The list must be the site's own.
+///
+/// # Errors
+/// When the list is not one, is not signed by the site, or the store fails.
+pub fn apply(store: &Arc<dyn Store>, path: &Path, at: Timestamp) -> anyhow::Result<usize> {
+    let shown = path.display();
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(LIST_LIMIT_BYTES).read_to_string(&mut text))
+        .with_context(|| format!("the list of erasures {shown} cannot be read"))?;
+    let signed: Signed =
+        serde_json::from_str(&text).with_context(|| format!("{shown} is no list of erasures"))?;
+    let signature = unhex(&signed.signature);
+    check(store.as_ref(), &signed, &signature).with_context(|| format!("{shown} is not the list of this site"))?;
+    let entries: Vec<Entry> =
+        serde_json::from_str(&signed.list).with_context(|| format!("{shown} is no list of erasures"))?;
+    let care = store.care();
+    let known = care.erasures().context("the erasures cannot be read")?;
+    let mut applied = 0;
+    for entry in &entries {
+        let is_done = known.iter().any(|one| one.patient == entry.patient && one.purged_at.is_some());
+        if is_done {
+            continue;
+        }
+        care.begin_erasure(entry.patient, at).context("an erasure could not be applied")?;
+        while care.step_erasure(entry.patient, &ErasureScope::default(), STEP_LIMIT_ROWS)?.0.total() > 0 {}
+        applied += 1;
+    }
+    Ok(applied)
+}
+
+/// A list that the site signed, by the signer that the restored store knows; one older than its first erasure knows none,
+/// and then the list proves itself only against its own certificate.
+fn check(store: &dyn Store, signed: &Signed, signature: &[u8]) -> anyhow::Result<()> {
+    match pipeline::erasure::known_signer(store).context("the signer cannot be read")? {
+        Some(signer) => signer.check(signed.list.as_bytes(), signature)?,
+        None => Signer::check_by(&signed.signer, signed.list.as_bytes(), signature)?,
+    }
+    Ok(())
+}
+
+fn unhex(digits: &str) -> Vec<u8> {
+    let two = |at: usize| digits.get(at..at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
+    (0..digits.len()).step_by(2).filter_map(two).collect()
+}
+
+/// The list that a restore is to apply: the one that was named, or the one beside the key.
+///
+/// # Errors
+/// When there is none and nobody said that there is none.
+pub fn for_restore(named: Option<&Path>, beside_key: &Path, without: bool) -> anyhow::Result<Option<PathBuf>> {
+    match named {
+        Some(path) => Ok(Some(path.to_owned())),
+        None if beside_key.exists() => Ok(Some(beside_key.to_owned())),
+        None if without => Ok(None),
+        None => bail!(
+            "there is no list of erasures {}: patients who were erased since this backup would come back; name the list \
+             with --erasures FILE, or say --without-erasures when nobody was ever erased",
+            beside_key.display()
+        ),
+    }
+}

@@ -1,0 +1,338 @@
+//! Sign-in by way of an identity provider: a small provider of the test's own that can be made to lie.
+
+use std::sync::{Arc, Mutex};
+
+use axum::extract::State;
+use axum::http::{Method, StatusCode, header};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use trust::jwt::SigningKey;
+use web_api::Role;
+
+use crate::clinic::{Answer, Clinic, ward};
+use crate::oauth::said;
+
+/// What the provider answers next, and what it was sent.
+struct Provider {
+    issuer: String,
+    key: SigningKey,
+    token: Mutex<Option<String>>,
+    sent: Mutex<Vec<String>>,
+    says_issuer: Mutex<Option<String>>,
+}
+
+impl Provider {
+    async fn started() -> Arc<Self> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let issuer = format!("http://{}", listener.local_addr().unwrap());
+        let provider = Arc::new(Provider {
+            issuer,
+            key: SigningKey::generate().unwrap(),
+            token: Mutex::default(),
+            sent: Mutex::default(),
+            says_issuer: Mutex::default(),
+        });
+        let router =
+            Router::new()
+                .route("/.well-known/openid-configuration", get(describe))
+                .route(
+                    "/jwks",
+                    get(|State(own): State<Arc<Provider>>| async move {
+                        Json(json!({"keys": [own.key.to_jwk()]}))
+                    }),
+                )
+                .route("/token", post(token))
+                .with_state(Arc::clone(&provider));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        provider
+    }
+
+    fn claims(&self, clinic: &Clinic, nonce: &str) -> Value {
+        let now = clinic.site.clock().now().as_seconds();
+        json!({
+            "iss": self.issuer, "sub": "subject-1", "aud": "auscult", "iat": now, "exp": now + 300, "nonce": nonce,
+            "preferred_username": "nurse", "email": "nurse@clinic.example", "email_verified": true,
+        })
+    }
+}
+
+async fn describe(State(own): State<Arc<Provider>>) -> Json<Value> {
+    let issuer = own.says_issuer.lock().unwrap().clone().unwrap_or_else(|| own.issuer.clone());
+    Json(json!({
+        "issuer": issuer,
+        "authorization_endpoint": format!("{}/authorize", own.issuer),
+        "token_endpoint": format!("{}/token", own.issuer),
+        "jwks_uri": format!("{}/jwks", own.issuer),
+        "authorization_response_iss_parameter_supported": true,
+    }))
+}
+
+async fn token(State(own): State<Arc<Provider>>, body: String) -> Result<Json<Value>, StatusCode> {
+    own.sent.lock().unwrap().push(body);
+    let token = own.token.lock().unwrap().take().ok_or(StatusCode::BAD_REQUEST)?;
+    Ok(Json(json!({"access_token": "x", "token_type": "Bearer", "id_token": token})))
+}
+
+fn settings(provider: &Provider) -> Value {
+    json!({
+        "name": "Clinic sign-in", "issuer": provider.issuer, "client_id": "auscult", "client_secret": "s",
+        "enabled": true, "trusts_mfa": true, "mfa_values": ["mfa"],
+    })
+}
+
+async fn configured(clinic: &Clinic, settings: Value) {
+    let cookie = clinic.sign_in("administrator").await;
+    let path = "/api/v1/identity-providers/settings/clinic";
+    let answer = clinic.call(Method::PUT, path, Some(&cookie), Some(settings)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+    assert!(answer.body.get("client_secret").is_none());
+}
+
+fn location(answer: &Answer) -> String {
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{:?}", answer.body);
+    answer.headers[header::LOCATION].to_str().unwrap().to_owned()
+}
+
+fn cookie_called(answer: &Answer, name: &str) -> Option<String> {
+    let lines = answer.headers.get_all(header::SET_COOKIE).into_iter();
+    let mut pairs = lines.map(|line| line.to_str().unwrap().split(';').next().unwrap().to_owned());
+    pairs.find(|pair| pair.starts_with(&format!("{name}=")) && !pair.ends_with('='))
+}
+
+/// A browser that was sent to the provider.
+struct Sent {
+    cookie: String,
+    state: String,
+    nonce: String,
+}
+
+async fn sent(clinic: &Clinic) -> Sent {
+    let begun = clinic.call(Method::GET, "/api/v1/sign-in/oidc/clinic?next=/board", None, None).await;
+    let to = location(&begun);
+    assert_eq!(said(&to, "code_challenge_method").as_deref(), Some("S256"), "{to}");
+    Sent {
+        cookie: cookie_called(&begun, "auscult_oidc").unwrap(),
+        state: said(&to, "state").unwrap(),
+        nonce: said(&to, "nonce").unwrap(),
+    }
+}
+
+async fn back(clinic: &Clinic, cookie: &str, query: &str) -> Answer {
+    clinic.call(Method::GET, &format!("/api/v1/sign-in/oidc/callback?{query}"), Some(cookie), None).await
+}
+
+/// Goes there and back with claims that `change` altered.
+async fn round(clinic: &Clinic, provider: &Provider, change: impl FnOnce(&mut Value)) -> Answer {
+    let sent = sent(clinic).await;
+    let mut claims = provider.claims(clinic, &sent.nonce);
+    change(&mut claims);
+    let token = provider.key.sign(&claims).unwrap().expose().to_owned();
+    *provider.token.lock().unwrap() = Some(token);
+    let query = format!("code=c&state={}&iss={}", sent.state, crate::oauth::encoded(&provider.issuer));
+    back(clinic, &sent.cookie, &query).await
+}
+
+/// The state of the session that an answer began.
+async fn state_after(clinic: &Clinic, answer: &Answer) -> Value {
+    let cookie = cookie_called(answer, "auscult_session").unwrap_or_default();
+    clinic.get("/api/v1/session", &cookie).await.body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_comes_in_by_the_provider_as_far_as_its_second_factor_is_trusted() {
+    let clinic = Clinic::furnished();
+    let provider = Provider::started().await;
+    configured(&clinic, settings(&provider)).await;
+    let buttons = clinic.call(Method::GET, "/api/v1/identity-providers", None, None).await;
+    assert_eq!(buttons.body, json!({"providers": [{"id": "clinic", "name": "Clinic sign-in"}]}));
+
+    let whole = round(&clinic, &provider, |claims| claims["amr"] = json!(["pwd", "mfa"])).await;
+    assert_eq!(location(&whole), "/board");
+    let session = state_after(&clinic, &whole).await;
+    assert_eq!((&session["state"], &session["user"]["name"]), (&json!("signed-in"), &json!("nurse")));
+    let form = provider.sent.lock().unwrap().pop().unwrap();
+    assert!(form.contains("code_verifier="), "{form}");
+
+    let half = round(&clinic, &provider, |claims| claims["amr"] = json!(["pwd"])).await;
+    assert_eq!(state_after(&clinic, &half).await["state"], "second-factor-needed");
+    // From the first time on it is the subject that counts, not the name, which the provider may give to somebody else.
+    let renamed =
+        round(&clinic, &provider, |claims| claims["preferred_username"] = json!("administrator")).await;
+    assert_ne!(state_after(&clinic, &renamed).await["state"], "signed-out");
+    let successor = round(&clinic, &provider, |claims| claims["sub"] = json!("subject-2")).await;
+    assert!(location(&successor).contains("error=not-known"), "a name that was given anew");
+    let stranger = round(&clinic, &provider, |claims| {
+        claims["sub"] = json!("subject-3");
+        claims["preferred_username"] = json!("nobody");
+    });
+    assert!(location(&stranger.await).contains("error=not-known"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_provider_says_is_believed_only_where_all_of_it_is_right() {
+    let clinic = Clinic::furnished();
+    let provider = Provider::started().await;
+    configured(&clinic, settings(&provider)).await;
+    let now = clinic.site.clock().now().as_seconds();
+    let cases: [(&str, Value, &str); 9] = [
+        ("nonce", json!("another"), "not-believed"),
+        ("nonce", Value::Null, "not-believed"),
+        ("aud", json!("somebody else"), "not-believed"),
+        ("aud", json!(["auscult", "somebody else"]), "not-believed"),
+        ("azp", json!("somebody else"), "not-believed"),
+        ("iss", json!("https://evil.example"), "not-believed"),
+        ("exp", json!(now - 3_600), "not-believed"),
+        ("iat", json!(now + 3_600), "not-believed"),
+        ("sub", json!(""), "not-known"),
+    ];
+    for (claim, value, error) in cases {
+        let answer = round(&clinic, &provider, |claims| claims[claim] = value).await;
+        assert!(location(&answer).contains(&format!("error={error}")), "{claim}: {}", location(&answer));
+        assert!(cookie_called(&answer, "auscult_session").is_none(), "{claim}");
+    }
+    let forger = SigningKey::generate().unwrap();
+    let begun = sent(&clinic).await;
+    let token = forger.sign(&provider.claims(&clinic, &begun.nonce)).unwrap();
+    *provider.token.lock().unwrap() = Some(token.expose().to_owned());
+    let query = format!("code=c&state={}&iss={}", begun.state, crate::oauth::encoded(&provider.issuer));
+    assert!(
+        location(&back(&clinic, &begun.cookie, &query).await).contains("error=not-believed"),
+        "another key"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_counts_once_in_the_browser_that_asked_and_by_whom_it_asked() {
+    let clinic = Clinic::furnished();
+    let provider = Provider::started().await;
+    configured(&clinic, settings(&provider)).await;
+    let give = |nonce: &str| {
+        let token = provider.key.sign(&provider.claims(&clinic, nonce)).unwrap().expose().to_owned();
+        *provider.token.lock().unwrap() = Some(token);
+    };
+    let issuer = crate::oauth::encoded(&provider.issuer);
+    let begun = sent(&clinic).await;
+    give(&begun.nonce);
+    let query = format!("code=c&state={}&iss={issuer}", begun.state);
+    // Somebody who is led to the callback with an attacker's code is not signed in as the attacker.
+    for cookie in ["", "auscult_oidc=x", &sent(&clinic).await.cookie] {
+        let answer = back(&clinic, cookie, &query).await;
+        assert!(location(&answer).contains("error=not-begun"), "{cookie}");
+    }
+    assert_eq!(location(&back(&clinic, &begun.cookie, &query).await), "/board", "its own browser still may");
+    give(&begun.nonce);
+    let again = back(&clinic, &begun.cookie, &query).await;
+    assert!(location(&again).contains("error=not-begun"), "replayed");
+    for (what, iss) in
+        [("no issuer", String::new()), ("another issuer", "&iss=https%3A%2F%2Fevil.example".to_owned())]
+    {
+        let begun = sent(&clinic).await;
+        give(&begun.nonce);
+        let answer = back(&clinic, &begun.cookie, &format!("code=c&state={}{iss}", begun.state)).await;
+        assert!(location(&answer).contains("error=not-believed"), "{what}");
+    }
+    let begun = sent(&clinic).await;
+    clinic.clock.advance(601);
+    let late = back(&clinic, &begun.cookie, &format!("code=c&state={}&iss={issuer}", begun.state)).await;
+    assert!(location(&late).contains("error=not-begun"), "too late");
+    let begun = sent(&clinic).await;
+    let refused = format!("error=access_denied&state={}&iss={issuer}", begun.state);
+    assert!(location(&back(&clinic, &begun.cookie, &refused).await).contains("error=refused"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_never_leads_to_another_site() {
+    let clinic = Clinic::furnished();
+    let provider = Provider::started().await;
+    configured(&clinic, settings(&provider)).await;
+    for next in
+        ["//evil.example", "https://evil.example", "/%5Cevil.example", "%2F%2Fevil.example", "/a%0d%0aX:y"]
+    {
+        let begun =
+            clinic.call(Method::GET, &format!("/api/v1/sign-in/oidc/clinic?next={next}"), None, None).await;
+        let to = location(&begun);
+        let (state, nonce) = (said(&to, "state").unwrap(), said(&to, "nonce").unwrap());
+        let token = provider.key.sign(&provider.claims(&clinic, &nonce)).unwrap().expose().to_owned();
+        *provider.token.lock().unwrap() = Some(token);
+        let query = format!("code=c&state={state}&iss={}", crate::oauth::encoded(&provider.issuer));
+        let cookie = cookie_called(&begun, "auscult_oidc").unwrap();
+        assert_eq!(location(&back(&clinic, &cookie, &query).await), "/", "{next}");
+    }
+    let unknown = clinic.call(Method::GET, "/api/v1/sign-in/oidc/other?next=/board", None, None).await;
+    assert!(location(&unknown).starts_with("/sign-in#error=unknown-provider"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_people_come_with_the_role_of_a_rule_or_not_at_all() {
+    let clinic = Clinic::furnished();
+    let provider = Provider::started().await;
+    let mut wanted = settings(&provider);
+    wanted["provisioning"] = json!("just-in-time");
+    wanted["role_claim"] = json!("groups");
+    wanted["roles"] = json!([{"value": "icu", "role": "nurse", "wards": [ward(1)]}]);
+    wanted["allowed_domains"] = json!(["clinic.example"]);
+    configured(&clinic, wanted.clone()).await;
+    let come = |name: &'static str, groups: Value, verified: bool| {
+        let (clinic, provider) = (&clinic, &provider);
+        async move {
+            let answer = round(clinic, provider, |claims| {
+                claims["sub"] = json!(name);
+                claims["preferred_username"] = json!(name);
+                claims["groups"] = groups;
+                claims["email_verified"] = json!(verified);
+                claims["amr"] = json!(["mfa"]);
+            });
+            answer.await
+        }
+    };
+    let new = come("new nurse", json!(["x", "icu"]), true).await;
+    let session = state_after(&clinic, &new).await;
+    assert_eq!((&session["state"], &session["user"]["role"]), (&json!("signed-in"), &json!("nurse")));
+    assert_eq!(session["user"]["wards"], json!([ward(1)]));
+    for (name, groups, verified) in
+        [("without", json!([]), true), ("other", json!("admins"), true), ("forged", json!(["icu"]), false)]
+    {
+        let answer = come(name, groups, verified).await;
+        assert!(location(&answer).contains("error=not-known"), "{name}");
+    }
+    let cookie = clinic.sign_in("administrator").await;
+    let path = "/api/v1/identity-providers/settings/second";
+    for (name, value) in [
+        ("roles", json!([{"value": "x", "role": "administrator", "wards": null}])),
+        ("issuer", json!("http://169.254.169.254")),
+        ("issuer", json!("file:///etc/passwd")),
+        ("scopes", json!("profile")),
+        ("role_claim", Value::Null),
+        ("surprise", json!(1)),
+    ] {
+        let mut bad = wanted.clone();
+        bad[name] = value;
+        let answer = clinic.call(Method::PUT, path, Some(&cookie), Some(bad)).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{name}");
+    }
+    for role in Role::ALL.iter().filter(|role| **role != Role::Administrator) {
+        let cookie = clinic.sign_in(&crate::clinic::name_of(*role)).await;
+        let answer = clinic.call(Method::PUT, path, Some(&cookie), Some(wanted.clone())).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{role:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_calls_itself_another_is_not_asked() {
+    let clinic = Clinic::furnished();
+    let provider = Provider::started().await;
+    configured(&clinic, settings(&provider)).await;
+    *provider.says_issuer.lock().unwrap() = Some("https://id.example.org".to_owned());
+    let begun = clinic.call(Method::GET, "/api/v1/sign-in/oidc/clinic", None, None).await;
+    assert!(location(&begun).starts_with("/sign-in#error=provider-failed"), "{}", location(&begun));
+    // A kept secret does not go along to another address.
+    let cookie = clinic.sign_in("administrator").await;
+    let path = "/api/v1/identity-providers/settings/clinic";
+    let mut moved = settings(&provider);
+    moved["issuer"] = json!("https://evil.example");
+    moved["version"] = json!(1);
+    moved.as_object_mut().unwrap().remove("client_secret");
+    let answer = clinic.call(Method::PUT, path, Some(&cookie), Some(moved)).await;
+    assert_eq!((answer.status, &answer.body["has_secret"]), (StatusCode::OK, &json!(false)));
+}
