@@ -1,5 +1,6 @@
 //! How a device speaks: MQTT 3.1.1 or 5 over TLS with its own certificate, or HTTPS with the same.
 
+pub mod enrol;
 mod https;
 mod link;
 mod publisher;
