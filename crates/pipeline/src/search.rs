@@ -143,13 +143,13 @@ impl Part {
     fn fill(&mut self, chart: &Chart<'_>) -> Result<(), ReadError> {
         let range = RangeQuery { from: self.from, to: self.to, order: self.order, limit: self.fetch };
         let reach = if self.series.measure.kind == MeasureKind::Event {
-            let mut events = chart.store().events(&self.series, &range)?;
+            let mut events = chart.kept_events(&self.series, &range)?;
             let reach = cut_last(&mut events, self.fetch, |event| event.at);
             let events = chart.standing_events(&self.series, self.order, events)?;
             self.items = events.into_iter().map(Item::Event).collect();
             reach
         } else {
-            let mut readings = chart.store().readings(&self.series, &range)?;
+            let mut readings = chart.kept_readings(&self.series, &range)?;
             let reach = cut_last(&mut readings, self.fetch, |reading| reading.measured_at());
             let readings = chart.standing(&self.series, self.order, readings)?;
             self.items = readings.into_iter().map(Item::Reading).collect();

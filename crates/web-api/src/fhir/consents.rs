@@ -75,14 +75,15 @@ pub(crate) fn search(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         let consent = &kept.consent;
         let is_dated = || {
             search.date.is_empty()
-                || dated.is_some() && consent.dated_at.is_some_and(|at| search.date.iter().all(|date| date.matches(at)))
+                || dated.is_some()
+                    && consent.dated_at.is_some_and(|at| search.date.iter().all(|date| date.matches(at)))
         };
         search.ids.as_ref().is_none_or(|ids| ids.contains(&consent.id))
             && search.patients.as_ref().is_none_or(|patients| patients.contains(&consent.patient))
             && search.statuses.as_ref().is_none_or(|statuses| statuses.contains(&consent.status))
-            && of_patients.as_ref().is_none_or(|allowed| {
-                allowed.contains(&clinical_model::Subject::Patient(consent.patient))
-            })
+            && of_patients
+                .as_ref()
+                .is_none_or(|allowed| allowed.contains(&clinical_model::Subject::Patient(consent.patient)))
             && is_dated()
             && sight.may(Permission::ReadConsents, consent.patient)
     });

@@ -71,7 +71,10 @@ fn view(web: &Web, glass: &BreakGlass, version: u64, shown: Shown) -> Glass {
     let now = web.site.clock().now();
     let person = |id: UserId| Person {
         id,
-        display: web.people.by_id(id).map_or_else(|| "somebody who is no longer here".to_owned(), |user| user.display),
+        display: web
+            .people
+            .by_id(id)
+            .map_or_else(|| "somebody who is no longer here".to_owned(), |user| user.display),
     };
     let stands = web.site.glass_stands(glass);
     let name = |text: &Private<String>| (shown == Shown::Name).then(|| text.expose().clone());
@@ -229,7 +232,9 @@ pub(crate) async fn list(
         Some(_) => return Err(Problem::bad_request("\"state\" must be \"open\", \"overdue\" or \"closed\"")),
     };
     let after = match query.before.as_deref() {
-        Some(text) => Some(position(text).ok_or_else(|| Problem::bad_request("\"before\" is no position of this list"))?),
+        Some(text) => Some(
+            position(text).ok_or_else(|| Problem::bad_request("\"before\" is no position of this list"))?,
+        ),
         None => None,
     };
     web.blocking(move |web| {
@@ -255,7 +260,11 @@ fn position(text: &str) -> Option<(Vec<u8>, [u8; 16])> {
     let (index, id) = text.split_once('.')?;
     let bytes = |text: &str| {
         let digits = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
-        digits.map(|pair| pair.filter(|pair| pair.len() == 2).and_then(|pair| u8::from_str_radix(pair, 16).ok())).collect::<Option<Vec<u8>>>()
+        digits
+            .map(|pair| {
+                pair.filter(|pair| pair.len() == 2).and_then(|pair| u8::from_str_radix(pair, 16).ok())
+            })
+            .collect::<Option<Vec<u8>>>()
     };
     let index = bytes(index).filter(|index| index.len() <= 32)?;
     Some((index, bytes(id)?.try_into().ok()?))
@@ -293,7 +302,15 @@ mod tests {
     fn a_position_is_read_as_it_was_given_and_nothing_else() {
         let text = format!("{}.{}", hex(&[0, 1, 255]), hex(&[7; 16]));
         assert_eq!(position(&text), Some((vec![0, 1, 255], [7; 16])));
-        for bad in ["", ".", "00", "00.00", "0.07070707070707070707070707070707", "zz.07070707070707070707070707070707", "é.é"] {
+        for bad in [
+            "",
+            ".",
+            "00",
+            "00.00",
+            "0.07070707070707070707070707070707",
+            "zz.07070707070707070707070707070707",
+            "é.é",
+        ] {
             assert_eq!(position(bad), None, "{bad}");
         }
     }

@@ -124,7 +124,10 @@ pub(crate) struct Choices {
     programs: Vec<String>,
 }
 
-pub(crate) async fn choices(State(web): State<Arc<Web>>, access: Permit<may::ReadConsents>) -> Answer<Choices> {
+pub(crate) async fn choices(
+    State(web): State<Arc<Web>>,
+    access: Permit<may::ReadConsents>,
+) -> Answer<Choices> {
     web.blocking(move |web| {
         let act = Act::new(access.actor(), AuditAction::Search, "consent choices");
         access.read(web, act, |_| Ok(()))?;
@@ -147,7 +150,11 @@ fn choices_of(web: &Web) -> Choices {
         classes: DataClass::ALL.iter().map(class).collect(),
         purposes: Purpose::ALL.iter().map(|one| coded(one.code(), one.display())).collect(),
         actions: ConsentAction::ALL.iter().map(|one| coded(one.code(), one.display())).collect(),
-        roles: Role::ALL.iter().filter(|role| **role != Role::Patient).map(|role| coded(role.word(), named(*role))).collect(),
+        roles: Role::ALL
+            .iter()
+            .filter(|role| **role != Role::Patient)
+            .map(|role| coded(role.word(), named(*role)))
+            .collect(),
         wards: wards.map(|place| Ward { id: place.id, name: place.name.clone() }).collect(),
         people: nameable.map(|user| Person { id: user.id, display: user.display, role: user.role }).collect(),
         programs: web.oauth.clients.list().iter().map(|client| client.record.name.clone()).collect(),
@@ -277,7 +284,8 @@ pub(crate) async fn withdraw(
         is_open(&before)?;
         // All that it said besides stays as it was sent.
         let kept = web.site.store().document(Kind::Consent, before.consent.id.to_bytes());
-        let kept = kept.map_err(pipeline::desk::DeskError::Store)?.ok_or_else(|| Problem::not_found("consent"))?;
+        let kept =
+            kept.map_err(pipeline::desk::DeskError::Store)?.ok_or_else(|| Problem::not_found("consent"))?;
         let mut resource: Value = serde_json::from_slice(&kept.body).map_err(|_| Problem::internal())?;
         resource["status"] = ConsentStatus::Inactive.code().into();
         let consent = Consent { status: ConsentStatus::Inactive, ..(*before.consent).clone() };
@@ -298,8 +306,8 @@ fn put(
         Some(patient) => format!("Patient/{patient}"),
         None => format!("Practitioner/{}", user.id),
     });
-    let resource = resource
-        .unwrap_or_else(|| health_codecs::fhir::consent::render(&consent, performer.as_deref()));
+    let resource =
+        resource.unwrap_or_else(|| health_codecs::fhir::consent::render(&consent, performer.as_deref()));
     let id = consent.id;
     let detail = format!("{id} {}: {}", consent.status, says(web, &consent));
     let act = Act::new(access.actor(), AuditAction::Consent, "Consent").detail(detail);
@@ -334,7 +342,8 @@ pub(crate) async fn set_defaults(
         }
     }
     web.blocking(move |web| {
-        let words: Vec<String> = set.defaults.iter().map(|(purpose, ruling)| format!("{purpose} {ruling}")).collect();
+        let words: Vec<String> =
+            set.defaults.iter().map(|(purpose, ruling)| format!("{purpose} {ruling}")).collect();
         let act = Act::new(access.actor(), AuditAction::Consent, "Consent defaults").detail(words.join(", "));
         let defaults = web.site.set_consent_defaults(act, &set.defaults)?;
         Ok(Json(Defaults { defaults: defaults.all().collect() }))
@@ -355,7 +364,8 @@ pub(crate) async fn my_people(State(web): State<Arc<Web>>, access: Permit<may::R
         let own = user.and_then(|user| user.patient);
         let sight = access.sight(web);
         let registry = web.site.registry();
-        let mut patients: Vec<_> = own.into_iter().chain(named).filter_map(|id| registry.patient(id)).collect();
+        let mut patients: Vec<_> =
+            own.into_iter().chain(named).filter_map(|id| registry.patient(id)).collect();
         patients.retain(|patient| sight.patient(patient));
         patients.sort_by(|a, b| (&a.family, &a.given, a.id).cmp(&(&b.family, &b.given, b.id)));
         patients.dedup_by_key(|patient| patient.id);
@@ -426,8 +436,12 @@ fn actor(web: &Web, who: &Who) -> Result<ConsentActor, Problem> {
 pub(crate) fn is_known(web: &Web, actor: &ConsentActor) -> bool {
     let is_name = |name: &str| (1..=NAME_LIMIT_CHARS).contains(&name.trim().chars().count());
     match actor {
-        ConsentActor::Person(user) => web.people.by_id(*user).is_some_and(|user| user.role != Role::Caregiver),
-        ConsentActor::Caregiver(user) => web.people.by_id(*user).is_some_and(|user| user.role == Role::Caregiver),
+        ConsentActor::Person(user) => {
+            web.people.by_id(*user).is_some_and(|user| user.role != Role::Caregiver)
+        }
+        ConsentActor::Caregiver(user) => {
+            web.people.by_id(*user).is_some_and(|user| user.role == Role::Caregiver)
+        }
         ConsentActor::Ward(ward) => {
             web.site.registry().place(*ward).is_some_and(|place| place.kind == PlaceKind::Ward)
         }
@@ -500,14 +514,17 @@ fn who_of(web: &Web, actor: &ConsentActor) -> Who {
 
 fn name_of(web: &Web, actor: &ConsentActor) -> String {
     match actor {
-        ConsentActor::Person(id) | ConsentActor::Caregiver(id) => {
-            web.people.by_id(*id).map_or_else(|| "somebody who is no longer here".to_owned(), |user| user.display)
-        }
+        ConsentActor::Person(id) | ConsentActor::Caregiver(id) => web
+            .people
+            .by_id(*id)
+            .map_or_else(|| "somebody who is no longer here".to_owned(), |user| user.display),
         ConsentActor::Ward(id) => match web.site.registry().place(*id) {
             Some(place) => format!("the team of {}", place.name),
             None => "a ward that is no longer here".to_owned(),
         },
-        ConsentActor::Role(word) => Role::by_word(word).map_or_else(|| word.clone(), |role| named(role).to_owned()),
+        ConsentActor::Role(word) => {
+            Role::by_word(word).map_or_else(|| word.clone(), |role| named(role).to_owned())
+        }
         ConsentActor::CareTeam(name) => format!("the care team {name}"),
         ConsentActor::Program(name) => format!("the program {name}"),
         ConsentActor::Patient(_) => "another patient".to_owned(),

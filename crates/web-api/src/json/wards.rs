@@ -44,10 +44,7 @@ pub(crate) struct Wards {
 fn wards_of(web: &Web, access: &Access) -> Vec<Arc<Place>> {
     let places = web.site.registry().places();
     let sight = access.sight(web);
-    places
-        .into_iter()
-        .filter(|place| place.kind == PlaceKind::Ward && sight.ward(place.id))
-        .collect()
+    places.into_iter().filter(|place| place.kind == PlaceKind::Ward && sight.ward(place.id)).collect()
 }
 
 pub(crate) async fn list(State(web): State<Arc<Web>>, access: Permit<may::SeePlaces>) -> Answer<Wards> {
@@ -123,7 +120,8 @@ pub(crate) async fn board(
 ) -> Answer<Board> {
     let id: PlaceId = id_of(&id, "ward")?;
     let ward = web.site.registry().place(id).filter(|place| place.kind == PlaceKind::Ward);
-    let ward = ward.filter(|ward| access.sight(&web).ward(ward.id)).ok_or_else(|| Problem::not_found("ward"))?;
+    let ward =
+        ward.filter(|ward| access.sight(&web).ward(ward.id)).ok_or_else(|| Problem::not_found("ward"))?;
     web.blocking(move |web| {
         let registry = web.site.registry();
         let patients = registry.patients();
@@ -188,7 +186,12 @@ fn tile(
 }
 
 /// The alerts of one patient that are not over and may be seen, the most urgent first.
-pub(crate) fn alerts_of(sight: &Sight<'_>, web: &Web, chart: &Chart<'_>, patient: &Patient) -> Vec<AlertView> {
+pub(crate) fn alerts_of(
+    sight: &Sight<'_>,
+    web: &Web,
+    chart: &Chart<'_>,
+    patient: &Patient,
+) -> Vec<AlertView> {
     let mut open = chart.open_alerts();
     open.retain(|alert| {
         views::concerned(web, alert).is_some_and(|concerned| concerned.id == patient.id) && sight.alert(alert)
@@ -215,10 +218,7 @@ pub(crate) struct Places {
     places: Vec<PlaceView>,
 }
 
-pub(crate) async fn places(
-    State(web): State<Arc<Web>>,
-    access: Permit<may::SeePlaces>,
-) -> Answer<Places> {
+pub(crate) async fn places(State(web): State<Arc<Web>>, access: Permit<may::SeePlaces>) -> Answer<Places> {
     let sight = access.sight(&web);
     let theirs = |place: &Arc<Place>| sight.place(place);
     let places = web.site.registry().places();

@@ -68,8 +68,12 @@ fn interactions(observation: &str) -> Vec<String> {
         format!("/fhir/Patient/{id}/Observation"),
         format!("/fhir/Observation/$lastn?patient={id}"),
         format!("/fhir/Observation/$lastn?patient={id}&max=5"),
-        format!("/fhir/Observation/$stats?subject=Patient/{id}&code={GLUCOSE}&statistic=average&statistic=count"),
-        format!("/fhir/Observation/$trend?subject=Patient/{id}&code={GLUCOSE}&start=2026-11-22T08:00:00Z&end=2026-11-22T09:00:00Z"),
+        format!(
+            "/fhir/Observation/$stats?subject=Patient/{id}&code={GLUCOSE}&statistic=average&statistic=count"
+        ),
+        format!(
+            "/fhir/Observation/$trend?subject=Patient/{id}&code={GLUCOSE}&start=2026-11-22T08:00:00Z&end=2026-11-22T09:00:00Z"
+        ),
         format!("/fhir/Patient/{id}/$everything"),
         format!("/fhir/Patient?_id={id}&_revinclude=Observation:patient"),
         format!("/fhir/Device?_id={device}&_revinclude=Observation:device"),
@@ -162,7 +166,9 @@ async fn nothing_tells_that_a_denied_class_is_there() {
 async fn an_export_holds_what_is_allowed_and_asks_again_when_it_is_fetched() {
     let clinic = measured().await;
     let themselves = clinic.sign_in("patient").await;
-    let files = async || operating::exported(&clinic, &program(), "/fhir/$export?_type=Observation").await.1["output"].clone();
+    let files = async || {
+        operating::exported(&clinic, &program(), "/fhir/$export?_type=Observation").await.1["output"].clone()
+    };
     let count = |files: &Value| -> u64 {
         files.as_array().unwrap().iter().map(|file| file["count"].as_u64().unwrap()).sum()
     };
@@ -184,7 +190,9 @@ async fn a_stream_shows_no_denied_class_from_the_next_event_on() {
     let mut reader = Reader::open(&clinic, &format!("/api/v1/live?ward={}", ward(1)), &nurse, None).await;
     reader.until("hello").await;
     let glucose = |value: u32, second: u32| {
-        format!(r#"{{"measure":"glucose","value":{value},"unit":"mg/dL","time":"2026-11-22T08:29:{second:02}Z"}}"#)
+        format!(
+            r#"{{"measure":"glucose","value":{value},"unit":"mg/dL","time":"2026-11-22T08:29:{second:02}Z"}}"#
+        )
     };
     clinic.ingest(monitor(1), &glucose(121, 40)).await;
     assert_eq!(reader.until("vitals").await.data["vitals"][0]["value"], "121");
@@ -247,7 +255,10 @@ async fn a_caregiver_sees_who_named_them_and_no_more_than_was_said() {
     assert_eq!(page.status, StatusCode::OK, "{}", page.body);
     assert!(!shows(&page) && page.body["latest"].to_string().contains("72"), "{}", page.body);
     assert_eq!(clinic.get(&of(2, ""), &caregiver).await.status, StatusCode::NOT_FOUND);
-    assert_eq!(clinic.get(&format!("/api/v1/wards/{}/board", ward(1)), &caregiver).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(
+        clinic.get(&format!("/api/v1/wards/{}/board", ward(1)), &caregiver).await.status,
+        StatusCode::NOT_FOUND
+    );
     let people = clinic.get("/api/v1/my-people", &caregiver).await.body;
     assert_eq!(people["patients"].as_array().map(Vec::len), Some(1), "{people}");
     let own = clinic.get("/api/v1/my-people", &themselves).await.body;
@@ -326,10 +337,14 @@ async fn a_broken_glass_shows_one_patient_until_it_ends() {
     assert_eq!(clinic.post("/api/v1/users", &elsewhere, body).await.status, StatusCode::FORBIDDEN);
     let again = broken(&clinic, &elsewhere, 1).await;
     assert_eq!(again.body["code"], "exists", "nothing is left to lift");
-    let mut reader = Reader::open(&clinic, &format!("/api/v1/live?patient={}", patient(1)), &elsewhere, None).await;
+    let mut reader =
+        Reader::open(&clinic, &format!("/api/v1/live?patient={}", patient(1)), &elsewhere, None).await;
     reader.until("hello").await;
     let end = format!("/api/v1/break-glass/{}/end", glass.body["id"].as_str().unwrap());
-    assert_eq!(clinic.post(&end, &clinic.sign_in("nurse").await, json!({})).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(
+        clinic.post(&end, &clinic.sign_in("nurse").await, json!({})).await.status,
+        StatusCode::NOT_FOUND
+    );
     assert_eq!(clinic.post(&end, &elsewhere, json!({})).await.status, StatusCode::OK);
     assert_eq!(clinic.get(&of(1, ""), &elsewhere).await.status, StatusCode::NOT_FOUND);
     assert_eq!(reader.until("unseen").await.data["patient_id"], patient(1).to_string());
@@ -370,17 +385,35 @@ async fn somebody_else_reviews_it_and_is_told_at_once() {
     let told = reader.until("break-glass").await;
     assert_eq!((&told.data["id"], &told.data["state"]), (&glass["id"], &json!("opened")));
     let list = clinic.get("/api/v1/break-glass", &auditor).await.body;
-    assert_eq!((&list["open"], &list["glasses"][0]["by"]["display"]), (&json!(1), &json!("nurse 2")), "{list}");
+    assert_eq!(
+        (&list["open"], &list["glasses"][0]["by"]["display"]),
+        (&json!(1), &json!("nurse 2")),
+        "{list}"
+    );
     assert_eq!(list["glasses"][0]["patient"]["family"], Value::Null, "a reviewer needs no name");
     assert_eq!(clinic.get("/api/v1/break-glass", &elsewhere).await.status, StatusCode::FORBIDDEN);
     let path = format!("/api/v1/break-glass/{}", glass["id"].as_str().unwrap());
     let review = json!({ "version": 2, "finding": "justified", "note": "the corridor camera shows it" });
-    let early = clinic.post(&format!("{path}/review"), &auditor, json!({ "version": 1, "finding": "justified", "note": "the corridor camera shows it" })).await;
+    let early = clinic
+        .post(
+            &format!("{path}/review"),
+            &auditor,
+            json!({ "version": 1, "finding": "justified", "note": "the corridor camera shows it" }),
+        )
+        .await;
     assert_eq!(early.body["code"], "already-answered", "{}", early.body);
     clinic.post(&format!("{path}/end"), &elsewhere, json!({})).await;
     let closed = clinic.post(&format!("{path}/review"), &auditor, review.clone()).await;
-    assert_eq!((closed.status, &closed.body["review"]["finding"]), (StatusCode::OK, &json!("justified")), "{}", closed.body);
-    assert_eq!(clinic.post(&format!("{path}/review"), &auditor, review).await.body["code"], "already-answered");
+    assert_eq!(
+        (closed.status, &closed.body["review"]["finding"]),
+        (StatusCode::OK, &json!("justified")),
+        "{}",
+        closed.body
+    );
+    assert_eq!(
+        clinic.post(&format!("{path}/review"), &auditor, review).await.body["code"],
+        "already-answered"
+    );
     let list = clinic.get("/api/v1/break-glass?state=closed", &auditor).await.body;
     assert_eq!(list["glasses"].as_array().map(Vec::len), Some(1));
     // Neither the auditor's page nor their stream shows a chart.
@@ -404,7 +437,9 @@ async fn defaults_are_set_by_an_administrator_and_not_for_treatment() {
     let clinic = measured().await;
     let administrator = clinic.sign_in("administrator").await;
     let put = async |cookie: &str, set: Value| {
-        clinic.call(Method::PUT, "/api/v1/consents/defaults", Some(cookie), Some(json!({ "defaults": set }))).await
+        clinic
+            .call(Method::PUT, "/api/v1/consents/defaults", Some(cookie), Some(json!({ "defaults": set })))
+            .await
     };
     assert_eq!(put(&administrator, json!({ "TREAT": "deny" })).await.status, StatusCode::BAD_REQUEST);
     assert_eq!(put(&administrator, json!({ "HOPERAT": "deny" })).await.status, StatusCode::OK);
@@ -441,7 +476,8 @@ async fn a_fhir_consent_is_kept_as_it_was_sent_and_enforced() {
     let id = made.body["id"].as_str().unwrap().to_owned();
     let path = format!("/fhir/Consent/{id}");
     assert_eq!(send(Method::GET, &path, &nurse, None).await.body["id"], id.as_str());
-    let found = send(Method::GET, &format!("/fhir/Consent?patient={}&status=active", patient(1)), &nurse, None).await;
+    let found =
+        send(Method::GET, &format!("/fhir/Consent?patient={}&status=active", patient(1)), &nurse, None).await;
     assert_eq!(found.body["total"], 1, "{}", found.body);
     // Another ward's clinician, and somebody else's patient.
     let elsewhere = clinic.sign_in("nurse 2").await;
@@ -459,7 +495,12 @@ async fn a_fhir_consent_is_kept_as_it_was_sent_and_enforced() {
     ended["id"] = json!(id);
     ended["status"] = json!("inactive");
     let changed = send(Method::PUT, &path, &nurse, Some(ended)).await;
-    assert_eq!((changed.status, &changed.body["meta"]["versionId"]), (StatusCode::OK, &json!("2")), "{}", changed.body);
+    assert_eq!(
+        (changed.status, &changed.body["meta"]["versionId"]),
+        (StatusCode::OK, &json!("2")),
+        "{}",
+        changed.body
+    );
     assert!(shows(&clinic.get(&of(1, ""), &nurse).await));
     let history = send(Method::GET, &format!("{path}/_history"), &nurse, None).await;
     assert_eq!(history.body["total"], 2, "{}", history.body);
@@ -488,7 +529,8 @@ async fn a_fhir_consent_that_cannot_be_enforced_is_refused_by_name() {
     let answer = post(&|it| it["provision"]["class"] = hidden.clone()).await;
     assert!(answer.body.to_string().contains("audit log"), "{}", answer.body);
     let role = json!({ "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "code": "IRCP" }] });
-    let gone = json!([{ "role": role, "reference": { "reference": format!("Practitioner/{}", patient(9)) } }]);
+    let gone =
+        json!([{ "role": role, "reference": { "reference": format!("Practitioner/{}", patient(9)) } }]);
     let answer = post(&|it| it["provision"]["actor"] = gone.clone()).await;
     assert!(answer.body.to_string().contains("nobody knows"), "{}", answer.body);
     assert_eq!(clinic.site.consents().all().len(), 0);
