@@ -193,3 +193,24 @@ fn the_shipped_cases_are_decided_as_written() {
         assert_eq!(decision.allowed, case.allow, "{}: {}", case.name, decision.why());
     }
 }
+
+/// `docs/reference/roles.md` is what the policies decide; `cargo run -p server -- policy table` writes the table anew.
+#[test]
+fn the_table_in_the_book_is_what_the_policies_decide() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/roles.md"));
+    let page = page.unwrap();
+    let (_, table) = page.split_once("<!-- table -->\n").unwrap();
+    assert_eq!(table, access::table::markdown(&built_in()));
+}
+
+#[test]
+fn the_schema_names_every_action_and_no_other() {
+    let schema = access::rules::SCHEMA;
+    let named: Vec<&str> = schema
+        .lines()
+        .filter_map(|line| line.strip_prefix("action \"")?.split_once('"').map(|(name, _)| name))
+        .filter(|name| *name != "of-a-patient")
+        .collect();
+    let known = Permission::ALL.iter().filter(|one| **one != Permission::Open).map(|one| one.word());
+    assert_eq!(named, known.collect::<Vec<_>>());
+}
