@@ -133,6 +133,14 @@ pub struct Receipt {
     pub(crate) is_recorded: bool,
 }
 
+impl Receipt {
+    /// Whether the acts by which the frame came were recorded in its own commit; then it is read back by
+    /// [`crate::Site::read_back`], without a second record.
+    pub fn is_recorded(&self) -> bool {
+        self.is_recorded
+    }
+}
+
 /// A frame on its way to the disk: resolves when it is there.
 #[derive(Debug)]
 pub struct Pending(oneshot::Receiver<Result<Receipt, IntakeError>>);

@@ -46,6 +46,8 @@ pub enum Request {
     },
     /// Read everything once and check it.
     Verify,
+    /// Something about the audit log.
+    Audit(crate::audit::Question),
     /// Say which keys are in force.
     Keys,
     /// Turn the key-encryption key over.
@@ -74,6 +76,10 @@ pub enum Answer {
     Link(UserLink),
     /// The keys in force.
     Keys(KeysSummary),
+    /// A text to print.
+    Text(String),
+    /// The check of the logs is complete.
+    LogChecked(Vec<crate::audit::LogSummary>),
     /// It failed, and why.
     Failed(String),
 }
@@ -169,6 +175,7 @@ fn perform(web: &Web, request: &Request, answers: &mpsc::Sender<Answer>) {
         Request::Keys => care::summary(site.store().care()).map(Answer::Keys),
         Request::RotateKeys { reason } => care::rotate(site, reason, &mut progress).map(Answer::Keys),
         Request::Verify => verify(site, &mut progress).map(Answer::Verified),
+        Request::Audit(question) => crate::audit::perform_on(site, question, &mut progress),
         Request::ResetUser { name } => user::reset(web, name).map(Answer::Link),
     };
     let answer = result.unwrap_or_else(|error| Answer::Failed(format!("{error:#}")));

@@ -60,10 +60,17 @@ pub struct RestoreArguments {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:
   auscult verify --config /etc/auscult/auscult.toml
-  auscult verify --backup /backup/2026-11-22 --key-file /etc/auscult/key")]
+  auscult verify --config /etc/auscult/auscult.toml --against /media/auditor/checkpoint
+  auscult verify --backup /backup/2026-11-22 --key-file /etc/auscult/key
+  auscult verify audit.jsonl --log-key 'auscult/0123…+abcdef01+AQ…'
+
+Without more it reads everything that is kept, the audit log with its tree and checkpoints too. Exit status: 0 sound,
+1 damaged or not readable, 3 the audit log is not what it was.")]
 pub struct VerifyArguments {
     #[command(flatten)]
     config: ConfigArguments,
+    #[command(flatten)]
+    log: crate::audit::LogArguments,
     /// Prove a backup instead of the data directory
     #[arg(long, value_name = "DIR", requires = "key_file", conflicts_with = "data")]
     backup: Option<PathBuf>,
@@ -194,6 +201,9 @@ fn re_erase(arguments: &RestoreArguments, list: &Path) -> anyhow::Result<usize> 
 /// # Errors
 /// When it cannot even be read. Damage is printed and gives exit status 1.
 pub fn run_verify(arguments: &VerifyArguments) -> anyhow::Result<ExitCode> {
+    if arguments.log.is_log_only() {
+        return crate::audit::verify(&arguments.log, &arguments.config);
+    }
     if let Some(backup) = &arguments.backup {
         return verify_backup(backup, arguments.config.key_file.as_deref());
     }

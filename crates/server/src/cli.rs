@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{backup, bench, care, decode, demo, doctor, migrate_store, pki, replay, serve, user};
+use crate::{audit, backup, bench, care, decode, demo, doctor, migrate_store, pki, policy, replay, serve, user};
 
 /// Auscult listens to medical devices and writes what it hears into the chart.
 #[derive(Debug, Parser)]
@@ -14,7 +14,7 @@ use crate::{backup, bench, care, decode, demo, doctor, migrate_store, pki, repla
     max_term_width = 110,
     subcommand_required = true,
     arg_required_else_help = true,
-    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 74 stable storage failed.
+    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 the audit log was tampered with, 74 stable storage failed.
 
 Try it:   auscult demo
 Set up:   auscult key generate /etc/auscult/key
@@ -59,6 +59,12 @@ pub enum Command {
         #[command(subcommand)]
         command: user::UserCommand,
     },
+    /// Check, explain and test who may what
+    Policy {
+        /// What to do
+        #[command(subcommand)]
+        command: policy::PolicyCommand,
+    },
     /// Check a site, running or not, and say what to mend
     Doctor(doctor::DoctorArguments),
     /// Explain the bytes of a device
@@ -69,8 +75,20 @@ pub enum Command {
     Backup(backup::BackupArguments),
     /// Restore a backup into a new directory, with proof
     Restore(backup::RestoreArguments),
-    /// Read everything that is kept once and check it
+    /// Read everything that is kept once and check it; or check an export of the audit log
     Verify(backup::VerifyArguments),
+    /// Take the audit log out, prove a row, print its checkpoints and keys
+    Audit {
+        /// What to do
+        #[command(subcommand)]
+        command: audit::AuditCommand,
+    },
+    /// Cosign the checkpoints of other sites' logs, so that none can be rolled back
+    Witness {
+        /// What to do
+        #[command(subcommand)]
+        command: audit::witness::WitnessCommand,
+    },
     /// Move a site between a data directory and a PostgreSQL database, with proof that both are equal
     MigrateStore(migrate_store::MigrateArguments),
     /// Measure this machine: acknowledged readings a second, bytes a reading, publish to screen

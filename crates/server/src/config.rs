@@ -17,7 +17,8 @@ const FILE_LIMIT_BYTES: u64 = 256 << 10;
 /// What environment overrides begin with; the section and the field follow.
 const ENVIRONMENT_PREFIX: &str = "AUSCULT_";
 /// Sections that environment overrides may name; other variables with the prefix are not ours to judge.
-const SECTIONS: [&str; 9] = ["site", "store", "key", "web", "mqtt", "devices", "tls", "pki", "log"];
+const SECTIONS: [&str; 11] =
+    ["site", "store", "key", "web", "access", "mqtt", "devices", "tls", "pki", "log", "audit"];
 /// Shortest interval between two folds, in seconds: folding more often only makes small blocks.
 const FOLD_INTERVAL_MIN_S: u64 = 1;
 /// Longest interval between two folds, in seconds: the journal is read again at start.
@@ -40,6 +41,8 @@ pub struct Config {
     pub key: KeyConfig,
     /// The web app and its API.
     pub web: WebConfig,
+    /// Who may what.
+    pub access: AccessConfig,
     /// The MQTT port of devices.
     pub mqtt: MqttConfig,
     /// The HTTPS port of devices and programs.
@@ -50,6 +53,16 @@ pub struct Config {
     pub pki: PkiConfig,
     /// The log.
     pub log: LogConfig,
+    /// The audit log: its checkpoints and witnesses.
+    pub audit: AuditConfig,
+}
+
+/// Who may what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessConfig {
+    /// A directory with the site's own policies (`*.cedar`).
+    pub policies: Option<PathBuf>,
 }
 
 /// The site and where its data live.
@@ -273,6 +286,56 @@ pub struct PkiConfig {
     /// How devices call the device port (`https://host:port`), where that is not the first of tls.names at its port: it
     /// stands in claim codes, and in certificates as the place of the list of revoked ones.
     pub address: Option<String>,
+}
+
+/// The audit log: its checkpoints and witnesses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditConfig {
+    /// Seconds after which a checkpoint is signed, where anything was added.
+    pub checkpoint_interval_s: u64,
+    /// Rows after which one is signed, however soon.
+    pub checkpoint_entries: u64,
+    /// Seconds between two heartbeats, by whose absence an end shows that was cut off.
+    pub heartbeat_s: u64,
+    /// Who cosigns checkpoints.
+    pub witnesses: Vec<WitnessConfig>,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        let options = pipeline::checkpoints::CheckpointOptions::default();
+        AuditConfig {
+            checkpoint_interval_s: options.every.as_secs(),
+            checkpoint_entries: options.entries,
+            heartbeat_s: options.heartbeat.as_secs(),
+            witnesses: Vec::new(),
+        }
+    }
+}
+
+impl AuditConfig {
+    /// The pace of checkpoints.
+    pub fn options(&self) -> pipeline::checkpoints::CheckpointOptions {
+        pipeline::checkpoints::CheckpointOptions {
+            every: Duration::from_secs(self.checkpoint_interval_s),
+            entries: self.checkpoint_entries,
+            heartbeat: Duration::from_secs(self.heartbeat_s),
+        }
+    }
+}
+
+/// A witness that cosigns checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessConfig {
+    /// Its public key, as `auscult witness key` prints it.
+    pub key: String,
+    /// Where it is asked; `/add-checkpoint` is added.
+    pub url: String,
+    /// A certificate (PEM) to believe besides those of the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
 }
 
 /// The log.

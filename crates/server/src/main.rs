@@ -1,6 +1,7 @@
 //! The entry point of the binary `auscult`: configuration, wiring, subcommands.
 
 mod admin_socket;
+mod audit;
 mod backup;
 mod bench;
 mod care;
@@ -19,6 +20,7 @@ mod migrate_store;
 mod opening;
 mod passkey;
 mod pki;
+mod policy;
 mod provision;
 mod replay;
 mod running;
@@ -60,12 +62,15 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Keys { command } => care::run(&command),
         Command::Pki { command } => pki::command::run(&command),
         Command::User { command } => user::run(&command),
+        Command::Policy { command } => policy::run(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Decode(arguments) => decode::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Backup(arguments) => backup::run_backup(&arguments),
         Command::Restore(arguments) => backup::run_restore(&arguments),
         Command::Verify(arguments) => backup::run_verify(&arguments),
+        Command::Audit { command } => audit::run(&command),
+        Command::Witness { command } => audit::witness::run(&command),
         Command::MigrateStore(arguments) => migrate_store::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     }

@@ -26,7 +26,7 @@ use web_api::{KeyHome, Web, WebOptions};
 use crate::config::Config;
 use crate::pki::shared::{RevokedLists, is_of_certificates};
 use crate::pki::{self, OnlineAuthority, PkiDirectory};
-use crate::{admin_socket, erasures, kek, keys, opening};
+use crate::{admin_socket, audit, erasures, kek, keys, opening};
 
 /// The exit status after stable storage failed: `EX_IOERR` of sysexits.
 pub const EXIT_STORAGE_FAILED: u8 = 74;
@@ -137,6 +137,7 @@ impl Running {
                 bell.notify_one();
             }
         }));
+        pipeline::checkpoints::start(&site, config.audit.options()).context("the log cannot be kept")?;
         let web = web_side(&site, config, flavour).await?;
         site.keep_care(&config.site.name).context("the care of keys cannot start")?;
         web.set_authority(Arc::clone(&authority) as Arc<dyn CertificateAuthority>);
@@ -157,6 +158,8 @@ impl Running {
             "the MQTT port",
             connectors::mqtt::serve(mqtt_port, tls.mqtt, intake, options, ended()),
         ));
+        let witnesses = config.audit.witnesses.clone();
+        ports.spawn(audit::watching::ask_witnesses(Arc::clone(&site), witnesses, ended()));
         ports.spawn(admin_socket::serve(admin_port, Arc::clone(&web), ended()));
         ports.spawn(watch_lists(Arc::clone(&authority), ended()));
         let secure_web = config.web.tls;
@@ -439,6 +442,7 @@ async fn web_side(site: &Arc<Site>, config: &Config, flavour: Flavour) -> anyhow
         session_limit: Duration::from_secs(config.web.session_limit_min * 60),
         public_addresses: config.web.public_addresses.clone(),
         key_home: key_home(config),
+        policies: config.access.policies.clone(),
         binding: match config.web.bind_sessions_to_address {
             true => Binding::Address,
             false => Binding::Browser,
@@ -447,7 +451,7 @@ async fn web_side(site: &Arc<Site>, config: &Config, flavour: Flavour) -> anyhow
     };
     let site = Arc::clone(site);
     let loaded = tokio::task::spawn_blocking(move || Web::new(site, options));
-    loaded.await.context("reading the users was broken off")?.context("the users cannot be read")
+    loaded.await.context("reading the users was broken off")?.context("the web side cannot start")
 }
 
 async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {

@@ -30,13 +30,30 @@ const KEYS_LIMIT: usize = 1_000;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 enum Line {
     /// The first.
-    Export { format: u32, made_at: Timestamp, keys: Vec<String>, witness_keys: Vec<String>, logs: Vec<LogLine> },
-    Checkpoint { log: String, number: u64, note: String },
+    Export {
+        format: u32,
+        made_at: Timestamp,
+        keys: Vec<String>,
+        witness_keys: Vec<String>,
+        logs: Vec<LogLine>,
+    },
+    Checkpoint {
+        log: String,
+        number: u64,
+        note: String,
+    },
     /// Hashes of a tile of the kept tree.
-    Tile { log: String, level: u8, number: u64, hashes: String },
+    Tile {
+        log: String,
+        level: u8,
+        number: u64,
+        hashes: String,
+    },
     Row(RowLine),
     /// The last.
-    End { rows: u64 },
+    End {
+        rows: u64,
+    },
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -127,7 +144,8 @@ pub fn write(
     let mut options = File::options();
     options.write(true).create_new(true);
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(target).with_context(|| format!("{shown} cannot be made; it must not exist yet"))?;
+    let file =
+        options.open(target).with_context(|| format!("{shown} cannot be made; it must not exist yet"))?;
     let written = write_lines(store, witness_keys, BufWriter::new(file), now, progress);
     if written.is_err() {
         // What is half there must not be taken for the whole.
@@ -155,7 +173,13 @@ fn write_lines(
         logs.push(LogLine { log: log.name().to_owned(), origin, epoch, rows, size });
     }
     let all: u64 = logs.iter().map(|log| log.rows).sum();
-    put(&Line::Export { format: FORMAT, made_at: now, keys, witness_keys: witness_keys.to_vec(), logs: logs.clone() })?;
+    put(&Line::Export {
+        format: FORMAT,
+        made_at: now,
+        keys,
+        witness_keys: witness_keys.to_vec(),
+        logs: logs.clone(),
+    })?;
     for log in Log::ALL {
         let (mut before, mut kept) = (None, Vec::new());
         loop {
@@ -176,7 +200,12 @@ fn write_lines(
         let tile = |level: u8, number: u64| -> anyhow::Result<Option<Line>> {
             let hashes = store.log().log_tile(log, level, number)?;
             let packed = STANDARD.encode(hashes.concat());
-            Ok((!hashes.is_empty()).then(|| Line::Tile { log: log.name().to_owned(), level, number, hashes: packed }))
+            Ok((!hashes.is_empty()).then(|| Line::Tile {
+                log: log.name().to_owned(),
+                level,
+                number,
+                hashes: packed,
+            }))
         };
         for number in 0..line.rows.div_ceil(TILE_WIDTH) {
             if let Some(tile) = tile(0, number)? {
@@ -234,7 +263,11 @@ pub struct Believed {
 ///
 /// # Errors
 /// Where the file cannot be read, or is no export. What is wrong with the log is in the reports.
-pub fn check(path: &Path, believed: &Believed, progress: &mut dyn FnMut(u64, u64)) -> anyhow::Result<Vec<Report>> {
+pub fn check(
+    path: &Path,
+    believed: &Believed,
+    progress: &mut dyn FnMut(u64, u64),
+) -> anyhow::Result<Vec<Report>> {
     let shown = path.display();
     let file = File::open(path).with_context(|| format!("{shown} cannot be opened"))?;
     let mut lines = Lines { input: BufReader::new(file), number: 0 };
@@ -316,7 +349,7 @@ impl Reading {
                 log: line.log.clone(),
                 origin: line.origin.clone(),
                 epoch: line.epoch,
-                size: line.size.min(line.rows),
+                size: line.size,
                 keys: known.to_vec(),
                 signposts: std::mem::take(signposts),
             })
@@ -330,29 +363,31 @@ impl Reading {
         }
     }
 
-    /// Gives the check the tile of its next row.
-    fn give_tile(&mut self, known: &[VerifierKey]) {
+    /// Gives the check the tile of its next row; false where the export does not have it.
+    fn give_tile(&mut self, known: &[VerifierKey]) -> bool {
         let check = self.check(known);
-        if let Some(number) = check.wants_tile(check.next_row()) {
-            let hashes = self.pending.remove(&number).unwrap_or_default();
-            self.check(known).tile(number, hashes);
-        }
+        let Some(number) = check.wants_tile(check.next_row()) else { return true };
+        let Some(hashes) = self.pending.remove(&number) else { return false };
+        self.check(known).tile(number, hashes);
+        true
     }
 
     fn take_row(&mut self, row: &RowLine, known: &[VerifierKey]) {
         let size = self.line.size;
         while self.check(known).next_row() < row.sequence && self.check(known).next_row() <= size {
-            self.give_tile(known);
+            if !self.give_tile(known) {
+                break;
+            }
             self.check(known).missing();
         }
+        self.check(known).gap(row.sequence);
         self.give_tile(known);
         let (kept, content) = row.content();
         self.check(known).row(row.sequence, kept, content);
     }
 
     fn finish(mut self, known: &[VerifierKey]) -> Report {
-        while self.check(known).next_row() <= self.line.size {
-            self.give_tile(known);
+        while self.check(known).next_row() <= self.line.size && self.give_tile(known) {
             self.check(known).missing();
         }
         let upper = self.upper;
@@ -378,6 +413,7 @@ impl Lines {
             return Ok(None);
         }
         let line = serde_json::from_str(&text);
-        line.map(Some).with_context(|| format!("line {number} is no line of an export: it was changed or cut off"))
+        line.map(Some)
+            .with_context(|| format!("line {number} is no line of an export: it was changed or cut off"))
     }
 }

@@ -1,5 +1,6 @@
 //! The real binary from outside: serving, stopping, backup, the demonstration, and the fault harness.
 
+mod audit;
 mod cluster;
 mod commands;
 mod demo;

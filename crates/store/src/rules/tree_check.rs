@@ -61,6 +61,7 @@ impl<B: Backend> SqlStore<B> {
                 }
                 check.missing();
             }
+            check.gap(sequence);
             give_tile(&mut check, &mut tiles)?;
             check.row(sequence, kept, content);
             done += 1;

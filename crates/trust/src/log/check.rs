@@ -305,6 +305,16 @@ impl Check {
         self.advance(None, in_tree);
     }
 
+    /// Says that no row up to `to` is there, nor any hash of the tree for them. Nothing after it can be compared with a
+    /// checkpoint.
+    pub fn gap(&mut self, to: u64) {
+        if to > self.expected {
+            let rows = (self.expected, to - 1);
+            self.find(Fault::Missing, Some(rows), format!("rows {} to {} are missing", rows.0, rows.1));
+            self.expected = to;
+        }
+    }
+
     /// The next row: its number, the leaf kept beside it, and what it says. Rows before it that did not come must have
     /// been told by [`Check::missing`].
     pub fn row(&mut self, sequence: u64, kept: Option<Hash>, content: Content) {

@@ -16,6 +16,8 @@ use clinical_model::{
 use health_codecs::fhir::foreign::{ForeignEntry, ForeignFrame};
 use health_codecs::fhir::observation::{ForeignObservation, parse};
 use health_codecs::fhir::{IssueCode, OutcomeIssue, Severity, json, operation_outcome};
+use pipeline::audited::Act;
+use pipeline::chart::Chart;
 use pipeline::identifiers::{self, Claimed, IdentifierKey, KeptFrame, Outcome, Target};
 use pipeline::intake::Prepared;
 use pipeline::search::Position;
@@ -168,7 +170,7 @@ async fn send(web: &Arc<Web>, call: &Arc<Call>, sending: Sending) -> Result<Made
         }
     };
     // Both reach the disk at the same time; an identifier without its observation is finished by whoever asks for it.
-    let (receipt, named) = tokio::join!(submit_prepared(web, prepared), naming);
+    let (receipt, named) = tokio::join!(submit_prepared(web, call, prepared), naming);
     let receipt = receipt?;
     named?;
     let reading = Arc::clone(call);
@@ -337,10 +339,31 @@ pub(crate) async fn submit(web: &Web, frame: Frame) -> Result<Receipt, Refusal> 
     Ok(pending.await?)
 }
 
-/// As [`submit`], for what was read and judged already.
-pub(crate) async fn submit_prepared(web: &Web, prepared: Prepared) -> Result<Receipt, Refusal> {
-    let pending = intake(web)?.submit_prepared(prepared).await?;
+/// As [`submit`], for what was read and judged already; who sent it is recorded in its own commit.
+pub(crate) async fn submit_prepared(web: &Web, call: &Call, prepared: Prepared) -> Result<Receipt, Refusal> {
+    let count = prepared.outcomes().len();
+    let acts = acts_of(call, prepared.frame().device, prepared.outcomes(), &format!("{count} sent"))?;
+    let pending = intake(web)?.submit_recorded(prepared, acts).await?;
     Ok(pending.await?)
+}
+
+/// What is recorded of measurements that were sent: an act for each patient whose they are.
+fn acts_of(
+    call: &Call,
+    device: DeviceId,
+    entries: &[EntryOutcome],
+    detail: &str,
+) -> Result<Vec<Act>, Refusal> {
+    let mut patients: Vec<PatientId> = Vec::new();
+    for entry in entries {
+        if let EntryOutcome::Committed { facts } = entry {
+            patients.extend(facts.iter().filter_map(|fact| fact.series.subject.patient()));
+        }
+    }
+    patients.sort();
+    patients.dedup();
+    let acts = call.acts(AuditAction::Create, "Observation", detail, &patients)?;
+    Ok(acts.into_iter().map(|act| act.device(device)).collect())
 }
 
 /// Refuses what names another subject than the device was assigned to: the sender must know, and keeps it.
@@ -427,18 +450,7 @@ pub(crate) fn read_back(
     receipt: &Receipt,
     entries: &[EntryOutcome],
 ) -> Result<Vec<Made>, Refusal> {
-    let mut patients: Vec<PatientId> = Vec::new();
-    for entry in entries {
-        if let EntryOutcome::Committed { facts } = entry {
-            patients.extend(facts.iter().filter_map(|fact| fact.series.subject.patient()));
-        }
-    }
-    patients.sort();
-    patients.dedup();
-    let detail = format!("{} in group {}", entries.len(), receipt.group);
-    let acts = call.acts(AuditAction::Create, "Observation", &detail, &patients)?;
-    let acts = acts.into_iter().map(|act| act.device(device)).collect();
-    let made = web.site.read_each(acts, |chart| {
+    let show = |chart: &Chart<'_>| {
         let mut all = Vec::with_capacity(entries.len());
         for entry in entries {
             let facts = match entry {
@@ -469,7 +481,13 @@ pub(crate) fn read_back(
             all.push(made.transpose()?);
         }
         Ok(all)
-    })?;
+    };
+    let made = if receipt.is_recorded() {
+        web.site.read_back(receipt, show)?
+    } else {
+        let detail = format!("{} in group {}", entries.len(), receipt.group);
+        web.site.read_each(acts_of(call, device, entries, &detail)?, show)?
+    };
     // What was committed a moment ago and is not found is a fault of ours.
     made.into_iter().map(|made| made.ok_or_else(Refusal::internal)).collect()
 }

@@ -166,7 +166,7 @@ fn check_plain(web: &Web, call: &Call, entries: &[RequestEntry]) -> Result<Optio
 
 async fn one_frame(web: Arc<Web>, call: Arc<Call>, prepared: Prepared) -> Result<Answer, Refusal> {
     let device = prepared.frame().device;
-    let receipt = submit_prepared(&web, prepared).await?;
+    let receipt = submit_prepared(&web, &call, prepared).await?;
     let reading = Arc::clone(&call);
     let at = receipt.committed_at;
     let made = blocking(&web, move |web| {

@@ -1,0 +1,434 @@
+//! The audit log on the command line: exports, proofs, checkpoints, keys, and the check of all of it.
+
+pub mod export;
+pub mod watching;
+pub mod witness;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use clinical_model::Timestamp;
+use pipeline::Site;
+use pipeline::audited::Act;
+use serde::{Deserialize, Serialize};
+use store::{Actor, AuditAction, AuditOutcome, Log, LogAgainst, Store};
+use trust::log::check::{Report, Signpost};
+use trust::log::checkpoint::Checkpoint;
+use trust::log::note::{NOTE_LIMIT_BYTES, VerifierKey};
+use trust::log::receipt::Receipt;
+
+use crate::admin_socket::{self, Answer, Request};
+use crate::config::{Config, ConfigArguments};
+use crate::opening;
+use crate::terminal::{self, Progress};
+
+/// The exit status where the log is not what it was: removed, changed, added, moved or rolled back.
+pub const EXIT_TAMPERED: u8 = 3;
+/// Findings that are shown one by one.
+const FINDINGS_SHOWN: usize = 50;
+
+/// What to do with the audit log.
+#[derive(Debug, clap::Subcommand)]
+pub enum AuditCommand {
+    /// Take the log out for a check elsewhere: rows, tree, checkpoints, cosignatures and public keys in one file
+    #[command(after_help = "Example:
+  auscult audit export --config /etc/auscult/auscult.toml /media/auditor/audit.jsonl
+
+The file holds what was done to whom, readable by anybody who has it: handle it like the chart. It is checked with
+`auscult verify FILE`, on any machine, without a key of the site.")]
+    Export {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// The file; it must not exist
+        file: PathBuf,
+    },
+    /// Print what proves one row (a .tlog-proof, C2SP)
+    Prove {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Sequence of the row
+        sequence: u64,
+    },
+    /// Print the last signed checkpoints, to be kept elsewhere
+    Checkpoint {
+        #[command(flatten)]
+        config: ConfigArguments,
+    },
+    /// Print the public keys that sign checkpoints; the last one signs
+    Key {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Make a new signing key first
+        #[arg(long)]
+        turn: bool,
+        /// Print them as PEM
+        #[arg(long)]
+        pem: bool,
+    },
+}
+
+/// What is asked about the log through the admin socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Question {
+    /// Write an export.
+    Export(PathBuf),
+    /// What proves a row.
+    Prove(u64),
+    /// The last checkpoints.
+    Checkpoints,
+    /// The public keys; `true` makes a new one first.
+    Keys(bool),
+    /// Check the log, against these checkpoints too.
+    Check(Vec<(String, String)>),
+}
+
+/// What a check of one log found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSummary {
+    /// Name of the log.
+    pub log: String,
+    /// Rows that were read.
+    pub rows: u64,
+    /// Of them, rows whose content was erased on purpose.
+    pub erased: u64,
+    /// Rows that no checkpoint covers yet.
+    pub uncovered: u64,
+    /// Checkpoints that fit.
+    pub checkpoints: u64,
+    /// Cosignatures of witnesses that fit.
+    pub cosignatures: u64,
+    /// Size of the last checkpoint that fits.
+    pub head_size: Option<u64>,
+    /// Root over all rows, in hexadecimal.
+    pub root: String,
+    /// What is wrong: what was done, first and last row, a sentence.
+    pub findings: Vec<FoundSummary>,
+    /// Findings beyond those.
+    pub more_findings: u64,
+    /// What is no fault and should be known.
+    pub remarks: Vec<String>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundSummary {
+    /// `changed`, `missing`, `added`, `moved`, `tree-changed`, `checkpoint-changed`, `rolled-back`.
+    pub fault: String,
+    /// First row.
+    pub first: Option<u64>,
+    /// Last row.
+    pub last: Option<u64>,
+    /// A sentence.
+    pub what: String,
+}
+
+impl From<Report> for LogSummary {
+    fn from(report: Report) -> Self {
+        let shown = report.findings.len().min(FINDINGS_SHOWN);
+        LogSummary {
+            rows: report.rows,
+            erased: report.erased,
+            uncovered: report.uncovered,
+            checkpoints: report.checkpoints,
+            cosignatures: report.cosignatures,
+            head_size: report.head.map(|head| head.size),
+            root: report.root.iter().map(|byte| format!("{byte:02x}")).collect(),
+            more_findings: report.more_findings + (report.findings.len() - shown) as u64,
+            findings: report
+                .findings
+                .into_iter()
+                .take(FINDINGS_SHOWN)
+                .map(|finding| FoundSummary {
+                    fault: finding.fault.word().to_owned(),
+                    first: finding.first,
+                    last: finding.last,
+                    what: finding.what,
+                })
+                .collect(),
+            log: report.log,
+            remarks: report.remarks,
+        }
+    }
+}
+
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Does what was asked about the log on a store.
+///
+/// # Errors
+/// What failed.
+pub fn perform(
+    store: &dyn Store,
+    question: &Question,
+    witnesses: &[String],
+    progress: &mut dyn FnMut(u64, u64),
+) -> anyhow::Result<Answer> {
+    let signers = || store.log().log_signers(now()).context("the keys of the log cannot be read");
+    match question {
+        Question::Export(target) => {
+            let rows = export::write(store, witnesses, target, now(), progress)?;
+            Ok(Answer::Text(format!("{rows} rows to {}\n", target.display())))
+        }
+        Question::Prove(sequence) => prove(store, *sequence).map(Answer::Text),
+        Question::Checkpoints => {
+            let mut text = String::new();
+            for log in Log::ALL {
+                for kept in store.log().checkpoints(log, None, 1)? {
+                    text.push_str(&kept.note);
+                    text.push('\n');
+                }
+            }
+            Ok(Answer::Text(text))
+        }
+        Question::Keys(turn) => {
+            if *turn {
+                store.log().turn_log_key(now()).context("a new key was not made")?;
+            }
+            let keys: Vec<String> = signers()?.iter().map(|signer| signer.verifier().to_string()).collect();
+            Ok(Answer::Text(format!("{}\n", keys.join("\n"))))
+        }
+        Question::Check(against) => {
+            let keys: Vec<VerifierKey> = witnesses.iter().filter_map(|key| key.parse().ok()).collect();
+            let mut summaries = Vec::new();
+            for log in Log::ALL {
+                let origin = store.log().log_state(log)?.origin;
+                let signposts = against
+                    .iter()
+                    .filter(|(_, note)| note.starts_with(&origin))
+                    .map(|(name, note)| Signpost { name: name.clone(), note: note.clone(), outside: true })
+                    .collect();
+                let against = LogAgainst { signposts, witnesses: keys.clone() };
+                let report = store.log().check_log(log, &against, now(), progress);
+                summaries.push(LogSummary::from(report.context("the log could not be read")?));
+            }
+            Ok(Answer::LogChecked(summaries))
+        }
+    }
+}
+
+/// Does what was asked through the running server, and records it.
+///
+/// # Errors
+/// What failed.
+pub fn perform_on(
+    site: &Site,
+    question: &Question,
+    progress: &mut dyn FnMut(u64, u64),
+) -> anyhow::Result<Answer> {
+    let (action, object, detail) = match question {
+        Question::Export(target) => (AuditAction::Export, "audit log", target.display().to_string()),
+        Question::Prove(sequence) => (AuditAction::Read, "audit proof", format!("row {sequence}")),
+        Question::Checkpoints => (AuditAction::Read, "audit checkpoint", String::new()),
+        Question::Keys(false) => (AuditAction::Read, "audit keys", String::new()),
+        Question::Keys(true) => (AuditAction::Keys, "audit key", "a new signing key".to_owned()),
+        Question::Check(_) => (AuditAction::Administer, "Verification of the log", String::new()),
+    };
+    let act = Act::new(Actor::System, action, object).detail(detail);
+    site.record(act, AuditOutcome::Success).context("the act could not be recorded; nothing was done")?;
+    let witnesses: Vec<String> =
+        site.log_watch().witnesses().into_iter().map(|witness| witness.key).collect();
+    perform(site.store(), question, &witnesses, progress)
+}
+
+fn prove(store: &dyn Store, sequence: u64) -> anyhow::Result<String> {
+    let (entry, _) = store
+        .log()
+        .log_entry(sequence)?
+        .with_context(|| format!("there is no row {sequence} in the audit log"))?;
+    let last = store.log().checkpoints(Log::Acts, None, 1)?.into_iter().next();
+    let last = last
+        .filter(|last| last.size >= sequence)
+        .with_context(|| format!("no signed checkpoint covers row {sequence} yet"))?;
+    let (head, _) = Checkpoint::parse(&last.note).context("the last checkpoint cannot be read")?;
+    let index = sequence - 1;
+    let path = store.log().log_inclusion(Log::Acts, index, head.size)?;
+    let extra = entry
+        .content
+        .as_ref()
+        .map(|(blinding, payload)| trust::audit::leaf_input(&entry.header, blinding, payload))
+        .unwrap_or_default();
+    let keys: Vec<VerifierKey> =
+        store.log().log_signers(now())?.iter().map(|signer| signer.verifier().clone()).collect();
+    let receipt = Receipt { index, path, extra, checkpoint: last.note };
+    receipt.verify(&entry.leaf, &keys).context("the proof does not hold; run `auscult verify`")?;
+    Ok(receipt.to_text())
+}
+
+/// Asks the running server, or the store where none runs.
+fn ask(config: &Config, question: Question, what: &'static str) -> anyhow::Result<Answer> {
+    let mut line = Progress::new(what);
+    let request = Request::Audit(question.clone());
+    let mut progress = |done: u64, all: u64| line.at(done, all);
+    let answer = match admin_socket::ask(&config.site.data_dir, &request, &mut progress)? {
+        Some(answer) => answer,
+        None => {
+            let store = opening::open_existing(config)?;
+            let witnesses: Vec<String> =
+                config.audit.witnesses.iter().map(|witness| witness.key.clone()).collect();
+            perform(store.as_ref(), &question, &witnesses, &mut progress)?
+        }
+    };
+    line.end();
+    Ok(answer)
+}
+
+fn text_of(answer: Answer) -> anyhow::Result<String> {
+    match answer {
+        Answer::Text(text) => Ok(text),
+        _ => bail!("the running server answered something else; it may be another release"),
+    }
+}
+
+/// Does what a command asks.
+///
+/// # Errors
+/// What failed, where, and what to do.
+pub fn run(command: &AuditCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        AuditCommand::Export { config, file } => {
+            let target =
+                std::path::absolute(file).with_context(|| format!("{} is no path", file.display()))?;
+            let text = text_of(ask(&Config::assemble(config)?, Question::Export(target), "writing")?)?;
+            terminal::print(&text);
+        }
+        AuditCommand::Prove { config, sequence } => {
+            terminal::print(&text_of(ask(
+                &Config::assemble(config)?,
+                Question::Prove(*sequence),
+                "proving",
+            )?)?);
+        }
+        AuditCommand::Checkpoint { config } => {
+            terminal::print(&text_of(ask(&Config::assemble(config)?, Question::Checkpoints, "reading")?)?);
+        }
+        AuditCommand::Key { config, turn, pem } => {
+            let text = text_of(ask(&Config::assemble(config)?, Question::Keys(*turn), "reading")?)?;
+            match pem {
+                false => terminal::print(&text),
+                true => {
+                    for key in text.lines() {
+                        terminal::print(
+                            &key.parse::<VerifierKey>().context("a key cannot be read")?.to_pem(),
+                        );
+                    }
+                }
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `auscult verify` is told about the log.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct LogArguments {
+    /// An export of the audit log (auscult audit export), checked without any store or key
+    #[arg(value_name = "EXPORT", conflicts_with_all = ["data", "config"])]
+    pub export: Option<PathBuf>,
+    /// A checkpoint that was kept elsewhere; the log must have grown out of it. May be given several times
+    #[arg(long, value_name = "FILE")]
+    pub against: Vec<PathBuf>,
+    /// Believe only this key of the log (name+id+key), not those that an export names. May be given several times
+    #[arg(long, value_name = "KEY")]
+    pub log_key: Vec<VerifierKey>,
+    /// Believe only this key of a witness. May be given several times
+    #[arg(long, value_name = "KEY")]
+    pub witness_key: Vec<VerifierKey>,
+    /// Check the log only, not everything that is kept
+    #[arg(long)]
+    pub log_only: bool,
+    /// Print what was found as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl LogArguments {
+    /// Whether it is the log that is to be checked, and nothing else.
+    pub fn is_log_only(&self) -> bool {
+        self.export.is_some() || self.log_only || !self.against.is_empty()
+    }
+}
+
+fn read_checkpoint(path: &Path) -> anyhow::Result<(String, String)> {
+    let shown = path.display().to_string();
+    let length = std::fs::metadata(path).with_context(|| format!("{shown} cannot be read"))?.len();
+    if length > NOTE_LIMIT_BYTES as u64 {
+        bail!("{shown} has {length} bytes, which is no checkpoint");
+    }
+    let note = std::fs::read_to_string(path).with_context(|| format!("{shown} cannot be read"))?;
+    // A file may end with an empty line more than a note does.
+    let note = format!("{}\n", note.trim_end());
+    Checkpoint::parse(&note).with_context(|| format!("{shown} is no checkpoint"))?;
+    Ok((shown, note))
+}
+
+/// Checks the log: of an export, or of a site.
+///
+/// # Errors
+/// Where it could not be checked. Whatever is wrong is printed and gives exit status [`EXIT_TAMPERED`].
+pub fn verify(arguments: &LogArguments, config: &ConfigArguments) -> anyhow::Result<ExitCode> {
+    let against =
+        arguments.against.iter().map(|path| read_checkpoint(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let summaries = match &arguments.export {
+        Some(path) => {
+            let signposts = against.into_iter().map(|(name, note)| Signpost { name, note, outside: true });
+            let believed = export::Believed {
+                log_keys: arguments.log_key.clone(),
+                witness_keys: arguments.witness_key.clone(),
+                against: signposts.collect(),
+            };
+            let mut line = Progress::new("checking");
+            let reports = export::check(path, &believed, &mut |done, all| line.at(done, all))?;
+            line.end();
+            reports.into_iter().map(LogSummary::from).collect()
+        }
+        None => match ask(&Config::assemble(config)?, Question::Check(against), "checking")? {
+            Answer::LogChecked(summaries) => summaries,
+            _ => bail!("the running server answered something else; it may be another release"),
+        },
+    };
+    show(&summaries, arguments)
+}
+
+fn show(summaries: &[LogSummary], arguments: &LogArguments) -> anyhow::Result<ExitCode> {
+    let is_sound = summaries.iter().all(|summary| summary.findings.is_empty() && summary.more_findings == 0);
+    if arguments.json {
+        let text = serde_json::json!({ "sound": is_sound, "logs": summaries });
+        terminal::println(&serde_json::to_string_pretty(&text).context("the answer could not be written")?);
+    } else {
+        for summary in summaries {
+            terminal::println(&format!(
+                "log of {}: {} rows, {} erased, {} not yet covered, {} checkpoints and {} cosignatures fit",
+                summary.log,
+                summary.rows,
+                summary.erased,
+                summary.uncovered,
+                summary.checkpoints,
+                summary.cosignatures
+            ));
+            terminal::println(&format!("  root {} over {} rows", summary.root, summary.rows));
+            for remark in &summary.remarks {
+                terminal::println(&format!("  note: {remark}"));
+            }
+            for finding in &summary.findings {
+                terminal::println(&format!("  {}: {}", finding.fault.to_uppercase(), finding.what));
+            }
+            if summary.more_findings > 0 {
+                terminal::println(&format!("  and {} more", summary.more_findings));
+            }
+        }
+        if arguments.export.is_some() && arguments.log_key.is_empty() {
+            terminal::println(
+                "The keys that were believed are those that the export names; compare them with `auscult audit key`, or \
+                 give them with --log-key.",
+            );
+        }
+        terminal::println(if is_sound { "The log is sound." } else { "The log is NOT what it was." });
+    }
+    Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::from(EXIT_TAMPERED) })
+}
