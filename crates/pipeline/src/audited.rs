@@ -1,6 +1,6 @@
 //! The audit wrapper: no patient's data is read outside it, and nothing is read when the record cannot be written.
 
-use clinical_model::{DeviceId, PatientId, Timestamp};
+use clinical_model::{DeviceId, PatientId, Purpose, RecordId as _, Timestamp};
 use store::{Actor, AuditAction, AuditOutcome, AuditRecord, StoreError, TransactError};
 
 use crate::chart::Chart;
@@ -191,9 +191,22 @@ impl Site {
         read: impl FnOnce(&Chart<'_>) -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
         let at = self.clock().now();
-        let records = acts.into_iter().map(|act| act.record(at, AuditOutcome::Success)).collect();
+        let records = acts.into_iter().map(|act| self.record_of(act, at, AuditOutcome::Success)).collect();
         self.audit_group.write(self.store(), at, records).map_err(ReadError::Audit)?;
         read(&self.chart())
+    }
+
+    /// The record of an act. Where whoever acts has broken the glass for the patient, it says so.
+    pub(crate) fn record_of(&self, act: Act, at: Timestamp, outcome: AuditOutcome) -> AuditRecord {
+        let glass = match (&act.actor, act.patient) {
+            (Actor::User(user), Some(patient)) => self.broken_glass(*user, patient),
+            _ => None,
+        };
+        let act = match glass {
+            Some(glass) => act.break_glass(glass.id.to_bytes()).purpose(Purpose::BreakGlass.code()),
+            None => act,
+        };
+        act.record(at, outcome)
     }
 
     /// Lets a live stream, whose opening was recorded, see the chart for what it shows.
@@ -207,6 +220,6 @@ impl Site {
     /// [`TransactError`] when it could not be written.
     pub fn record(&self, act: Act, outcome: AuditOutcome) -> Result<(), TransactError> {
         let at = self.clock().now();
-        self.audit_group.write(self.store(), at, vec![act.record(at, outcome)])
+        self.audit_group.write(self.store(), at, vec![self.record_of(act, at, outcome)])
     }
 }

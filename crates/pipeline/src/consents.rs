@@ -392,7 +392,7 @@ impl Site {
         at: Timestamp,
         writes: Vec<DocumentWrite>,
     ) -> Result<(), store::TransactError> {
-        let audit = vec![act.record(at, AuditOutcome::Success)];
+        let audit = vec![self.record_of(act, at, AuditOutcome::Success)];
         self.store().transact(&Transaction { at, writes, audit, ..Transaction::default() })
     }
 }

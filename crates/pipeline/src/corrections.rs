@@ -690,7 +690,7 @@ impl Site {
         // Known before it is written: a reader that comes in between asks once too often, never once too seldom.
         self.corrections().note(position.series);
         let at = self.clock().now();
-        let audit = vec![act.record(at, AuditOutcome::Success)];
+        let audit = vec![self.record_of(act, at, AuditOutcome::Success)];
         let writes = vec![write_of(position, version, correction)];
         let transaction = Transaction { at, writes, audit, ..Transaction::default() };
         self.store().transact(&transaction).map_err(|error| match error {

@@ -123,7 +123,7 @@ impl Site {
 
     fn act_on(&self, act: Act, writes: Vec<DocumentWrite>) -> Result<(), TransactError> {
         let at = self.clock().now();
-        let audit = vec![act.record(at, AuditOutcome::Success)];
+        let audit = vec![self.record_of(act, at, AuditOutcome::Success)];
         self.store().transact(&Transaction { at, writes, audit, ..Transaction::default() })
     }
 
@@ -373,12 +373,12 @@ impl Site {
                 return Err(self.not_open(id));
             };
             change(&mut alert, at).map_err(DeskError::Alert)?;
-            let mut record = Act::new(actor.clone(), action, "Alert")
+            let act = Act::new(actor.clone(), action, "Alert")
                 .device(alert.device)
-                .detail(format!("{word}: {}", alarms::describe(&alert)))
-                .record(at, AuditOutcome::Success);
+                .detail(format!("{word}: {}", alarms::describe(&alert)));
+            let act = alert.subject.patient().into_iter().fold(act, Act::patient);
+            let mut record = self.record_of(act, at, AuditOutcome::Success);
             record.alert = Some(id);
-            record.patient = alert.subject.patient();
             let transaction = Transaction {
                 at,
                 writes: vec![records::alert_write(&alert, open.expected(id))],

@@ -432,7 +432,7 @@ impl Site {
         };
         // The act stands in the log before anything is gone, without the patient's name or key.
         let detail = format!("patient {patient}, request {}, because: {}", erasure.request, order.reason);
-        let act = Act::new(by.clone(), AuditAction::Delete, "erasure").detail(detail);
+        let act = Act::new(by.clone(), AuditAction::Erase, "erasure").detail(detail);
         let gone = self.documents_about(patient, &worn)?;
         let mut writes = vec![erasure_write(&erasure)];
         writes.extend(gone.iter().map(|(kind, id)| removal(*kind, *id)));
@@ -580,7 +580,7 @@ impl Site {
             let digest = hex(&trust::digest::sha256(&[text.as_bytes()]));
             erasure.statement = Some(text);
             let detail = format!("{} {}, statement SHA-256 {digest}", erasure.patient, erasure.state());
-            let act = Act::new(Actor::System, AuditAction::Delete, "erasure").detail(detail);
+            let act = Act::new(Actor::System, AuditAction::Erase, "erasure").detail(detail);
             audit.push(act.record(at, AuditOutcome::Success));
         }
         let writes = vec![erasure_write(erasure)];

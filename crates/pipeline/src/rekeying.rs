@@ -44,7 +44,7 @@ impl Site {
     /// # Errors
     /// [`TurnError`].
     pub fn turn_kek(&self, by: &Actor, reason: &str) -> Result<KekTurn, TurnError> {
-        let act = Act::new(by.clone(), AuditAction::Administer, "key-encryption key")
+        let act = Act::new(by.clone(), AuditAction::Keys, "key-encryption key")
             .detail(format!("turned over, because: {reason}"));
         self.record(act, AuditOutcome::Success).map_err(TurnError::Audit)?;
         self.store().care().begin_kek_turn().map_err(TurnError::Store)
@@ -56,7 +56,7 @@ impl Site {
     /// [`TurnError`].
     pub fn turn_patient_key(&self, by: &Actor, patient: PatientId, reason: &str) -> Result<Rekey, TurnError> {
         self.registry().patient(patient).ok_or(TurnError::NotFound)?;
-        let act = Act::new(by.clone(), AuditAction::Administer, "patient's key")
+        let act = Act::new(by.clone(), AuditAction::Keys, "patient's key")
             .patient(patient)
             .detail(format!("turned over, because: {reason}"));
         self.record(act, AuditOutcome::Success).map_err(TurnError::Audit)?;
@@ -73,7 +73,7 @@ impl Site {
             more |= left.as_ref().is_some_and(|left| left.nodes_waiting == 0);
             if left.is_none() {
                 self.noted(
-                    Act::new(Actor::System, AuditAction::Administer, "key-encryption key")
+                    Act::new(Actor::System, AuditAction::Keys, "key-encryption key")
                         .detail(format!("epoch {} is in force, the one before is destroyed", turn.to)),
                 );
             }
@@ -83,7 +83,7 @@ impl Site {
             if rekey.done >= rekey.all
                 && !care.key_status()?.rekeys.iter().any(|one| one.domain == rekey.domain)
             {
-                let act = Act::new(Actor::System, AuditAction::Administer, "patient's key");
+                let act = Act::new(Actor::System, AuditAction::Keys, "patient's key");
                 let act = rekey.patient.into_iter().fold(act, Act::patient);
                 self.noted(
                     act.detail(format!("{} rows sealed anew, the keys before are destroyed", rekey.all)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use clinical_model::{Alert, PatientId, QuarantineItem, RecordId as _, Subject, Timestamp};
+use clinical_model::{Alert, PatientId, QuarantineItem, Subject, Timestamp};
 use serde::{Deserialize, Serialize};
 use store::{
     Actor, AuditAction, AuditOutcome, DocumentQuery, DocumentWrite, Expected, KeptClass, KeyDomain, Kind,
@@ -322,7 +322,7 @@ impl Site {
             error: None,
         };
         let act =
-            Act::new(by.clone(), AuditAction::Delete, "retention").detail(format!("run, because: {reason}"));
+            Act::new(by.clone(), AuditAction::Erase, "retention").detail(format!("run, because: {reason}"));
         let policy = RetentionPolicy { run: Some(run.clone()), ..kept.policy };
         self.keep_policy(&policy, kept.version, Some(act))
             .map_err(|error| refused("the retention policy", error))?;
@@ -350,7 +350,7 @@ impl Site {
         }
         if run.ended_at.is_some() {
             let detail = format!("{} rows, {} bytes removed", run.rows, run.bytes);
-            act = Some(Act::new(Actor::System, AuditAction::Delete, "retention").detail(detail));
+            act = Some(Act::new(Actor::System, AuditAction::Erase, "retention").detail(detail));
         }
         let more = run.ended_at.is_none();
         let policy = RetentionPolicy { run: Some(run), ..kept.policy };

@@ -191,7 +191,8 @@ impl Site {
         for change in &together.corrections {
             self.corrections().note(change.position.series);
         }
-        let audit = together.acts.iter().map(|act| act.clone().record(at, AuditOutcome::Success)).collect();
+        let acts = together.acts.iter().cloned();
+        let audit = acts.map(|act| self.record_of(act, at, AuditOutcome::Success)).collect();
         let transaction = Transaction { at, writes, audit, ..Transaction::default() };
         self.store().transact(&transaction).map_err(|error| match &error {
             TransactError::Conflict { kind, .. } => refused(kind, error),

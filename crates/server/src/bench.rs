@@ -18,6 +18,7 @@ mod memory;
 mod observation;
 mod outcome;
 mod peers;
+mod proof;
 mod publish;
 mod report;
 mod screen;
@@ -56,7 +57,7 @@ const SOAK_LIMIT: Duration = Duration::from_secs(86_400);
   auscult bench --only memory --soak 1h
   auscult bench --runs 5 --dir /var/lib --save results
 
-Measures: ingest, publish, latency, fhir-write, fhir-read, kept, waveform, memory, cold-start.
+Measures: ingest, publish, latency, fhir-write, fhir-read, kept, waveform, memory, cold-start, proof.
 Server, devices and peers run on this machine and share its cores. The tables are Markdown. Use a release build.
 
 Peers are found through the environment, and a measure whose peer is missing says so:
@@ -133,7 +134,7 @@ struct Measure {
 }
 
 /// Every measure, in the order of the report.
-const MEASURES: [Measure; 9] = [
+const MEASURES: [Measure; 10] = [
     Measure { name: "ingest", run: ingest::measure },
     Measure { name: "publish", run: publish::measure },
     Measure { name: "latency", run: latency::measure },
@@ -143,6 +144,7 @@ const MEASURES: [Measure; 9] = [
     Measure { name: "waveform", run: waveform::measure },
     Measure { name: "memory", run: memory::measure },
     Measure { name: "cold-start", run: cold_start::measure },
+    Measure { name: "proof", run: proof::measure },
 ];
 
 /// Measures and prints.

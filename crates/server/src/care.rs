@@ -212,7 +212,7 @@ fn rotate_here(config: &Config, reason: &str) -> anyhow::Result<ExitCode> {
                     std::thread::sleep(LOOK_EVERY);
                 }
             }
-            let act = pipeline::audited::Act::new(Actor::System, store::AuditAction::Administer, "key-encryption key")
+            let act = pipeline::audited::Act::new(Actor::System, store::AuditAction::Keys, "key-encryption key")
                 .detail(format!("turned over beside the server, because: {reason}"));
             let record = act.record(now, store::AuditOutcome::Success);
             let audit = store::Transaction { at: now, audit: vec![record], ..store::Transaction::default() };

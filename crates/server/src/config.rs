@@ -551,6 +551,9 @@ mod tests {
             store: config.store.clone(),
             tls: config.tls.clone(),
             pki: config.pki.clone(),
+            web: WebConfig { public_addresses: config.web.public_addresses.clone(), ..WebConfig::default() },
+            access: config.access.clone(),
+            audit: AuditConfig { witnesses: config.audit.witnesses.clone(), ..AuditConfig::default() },
             ..Config::default()
         };
         assert_eq!(config, defaults);

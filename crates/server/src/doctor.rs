@@ -14,7 +14,7 @@ use store::{OpenError, Store};
 use crate::config::{Config, ConfigArguments, DatabaseUrl};
 use crate::pki::{self, PkiDirectory};
 use crate::terminal::{self, Progress};
-use crate::{keys, opening};
+use crate::{kek, keys, opening};
 
 /// Less free space than this is a warning: a day of a full ward with waveforms and its backup.
 const SPACE_WARN_BYTES: u64 = 10 << 30;
@@ -198,30 +198,39 @@ fn space(data_dir: &Path) -> Option<Check> {
     })
 }
 
-fn key(config: &Config) -> (Option<trust::Kek>, Vec<Check>) {
+fn key(config: &Config) -> (Option<trust::KekRing>, Vec<Check>) {
     let what = "key";
     let data_dir = &config.site.data_dir;
-    let kek = match keys::load(&config.key, data_dir) {
-        Ok(kek) => kek,
+    let keks = match kek::ring(config) {
+        Ok(keks) => keks,
         Err(error) => {
             let advice = "nothing can be opened without the key; put it back from the copy in the safe";
             return (None, vec![fail(what, format!("{error:#}"), advice)]);
         }
     };
-    let shown = keys::path(&config.key).map(|path| path.display().to_string()).unwrap_or_default();
-    let mut checks = vec![ok(what, format!("{shown}, fingerprint {}", kek.fingerprint_text()))];
-    let shares = keys::path(&config.key).is_ok_and(|path| keys::shares_file_system(&path, data_dir));
-    if shares {
-        checks.push(warn(
-            "key's home",
-            "key and data lie on the same file system",
-            "whoever takes the disk has both; better another disk, a USB token or systemd's LoadCredentialEncrypted=",
-        ));
+    let shown = keks.source().map(|source| source.place()).unwrap_or_default();
+    let mut checks = vec![ok(what, format!("{shown}, fingerprint {}", keks.current().fingerprint_text()))];
+    if let Some(next) = keks.next() {
+        let found = format!("the next key {} waits beside it", next.fingerprint_text());
+        checks.push(warn("key's turn", found, "`auscult keys rotate` ends the turn"));
     }
-    (Some(kek), checks)
+    let shares = keys::path(&config.key).is_ok_and(|path| keys::shares_file_system(&path, data_dir));
+    let advice =
+        "whoever takes the disk has both; better another disk, a USB token or systemd's LoadCredentialEncrypted=";
+    if shares {
+        let mark = if config.key.production { fail } else { warn };
+        checks.push(mark("key's home", "key and data lie on the same file system", advice));
+    }
+    let list = config.key.erasures_file(data_dir);
+    let is_kept = list.exists() || list.parent().is_some_and(|parent| tempfile::tempfile_in(parent).is_ok());
+    if !is_kept {
+        let found = format!("{} cannot be written", list.display());
+        checks.push(warn("list of erasures", found, "a restore needs it; let key.erasures name a file that can"));
+    }
+    (Some(keks), checks)
 }
 
-fn store(config: &Config, kek: Option<trust::Kek>, running: bool, full: bool) -> Vec<Check> {
+fn store(config: &Config, kek: Option<trust::KekRing>, running: bool, full: bool) -> Vec<Check> {
     let what = "store";
     let data_dir = &config.site.data_dir;
     if running {
@@ -243,13 +252,14 @@ fn store(config: &Config, kek: Option<trust::Kek>, running: bool, full: bool) ->
         Ok(store) => vec![
             ok(what, format!("opens with the key; schema and SQLite fit; last group {}", store.last_group())),
             integrity(&store, data_dir, full),
+            turn_due(&store, config.key.turn_within_days),
         ],
         Err(error) => vec![not_opened(what, &error)],
     }
 }
 
 /// The database in which everything is kept. Other nodes may use it meanwhile.
-fn database(url: &DatabaseUrl, kek: trust::Kek, full: bool) -> Check {
+fn database(url: &DatabaseUrl, kek: trust::KekRing, full: bool) -> Check {
     let what = "database";
     let store = match opening::database(url, kek) {
         Ok(store) => store,
@@ -266,6 +276,23 @@ fn database(url: &DatabaseUrl, kek: trust::Kek, full: bool) -> Check {
     }
     let read = read_everything(store.as_ref());
     Check { found: format!("{opened}; {}", read.found), what, ..read }
+}
+
+/// Whether erasures wait for the epoch to turn for longer than they may.
+fn turn_due(store: &dyn Store, within_days: u32) -> Check {
+    let what = "erasures";
+    let erasures = match store.care().erasures() {
+        Ok(erasures) => erasures,
+        Err(error) => return fail(what, format!("they cannot be read: {error}"), "`auscult verify` says more"),
+    };
+    let waiting = || erasures.iter().filter(|erased| erased.epoch_ended_at.is_none());
+    let Some(oldest) = waiting().map(|erased| erased.begun_at).min() else {
+        return ok(what, format!("{} patients were erased, backups included", erasures.len()));
+    };
+    let found = format!("{} wait since {oldest}: older backups still hold those patients", waiting().count());
+    let advice = "make a backup, then turn the key-encryption key over with `auscult keys rotate`";
+    let due = oldest.plus(Duration::from_secs(u64::from(within_days) * 86_400));
+    if due < pki::timestamp(SystemTime::now()) { fail(what, found, advice) } else { warn(what, found, advice) }
 }
 
 fn not_opened(what: &'static str, error: &OpenError) -> Check {
@@ -470,8 +497,9 @@ mod tests {
         std::fs::remove_file(&key).unwrap();
         let other = keys::generate(&key).unwrap();
         let found = failures(&bench.config);
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].0 == "store" && found[0].1.contains(&other.fingerprint_text()), "{found:?}");
+        let named: Vec<&str> = found.iter().map(|(what, _)| *what).collect();
+        assert_eq!(named, ["store", "authority"], "{found:?}");
+        assert!(found.iter().all(|(_, text)| text.contains(&other.fingerprint_text())), "{found:?}");
     }
 
     #[test]

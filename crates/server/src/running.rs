@@ -525,6 +525,18 @@ async fn watch_lists(
     }
 }
 
+/// Lets nobody but root look into this process, and lets the system write none of its memory into a core file: keys and
+/// readings stand there in the clear. What is swapped out is the operator's to encrypt.
+pub fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "the memory of this process can be looked at by its user");
+    }
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        tracing::warn!(%error, "a core file of this process would hold keys");
+    }
+}
+
 /// Lets the process have as many open files as the machine allows it: a connection takes one.
 pub fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -57,20 +58,39 @@ pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     }
     config.check()?;
     logging::start(&config.log.level)?;
+    // Before any key is in memory.
+    running::keep_memory_private();
     let kek = kek::ring(&config)?;
     running::raise_file_limit();
     block_on(async {
         let mut stop = StopSignal::listen()?;
         let mut running = Running::start(&config, kek, Flavour::site()).await?;
         announce(&running, arguments.print_json);
-        let result = tokio::select! {
-            () = stop.asked() => Ok(()),
-            error = running.port_failed() => Err(error),
+        let mut hangup = signal(SignalKind::hangup()).context("SIGHUP cannot be received")?;
+        let result = loop {
+            tokio::select! {
+                () = stop.asked() => break Ok(()),
+                error = running.port_failed() => break Err(error),
+                _ = hangup.recv() => reload(&running).await,
+            }
         };
         tracing::info!("stopping: what is under way is committed and acknowledged first");
         running.stop().await?;
         result.map(|()| ExitCode::SUCCESS)
     })
+}
+
+/// SIGHUP: the policies are read again. With a mistake in them those in force stay, and the status says so.
+async fn reload(running: &Running) {
+    let web = Arc::clone(&running.web);
+    let reloaded = tokio::task::spawn_blocking(move || web.reload_policies(store::Actor::System)).await;
+    match reloaded {
+        Ok(Ok(())) => tracing::info!("the policies were loaded again"),
+        Ok(Err(error)) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "the policies in force stay");
+        }
+        Err(error) => tracing::error!(%error, "loading the policies was broken off"),
+    }
 }
 
 fn announce(running: &Running, print_json: bool) {

@@ -206,6 +206,9 @@ pub fn operations() -> Vec<Operation> {
         delete "/api/v1/patients/{id}/hold" ManageRetention fresh "End a legal hold" json::retention::end_hold;
         post "/api/v1/patients/{id}/erasure/dry-run" EraseData "What an erasure would remove" json::erasure::preview;
         post "/api/v1/patients/{id}/erasure" EraseData fresh "Erase a patient" json::erasure::erase;
+        get "/api/v1/patients/{id}/export" ExportPatient fresh "Whether a record may be taken out, and in which forms" json::record::show;
+        get "/api/v1/patients/{id}/export/record.ndjson" ExportPatient fresh "A record as FHIR NDJSON" json::record::ndjson;
+        get "/api/v1/patients/{id}/export/record.html" ExportPatient fresh "A record as pages to read" json::record::html;
         get "/api/v1/erasures" EraseData "Erasures and their state" json::erasure::list;
         get "/api/v1/erasures/signer.pem" EraseData "Who signs certificates of erasure" json::erasure::signer;
         get "/api/v1/erasures/{id}/{file}" EraseData "A certificate of erasure, and its signature" json::erasure::certificate;
@@ -298,7 +301,7 @@ async fn pass_gate(State(gate): State<Gate>, mut request: Request, next: Next) -
         Err(problem) => return problem.into_response(),
     };
     if !access.holds(gate.permission) {
-        let act = Act::new(access.actor(), AuditAction::Read, "operation").detail(format!(
+        let act = access.act(AuditAction::Read, "operation").detail(format!(
             "{} {} needs {}: {}",
             request.method(),
             request.uri().path(),

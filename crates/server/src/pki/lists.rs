@@ -68,7 +68,8 @@ impl ProgramLine {
             .join(" ")
             .parse::<access::scopes::Scopes>()
             .with_context(|| format!("the scopes of {name} cannot be used"))?;
-        if read.resources().iter().any(|scope| scope.context != access::scopes::Context::System) {
+        let is_empty = read.resources().is_empty();
+        if is_empty || read.resources().iter().any(|scope| scope.context != access::scopes::Context::System) {
             bail!("a program that acts by itself has scopes that begin with system/, such as system/Observation.rs");
         }
         Ok(ProgramLine { at, name: name.to_owned(), scopes: scopes.to_vec() })

@@ -36,14 +36,19 @@ pub fn try_open(place: &Place, data: &Path) -> Result<SqliteStore, String> {
 /// Patients and devices, before the first start.
 pub fn provision(place: &Place, count: usize) -> Vec<DeviceId> {
     std::fs::create_dir(place.data()).unwrap();
+    with_site(place, |site| register(site, count))
+}
+
+/// Lets something be done at the desk of a site whose server does not run.
+pub fn with_site<T>(place: &Place, act: impl FnOnce(&Site) -> T) -> T {
     let options = SiteOptions {
         fold_every: Duration::from_secs(3_600),
         on_durability_failure: Box::new(|error| panic!("{error}")),
     };
     let site = Site::start(Arc::new(open(place, &place.data())), Arc::new(SystemClock), options).unwrap();
-    let devices = register(&site, count);
+    let done = act(&site);
     site.stop();
-    devices
+    done
 }
 
 /// Patients, and for each a device.

@@ -147,6 +147,15 @@ pub struct Expected<'a> {
 pub struct Claims(Map<String, Value>);
 
 impl Claims {
+    /// With what somebody else says of the same subject beside it, where the token itself says nothing.
+    #[must_use]
+    pub fn with_missing(mut self, more: Map<String, Value>) -> Self {
+        for (name, value) in more {
+            self.0.entry(name).or_insert(value);
+        }
+        self
+    }
+
     /// A claim.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)

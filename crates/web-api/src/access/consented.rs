@@ -2,7 +2,6 @@
 
 use ::access::consent::{Allowed, Asker, Wards};
 use clinical_model::{ConsentAction, PatientId, Purpose, UserId};
-use pipeline::Peer;
 
 use super::{Access, Who};
 use crate::people::{Role, User};
@@ -32,11 +31,8 @@ fn wards_of(user: &User) -> Wards<'_> {
 }
 
 /// What is done with what they are shown: what a program gets has left the house.
-fn action_of(access: &Access) -> ConsentAction {
-    match access.who() {
-        Who::Person(_) => ConsentAction::Access,
-        Who::App(_) | Who::Peer(Peer::Device(_) | Peer::Program(_)) => ConsentAction::Disclose,
-    }
+const fn action_of(access: &Access) -> ConsentAction {
+    if access.discloses { ConsentAction::Disclose } else { ConsentAction::Access }
 }
 
 /// What the consents of a patient leave to whoever asks.

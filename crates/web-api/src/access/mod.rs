@@ -13,7 +13,8 @@ use ::access::scopes::Ceiling;
 use ::access::{Asker, Person, Principal};
 use clinical_model::{PatientId, Purpose, UserId};
 use pipeline::Peer;
-use store::Actor;
+use pipeline::audited::Act;
+use store::{Actor, AuditAction};
 
 pub use ::access::{Permission, may};
 pub use permit::{Permit, Taken};
@@ -56,6 +57,8 @@ pub struct Access {
     /// How far scopes reach; `None`: people, whom no scope narrows.
     ceiling: Option<Arc<Ceiling>>,
     purpose: Purpose,
+    /// Whether what they are shown leaves the house: programs always, people where they take something out.
+    discloses: bool,
     /// Seconds since the second factor was used.
     mfa_age_s: Option<u32>,
 }
@@ -81,13 +84,20 @@ impl Access {
     fn of(web: &Web, who: Who, ceiling: Option<Arc<Ceiling>>) -> Self {
         let asker = web.policies.asker(principal_of(web, &who));
         let purpose = purpose_of(&who);
-        Access { who, asker, ceiling, purpose, mfa_age_s: None }
+        let discloses = !matches!(who, Who::Person(_));
+        Access { who, asker, ceiling, purpose, discloses, mfa_age_s: None }
     }
 
     /// With another purpose of use than the usual one.
     #[must_use]
     pub(crate) fn with_purpose(self, purpose: Purpose) -> Self {
         Access { purpose, ..self }
+    }
+
+    /// For what is taken out of the house: an export.
+    #[must_use]
+    pub(crate) fn disclosing(self) -> Self {
+        Access { discloses: true, ..self }
     }
 
     /// With the age of the second factor.
@@ -112,6 +122,12 @@ impl Access {
                 None => Actor::Program(app.client_name.clone()),
             },
         }
+    }
+
+    /// An act of theirs, with why they do it and under which role.
+    pub fn act(&self, action: AuditAction, object: &'static str) -> Act {
+        let act = Act::new(self.actor(), action, object).purpose(self.purpose.code());
+        self.person().iter().fold(act, |act, user| act.role(user.role.word()))
     }
 
     /// The person, where it is one.

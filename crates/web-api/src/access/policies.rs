@@ -7,6 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use ::access::rules::{BadPolicies, FILE_LIMIT_BYTES, FILES_LIMIT, Source};
 use ::access::{Asker, Engine, Principal};
 use clinical_model::Timestamp;
+use pipeline::audited::Act;
+use store::{Actor, AuditAction, AuditOutcome, TransactError};
+
+use crate::state::Web;
 
 /// Principals whose decisions are remembered between requests; beyond it all are forgotten.
 const ASKERS_LIMIT: usize = 2_000;
@@ -29,6 +33,9 @@ pub enum PoliciesError {
         /// What.
         path: PathBuf,
     },
+    /// They were loaded, and it could not be noted in the audit log.
+    #[error("loading the policies could not be noted in the audit log")]
+    Unrecorded(#[source] TransactError),
     /// They say something wrong; each mistake with file, line and column.
     #[error("the policies cannot be used:\n{0}")]
     Bad(BadPolicies),
@@ -94,6 +101,23 @@ pub fn engine_of(directory: Option<&Path>) -> Result<Engine, PoliciesError> {
         None => Vec::new(),
     };
     Engine::with(&sources).map_err(PoliciesError::Bad)
+}
+
+impl Web {
+    /// Loads the policies again, and notes it in the audit log. With a mistake in them those in force stay. Blocks.
+    ///
+    /// # Errors
+    /// [`PoliciesError`] with every mistake; [`PoliciesError::Unrecorded`] where the log cannot be written.
+    pub fn reload_policies(&self, by: Actor) -> Result<(), PoliciesError> {
+        let result = self.policies.reload(self.site.clock().now());
+        let act = Act::new(by, AuditAction::Administer, "Policies");
+        let (act, outcome) = match &result {
+            Ok(()) => (act.detail("loaded again"), AuditOutcome::Success),
+            Err(error) => (act.detail(error.to_string()), AuditOutcome::Failed),
+        };
+        self.site.record(act, outcome).map_err(PoliciesError::Unrecorded)?;
+        result
+    }
 }
 
 impl Policies {

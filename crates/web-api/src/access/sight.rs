@@ -64,11 +64,6 @@ impl<'a> Sight<'a> {
         Sight { reach: Reach::everything(), found: Arc::default(), ..self.clone() }
     }
 
-    /// Whether the scopes open nothing at all of that type.
-    pub(crate) fn is_nothing(&self) -> bool {
-        self.reach.is_nothing()
-    }
-
     fn registry(&self) -> &pipeline::Registry {
         self.web.site.registry()
     }

@@ -147,6 +147,22 @@ impl Call {
         Ok(Call { access, id, kind, what, vid, params, headers, base, body, is_pretty })
     }
 
+    /// A request of our own for one resource, of somebody who is signed in: what an export writes.
+    pub(crate) fn inside(access: Access, kind: &'static str, id: String) -> Self {
+        Call {
+            access: Some(access),
+            id,
+            kind,
+            what: Cruds::READ,
+            vid: String::new(),
+            params: Vec::new(),
+            headers: HeaderMap::new(),
+            base: String::new(),
+            body: Bytes::new(),
+            is_pretty: false,
+        }
+    }
+
     /// An entry of a Bundle as a request of its own, of whoever sent the Bundle.
     pub(crate) fn entry(
         &self,
@@ -179,7 +195,7 @@ impl Call {
 
     /// An act of whoever asks.
     pub(crate) fn act(&self, action: AuditAction, object: &'static str) -> Result<Act, Refusal> {
-        Ok(Act::new(self.access()?.actor(), action, object))
+        Ok(self.access()?.act(action, object))
     }
 
     /// A header as text.

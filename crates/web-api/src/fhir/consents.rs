@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use ::access::consent::check;
-use axum::http::{StatusCode, header};
-use clinical_model::{Consent, ConsentId, PatientId, Provision, RecordId as _};
+use axum::http::{HeaderMap, StatusCode, header};
+use clinical_model::{Consent, ConsentId, PatientId, Provision, Purpose, RecordId as _};
 use health_codecs::fhir::search::{ResourceType, bounds, parse_consent_search};
 use health_codecs::fhir::{self, IssueCode, OutcomeIssue, json, with_version};
 use pipeline::audited::ReadError;
@@ -21,11 +21,37 @@ use super::include::Included;
 use super::records::id_page;
 use super::results::{self, Results};
 use super::{Waiting, blocking, links, refused, registering};
-use crate::access::Permission;
+use crate::access::{Access, Permission};
 use crate::json::consents as form;
 use crate::state::Web;
 
 const KIND: &str = "Consent";
+
+/// The header by which a program says why it asks.
+const PURPOSE_HEADER: &str = "x-purpose-of-use";
+
+/// Whoever asks, for the purpose that they name. What stands for a person's own request or an emergency at the bedside no
+/// program can claim; people have the purpose of their role.
+pub(crate) fn for_purpose(access: Access, headers: &HeaderMap) -> Result<Access, Refusal> {
+    let Some(given) = headers.get(PURPOSE_HEADER) else { return Ok(access) };
+    let claimable = [
+        Purpose::Treatment,
+        Purpose::Payment,
+        Purpose::Operations,
+        Purpose::Research,
+        Purpose::PublicHealth,
+    ];
+    let named = given.to_str().ok().and_then(|code| Purpose::by_code(code.trim()));
+    match named.filter(|purpose| access.person().is_none() && claimable.contains(purpose)) {
+        Some(purpose) => Ok(access.with_purpose(purpose)),
+        None => {
+            let codes: Vec<&str> = claimable.iter().map(|purpose| purpose.code()).collect();
+            let what = format!("{PURPOSE_HEADER} is taken from programs only, and one of {}", codes.join(", "));
+            let issue = OutcomeIssue::error(IssueCode::Value, what, "http.header");
+            Err(Refusal::bad_request(vec![issue]))
+        }
+    }
+}
 
 /// The consent in the path, where whoever asks may do that with it.
 pub(crate) fn kept_of(web: &Web, call: &Call, permission: Permission) -> Option<Kept> {

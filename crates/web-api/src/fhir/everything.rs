@@ -17,6 +17,7 @@ use super::answer::{Answer, Refusal};
 use super::call::{self, Call};
 use super::render::{self, Rendered};
 use super::{links, page, records, refused};
+use crate::access::Access;
 use crate::state::Web;
 
 /// What was changed in there, by the time of the version that is shown.
@@ -121,6 +122,33 @@ pub(crate) fn everything(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         at: web.site.clock().now(),
         entries: entries.collect(),
     })))
+}
+
+/// Resources of an export that are read at once.
+const EXPORT_AT_ONCE: usize = 500;
+
+/// A patient's whole record for an export that is recorded already, page by page; nothing is held while a slow reader
+/// takes a page. Ends where `each` says so.
+pub(crate) fn each_page(
+    web: &Web,
+    access: &Access,
+    patient: &Patient,
+    each: &mut dyn FnMut(Vec<Value>) -> bool,
+) -> Result<(), Refusal> {
+    let call = Call::inside(access.clone(), "Patient", patient.id.to_string());
+    let request = parse_everything(&call.params).map_err(Refusal::bad_request)?;
+    let whole = Record::of(web, &call, patient, &request)?;
+    let sight = call.sight_of(web, "Observation")?;
+    let seen = |series: &SeriesKey| sight.series(series);
+    let mut place = Some(Place::Records(0));
+    while let Some(at) = place {
+        let (shown, next) = web.site.live_chart(|chart| whole.page(&chart.seen_by(&seen), at, EXPORT_AT_ONCE))?;
+        if !each(shown.into_iter().map(|(_, _, resource)| resource).collect()) {
+            return Ok(());
+        }
+        place = next;
+    }
+    Ok(())
 }
 
 /// A patient's record as far as it was asked for.

@@ -12,7 +12,7 @@ mod capability;
 mod conditions;
 mod consents;
 mod create;
-mod everything;
+pub(crate) mod everything;
 mod export;
 mod fitting;
 mod history;
@@ -276,7 +276,10 @@ async fn pass(
         _ => {
             let peer = request.extensions().get::<DevicePeer>().cloned();
             let caller = Caller::of(request.headers(), request.extensions());
-            Some(door.access(&web, &caller, &request.headers().clone(), peer).await?)
+            let access = door.access(&web, &caller, &request.headers().clone(), peer).await?;
+            let access = consents::for_purpose(access, request.headers())?;
+            let is_export = interaction.code.starts_with("$export");
+            Some(if is_export { access.disclosing() } else { access })
         }
     };
     if let Some(access) = &access {
@@ -346,7 +349,7 @@ fn refused_act(access: &Access, interaction: &Interaction) -> Act {
         interaction.permission,
         access.why(interaction.permission)
     );
-    Act::new(access.actor(), AuditAction::Read, "FHIR interaction").detail(detail)
+    access.act(AuditAction::Read, "FHIR interaction").detail(detail)
 }
 
 /// Runs something that blocks off the async threads.

@@ -518,6 +518,7 @@ fn put_device(
     let assigned = web.site.registry().subject_at(device.id, now);
     if let Some(subject) = wanted.filter(|wanted| Some(*wanted) != assigned) {
         may(call, Permission::AssignDevices)?;
+        may_be_taken_from(web, call, assigned)?;
         is_known(web, call, subject, together)?;
         let id = AssignmentId::from_bytes(new_id(now));
         together.assignments.push(Assignment {
@@ -538,14 +539,31 @@ fn put_device(
     Ok(shown)
 }
 
+/// Whether a device may be taken from whom it serves now: to assign it anew ends that.
+fn may_be_taken_from(web: &Web, call: &Call, assigned: Option<Subject>) -> Result<(), Refusal> {
+    let sight = call.access()?.sight(web).beside_scopes();
+    let is_theirs = match assigned {
+        None | Some(Subject::Device(_)) => true,
+        Some(Subject::Patient(patient)) => sight.may(Permission::AssignDevices, patient),
+        Some(Subject::Place(place)) => sight.place_id(place),
+    };
+    if is_theirs {
+        return Ok(());
+    }
+    let act = call.act(AuditAction::Assign, "Assignment")?;
+    refused(web, assigned.and_then(Subject::patient).into_iter().fold(act, |act, id| act.patient(id)))?;
+    Err(Refusal::forbidden("the device serves somebody who is not one of yours: who cares for them must end that first"))
+}
+
 /// Whether a device may be assigned there: somebody or something that is there, or will be by the same act.
 fn is_known(web: &Web, call: &Call, subject: Subject, together: &Together) -> Result<(), Refusal> {
-    let registry = web.site.registry();
+    let sight = call.access()?.sight(web).beside_scopes();
     let is_there = match subject {
         Subject::Patient(id) => {
-            together.patients.iter().any(|change| change.patient.id == id) || call.may_see(web, subject)
+            together.patients.iter().any(|change| change.patient.id == id)
+                || sight.may(Permission::AssignDevices, id)
         }
-        Subject::Place(id) => registry.place(id).is_some(),
+        Subject::Place(id) => sight.place_id(id),
         Subject::Device(_) => false,
     };
     if is_there {

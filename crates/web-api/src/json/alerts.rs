@@ -6,7 +6,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use clinical_model::{Alert, AlertId, UserId};
 use pipeline::Site;
-use pipeline::audited::Act;
 use pipeline::desk::DeskError;
 use serde::{Deserialize, Serialize};
 use store::AuditAction;
@@ -48,7 +47,7 @@ pub(crate) async fn list(
         Some(id) => Some(theirs(&web, &access, id).await?),
         None => None,
     };
-    let mut act = Act::new(access.actor(), AuditAction::Search, "Alert");
+    let mut act = access.act(AuditAction::Search, "Alert");
     if let Some(patient) = &patient {
         act = act.patient(patient.id);
     }
@@ -83,7 +82,7 @@ async fn answer(web: Arc<Web>, access: Permit<may::ActOnAlerts>, id: String, not
         return Err(Problem::bad_request(format!("a note has at most {NOTE_LIMIT_CHARS} characters")));
     }
     web.blocking(move |web| {
-        let looked = Act::new(access.actor(), AuditAction::Read, "Alert").detail(id.to_string());
+        let looked = access.act(AuditAction::Read, "Alert").detail(id.to_string());
         let alert = access.read(web, looked, |chart| chart.alert(id))?;
         if !alert.is_some_and(|alert| access.sight(web).alert(&alert)) {
             return Err(Problem::not_found("alert"));

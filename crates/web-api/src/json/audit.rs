@@ -325,7 +325,7 @@ pub(crate) async fn mine(
         let page =
             AuditQuery { patient: Some(patient), before: query.before, limit, ..AuditQuery::default() };
         let act =
-            Act::new(access.actor(), AuditAction::Search, "own audit log").patient(patient).purpose("PATRQT");
+            access.act(AuditAction::Search, "own audit log").patient(patient).purpose("PATRQT");
         let rows = web.site.read(act, |chart| chart.audit_rows(&page))?;
         let covered = covered(web, Log::Acts)?;
         let more = rows.len() == limit;
@@ -370,7 +370,7 @@ pub(crate) async fn groups(
     access: Permit<may::ReadAudit>,
     Asked(query): Asked<GroupsQuery>,
 ) -> Answer<Groups> {
-    let act = Act::new(access.actor(), AuditAction::Search, "committed groups");
+    let act = access.act(AuditAction::Search, "committed groups");
     let limit = query.limit.unwrap_or(100).min(PAGE_LIMIT);
     web.blocking(move |web| {
         let groups = access.read(web, act, |chart| chart.group_summaries(query.before, limit))?;

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clinical_model::Timestamp;
-use pipeline::audited::{Act, ReadError};
+use pipeline::audited::ReadError;
 use pipeline::checkpoints::{WitnessHealth, WitnessState};
 use serde::Serialize;
 use store::{AuditAction, KeptCheckpoint, Log, LogEntry};
@@ -72,7 +72,7 @@ pub(crate) async fn proof(
     web.blocking(move |web| {
         let log = web.site.store().log();
         let act =
-            Act::new(access.actor(), AuditAction::Read, "audit proof").detail(format!("row {sequence}"));
+            access.act(AuditAction::Read, "audit proof").detail(format!("row {sequence}"));
         let found = access.read(web, act, |_| Ok(log.log_entry(sequence)?))?;
         let (entry, _) = found.ok_or_else(|| Problem::not_found("row of the audit log"))?;
         let last = log.checkpoints(Log::Acts, None, 1).map_err(ReadError::Store)?.into_iter().next();
@@ -186,7 +186,7 @@ fn witness_view(state: WitnessState) -> WitnessView {
 
 pub(crate) async fn state(State(web): State<Arc<Web>>, access: Permit<may::ReadAudit>) -> Answer<LogsView> {
     web.blocking(move |web| {
-        let act = Act::new(access.actor(), AuditAction::Read, "state of the log");
+        let act = access.act(AuditAction::Read, "state of the log");
         access.read(web, act, |_| Ok(()))?;
         let witnesses = web.site.log_watch().witnesses();
         let known: Vec<VerifierKey> =

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use clinical_model::{GlassId, PatientId, Private, RecordId as _, Timestamp, UserId};
-use pipeline::audited::Act;
 use pipeline::break_glass::{self, BreakGlass, Finding, GlassError, Listed, Reason, Request};
 use serde::{Deserialize, Serialize};
 use store::AuditAction;
@@ -238,7 +237,7 @@ pub(crate) async fn list(
         None => None,
     };
     web.blocking(move |web| {
-        let act = Act::new(access.actor(), AuditAction::Search, "Break-glass");
+        let act = access.act(AuditAction::Search, "Break-glass");
         access.read(web, act, |_| Ok(()))?;
         let page = web.site.list_glasses(which, after, PAGE).map_err(pipeline::desk::DeskError::Store)?;
         let last = page.last().filter(|_| page.len() == PAGE);

@@ -129,7 +129,7 @@ pub(crate) async fn choices(
     access: Permit<may::ReadConsents>,
 ) -> Answer<Choices> {
     web.blocking(move |web| {
-        let act = Act::new(access.actor(), AuditAction::Search, "consent choices");
+        let act = access.act(AuditAction::Search, "consent choices");
         access.read(web, act, |_| Ok(()))?;
         Ok(Json(choices_of(web)))
     })
@@ -196,7 +196,7 @@ pub(crate) async fn list(
 ) -> Answer<Consents> {
     let patient = of_patient(&web, &access, Permission::ReadConsents, &id).await?.id;
     web.blocking(move |web| {
-        let act = Act::new(access.actor(), AuditAction::Read, "Consent").patient(patient);
+        let act = access.act(AuditAction::Read, "Consent").patient(patient);
         access.read(web, act, |_| Ok(()))?;
         let consents = web.site.consents().of(patient).iter().map(|kept| view(web, kept)).collect();
         Ok(Json(Consents { consents, defaults: web.site.consents().defaults().all().collect() }))
@@ -310,7 +310,7 @@ fn put(
         resource.unwrap_or_else(|| health_codecs::fhir::consent::render(&consent, performer.as_deref()));
     let id = consent.id;
     let detail = format!("{id} {}: {}", consent.status, says(web, &consent));
-    let act = Act::new(access.actor(), AuditAction::Consent, "Consent").detail(detail);
+    let act = access.act(AuditAction::Consent, "Consent").detail(detail);
     web.site.put_consent(act, consent, &resource, expected)?;
     let kept = web.site.consents().get(id).ok_or_else(Problem::internal)?;
     Ok(Json(view(web, &kept)))
@@ -344,7 +344,7 @@ pub(crate) async fn set_defaults(
     web.blocking(move |web| {
         let words: Vec<String> =
             set.defaults.iter().map(|(purpose, ruling)| format!("{purpose} {ruling}")).collect();
-        let act = Act::new(access.actor(), AuditAction::Consent, "Consent defaults").detail(words.join(", "));
+        let act = access.act(AuditAction::Consent, "Consent defaults").detail(words.join(", "));
         let defaults = web.site.set_consent_defaults(act, &set.defaults)?;
         Ok(Json(Defaults { defaults: defaults.all().collect() }))
     })
@@ -370,10 +370,10 @@ pub(crate) async fn my_people(State(web): State<Arc<Web>>, access: Permit<may::R
         patients.sort_by(|a, b| (&a.family, &a.given, a.id).cmp(&(&b.family, &b.given, b.id)));
         patients.dedup_by_key(|patient| patient.id);
         let acts: Vec<Act> = match patients.is_empty() {
-            true => vec![Act::new(access.actor(), AuditAction::Search, "Patient")],
+            true => vec![access.act(AuditAction::Search, "Patient")],
             false => patients
                 .iter()
-                .map(|one| Act::new(access.actor(), AuditAction::Search, "Patient").patient(one.id))
+                .map(|one| access.act(AuditAction::Search, "Patient").patient(one.id))
                 .collect(),
         };
         access.read_each(web, acts, |_| Ok(()))?;

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use clinical_model::{
     Assignment, AssignmentId, ClockRule, Device, DeviceId, Interval, PatientId, PlaceId, Subject, Timestamp,
 };
-use pipeline::audited::{Act, ReadError};
+use pipeline::audited::ReadError;
 use serde::{Deserialize, Serialize};
 use store::AuditAction;
 
@@ -133,7 +133,7 @@ pub(crate) async fn list(
     State(web): State<Arc<Web>>,
     access: Permit<may::ReadDevices>,
 ) -> Answer<Devices> {
-    let act = Act::new(access.actor(), AuditAction::Search, "Device");
+    let act = access.act(AuditAction::Search, "Device");
     web.blocking(move |web| {
         let devices = access.read(web, act, |chart| {
             let waiting = waiting(web)?;
@@ -155,7 +155,7 @@ pub(crate) async fn show(
     Path(id): Path<String>,
 ) -> Answer<DeviceView> {
     let id: DeviceId = id_of(&id, "device")?;
-    let act = Act::new(access.actor(), AuditAction::Read, "Device").device(id);
+    let act = access.act(AuditAction::Read, "Device").device(id);
     web.blocking(move |web| {
         access.read(web, act, |_| Ok(()))?;
         full_view(web, &access, id).map(Json)
@@ -287,7 +287,12 @@ pub(crate) async fn assign(
             }
             Subject::Patient(id)
         }
-        NewSubject::Place(id) => Subject::Place(id),
+        NewSubject::Place(id) => {
+            if !access.sight(&web).place_id(id) {
+                return Err(Problem::not_found("place"));
+            }
+            Subject::Place(id)
+        }
     };
     let assignment = Assignment {
         id: AssignmentId::from_bytes(pipeline::new_id(web.site.clock().now())),
@@ -315,9 +320,12 @@ pub(crate) async fn end_assignment(
 ) -> Answer<AssignmentView> {
     let id: AssignmentId = id_of(&id, "assignment")?;
     let known = web.site.registry().assignment(id).ok_or_else(|| Problem::not_found("assignment"))?;
-    if let Subject::Patient(patient) = known.subject
-        && !access.sight(&web).may(Permission::AssignDevices, patient)
-    {
+    let is_theirs = match known.subject {
+        Subject::Patient(patient) => access.sight(&web).may(Permission::AssignDevices, patient),
+        Subject::Place(place) => access.sight(&web).place_id(place),
+        Subject::Device(_) => true,
+    };
+    if !is_theirs {
         return Err(Problem::not_found("assignment"));
     }
     web.blocking(move |web| {

@@ -7,7 +7,6 @@ use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use clinical_model::{PatientId, Timestamp};
-use pipeline::audited::Act;
 use pipeline::erasure::{Erasure, ErasureError, ErasureOrder, RemovedRows};
 use serde::{Deserialize, Serialize};
 use store::{AuditAction, AuditOutcome};
@@ -170,7 +169,7 @@ pub(crate) async fn erase(
 
 /// `GET /api/v1/erasures`
 pub(crate) async fn list(State(web): State<Arc<Web>>, permit: Permit<may::EraseData>) -> Answer<Erasures> {
-    let act = Act::new(permit.actor(), AuditAction::Search, "erasures");
+    let act = permit.act(AuditAction::Search, "erasures");
     web.blocking(move |web| {
         web.site.record(act, AuditOutcome::Success)?;
         let all = web.site.erasures().map_err(refused)?;
@@ -186,7 +185,7 @@ pub(crate) async fn certificate(
     Path((id, file)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let patient: PatientId = id_of(&id, "erasure")?;
-    let act = Act::new(permit.actor(), AuditAction::Read, "erasure certificate").detail(id);
+    let act = permit.act(AuditAction::Read, "erasure certificate").detail(id);
     web.blocking(move |web| {
         web.site.record(act, AuditOutcome::Success)?;
         let all = web.site.erasures().map_err(refused)?;

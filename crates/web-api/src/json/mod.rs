@@ -17,6 +17,7 @@ pub(crate) mod patients;
 pub(crate) mod policies;
 pub(crate) mod programs;
 pub(crate) mod quarantine;
+pub(crate) mod record;
 pub(crate) mod retention;
 pub(crate) mod session;
 pub(crate) mod sign_in;

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use clinical_analytics::Limit;
 use clinical_model::patient::Gender;
 use clinical_model::{MeasureKind, Patient, PatientId, PlaceId, Private, SeriesKey, Subject, Timestamp};
-use pipeline::audited::{Act, ReadError};
+use pipeline::audited::ReadError;
 use pipeline::chart::Chart;
 use serde::{Deserialize, Serialize};
 use store::{AuditAction, AuditOutcome, Order, RangeQuery, SeriesFilter};
@@ -34,7 +34,7 @@ pub(crate) async fn theirs(web: &Arc<Web>, access: &Access, id: &str) -> Result<
     match registry.patient(id) {
         Some(patient) if access.sight(web).patient(&patient) => Ok(patient),
         Some(patient) => {
-            let act = Act::new(access.actor(), AuditAction::Read, "Patient").patient(patient.id);
+            let act = access.act(AuditAction::Read, "Patient").patient(patient.id);
             web.blocking(move |web| web.site.record(act, AuditOutcome::Refused)).await??;
             Err(Problem::not_found("patient"))
         }
@@ -59,7 +59,7 @@ pub(crate) async fn find(
     Asked(find): Asked<Find>,
 ) -> Answer<Patients> {
     let act =
-        Act::new(access.actor(), AuditAction::Search, "Patient").detail(format!("query: {}", find.query));
+        access.act(AuditAction::Search, "Patient").detail(format!("query: {}", find.query));
     let query = find.query.trim().to_lowercase();
     web.blocking(move |web| {
         let patients = access.read(web, act, |chart| {
@@ -240,7 +240,7 @@ pub(crate) async fn show(
     Path(id): Path<String>,
 ) -> Answer<PatientPage> {
     let patient = theirs(&web, &access, &id).await?;
-    let act = Act::new(access.actor(), AuditAction::Read, "Patient").patient(patient.id);
+    let act = access.act(AuditAction::Read, "Patient").patient(patient.id);
     web.blocking(move |web| {
         let page = access.read(web, act, |chart| {
             let registry = chart.registry();

@@ -7,12 +7,11 @@ use ::access::rules::Rule;
 use axum::Json;
 use axum::extract::State;
 use clinical_model::{PatientId, PlaceId, Purpose, Timestamp};
-use pipeline::audited::Act;
 use serde::{Deserialize, Serialize};
 use store::{AuditAction, AuditOutcome};
 
 use super::{Answer, Body, id_of};
-use crate::access::{Access, Permit, may};
+use crate::access::{Access, Permit, PoliciesError, may};
 use crate::problem::Problem;
 use crate::state::Web;
 
@@ -46,14 +45,10 @@ pub(crate) async fn reload(
     access: Permit<may::ManagePolicies>,
 ) -> Answer<Shown> {
     web.blocking(move |web| {
-        let result = web.policies().reload(web.site.clock().now());
-        let act = Act::new(access.actor(), AuditAction::Administer, "Policies");
-        let (act, outcome) = match &result {
-            Ok(()) => (act.detail("loaded again"), AuditOutcome::Success),
-            Err(error) => (act.detail(error.to_string()), AuditOutcome::Failed),
-        };
-        web.site.record(act, outcome)?;
-        result.map_err(|error| Problem::bad_request(error.to_string()))?;
+        web.reload_policies(access.actor()).map_err(|error| match error {
+            PoliciesError::Unrecorded(error) => error.into(),
+            wrong => Problem::bad_request(wrong.to_string()),
+        })?;
         Ok(Json(shown(web)))
     })
     .await?
@@ -97,7 +92,7 @@ pub(crate) async fn explain(
         Some(code) => Some(Purpose::by_code(code).ok_or_else(|| Problem::bad_request("no such purpose"))?),
     };
     let user = web.people.by_name(&question.who).ok_or_else(|| Problem::not_found("person"))?;
-    let act = Act::new(permit.actor(), AuditAction::Read, "Policies");
+    let act = permit.act(AuditAction::Read, "Policies");
     let act = act.detail(format!("{} {} on {}", question.who, question.action, question.on));
     web.blocking(move |web| {
         web.site.record(act, AuditOutcome::Success)?;

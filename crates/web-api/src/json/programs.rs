@@ -6,7 +6,6 @@ use ::access::scopes::{Context, Scopes};
 use axum::Json;
 use axum::extract::{Path, State};
 use clinical_model::Timestamp;
-use pipeline::audited::Act;
 use pipeline::enrolment::{CertificateAuthority, EnrolError, Program};
 use serde::{Deserialize, Serialize};
 use store::{AuditAction, AuditOutcome};
@@ -91,7 +90,7 @@ pub(crate) async fn set_scopes(
     web.blocking(move |web| {
         of_name(authority.as_ref(), &name)?;
         let detail = format!("{name}: {}", new.scopes.join(" "));
-        let act = Act::new(permit.actor(), AuditAction::Administer, "program").detail(detail);
+        let act = permit.act(AuditAction::Administer, "program").detail(detail);
         web.site.record(act, AuditOutcome::Success)?;
         authority.register_program(&name, &new.scopes).map_err(EnrolError::Authority)?;
         of_name(authority.as_ref(), &name).map(Json)
@@ -111,7 +110,7 @@ pub(crate) async fn revoke(
         let known = of_name(authority.as_ref(), &name)?;
         let believed = known.certificates.into_iter().filter(|one| one.revoked_at.is_none());
         let serials: Vec<String> = believed.map(|one| one.serial_hex).collect();
-        let act = Act::new(permit.actor(), AuditAction::Delete, "program")
+        let act = permit.act(AuditAction::Delete, "program")
             .detail(format!("{name}: revoked {}: {reason}", serials.join(", ")));
         web.site.record(act, AuditOutcome::Success)?;
         authority.revoke(&serials, &reason).map_err(EnrolError::Authority)?;

@@ -6,7 +6,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use clinical_model::quarantine::QuarantineState;
 use clinical_model::{DeviceId, QuarantineId, QuarantineItem, QuarantineReason, Timestamp, UserId};
-use pipeline::audited::Act;
 use pipeline::desk::{DeskError, Rerun};
 use pipeline::intake::{EntryOutcome, IntakeError, QUARANTINE_LIMIT_ITEMS};
 use serde::{Deserialize, Serialize};
@@ -95,7 +94,7 @@ pub(crate) async fn list(
         Some(_) => return Err(Problem::bad_request("\"state\" must be \"waiting\" or \"all\"")),
     };
     let limit = query.limit.unwrap_or(LIST_LIMIT).min(LIST_LIMIT);
-    let act = Act::new(access.actor(), AuditAction::Search, "Quarantine");
+    let act = access.act(AuditAction::Search, "Quarantine");
     web.blocking(move |web| {
         let items = access.read(web, act, |chart| chart.quarantine(waiting_only, limit))?;
         let count = web.site.store().quarantine_count();
@@ -119,7 +118,7 @@ pub(crate) async fn show(
     Path(id): Path<String>,
 ) -> Answer<ItemPage> {
     let id: QuarantineId = id_of(&id, "quarantined item")?;
-    let act = Act::new(access.actor(), AuditAction::Read, "Quarantine").detail(id.to_string());
+    let act = access.act(AuditAction::Read, "Quarantine").detail(id.to_string());
     web.blocking(move |web| {
         let item = access.read(web, act, |chart| chart.quarantined(id))?;
         let item = item.filter(|item| theirs(web, &access, item));
@@ -147,7 +146,7 @@ async fn check_theirs(
     id: QuarantineId,
 ) -> Result<(), Problem> {
     let access = access.clone();
-    let act = Act::new(access.actor(), AuditAction::Read, "Quarantine").detail(id.to_string());
+    let act = access.act(AuditAction::Read, "Quarantine").detail(id.to_string());
     web.blocking(move |web| {
         let item = access.read(web, act, |chart| chart.quarantined(id))?;
         match item {
@@ -213,7 +212,7 @@ pub(crate) async fn rerun_many(
     Body(many): Body<Many>,
 ) -> Answer<ManyAnswer> {
     let by = user_of(&access)?;
-    let act = Act::new(access.actor(), AuditAction::Search, "Quarantine").detail("to run again");
+    let act = access.act(AuditAction::Search, "Quarantine").detail("to run again");
     let permit = access.clone();
     let waiting =
         web.blocking(move |web| permit.read(web, act, |chart| chart.quarantine(true, RERUN_LIMIT))).await??;

@@ -22,6 +22,14 @@ const SHEDDING_FOR: Duration = Duration::from_secs(60);
 struct StatusView {
     ingest: IngestView,
     quarantine: QuarantineView,
+    policies: PoliciesView,
+}
+
+#[derive(Serialize)]
+struct PoliciesView {
+    /// `ok`, or `not-taken` where a later set had a mistake in it and the one before is in force.
+    state: &'static str,
+    loaded_at: Timestamp,
 }
 
 #[derive(Serialize)]
@@ -49,6 +57,7 @@ struct QuarantineView {
 pub(crate) async fn show(State(web): State<Arc<Web>>, _: Permit<may::SignedIn>) -> Response {
     let load = web.site.intake().map(|intake| intake.load());
     let count = web.site.store().quarantine_count();
+    let loaded = web.policies().loaded();
     let view = StatusView {
         ingest: ingest(load, web.site.clock().now()),
         quarantine: QuarantineView {
@@ -56,6 +65,10 @@ pub(crate) async fn show(State(web): State<Arc<Web>>, _: Permit<may::SignedIn>) 
             bytes: count.bytes,
             is_full: count.items >= pipeline::intake::QUARANTINE_LIMIT_ITEMS
                 || count.bytes >= pipeline::intake::QUARANTINE_LIMIT_BYTES,
+        },
+        policies: PoliciesView {
+            state: if loaded.error.is_some() { "not-taken" } else { "ok" },
+            loaded_at: loaded.at,
         },
     };
     ([(header::CACHE_CONTROL, "no-store")], Json(view)).into_response()

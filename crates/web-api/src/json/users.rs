@@ -6,7 +6,6 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use clinical_model::place::PlaceKind;
 use clinical_model::{PatientId, PlaceId, Timestamp, UserId};
-use pipeline::audited::Act;
 use serde::Serialize;
 use store::{AuditAction, AuditOutcome};
 
@@ -58,7 +57,7 @@ pub(crate) struct Users {
 }
 
 pub(crate) async fn list(State(web): State<Arc<Web>>, permit: Permit<may::ManagePeople>) -> Answer<Users> {
-    let act = Act::new(permit.actor(), AuditAction::Search, "User");
+    let act = permit.act(AuditAction::Search, "User");
     web.blocking(move |web| {
         web.site.record(act, AuditOutcome::Success)?;
         Ok(Json(Users { users: web.people.list().iter().map(line).collect() }))
@@ -146,7 +145,7 @@ pub(crate) async fn sessions(
     Path(id): Path<String>,
 ) -> Answer<SessionsView> {
     let id: UserId = id_of(&id, "person")?;
-    let act = Act::new(permit.actor(), AuditAction::Read, "session").detail(format!("of {id}"));
+    let act = permit.act(AuditAction::Read, "session").detail(format!("of {id}"));
     web.blocking(move |web| {
         line_of(web, id)?;
         web.site.record(act, AuditOutcome::Success)?;
@@ -162,7 +161,7 @@ pub(crate) async fn end_sessions(
     Path(id): Path<String>,
 ) -> Answer<SessionsView> {
     let id: UserId = id_of(&id, "person")?;
-    let act = Act::new(permit.actor(), AuditAction::SignOut, "session").detail(format!("all of {id}"));
+    let act = permit.act(AuditAction::SignOut, "session").detail(format!("all of {id}"));
     web.blocking(move |web| {
         line_of(web, id)?;
         // One's own stays: it is ended by signing out.

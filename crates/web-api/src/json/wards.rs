@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use clinical_model::place::PlaceKind;
 use clinical_model::{Measure, MeasureKind, Patient, Place, PlaceId, Priority, Subject, Timestamp};
-use pipeline::audited::{Act, ReadError};
+use pipeline::audited::ReadError;
 use pipeline::chart::Chart;
 use serde::{Deserialize, Serialize};
 use store::{AuditAction, SeriesFilter};
@@ -48,7 +48,7 @@ fn wards_of(web: &Web, access: &Access) -> Vec<Arc<Place>> {
 }
 
 pub(crate) async fn list(State(web): State<Arc<Web>>, access: Permit<may::SeePlaces>) -> Answer<Wards> {
-    let act = Act::new(access.actor(), AuditAction::Search, "wards");
+    let act = access.act(AuditAction::Search, "wards");
     web.blocking(move |web| {
         let wards = access.read(web, act, |chart| {
             let registry = chart.registry();
@@ -129,7 +129,7 @@ pub(crate) async fn board(
         let is_shown = |one: &Arc<Patient>| registry.ward_of(one) == Some(id) && sight.patient(one);
         let of_ward: Vec<_> = patients.into_iter().filter(is_shown).collect();
         let shown = of_ward.iter().map(|patient| patient.id.to_string()).collect::<Vec<_>>().join(" ");
-        let act = Act::new(access.actor(), AuditAction::Read, "ward board")
+        let act = access.act(AuditAction::Read, "ward board")
             .detail(format!("{}: {shown}", ward.name));
         let board = access.read(web, act, |chart| {
             // The position is taken before the values: what changes in between comes once more, and does no harm.

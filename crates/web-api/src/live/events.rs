@@ -10,7 +10,6 @@ use axum::http::HeaderMap;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use clinical_model::{Committed, PatientId, PlaceId, Reading, Subject};
-use pipeline::audited::Act;
 use pipeline::live::{Happening, LiveEvent, Since};
 use serde::{Deserialize, Serialize};
 use store::{AuditAction, AuditOutcome};
@@ -65,7 +64,7 @@ pub(crate) async fn stream(
     Asked(scope): Asked<Scope>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut act = Act::new(access.actor(), AuditAction::Stream, "live events");
+    let mut act = access.act(AuditAction::Stream, "live events");
     let ward: Option<PlaceId> = match &scope.ward {
         Some(id) => Some(id_of(id, "ward")?),
         None => None,

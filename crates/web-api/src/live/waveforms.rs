@@ -11,7 +11,6 @@ use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use clinical_model::validation::CLOCK_AHEAD_REMARKED;
 use clinical_model::{DeviceId, Measure, MeasureKind, PatientId, Timestamp, Waveform};
-use pipeline::audited::Act;
 use serde::{Deserialize, Serialize};
 use store::{AuditAction, AuditOutcome};
 use tokio::sync::broadcast::error::RecvError;
@@ -176,7 +175,7 @@ impl Connection {
         let listed =
             wanted.iter().map(|one| format!("{} {}", one.patient_id, one.measure.name)).collect::<Vec<_>>();
         let act =
-            Act::new(self.access.actor(), AuditAction::Stream, "live waveforms").detail(listed.join(", "));
+            self.access.act(AuditAction::Stream, "live waveforms").detail(listed.join(", "));
         let recorded = self.web.blocking(move |web| web.site.record(act, AuditOutcome::Success)).await;
         recorded.ok()?.ok()?;
         let mut channels = HashMap::new();

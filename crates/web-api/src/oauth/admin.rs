@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use clinical_model::{Timestamp, UserId};
-use pipeline::audited::{Act, ReadError};
+use pipeline::audited::ReadError;
 use serde::Serialize;
 use serde_json::Value;
 use store::{AuditAction, AuditOutcome, TransactError, Transaction};
@@ -81,7 +81,7 @@ pub(crate) struct ClientList {
 
 /// `GET /api/v1/clients`
 pub(crate) async fn list(State(web): State<Arc<Web>>, permit: Permit<may::ManageApps>) -> Answer<ClientList> {
-    let act = Act::new(permit.actor(), AuditAction::Search, "registered program");
+    let act = permit.act(AuditAction::Search, "registered program");
     web.blocking(move |web| {
         web.site.record(act, AuditOutcome::Success)?;
         Ok(Json(ClientList { clients: web.oauth.clients.list().iter().map(|client| view(client)).collect() }))
@@ -100,7 +100,7 @@ pub(crate) async fn show(
     Path(id): Path<String>,
 ) -> Answer<ClientView> {
     let id = known_id(&id)?;
-    let act = Act::new(permit.actor(), AuditAction::Read, "registered program").detail(hex(&id));
+    let act = permit.act(AuditAction::Read, "registered program").detail(hex(&id));
     web.blocking(move |web| {
         web.site.record(act, AuditOutcome::Success)?;
         let client = web.oauth.clients.by_id(id).ok_or_else(|| Problem::not_found("program"))?;
@@ -222,7 +222,7 @@ pub(crate) async fn remove_grant(
         let known = grants::read(store, id).map_err(ReadError::Store)?;
         let known = known.filter(|(grant, _)| grant.user.is_some() && grant.user == permit.user());
         let (grant, _) = known.ok_or_else(|| Problem::not_found("grant"))?;
-        let act = Act::new(permit.actor(), AuditAction::Delete, "grant").detail(hex(&grant.client));
+        let act = permit.act(AuditAction::Delete, "grant").detail(hex(&grant.client));
         let audit = vec![act.record(now, AuditOutcome::Success)];
         let transaction =
             Transaction { at: now, writes: vec![grants::removal(id)], audit, ..Transaction::default() };

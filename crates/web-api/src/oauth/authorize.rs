@@ -8,7 +8,6 @@ use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::{Extension, Json};
 use clinical_model::{PatientId, Timestamp};
-use pipeline::audited::Act;
 use serde::{Deserialize, Serialize};
 use store::{AuditAction, AuditOutcome, Transaction};
 use trust::TokenSecret;
@@ -383,7 +382,8 @@ fn keep(
         refresh: None,
         spent: Vec::new(),
     };
-    let mut act = Act::new(access.actor(), AuditAction::Create, "grant")
+    let mut act = access
+        .act(AuditAction::Create, "grant")
         .detail(format!("{} was let in for {}", asked.client.name, grant.scopes));
     if let Some(patient) = patient {
         act = act.patient(patient);

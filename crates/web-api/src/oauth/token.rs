@@ -48,7 +48,10 @@ fn give(web: &Web, headers: &HeaderMap, asked: &Parameters) -> Result<Value, Wro
             redeem(web, headers, asked, &client)
         }
         "refresh_token" => {
-            let client = assertion::client_of(web, headers, asked)?;
+            let client = match asked.get("client_id").or(asked.get("client_assertion")) {
+                Some(_) => assertion::client_of(web, headers, asked)?,
+                None => holder_of(web, asked)?,
+            };
             refresh(web, asked, &client)
         }
         "client_credentials" => {
@@ -218,6 +221,15 @@ fn id_claims(
         claims["fhirUser"] = json!(format!("{origin}/fhir/{reference}"));
     }
     claims
+}
+
+/// The app that a refresh token was given to. A public app need not name itself beside it (RFC 6749 §6), and many do not.
+fn holder_of(web: &Web, asked: &Parameters) -> Result<Arc<Client>, Wrong> {
+    let unknown = || Wrong::new(Word::InvalidClient, "no client_id and no client_assertion");
+    let (id, _) = grants::ticket_parts(asked.needed("refresh_token")?).ok_or_else(unknown)?;
+    let (grant, _) = grants::read(web.site.store(), id)?.ok_or_else(unknown)?;
+    let client = web.oauth.clients.active(grant.client).ok_or_else(unknown)?;
+    if client.is_confidential() { Err(unknown()) } else { Ok(client) }
 }
 
 fn refresh(web: &Web, asked: &Parameters, client: &Client) -> Result<Value, Wrong> {

@@ -349,13 +349,17 @@ async fn signed_in(web: &Arc<Web>, from: &Asking, asked: &Parameters) -> Result<
     let code = asked.get("code").filter(|_| asked.get("error").is_none()).ok_or(FlowError::Refused)?;
     let redirect_uri = callback_of(web, &from.headers);
     let exchange = Exchange { code, verifier: &pending.verifier, redirect_uri: &redirect_uri };
-    let token = remote::id_token(web, &provider, &description, exchange).await?;
-    let claims = believed(web, &provider, &token).await?;
+    let given = remote::redeem(web, &provider, &description, exchange).await?;
+    let mut claims = believed(web, &provider, &given.id_token).await?;
     if claims.text("nonce") != Some(&pending.nonce) {
         return Err(FlowError::Nonce);
     }
     let now = web.site.clock().now();
     let second_factor_at = person::used_second_factor(&provider, &claims).then_some(now);
+    let subject = claims.text("sub").unwrap_or_default().to_owned();
+    if person::needs(&provider).into_iter().any(|claim| claims.get(claim).is_none()) {
+        claims = claims.with_missing(remote::more_about(&description, &given, &subject).await?);
+    }
     let user = blocking(web, move |web| Ok(person::of(web, &provider, &claims)?)).await?;
     let cookies = begin_by_provider(web, from, &user, second_factor_at).await;
     Ok(cookies.map(|cookies| (pending.next, cookies)))

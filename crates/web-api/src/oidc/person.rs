@@ -61,6 +61,17 @@ pub(super) enum StrangerError {
     Add(#[source] PeopleError),
 }
 
+/// The claims by which a provider's people are known, beside the subject.
+pub(super) fn needs(provider: &Provider) -> Vec<&str> {
+    let mut claims = vec![provider.name_claim.as_str()];
+    claims
+        .extend(provider.role_claim.as_deref().filter(|_| provider.provisioning == Provisioning::JustInTime));
+    if !provider.allowed_domains.is_empty() {
+        claims.extend(["email", "email_verified"]);
+    }
+    claims
+}
+
 fn digest(parts: &[&str]) -> [u8; 16] {
     let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
     let mut short = [0; 16];

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clinical_model::Timestamp;
 use reqwest::redirect::Policy;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use trust::jwt::{KeyError, KeySet};
 
 use super::providers::{Provider, is_safe_address};
@@ -77,6 +77,8 @@ pub(super) struct Description {
     pub authorization_endpoint: String,
     pub token_endpoint: String,
     jwks_uri: String,
+    #[serde(default)]
+    userinfo_endpoint: Option<String>,
     /// Whether its answers say who they are by (RFC 9207).
     #[serde(default)]
     pub authorization_response_iss_parameter_supported: bool,
@@ -131,7 +133,11 @@ async fn described(provider: &Provider) -> Result<Description, RemoteError> {
     }
     let is_secure = provider.issuer.starts_with("https://");
     let addresses = [&found.authorization_endpoint, &found.token_endpoint, &found.jwks_uri];
-    if addresses.into_iter().any(|one| !is_safe_address(one) || (is_secure && !one.starts_with("https://"))) {
+    if addresses
+        .into_iter()
+        .chain(&found.userinfo_endpoint)
+        .any(|one| !is_safe_address(one) || (is_secure && !one.starts_with("https://")))
+    {
         return Err(RemoteError::Address);
     }
     Ok(found)
@@ -174,13 +180,19 @@ pub(super) struct Exchange<'a> {
     pub redirect_uri: &'a str,
 }
 
-/// The id_token for a code.
-pub(super) async fn id_token(
+/// What a provider gives for a code.
+pub(super) struct Given {
+    pub id_token: String,
+    access_token: Option<String>,
+}
+
+/// What a code is worth.
+pub(super) async fn redeem(
     web: &Arc<Web>,
     provider: &Provider,
     description: &Description,
     exchange: Exchange<'_>,
-) -> Result<String, RemoteError> {
+) -> Result<Given, RemoteError> {
     let mut form = vec![
         ("grant_type", "authorization_code".to_owned()),
         ("code", exchange.code.to_owned()),
@@ -217,8 +229,25 @@ pub(super) async fn id_token(
         .join("&");
     let request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
     let answer = read("token", request).await?;
-    let token = answer.get("id_token").and_then(Value::as_str);
-    token.map(str::to_owned).ok_or(RemoteError::Answer { what: "token" })
+    let text = |name: &str| answer.get(name).and_then(Value::as_str).map(str::to_owned);
+    let id_token = text("id_token").ok_or(RemoteError::Answer { what: "token" })?;
+    Ok(Given { id_token, access_token: text("access_token") })
+}
+
+/// What a provider says of a person beside the id_token: many put names and groups there only (OpenID Connect Core §5.3).
+/// Nothing where it has no such place. What is said of another subject is no answer.
+pub(super) async fn more_about(
+    description: &Description,
+    given: &Given,
+    subject: &str,
+) -> Result<Map<String, Value>, RemoteError> {
+    let (Some(address), Some(token)) = (&description.userinfo_endpoint, &given.access_token) else {
+        return Ok(Map::new());
+    };
+    match read("userinfo", client()?.get(address).bearer_auth(token)).await? {
+        Value::Object(said) if said.get("sub").and_then(Value::as_str) == Some(subject) => Ok(said),
+        _ => Err(RemoteError::Answer { what: "userinfo" }),
+    }
 }
 
 fn form_encoded(text: &str) -> String {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use pipeline::audited::{Act, ReadError};
+use pipeline::audited::ReadError;
 use serde::{Deserialize, Serialize};
 use store::{AuditAction, AuditOutcome, Expected};
 
@@ -106,7 +106,7 @@ pub(crate) async fn list(
     State(web): State<Arc<Web>>,
     permit: Permit<may::ManageIdentityProvider>,
 ) -> Answer<Providers> {
-    let act = Act::new(permit.actor(), AuditAction::Search, "identity provider");
+    let act = permit.act(AuditAction::Search, "identity provider");
     web.blocking(move |web| {
         web.site.record(act, AuditOutcome::Success)?;
         let all = providers::all(web.site.store())?;

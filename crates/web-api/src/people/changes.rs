@@ -61,11 +61,7 @@ pub(super) fn check_text(field: &'static str, value: &str) -> Result<(), PeopleE
     Ok(())
 }
 
-fn check_rights(
-    role: Role,
-    care_teams: &[String],
-    patient: Option<PatientId>,
-) -> Result<(), PeopleError> {
+fn check_rights(role: Role, care_teams: &[String], patient: Option<PatientId>) -> Result<(), PeopleError> {
     if care_teams.len() > CARE_TEAM_LIMIT {
         return Err(PeopleError::CareTeams);
     }

@@ -179,6 +179,10 @@ impl Known {
     }
 }
 
+fn is_setup_open(known: &Known) -> bool {
+    !known.by_id.values().any(|kept| kept.record.has_begun() || kept.record.link.is_some())
+}
+
 pub(crate) fn folded(name: &str) -> String {
     name.trim().to_lowercase()
 }
@@ -197,8 +201,7 @@ fn read_all(store: &dyn Store) -> Result<Known, PeopleError> {
 impl People {
     pub(crate) fn load(store: &dyn Store) -> Result<Self, PeopleError> {
         let known = read_all(store)?;
-        let is_open = !known.by_id.values().any(|kept| kept.record.has_begun());
-        let first_start = is_open.then(|| setup::first_start_token(store));
+        let first_start = is_setup_open(&known).then(|| setup::first_start_token(store));
         Ok(People { all: RwLock::new(known), first_start: Mutex::new(first_start) })
     }
 
@@ -238,9 +241,9 @@ impl People {
         self.all.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nobody has begun to set a way in: the setup link works until then.
+    /// Whether nobody has begun to set a way in, or is about to: the setup link works until then.
     pub(crate) fn is_setup_open(&self) -> bool {
-        !self.all().by_id.values().any(|kept| kept.record.has_begun())
+        is_setup_open(&self.all())
     }
 
     pub(crate) fn list(&self) -> Vec<Kept> {

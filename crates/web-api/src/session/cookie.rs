@@ -18,8 +18,12 @@ pub(crate) fn cookie_named(headers: &HeaderMap, wanted: &str) -> Option<String> 
         .map(|(_, text)| text.to_owned())
 }
 
-/// The token that a request carries.
+/// The token that a request carries. None where a browser says that a page of another site makes it: that is never ours,
+/// whatever cookies go along.
 pub(crate) fn token_of(headers: &HeaderMap) -> Option<TokenSecret> {
+    if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
+        return None;
+    }
     // The one that browsers bind to the host goes first: a neighbour can plant the other.
     let token = cookie_named(headers, SECURE_COOKIE).or_else(|| cookie_named(headers, COOKIE))?;
     TokenSecret::parse(&token).ok()

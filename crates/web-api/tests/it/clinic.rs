@@ -215,6 +215,15 @@ impl Clinic {
         self.send(request.body(body).unwrap()).await
     }
 
+    /// The text of an answer that is no JSON.
+    pub async fn text(&self, path: &str, cookie: &str) -> String {
+        let request = Request::builder().uri(path).header(axum::http::header::COOKIE, cookie);
+        let response = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
     pub async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());

@@ -535,3 +535,81 @@ async fn a_fhir_consent_that_cannot_be_enforced_is_refused_by_name() {
     assert!(answer.body.to_string().contains("nobody knows"), "{}", answer.body);
     assert_eq!(clinic.site.consents().all().len(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_says_why_it_asks() {
+    let clinic = measured().await;
+    let ask = async |purpose: Option<&str>| {
+        let request = Request::get(format!("/fhir/Observation?patient={}", patient(1)));
+        let request = match purpose {
+            Some(purpose) => request.header("x-purpose-of-use", purpose),
+            None => request,
+        };
+        fhir::ask(&clinic, &program(), request.body(Body::empty()).unwrap()).await
+    };
+    assert_eq!(ask(None).await.body["entry"].as_array().map(Vec::len), Some(2));
+    assert_eq!(ask(Some("TREAT")).await.body["entry"].as_array().map(Vec::len), Some(2));
+    assert_eq!(ask(Some("HRESCH")).await.body["entry"], Value::Null, "nobody said yes to research");
+    for bad in ["BTG", "ETREAT", "PATRQT", "treat", ""] {
+        assert_eq!(ask(Some(bad)).await.status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+    let nurse = clinic.sign_in("nurse").await;
+    let request = Request::get("/fhir/Observation").header("x-purpose-of-use", "HRESCH");
+    let request = request.header(header::COOKIE, &nurse).body(Body::empty()).unwrap();
+    assert_eq!(clinic.send(request).await.status, StatusCode::BAD_REQUEST, "people have that of their role");
+    let themselves = clinic.sign_in("patient").await;
+    let study = json!({
+        "decision": "permit", "who": [{ "kind": "program", "id": "ehr" }], "purposes": ["HRESCH"],
+        "classes": ["record", "vital-signs"],
+    });
+    consents(&clinic, &themselves, study).await;
+    let found = ask(Some("HRESCH")).await;
+    assert_eq!(found.body["entry"].as_array().map(Vec::len), Some(1), "{}", found.body);
+    assert!(!shows(&found));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_be_seen_need_not_leave_the_house() {
+    let clinic = measured().await;
+    let (nurse, themselves) = (clinic.sign_in("nurse").await, clinic.sign_in("patient").await);
+    let rule = json!({ "decision": "deny", "actions": ["disclose"], "classes": ["glucose"] });
+    consents(&clinic, &themselves, rule).await;
+    assert!(shows(&clinic.get(&of(1, ""), &nurse).await), "at the bedside");
+    let found = fhir::get(&clinic, &program(), &format!("/fhir/Observation?code={GLUCOSE}")).await;
+    assert!(!shows(&found), "{}", found.body);
+    clinic.clock.advance(1);
+    let request = Request::get("/fhir/$export?_type=Observation").header("prefer", "respond-async");
+    let kicked = clinic.send(request.header(header::COOKIE, &nurse).body(Body::empty()).unwrap()).await;
+    assert_eq!(kicked.status, StatusCode::ACCEPTED);
+    let address = kicked.headers[header::CONTENT_LOCATION].to_str().unwrap().to_owned();
+    let path = &address[address.find("/fhir/").unwrap()..];
+    let mut manifest = clinic.get(path, &nurse).await;
+    while manifest.status == StatusCode::ACCEPTED {
+        tokio::task::yield_now().await;
+        manifest = clinic.get(path, &nurse).await;
+    }
+    let counts =
+        manifest.body["output"].as_array().unwrap().iter().map(|file| file["count"].as_u64().unwrap());
+    assert_eq!(counts.sum::<u64>(), 1, "the heart rate alone: {}", manifest.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_under_a_broken_glass_says_so_in_the_log() {
+    let clinic = measured().await;
+    let (elsewhere, nurse) = (clinic.sign_in("nurse 2").await, clinic.sign_in("nurse").await);
+    let glass = broken(&clinic, &elsewhere, 1).await.body;
+    clinic.get(&of(1, ""), &elsewhere).await;
+    clinic.get(&of(1, ""), &nurse).await;
+    let act = pipeline::audited::Act::new(store::Actor::System, store::AuditAction::Read, "audit");
+    let query = store::AuditQuery { patient: Some(patient(1)), limit: 20, ..store::AuditQuery::default() };
+    let rows = clinic.site.read(act, |chart| chart.audit_rows(&query)).unwrap();
+    let reads: Vec<_> =
+        rows.iter().map(|row| &row.record).filter(|record| record.object == "Patient").collect();
+    let under: Vec<_> = reads.iter().filter(|record| record.break_glass.is_some()).collect();
+    assert_eq!(under.len(), 1, "{reads:?}");
+    let id = under[0].break_glass.map(clinical_model::GlassId::from_bytes);
+    assert_eq!(id.map(|id| id.to_string()).as_deref(), glass["id"].as_str());
+    assert_eq!((under[0].purpose.as_deref(), under[0].role.as_deref()), (Some("BTG"), Some("nurse")));
+    let plain = reads.iter().find(|record| record.break_glass.is_none() && record.role.is_some()).unwrap();
+    assert_eq!(plain.purpose.as_deref(), Some("TREAT"));
+}

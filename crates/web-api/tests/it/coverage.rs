@@ -134,8 +134,10 @@ fn of_the_other_patient(method: &Method, path: &str, of: &Theirs) -> Result<(Str
         "/api/v1/consents/{id}/withdraw" => {
             Ok((format!("/api/v1/consents/{}/withdraw", of.consent), json!({"version": 1})))
         }
-        "/api/v1/consents/choices" => plain(format!("/api/v1/consents/choices?patient={other}")),
-        "/api/v1/consents/defaults" => Err("the same for every patient"),
+        "/api/v1/consents/defaults" | "/api/v1/consents/choices" => Err("the same for every patient"),
+        path if path.starts_with("/api/v1/patients/{id}/export") => {
+            plain(path.replace("{id}", &other.to_string()))
+        }
         "/api/v1/wards" | "/api/v1/places" | "/api/v1/patients" | "/api/v1/my-people" => {
             Err("lists only theirs: tested below")
         }
@@ -143,6 +145,9 @@ fn of_the_other_patient(method: &Method, path: &str, of: &Theirs) -> Result<(Str
         "/api/v1/break-glass" | "/api/v1/break-glass/{id}/end" | "/api/v1/break-glass/mine" => {
             Err("the way to see a stranger, and one's own glasses: tested where it is broken")
         }
+        "/api/v1/patients/{id}/export"
+        | "/api/v1/patients/{id}/export/record.ndjson"
+        | "/api/v1/patients/{id}/export/record.html" => plain(path.replace("{id}", &other.to_string())),
         "/api/v1/devices" | "/api/v1/devices/{id}" => {
             Err("shows devices; the label of a stranger is hidden")
         }

@@ -20,6 +20,8 @@ struct Provider {
     token: Mutex<Option<String>>,
     sent: Mutex<Vec<String>>,
     says_issuer: Mutex<Option<String>>,
+    /// What it says of a person beside the id_token.
+    says_more: Mutex<Value>,
 }
 
 impl Provider {
@@ -32,6 +34,7 @@ impl Provider {
             token: Mutex::default(),
             sent: Mutex::default(),
             says_issuer: Mutex::default(),
+            says_more: Mutex::default(),
         });
         let router =
             Router::new()
@@ -43,6 +46,7 @@ impl Provider {
                     }),
                 )
                 .route("/token", post(token))
+                .route("/userinfo", get(userinfo))
                 .with_state(Arc::clone(&provider));
         tokio::spawn(async move { axum::serve(listener, router).await });
         provider
@@ -64,6 +68,7 @@ async fn describe(State(own): State<Arc<Provider>>) -> Json<Value> {
         "authorization_endpoint": format!("{}/authorize", own.issuer),
         "token_endpoint": format!("{}/token", own.issuer),
         "jwks_uri": format!("{}/jwks", own.issuer),
+        "userinfo_endpoint": format!("{}/userinfo", own.issuer),
         "authorization_response_iss_parameter_supported": true,
     }))
 }
@@ -72,6 +77,11 @@ async fn token(State(own): State<Arc<Provider>>, body: String) -> Result<Json<Va
     own.sent.lock().unwrap().push(body);
     let token = own.token.lock().unwrap().take().ok_or(StatusCode::BAD_REQUEST)?;
     Ok(Json(json!({"access_token": "x", "token_type": "Bearer", "id_token": token})))
+}
+
+async fn userinfo(State(own): State<Arc<Provider>>, headers: axum::http::HeaderMap) -> Json<Value> {
+    assert_eq!(headers[header::AUTHORIZATION], "Bearer x");
+    Json(own.says_more.lock().unwrap().clone())
 }
 
 fn settings(provider: &Provider) -> Value {
@@ -335,4 +345,31 @@ async fn a_provider_that_calls_itself_another_is_not_asked() {
     moved.as_object_mut().unwrap().remove("client_secret");
     let answer = clinic.call(Method::PUT, path, Some(&cookie), Some(moved)).await;
     assert_eq!((answer.status, &answer.body["has_secret"]), (StatusCode::OK, &json!(false)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_stands_beside_the_id_token_counts_for_its_subject_only() {
+    let clinic = Clinic::furnished();
+    let provider = Provider::started().await;
+    configured(&clinic, settings(&provider)).await;
+    let without_name = |claims: &mut Value| {
+        claims.as_object_mut().unwrap().remove("preferred_username");
+        claims["amr"] = json!(["mfa"]);
+    };
+    *provider.says_more.lock().unwrap() = json!({"sub": "another", "preferred_username": "administrator"});
+    let answer = round(&clinic, &provider, without_name).await;
+    assert!(location(&answer).contains("error=provider-failed"), "{}", location(&answer));
+    *provider.says_more.lock().unwrap() =
+        json!({"sub": "subject-1", "preferred_username": "nurse", "amr": ["mfa"], "nonce": "x"});
+    let answer = round(&clinic, &provider, without_name).await;
+    assert_eq!(state_after(&clinic, &answer).await["user"]["name"], "nurse");
+    // What the token says stands, and a second factor is read from the token alone.
+    *provider.says_more.lock().unwrap() =
+        json!({"sub": "subject-4", "preferred_username": "physician", "amr": ["mfa"]});
+    let answer = round(&clinic, &provider, |claims| {
+        without_name(claims);
+        claims["sub"] = json!("subject-4");
+        claims.as_object_mut().unwrap().remove("amr");
+    });
+    assert_eq!(state_after(&clinic, &answer.await).await["state"], "second-factor-needed");
 }

@@ -518,3 +518,40 @@ async fn who_cannot_sign_in_learns_nothing_of_why() {
     let long = guess(&clinic, "nurse", &"x".repeat(5_000), "10.0.0.3", "").await;
     assert_eq!(code_of(&long), REFUSED);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_of_an_earlier_release_adds_a_second_factor_before_anything_else() {
+    use store::{DocumentWrite, Expected, IndexEntry, KeyDomain, Kind, Transaction};
+    let clinic = Clinic::furnished();
+    let site = clinic.web.site();
+    let id = UserId::from_bytes([9; 16]);
+    let hash = trust::password::hash(PASSWORD, crate::clinic::cheap()).unwrap();
+    let old = json!({"id": id, "name": "old", "display": "Old", "role": "nurse", "wards": [ward(1)],
+        "disabled": false, "password_hash": hash});
+    let name =
+        IndexEntry { name: "name", value: site.store().blind("user-name", "old").to_vec(), unique: true };
+    let write = DocumentWrite {
+        kind: Kind::User,
+        id: id.to_bytes(),
+        expected: Expected::Absent,
+        domain: KeyDomain::System,
+        body: Some(old.to_string().into_bytes()),
+        index: vec![IndexEntry { name: "all", value: Vec::new(), unique: false }, name],
+    };
+    let at = site.clock().now();
+    site.store().transact(&Transaction { at, writes: vec![write], ..Transaction::default() }).unwrap();
+    let options = web_api::WebOptions { password_cost: crate::clinic::cheap(), ..Default::default() };
+    let web = web_api::Web::new(std::sync::Arc::clone(site), options).unwrap();
+    let clinic = Clinic { router: web_api::operations::router(&web), web, ..clinic };
+    let answer = post(&clinic, "/api/v1/sign-in", None, json!({"name": "old", "password": PASSWORD})).await;
+    assert_eq!(answer.body["state"], "enrolment-needed", "{:?}", answer.body);
+    let cookie = cookie_of(&answer);
+    assert_eq!(code_of(&clinic.get("/api/v1/wards", &cookie).await).1, "enrolment-needed");
+    let begun = clinic.post("/api/v1/account/passkeys/begin", &cookie, json!({})).await.body;
+    let body = passkeys::make(&passkeys::new(), &begun);
+    let answer = clinic.post("/api/v1/account/passkeys", &cookie, body).await;
+    assert_eq!(answer.body["state"], "signed-in", "{:?}", answer.body);
+    // From now on the password asks for the second factor.
+    let answer = post(&clinic, "/api/v1/sign-in", None, json!({"name": "old", "password": PASSWORD})).await;
+    assert_eq!(answer.body["state"], "second-factor-needed");
+}

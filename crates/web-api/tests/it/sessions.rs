@@ -300,6 +300,14 @@ async fn a_page_of_another_site_can_change_nothing() {
         let answer = clinic.send(request).await;
         assert_eq!(answer.body["code"], "forged", "{} {path}", operation.method);
     }
+    for path in ["/api/v1/wards", "/fhir/Patient"] {
+        let asked = |site: &'static str| {
+            let request = Request::get(path).header(header::COOKIE, &cookie).header("sec-fetch-site", site);
+            clinic.send(request.body(Body::empty()).unwrap())
+        };
+        assert_eq!(asked("same-origin").await.status, StatusCode::OK, "{path}");
+        assert_eq!(asked("cross-site").await.status, StatusCode::UNAUTHORIZED, "{path}");
+    }
     let set = clinic.sign_in_answer("nurse").await;
     let lines: Vec<&str> =
         set.headers.get_all(header::SET_COOKIE).iter().map(|line| line.to_str().unwrap()).collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
-use clinical_model::{PatientId, Subject};
+use clinical_model::{PatientId, SeriesKey, Subject};
 use health_codecs::fhir::IssueCode;
 use pipeline::audited::ReadError;
 use serde_json::Value;
@@ -136,7 +136,8 @@ impl Lines {
         match &file.content {
             Content::Records(all) => {
                 for subject in all {
-                    if job.changed().holds(records::updated_at(&web.site, *subject)?)
+                    if call.may_see(web, *subject)
+                        && job.changed().holds(records::updated_at(&web.site, *subject)?)
                         && let Some((_, resource)) = records::shown_record(web, call, *subject)?
                     {
                         self.line(&resource)?;
@@ -147,8 +148,13 @@ impl Lines {
                 let observed = job.observed(series);
                 let mut place = Some(Place::Observations(None));
                 while let Some(at) = place {
-                    // Each page by itself: nothing is held while a slow reader takes the lines.
-                    let page = web.site.live_chart(|chart| observed.page(chart, at, READ_AT_ONCE));
+                    // Each page by itself: nothing is held while a slow reader takes the lines, and what a patient no
+                    // longer allows is in no page from then on.
+                    let Ok(sight) = call.sight_of(web, file.kind.name()) else { return Err(Stopped::Gone) };
+                    let seen = |series: &SeriesKey| sight.series(series);
+                    let page = web
+                        .site
+                        .live_chart(|chart| observed.page(&chart.seen_by(&seen), at, READ_AT_ONCE));
                     let (rendered, next) = page?;
                     for one in &rendered {
                         self.line(&one.resource)?;

@@ -495,6 +495,7 @@ async fn all_that_the_capability_statement_names_works() {
                 ("birthdate", _) => "1950-03-21",
                 ("gender", _) => "female",
                 ("action", _) => "R",
+                ("outcome", _) => "0",
                 ("identifier", _) => "urn:x|x",
                 (_, "quantity") => "gt5||/min",
                 (_, "date") => "ge2026-01-01",

@@ -186,6 +186,13 @@ async fn a_refresh_token_turns_over_and_one_that_comes_twice_ends_everything() {
     };
     clinic.clock.advance(301);
     assert!(!clinic.is_good(&given["access_token"]).await, "five minutes are over");
+    // fhirclient does not name itself with its refresh token.
+    let nameless = clinic.form(TOKEN, &[("grant_type", "refresh_token"), ("refresh_token", "x")]).await;
+    assert_eq!(nameless.body["error"], "invalid_client");
+    let refresh_token = given["refresh_token"].as_str().unwrap();
+    let nameless = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)];
+    let given = clinic.form(TOKEN, &nameless).await.body;
+    assert!(clinic.is_good(&given["access_token"]).await, "{given:?}");
     let more = refresh(&given["refresh_token"], Some("user/Observation.rs user/Device.rs")).await;
     assert_eq!(more.body["error"], "invalid_scope");
     let second = refresh(&given["refresh_token"], None).await;

@@ -149,15 +149,19 @@ async fn an_app_with_a_key_must_prove_itself_with_it() {
     let key = SigningKey::generate().unwrap();
     let jwks = json!({"keys": [key.to_jwk()]});
     let new = json!({
-        "name": "Clinic app", "kind": "app", "redirect_uris": [REDIRECT], "scopes": "user/*.rs", "jwks": jwks,
+        "name": "Clinic app", "kind": "app", "redirect_uris": [REDIRECT], "jwks": jwks,
+        "scopes": "user/*.rs offline_access",
     });
     let client = clinic.register(new).await;
     let cookie = clinic.sign_in("nurse").await;
-    let code = clinic.code_for(&cookie, &client, "user/*.rs", None).await;
+    let code = clinic.code_for(&cookie, &client, "user/*.rs offline_access", None).await;
     assert_eq!(clinic.redeem(&client, &code).await.body["error"], "invalid_client");
     let assertion = key.sign(&claims(&clinic, &client, "1")).unwrap();
     let mut sent = super::redeeming(&client, &code);
     sent.extend([("client_assertion_type", KIND), ("client_assertion", assertion.expose())]);
     let answer = clinic.form(TOKEN, &sent).await;
     assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+    let refresh_token = answer.body["refresh_token"].as_str().unwrap();
+    let nameless = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)];
+    assert_eq!(clinic.form(TOKEN, &nameless).await.body["error"], "invalid_client", "not without its key");
 }
