@@ -1,0 +1,289 @@
+//! Keys that turn, patients who are erased and stay so after a restore, and nothing readable left anywhere.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use clinical_model::patient::Gender;
+use clinical_model::{Patient, PatientId, Private, UserId};
+use pipeline::erasure::{ErasureOrder, signer};
+use pipeline::{Clock as _, SystemClock};
+use store::{Actor, Store as _};
+use trust::Kek;
+
+use crate::devices;
+use crate::process::{Place, Server, auscult, refuse, run, succeed};
+
+/// Longest wait for what the server writes by itself every two seconds.
+const WRITTEN_LIMIT: Duration = Duration::from_secs(30);
+const NAME: &str = "Zzyzxova-Quetzalcoatl";
+const NUMBER: &str = "MRN-XQ7-998877";
+
+fn with<'a>(command: &[&'a str], place: &'a [String; 4], more: &[&'a str]) -> Vec<&'a str> {
+    command.iter().copied().chain(place.iter().map(String::as_str)).chain(more.iter().copied()).collect()
+}
+
+fn patient() -> Patient {
+    Patient {
+        id: PatientId::from_bytes([0x5a; 16]),
+        family: Private::new(NAME.into()),
+        given: Private::new("Ada".into()),
+        birth_date: Some(Private::new("1950-03-21".into())),
+        gender: Gender::Female,
+        record_number: Private::new(NUMBER.into()),
+        place: None,
+        active: true,
+    }
+}
+
+fn fingerprint(path: &Path) -> String {
+    Kek::parse(std::fs::read(path).unwrap()).unwrap().fingerprint_text()
+}
+
+#[test]
+fn the_key_turns_over_under_a_running_server_and_beside_a_stopped_one() {
+    let place = Place::new();
+    devices::provision(&place, 2);
+    let first = fingerprint(&place.key());
+    let copy = place.path("safe");
+    std::fs::copy(place.key(), &copy).unwrap();
+    let server = Server::serve(&place, &[]);
+    let arguments = place.arguments();
+    let copy = copy.to_str().unwrap();
+    assert!(succeed(&with(&["keys", "export-check"], &arguments, &[copy])).contains("is the key in force"));
+    let told = succeed(&with(&["keys", "rotate"], &arguments, &["--reason", "a test"]));
+    let second = fingerprint(&place.key());
+    assert_ne!(first, second);
+    assert!(told.contains(&second) && !place.path("key.next").exists() && !place.path("key.old").exists());
+    let status = succeed(&with(&["keys", "status"], &arguments, &["--json"]));
+    assert!(status.contains(&second) && status.contains("\"turn\":null"), "{status}");
+    assert!(server.stop().0.success());
+
+    // The key before opens nothing any more, and the new one everything, the authority's keys included.
+    let mut old = place.arguments();
+    old[3] = copy.to_owned();
+    assert!(refuse(&with(&["verify"], &old, &[])).contains("does not open this store"));
+    assert!(!run(&with(&["keys", "export-check"], &arguments, &[copy])).status.success());
+    let server = Server::serve(&place, &[]);
+    assert!(server.stop().0.success());
+    succeed(&with(&["keys", "rotate"], &arguments, &["--reason", "once more, stopped"]));
+    assert_ne!(fingerprint(&place.key()), second);
+    assert!(succeed(&with(&["verify"], &arguments, &[])).contains(" 0 damaged"));
+    Server::serve(&place, &[]).stop();
+}
+
+#[test]
+fn an_erased_patient_does_not_come_back_with_an_older_backup() {
+    let place = Place::new();
+    devices::provision(&place, 1);
+    let arguments = place.arguments();
+    devices::with_site(&place, |site| site.add_patient(Actor::System, patient()).unwrap());
+    let backup = place.path("backup");
+    succeed(&with(&["backup"], &arguments, &[backup.to_str().unwrap()]));
+
+    let (statement, signature, certificate) = devices::with_site(&place, |site| {
+        let order = ErasureOrder {
+            patient: patient().id,
+            reason: "asked for".to_owned(),
+            request: "case 9".to_owned(),
+            confirm: NUMBER.to_owned(),
+            turn_within_days: 30,
+        };
+        site.erase(&Actor::User(UserId::from_bytes([7; 16])), &order).unwrap();
+        while site.care_now("Test", 100).unwrap() {}
+        let erased = site.erasures().unwrap().remove(0);
+        let signer = signer(site.store(), "Test", SystemClock.now()).unwrap();
+        (erased.statement.unwrap(), erased.signature.unwrap(), signer.certificate_pem().to_owned())
+    });
+    // The statement is checked by a tool that everybody has.
+    let file = |name: &str, bytes: &[u8]| {
+        let path = place.path(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let bytes: Vec<u8> =
+        (0..signature.len()).step_by(2).map(|at| u8::from_str_radix(&signature[at..at + 2], 16).unwrap()).collect();
+    let (said, signed, pem) =
+        (file("said.json", statement.as_bytes()), file("said.sig", &bytes), file("signer.pem", certificate.as_bytes()));
+    let key = Command::new("openssl").args(["x509", "-noout", "-pubkey", "-in"]).arg(&pem).output().unwrap();
+    let key = file("signer.pub", &key.stdout);
+    let check = |said: &Path| {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["dgst", "-sha256", "-verify"]).arg(&key).arg("-signature").arg(&signed).arg(said);
+        openssl.output().unwrap()
+    };
+    assert!(String::from_utf8_lossy(&check(&said).stdout).contains("Verified OK"));
+    assert!(!check(&file("other.json", b"{}")).status.success());
+    assert!(statement.contains("case 9") && !statement.contains(NAME));
+
+    // The server keeps the list beside the key; a restore applies it before anything is served.
+    let list = place.path("key.erasures");
+    let server = Server::serve(&place, &[]);
+    let begun = Instant::now();
+    while !std::fs::read_to_string(&list).is_ok_and(|text| text.contains("5a5a5a5a")) {
+        assert!(begun.elapsed() < WRITTEN_LIMIT, "the list was never written; log: {}", server.log());
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    assert!(server.stop().0.success());
+    let (restored, again) = (place.path("restored"), place.path("again"));
+    let (backup, key) = (backup.to_str().unwrap().to_owned(), place.key().to_str().unwrap().to_owned());
+    let told = succeed(&["restore", &backup, restored.to_str().unwrap(), "--key-file", &key]);
+    assert!(told.contains("1 erasures of"), "{told}");
+    let store = devices::open(&place, &restored);
+    assert!(store.document(store::Kind::Patient, [0x5a; 16]).unwrap().is_none());
+    assert!(store.ensure_patient_key(patient().id).is_err(), "and no key is ever made again");
+    drop(store);
+
+    // A list that somebody changed is refused, and so is a restore without one; nothing is left then.
+    let text = std::fs::read_to_string(&list).unwrap();
+    std::fs::write(&list, text.replace("5a5a5a5a", "5b5b5b5b")).unwrap();
+    let refused = refuse(&["restore", &backup, again.to_str().unwrap(), "--key-file", &key]);
+    assert!(refused.contains("not the list of this site"), "{refused}");
+    std::fs::remove_file(&list).unwrap();
+    let refused = refuse(&["restore", &backup, again.to_str().unwrap(), "--key-file", &key]);
+    assert!(refused.contains("--erasures") && !again.join("data.db").exists(), "{refused}");
+
+    // When the epoch has turned, the older backup opens with no key that is left.
+    succeed(&with(&["keys", "rotate"], &arguments, &["--reason", "an erasure waits"]));
+    let refused = refuse(&["restore", &backup, again.to_str().unwrap(), "--key-file", &key, "--without-erasures"]);
+    assert!(refused.contains("does not open this store"), "{refused}");
+    assert!(succeed(&with(&["doctor"], &arguments, &[])).contains("backups included"));
+}
+
+/// The forms in which a text could stand in a file.
+fn forms(text: &str) -> Vec<Vec<u8>> {
+    let hex = text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let wide = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    vec![text.as_bytes().to_vec(), text.to_uppercase().into_bytes(), hex.into_bytes(), wide]
+}
+
+fn scan(directory: &Path, secrets: &[String], looked: &mut usize) {
+    for entry in std::fs::read_dir(directory).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            scan(&path, secrets, looked);
+        } else if path.is_file() {
+            let bytes = std::fs::read(&path).unwrap();
+            *looked += 1;
+            for secret in secrets {
+                for form in forms(secret) {
+                    let is_there = bytes.windows(form.len()).any(|window| window == form);
+                    assert!(!is_there, "{secret} can be read in {}", path.display());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_that_was_seeded_can_be_read_in_any_file() {
+    let place = Place::new();
+    devices::provision(&place, 2);
+    devices::with_site(&place, |site| site.add_patient(Actor::System, patient()).unwrap());
+    let mut command = auscult();
+    command.arg("serve").args(place.arguments()).arg("--print-json").env("AUSCULT_LOG_LEVEL", "trace");
+    command.args(["--web", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0"]);
+    let server = Server::start(command, place.path("log.txt"));
+    let password = "Correct-Horse-Zq9-Battery";
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let address = server.address("address");
+    runtime.block_on(async {
+        let client = reqwest::Client::new();
+        let body = format!(r#"{{"name":"nobody","password":"{password}"}}"#);
+        let sent = client.post(format!("{address}/api/v1/sign-in")).header("x-auscult", "1");
+        sent.header("content-type", "application/json").body(body).send().await.unwrap();
+        // Errors that quote what they were given.
+        for path in [format!("/fhir/Patient?family={NAME}"), format!("/fhir/Patient/{NUMBER}"), format!("/api/v1/patients/{NAME}")] {
+            client.get(format!("{address}{path}")).send().await.unwrap();
+        }
+        let body = format!(r#"{{"resourceType":"Patient","name":[{{"family":"{NAME}"}}]"#);
+        let sent = client.post(format!("{address}/fhir/Patient")).header("content-type", "application/fhir+json");
+        sent.body(body).send().await.unwrap();
+    });
+    let arguments = place.arguments();
+    let backup = place.path("backup");
+    succeed(&with(&["backup"], &arguments, &[backup.to_str().unwrap()]));
+    // No memory of it reaches a file, not even when it crashes: there is no room for a core file, and nobody may look in.
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert!(core.split_whitespace().filter(|word| *word == "0").count() == 2, "{core}");
+    let setup = server.address("setup_link").split('=').next_back().unwrap().to_owned();
+    let key = std::fs::read_to_string(place.key()).unwrap().trim().to_owned();
+    assert!(server.stop().0.success());
+
+    // The key has its own file, and no other.
+    std::fs::remove_file(place.key()).unwrap();
+    let secrets = [NAME, NUMBER, "1950-03-21", password, &setup, &key].map(str::to_owned);
+    let mut looked = 0;
+    scan(&place.path("."), &secrets, &mut looked);
+    assert!(looked >= 8, "only {looked} files were looked at");
+    // The scan itself sees what is there.
+    std::fs::write(place.path("planted"), format!("x{NAME}x")).unwrap();
+    let found = std::panic::catch_unwind(|| scan(&place.path("."), &secrets, &mut 0));
+    assert!(found.is_err(), "the scan finds what is planted");
+}
+
+/// A token of software, as the tests of PKCS #11 use.
+fn token(place: &Place) -> Option<std::path::PathBuf> {
+    let module = ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so", "/usr/lib/pkcs11/libsofthsm2.so"]
+        .into_iter()
+        .map(std::path::PathBuf::from)
+        .find(|path| path.exists())
+        .expect("these tests need SoftHSM; install it: sudo apt-get install -y --no-install-recommends softhsm2");
+    let tokens = place.path("tokens");
+    std::fs::create_dir(&tokens).unwrap();
+    let settings = format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", tokens.display());
+    std::fs::write(place.path("softhsm2.conf"), settings).unwrap();
+    let made = Command::new("softhsm2-util")
+        .env("SOFTHSM2_CONF", place.path("softhsm2.conf"))
+        .args(["--init-token", "--free", "--label", "auscult", "--so-pin", "87654321", "--pin", "12345678"])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    Some(module)
+}
+
+#[test]
+fn the_key_lives_in_a_token_and_turns_over_there() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    let module = token(&place).unwrap();
+    let (pin, config) = (place.path("pin"), place.path("auscult.toml"));
+    std::fs::write(&pin, "12345678\n").unwrap();
+    std::fs::set_permissions(&pin, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let text = format!(
+        "[site]\ndata_dir = {:?}\n[key]\npkcs11_module = {:?}\npkcs11_pin_file = {:?}\nerasures = {:?}\n",
+        place.data(),
+        module,
+        pin,
+        place.path("erasures.json")
+    );
+    std::fs::write(&config, text).unwrap();
+    let call = |arguments: &[&str]| {
+        let mut command = auscult();
+        command.env("SOFTHSM2_CONF", place.path("softhsm2.conf")).args(arguments).arg("--config").arg(&config);
+        let output = command.output().unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.success(), said)
+    };
+    let (done, said) = call(&["keys", "provider"]);
+    assert!(!done && said.contains("keys provider --make"), "{said}");
+    let (done, said) = call(&["keys", "provider", "--make"]);
+    assert!(done && said.contains("pkcs11: token auscult"), "{said}");
+    assert!(!call(&["keys", "provider", "--make"]).0, "a second one would lock the first one's data away");
+
+    let mut command = auscult();
+    command.env("SOFTHSM2_CONF", place.path("softhsm2.conf")).arg("serve").arg("--config").arg(&config);
+    command.args(["--web", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0", "--print-json"]);
+    let server = Server::start(command, place.path("log.txt"));
+    let before = call(&["keys", "status", "--json"]).1;
+    let (done, said) = call(&["keys", "rotate", "--reason", "a test"]);
+    assert!(done, "{said}");
+    let after = call(&["keys", "status", "--json"]).1;
+    assert_ne!(before, after);
+    assert!(server.stop().0.success());
+    let (done, said) = call(&["verify"]);
+    assert!(done && said.contains(" 0 damaged"), "{said}");
+    let (done, said) = call(&["keys", "provider"]);
+    assert!(done && !said.contains("next key"), "{said}");
+}

@@ -1,0 +1,70 @@
+//! Keys, retention, erasure and the taking out of a record, as a person does them.
+
+use axum::http::{Method, StatusCode};
+use serde_json::json;
+
+use crate::clinic::{Clinic, monitor, patient};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_takes_a_record_out_and_erases_it() {
+    let clinic = Clinic::furnished();
+    clinic.ingest(monitor(1), r#"[{"measure":"heart_rate","value":72},{"measure":"heart_rate","value":190}]"#).await;
+    let cookie = clinic.sign_in("administrator").await;
+    let path = |rest: &str| format!("/api/v1/patients/{}/{rest}", patient(1));
+
+    let lines = clinic.text(&path("export/record.ndjson"), &cookie).await;
+    let kinds: Vec<String> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["resourceType"].to_string())
+        .collect();
+    for kind in ["Patient", "Device", "Location", "Observation", "AuditEvent"] {
+        assert!(kinds.iter().any(|one| one.contains(kind)), "{kind}: {kinds:?}");
+    }
+    let page = clinic.text(&path("export/record.html"), &cookie).await;
+    for part in ["Family1", "MRN-1", "<svg", "190", "before their eyes", "export: record"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("<script"), "opens offline");
+
+    let held = clinic.call(Method::PUT, &path("hold"), Some(&cookie), Some(json!({"reason": "a claim"}))).await;
+    assert_eq!(held.status, StatusCode::OK, "{:?}", held.body);
+    let preview = clinic.post(&path("erasure/dry-run"), &cookie, json!({})).await;
+    assert_eq!((preview.body["confirm"].as_str(), preview.body["hold"]["reason"].as_str()), (Some("MRN-1"), Some("a claim")));
+    let order = json!({"reason": "asked for", "request": "case 4", "confirm": "MRN-1"});
+    let refused = clinic.post(&path("erasure"), &cookie, order.clone()).await;
+    assert_eq!(refused.body["code"], "on-hold", "{:?}", refused.body);
+    let ended = clinic.call(Method::DELETE, &path("hold"), Some(&cookie), Some(json!({"reason": "settled"}))).await;
+    assert_eq!(ended.status, StatusCode::OK, "{:?}", ended.body);
+    let erased = clinic.post(&path("erasure"), &cookie, order).await;
+    assert_eq!(erased.status, StatusCode::OK, "{:?}", erased.body);
+    while clinic.site.care_now("Test", 100).unwrap() {}
+
+    assert_eq!(clinic.get(&path(""), &cookie).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(clinic.get(&path("export"), &cookie).await.status, StatusCode::NOT_FOUND);
+    let list = clinic.get("/api/v1/erasures", &cookie).await;
+    assert_eq!(list.body["erasures"][0]["state"], "waiting-for-turn", "{:?}", list.body);
+    let statement = clinic.text(&format!("/api/v1/erasures/{}/certificate.json", patient(1)), &cookie).await;
+    assert!(statement.contains("case 4") && !statement.contains("Family1"), "{statement}");
+    let keys = clinic.get("/api/v1/keys", &cookie).await;
+    assert_eq!(keys.body["turn_due"]["erasures"], 1, "{:?}", keys.body);
+    let by_hand = clinic.post("/api/v1/keys/turn", &cookie, json!({"reason": "erasures wait"})).await;
+    assert_eq!(by_hand.body["code"], "by-hand", "a key given by hand has no home: {:?}", by_hand.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acts_on_keys_and_erasure_need_a_fresh_second_factor() {
+    let clinic = Clinic::furnished();
+    let cookie = clinic.sign_in("administrator").await;
+    clinic.clock.advance(600);
+    for (path, body) in [
+        ("/api/v1/keys/turn".to_owned(), json!({"reason": "x"})),
+        (format!("/api/v1/patients/{}/erasure", patient(1)), json!({"reason": "x", "request": "1", "confirm": "MRN-1"})),
+        ("/api/v1/retention/run".to_owned(), json!({"reason": "x"})),
+        (format!("/api/v1/patients/{}/key/turn", patient(1)), json!({"reason": "x"})),
+    ] {
+        let answer = clinic.post(&path, &cookie, body).await;
+        assert_eq!(answer.body["code"], "step-up-needed", "{path}: {:?}", answer.body);
+    }
+    let answer = clinic.get(&format!("/api/v1/patients/{}/export/record.ndjson", patient(1)), &cookie).await;
+    assert_eq!(answer.body["code"], "step-up-needed");
+}
