@@ -166,6 +166,13 @@ impl Clinic {
         self.site.assign(actor(), assignment).unwrap();
     }
 
+    /// The same clinic with what the web side knows read anew from the store.
+    pub fn with_web_started_again(self) -> Self {
+        let options = WebOptions { password_cost: cheap(), ..WebOptions::default() };
+        let web = Web::new(Arc::clone(&self.site), options).unwrap();
+        Clinic { router: operations::router(&web), web, ..self }
+    }
+
     /// Adds a person with every way in. A patient is patient 1.
     pub fn add_user(&self, name: &str, role: Role, wards: Option<Vec<PlaceId>>) -> User {
         let new = NewUser {

@@ -540,9 +540,7 @@ async fn a_person_of_an_earlier_release_adds_a_second_factor_before_anything_els
     };
     let at = site.clock().now();
     site.store().transact(&Transaction { at, writes: vec![write], ..Transaction::default() }).unwrap();
-    let options = web_api::WebOptions { password_cost: crate::clinic::cheap(), ..Default::default() };
-    let web = web_api::Web::new(std::sync::Arc::clone(site), options).unwrap();
-    let clinic = Clinic { router: web_api::operations::router(&web), web, ..clinic };
+    let clinic = clinic.with_web_started_again();
     let answer = post(&clinic, "/api/v1/sign-in", None, json!({"name": "old", "password": PASSWORD})).await;
     assert_eq!(answer.body["state"], "enrolment-needed", "{:?}", answer.body);
     let cookie = cookie_of(&answer);
