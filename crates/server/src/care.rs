@@ -150,7 +150,12 @@ fn provider(config: &Config, make: bool) -> anyhow::Result<ExitCode> {
         source.make_next().with_context(|| format!("{} made no key", source.place()))?;
     }
     let kek = source.current().with_context(|| format!("{} gives no key", source.place()))?;
-    terminal::println(&format!("{}: {}, fingerprint {}", source.kind(), source.place(), kek.fingerprint_text()));
+    terminal::println(&format!(
+        "{}: {}, fingerprint {}",
+        source.kind(),
+        source.place(),
+        kek.fingerprint_text()
+    ));
     if let Some(next) = source.next()? {
         terminal::println(&format!("  the next key is there too, fingerprint {}", next.fingerprint_text()));
     }
@@ -179,9 +184,13 @@ fn print(summary: &KeysSummary) {
     let since = if summary.since.is_empty() { "the first start" } else { &summary.since };
     terminal::println(&format!("Key-encryption key {} in force since {since}", summary.epoch));
     let KeysSummary { patient_keys, system_keys, journal_keys, .. } = summary;
-    terminal::println(&format!("  {patient_keys} keys of patients, {system_keys} of the system, {journal_keys} of the journal"));
+    terminal::println(&format!(
+        "  {patient_keys} keys of patients, {system_keys} of the system, {journal_keys} of the journal"
+    ));
     if let Some((to, waiting, done, all)) = &summary.turn {
-        terminal::println(&format!("  turning to {to}: {done} of {all} data keys wrapped; {waiting} nodes lack the next key"));
+        terminal::println(&format!(
+            "  turning to {to}: {done} of {all} data keys wrapped; {waiting} nodes lack the next key"
+        ));
     }
     if summary.patient_turns > 0 {
         terminal::println(&format!("  {} keys of patients are being turned over", summary.patient_turns));
@@ -206,14 +215,17 @@ fn rotate_here(config: &Config, reason: &str) -> anyhow::Result<ExitCode> {
             let care = store.care();
             care.begin_kek_turn().context("the key-encryption key was not turned over")?;
             let now = pki::timestamp(SystemTime::now());
-            while let Some(turn) = care.step_kek_turn(WRAP_LIMIT_KEYS, now).context("the turn stands still")? {
+            while let Some(turn) =
+                care.step_kek_turn(WRAP_LIMIT_KEYS, now).context("the turn stands still")?
+            {
                 line.at(turn.done, turn.all);
                 if turn.nodes_waiting > 0 {
                     std::thread::sleep(LOOK_EVERY);
                 }
             }
-            let act = pipeline::audited::Act::new(Actor::System, store::AuditAction::Keys, "key-encryption key")
-                .detail(format!("turned over beside the server, because: {reason}"));
+            let act =
+                pipeline::audited::Act::new(Actor::System, store::AuditAction::Keys, "key-encryption key")
+                    .detail(format!("turned over beside the server, because: {reason}"));
             let record = act.record(now, store::AuditOutcome::Success);
             let audit = store::Transaction { at: now, audit: vec![record], ..store::Transaction::default() };
             store.transact(&audit).context("the turn could not be noted in the audit log")?;

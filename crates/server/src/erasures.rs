@@ -42,7 +42,8 @@ pub fn write(store: &dyn Store, site: &str, path: &Path, at: Timestamp) -> anyho
     let list = serde_json::to_string(&entries)?;
     let signer = pipeline::erasure::signer(store, site, at).context("the list cannot be signed")?;
     let signature = signer.sign(list.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    let text = serde_json::to_string(&Signed { list, signature, signer: signer.certificate_pem().to_owned() })?;
+    let text =
+        serde_json::to_string(&Signed { list, signature, signer: signer.certificate_pem().to_owned() })?;
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = PathBuf::from(name);
@@ -52,7 +53,9 @@ pub fn write(store: &dyn Store, site: &str, path: &Path, at: Timestamp) -> anyho
         std::fs::rename(&new, path)?;
         path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
     });
-    written.with_context(|| format!("the list of erasures {} cannot be written (key.erasures)", path.display()))?;
+    written.with_context(|| {
+        format!("the list of erasures {} cannot be written (key.erasures)", path.display())
+    })?;
     Ok(entries.len())
 }
 
@@ -69,7 +72,8 @@ pub fn apply(store: &Arc<dyn Store>, path: &Path, at: Timestamp) -> anyhow::Resu
     let signed: Signed =
         serde_json::from_str(&text).with_context(|| format!("{shown} is no list of erasures"))?;
     let signature = unhex(&signed.signature);
-    check(store.as_ref(), &signed, &signature).with_context(|| format!("{shown} is not the list of this site"))?;
+    check(store.as_ref(), &signed, &signature)
+        .with_context(|| format!("{shown} is not the list of this site"))?;
     let entries: Vec<Entry> =
         serde_json::from_str(&signed.list).with_context(|| format!("{shown} is no list of erasures"))?;
     let care = store.care();
@@ -106,7 +110,11 @@ fn unhex(digits: &str) -> Vec<u8> {
 ///
 /// # Errors
 /// When there is none and nobody said that there is none.
-pub fn for_restore(named: Option<&Path>, beside_key: &Path, without: bool) -> anyhow::Result<Option<PathBuf>> {
+pub fn for_restore(
+    named: Option<&Path>,
+    beside_key: &Path,
+    without: bool,
+) -> anyhow::Result<Option<PathBuf>> {
     match named {
         Some(path) => Ok(Some(path.to_owned())),
         None if beside_key.exists() => Ok(Some(beside_key.to_owned())),

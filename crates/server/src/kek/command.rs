@@ -77,7 +77,9 @@ impl CommandSource {
         if text.len() > MAX_KEK_TEXT_BYTES {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(failed(format!("it answered with more than {MAX_KEK_TEXT_BYTES} bytes, which is no key")));
+            return Err(failed(format!(
+                "it answered with more than {MAX_KEK_TEXT_BYTES} bytes, which is no key"
+            )));
         }
         let status = child.wait().map_err(|error| failed(format!("it cannot be waited for: {error}")))?;
         match status.code() {
@@ -94,7 +96,9 @@ impl CommandSource {
     }
 
     fn by_hand(&self, what: &str) -> SourceError {
-        SourceError::ByHand { advice: format!("key.command {} does not know `{what}`: do it by hand", self.words[0]) }
+        SourceError::ByHand {
+            advice: format!("key.command {} does not know `{what}`: do it by hand", self.words[0]),
+        }
     }
 }
 

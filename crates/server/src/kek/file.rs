@@ -89,7 +89,8 @@ impl KekSource for FileSource {
     }
 
     fn current(&self) -> Result<Kek, SourceError> {
-        keys::check_mode(&self.path, "key file").map_err(|error| SourceError::failed(format!("{error:#}")))?;
+        keys::check_mode(&self.path, "key file")
+            .map_err(|error| SourceError::failed(format!("{error:#}")))?;
         read(&self.path)
     }
 
@@ -125,7 +126,8 @@ impl KekSource for FileSource {
     fn promote(&self) -> Result<(), SourceError> {
         let (next, old) = (self.beside(NEXT), self.beside(OLD));
         let shown = self.path.display();
-        let advice = format!("move {} over {shown}, and destroy every copy of the key before", next.display());
+        let advice =
+            format!("move {} over {shown}, and destroy every copy of the key before", next.display());
         let moved = || -> std::io::Result<()> {
             if next.exists() {
                 if old.exists() {
@@ -162,12 +164,19 @@ mod tests {
         assert!(source.next().unwrap().is_none());
         let next = source.make_next().unwrap().fingerprint();
         assert_eq!(source.make_next().unwrap().fingerprint(), next, "asked again it is the same");
-        assert_eq!((source.current().unwrap().fingerprint(), source.next().unwrap().unwrap().fingerprint()), (before, next));
+        assert_eq!(
+            (source.current().unwrap().fingerprint(), source.next().unwrap().unwrap().fingerprint()),
+            (before, next)
+        );
         source.promote().unwrap();
         assert_eq!(source.current().unwrap().fingerprint(), next);
         assert!(source.next().unwrap().is_none());
         source.promote().unwrap();
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left of the key before");
+        assert_eq!(
+            std::fs::read_dir(directory.path()).unwrap().count(),
+            1,
+            "nothing is left of the key before"
+        );
     }
 
     #[test]

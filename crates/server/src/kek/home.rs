@@ -47,7 +47,10 @@ impl KekSource for Home {
         if let Some(next) = self.source.next()? {
             let ring = KekRing::load(Arc::clone(&self.source))?;
             pki::rewrap(&self.pki_dir, &ring, &next).map_err(|error| SourceError::Failed {
-                what: format!("the sealing key of the authority in {} was not wrapped anew", self.pki_dir.display()),
+                what: format!(
+                    "the sealing key of the authority in {} was not wrapped anew",
+                    self.pki_dir.display()
+                ),
                 source: Some(error.into()),
             })?;
         }

@@ -57,15 +57,20 @@ impl TokenSource {
     /// What failed, and where.
     pub fn open(token: Token) -> anyhow::Result<Self> {
         let shown = token.module.display();
-        let library = Pkcs11::new(&token.module).with_context(|| format!("key.pkcs11_module {shown} cannot be loaded"))?;
+        let library = Pkcs11::new(&token.module)
+            .with_context(|| format!("key.pkcs11_module {shown} cannot be loaded"))?;
         match library.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
             Err(error) => return Err(error).with_context(|| format!("{shown} cannot be used")),
         }
         let slots = library.get_slots_with_token().with_context(|| format!("{shown} lists no tokens"))?;
-        let named = |slot: &_| library.get_token_info(*slot).is_ok_and(|info| info.label().trim() == token.token);
+        let named =
+            |slot: &_| library.get_token_info(*slot).is_ok_and(|info| info.label().trim() == token.token);
         let Some(slot) = slots.into_iter().find(named) else {
-            bail!("there is no token \"{}\" (key.pkcs11_token) behind {shown}; is it plugged in?", token.token)
+            bail!(
+                "there is no token \"{}\" (key.pkcs11_token) behind {shown}; is it plugged in?",
+                token.token
+            )
         };
         keys::check_mode(&token.pin_file, "PIN file")?;
         let length = std::fs::metadata(&token.pin_file)?.len();
@@ -77,7 +82,9 @@ impl TokenSource {
         let session = library.open_rw_session(slot).context("the token gives no session")?;
         match session.login(UserType::User, Some(&AuthPin::new(pin.trim().to_owned().into()))) {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
-            Err(error) => return Err(error).context("the token does not take the PIN of key.pkcs11_pin_file"),
+            Err(error) => {
+                return Err(error).context("the token does not take the PIN of key.pkcs11_pin_file");
+            }
         }
         Ok(TokenSource { token, _library: library, session: Mutex::new(session) })
     }
@@ -124,7 +131,9 @@ impl TokenSource {
             Attribute::Extractable(false),
             Attribute::Sign(true),
         ];
-        session.generate_key(&Mechanism::GenericSecretKeyGen, &template).map_err(self.failed("making a secret"))
+        session
+            .generate_key(&Mechanism::GenericSecretKeyGen, &template)
+            .map_err(self.failed("making a secret"))
     }
 
     fn kek(&self, session: &Session, secret: ObjectHandle) -> Result<Kek, SourceError> {
@@ -132,7 +141,8 @@ impl TokenSource {
             .sign(&Mechanism::Sha256Hmac, secret, LABEL_OF_KEK)
             .map_err(self.failed("deriving the key-encryption key"))?;
         let kek = <&[u8; 32]>::try_from(&mac[..]).map(Kek::from_bytes);
-        let kek = kek.map_err(|_| SourceError::failed("the token's HMAC-SHA256 has another length than 32 bytes"));
+        let kek =
+            kek.map_err(|_| SourceError::failed("the token's HMAC-SHA256 has another length than 32 bytes"));
         mac.fill(0);
         kek
     }

@@ -101,10 +101,15 @@ fn an_erased_patient_does_not_come_back_with_an_older_backup() {
         std::fs::write(&path, bytes).unwrap();
         path
     };
-    let bytes: Vec<u8> =
-        (0..signature.len()).step_by(2).map(|at| u8::from_str_radix(&signature[at..at + 2], 16).unwrap()).collect();
-    let (said, signed, pem) =
-        (file("said.json", statement.as_bytes()), file("said.sig", &bytes), file("signer.pem", certificate.as_bytes()));
+    let bytes: Vec<u8> = (0..signature.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&signature[at..at + 2], 16).unwrap())
+        .collect();
+    let (said, signed, pem) = (
+        file("said.json", statement.as_bytes()),
+        file("said.sig", &bytes),
+        file("signer.pem", certificate.as_bytes()),
+    );
     let key = Command::new("openssl").args(["x509", "-noout", "-pubkey", "-in"]).arg(&pem).output().unwrap();
     let key = file("signer.pub", &key.stdout);
     let check = |said: &Path| {
@@ -145,7 +150,8 @@ fn an_erased_patient_does_not_come_back_with_an_older_backup() {
 
     // When the epoch has turned, the older backup opens with no key that is left.
     succeed(&with(&["keys", "rotate"], &arguments, &["--reason", "an erasure waits"]));
-    let refused = refuse(&["restore", &backup, again.to_str().unwrap(), "--key-file", &key, "--without-erasures"]);
+    let refused =
+        refuse(&["restore", &backup, again.to_str().unwrap(), "--key-file", &key, "--without-erasures"]);
     assert!(refused.contains("does not open this store"), "{refused}");
     assert!(succeed(&with(&["doctor"], &arguments, &[])).contains("backups included"));
 }
@@ -193,11 +199,16 @@ fn nothing_that_was_seeded_can_be_read_in_any_file() {
         let sent = client.post(format!("{address}/api/v1/sign-in")).header("x-auscult", "1");
         sent.header("content-type", "application/json").body(body).send().await.unwrap();
         // Errors that quote what they were given.
-        for path in [format!("/fhir/Patient?family={NAME}"), format!("/fhir/Patient/{NUMBER}"), format!("/api/v1/patients/{NAME}")] {
+        for path in [
+            format!("/fhir/Patient?family={NAME}"),
+            format!("/fhir/Patient/{NUMBER}"),
+            format!("/api/v1/patients/{NAME}"),
+        ] {
             client.get(format!("{address}{path}")).send().await.unwrap();
         }
         let body = format!(r#"{{"resourceType":"Patient","name":[{{"family":"{NAME}"}}]"#);
-        let sent = client.post(format!("{address}/fhir/Patient")).header("content-type", "application/fhir+json");
+        let sent =
+            client.post(format!("{address}/fhir/Patient")).header("content-type", "application/fhir+json");
         sent.body(body).send().await.unwrap();
     });
     let arguments = place.arguments();
@@ -225,14 +236,21 @@ fn nothing_that_was_seeded_can_be_read_in_any_file() {
 
 /// A token of software, as the tests of PKCS #11 use.
 fn token(place: &Place) -> Option<std::path::PathBuf> {
-    let module = ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so", "/usr/lib/pkcs11/libsofthsm2.so"]
-        .into_iter()
-        .map(std::path::PathBuf::from)
-        .find(|path| path.exists())
-        .expect("these tests need SoftHSM; install it: sudo apt-get install -y --no-install-recommends softhsm2");
+    let module = [
+        "/usr/lib/softhsm/libsofthsm2.so",
+        "/usr/lib64/softhsm/libsofthsm2.so",
+        "/usr/lib/pkcs11/libsofthsm2.so",
+    ]
+    .into_iter()
+    .map(std::path::PathBuf::from)
+    .find(|path| path.exists())
+    .expect("these tests need SoftHSM; install it: sudo apt-get install -y --no-install-recommends softhsm2");
     let tokens = place.path("tokens");
     std::fs::create_dir(&tokens).unwrap();
-    let settings = format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", tokens.display());
+    let settings = format!(
+        "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
+        tokens.display()
+    );
     std::fs::write(place.path("softhsm2.conf"), settings).unwrap();
     let made = Command::new("softhsm2-util")
         .env("SOFTHSM2_CONF", place.path("softhsm2.conf"))
@@ -261,9 +279,14 @@ fn the_key_lives_in_a_token_and_turns_over_there() {
     std::fs::write(&config, text).unwrap();
     let call = |arguments: &[&str]| {
         let mut command = auscult();
-        command.env("SOFTHSM2_CONF", place.path("softhsm2.conf")).args(arguments).arg("--config").arg(&config);
+        command
+            .env("SOFTHSM2_CONF", place.path("softhsm2.conf"))
+            .args(arguments)
+            .arg("--config")
+            .arg(&config);
         let output = command.output().unwrap();
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         (output.status.success(), said)
     };
     let (done, said) = call(&["keys", "provider"]);
@@ -274,7 +297,15 @@ fn the_key_lives_in_a_token_and_turns_over_there() {
 
     let mut command = auscult();
     command.env("SOFTHSM2_CONF", place.path("softhsm2.conf")).arg("serve").arg("--config").arg(&config);
-    command.args(["--web", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0", "--print-json"]);
+    command.args([
+        "--web",
+        "127.0.0.1:0",
+        "--mqtt",
+        "127.0.0.1:0",
+        "--devices",
+        "127.0.0.1:0",
+        "--print-json",
+    ]);
     let server = Server::start(command, place.path("log.txt"));
     let before = call(&["keys", "status", "--json"]).1;
     let (done, said) = call(&["keys", "rotate", "--reason", "a test"]);

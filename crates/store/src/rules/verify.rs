@@ -96,6 +96,7 @@ impl<B: Backend> SqlStore<B> {
         }
         verify_blocks_apart::<B>(&snapshot, &mut work)?;
         verify_index::<B>(&snapshot, &mut work)?;
+        verify_newest::<B>(&snapshot, &mut work)?;
         Ok(work.report)
     }
 
@@ -279,6 +280,22 @@ fn verify_blocks_apart<B: Backend>(session: &B::Session, work: &mut Work<'_>) ->
     if let Some(number) = overlapping {
         let place = format!("{}, table block, row {number}", B::PLACE);
         work.find(place, "it begins before the block in front of it ends".to_owned());
+    }
+    Ok(())
+}
+
+/// A document is newer than everything in its history.
+fn verify_newest<B: Backend>(session: &B::Session, work: &mut Work<'_>) -> Result<(), StoreError> {
+    let older: u64 = session
+        .one(
+            "SELECT count(*) FROM document d WHERE EXISTS(SELECT 1 FROM document_history h
+                 WHERE h.kind = d.kind AND h.id = d.id AND h.version >= d.version)",
+            &[],
+        )
+        .map_err(read(DOING))?;
+    if older > 0 {
+        let what = format!("{older} documents were put back to an earlier version");
+        work.find(format!("{}, table document", B::PLACE), what);
     }
     Ok(())
 }

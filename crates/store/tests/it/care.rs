@@ -121,7 +121,7 @@ fn item(number: u8, of: DeviceId, received_ms: i64, state: QuarantineState) -> Q
 }
 
 /// Some of everything for a patient, half of it folded.
-fn furnish(store: &dyn Store, of: u8) {
+pub fn furnish(store: &dyn Store, of: u8) {
     store.ensure_patient_key(patient(of)).unwrap();
     let some = |from: i64| -> Vec<_> {
         (from..from + 20).map(|second| reading(series(of), second * 1_000, 0, "72")).collect()

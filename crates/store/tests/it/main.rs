@@ -9,6 +9,7 @@ mod log;
 mod moving;
 mod shared;
 mod support;
+mod swaps;
 
 use support::{PgFactory, SqliteFactory};
 

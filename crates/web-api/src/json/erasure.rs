@@ -68,7 +68,10 @@ pub(crate) struct Erasures {
 fn view(web: &Web, erasure: &Erasure) -> ErasureView {
     let by = erasure.by.map(|id| ByView {
         id: id.to_string(),
-        label: web.people.by_id(id).map_or_else(|| "somebody who left".to_owned(), |user| user.display.clone()),
+        label: web
+            .people
+            .by_id(id)
+            .map_or_else(|| "somebody who left".to_owned(), |user| user.display.clone()),
     });
     ErasureView {
         id: erasure.patient.to_string(),
@@ -189,9 +192,13 @@ pub(crate) async fn certificate(
     web.blocking(move |web| {
         web.site.record(act, AuditOutcome::Success)?;
         let all = web.site.erasures().map_err(refused)?;
-        let none = || Problem::not_found("certificate: the rows are still being removed, or there is no such erasure,");
+        let none = || {
+            Problem::not_found("certificate: the rows are still being removed, or there is no such erasure,")
+        };
         let found = all.into_iter().find(|erasure| erasure.patient == patient).ok_or_else(none)?;
-        let (Some(statement), Some(signature)) = (found.statement, found.signature) else { return Err(none()) };
+        let (Some(statement), Some(signature)) = (found.statement, found.signature) else {
+            return Err(none());
+        };
         match file.as_str() {
             "certificate.json" => Ok(download(statement.into_bytes(), "application/json", &file)),
             "certificate.sig" => Ok(download(unhex(&signature), "application/octet-stream", &file)),
@@ -208,7 +215,8 @@ pub(crate) async fn signer(
 ) -> Result<Response, Problem> {
     web.blocking(|web| {
         let at = web.site.clock().now();
-        let signer = pipeline::erasure::signer(web.site.store(), &web.options.site_name, at).map_err(refused)?;
+        let signer =
+            pipeline::erasure::signer(web.site.store(), &web.options.site_name, at).map_err(refused)?;
         let pem = signer.certificate_pem().as_bytes().to_vec();
         Ok(download(pem, "application/x-pem-file", "signer.pem"))
     })
@@ -217,7 +225,8 @@ pub(crate) async fn signer(
 
 fn download(bytes: Vec<u8>, media_type: &'static str, name: &str) -> Response {
     let disposition = format!("attachment; filename=\"{name}\"");
-    ([(header::CONTENT_TYPE, media_type.to_owned()), (header::CONTENT_DISPOSITION, disposition)], bytes).into_response()
+    ([(header::CONTENT_TYPE, media_type.to_owned()), (header::CONTENT_DISPOSITION, disposition)], bytes)
+        .into_response()
 }
 
 fn unhex(digits: &str) -> Vec<u8> {

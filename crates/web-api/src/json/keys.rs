@@ -41,7 +41,9 @@ impl Because {
     pub(super) fn checked(&self) -> Result<&str, Problem> {
         let reason = self.reason.trim();
         if reason.is_empty() || reason.chars().count() > REASON_LIMIT_CHARS {
-            return Err(Problem::bad_request(format!("reason must have 1 to {REASON_LIMIT_CHARS} characters")));
+            return Err(Problem::bad_request(format!(
+                "reason must have 1 to {REASON_LIMIT_CHARS} characters"
+            )));
         }
         Ok(reason)
     }
@@ -155,10 +157,15 @@ fn view(web: &Web) -> Result<KeysView, Problem> {
 /// What a failure of the store says to a person who may manage keys.
 fn failed(error: StoreError) -> Problem {
     match error {
-        StoreError::KeySource { source: SourceError::ByHand { advice }, .. } => Problem::new(Code::ByHand, advice),
+        StoreError::KeySource { source: SourceError::ByHand { advice }, .. } => {
+            Problem::new(Code::ByHand, advice)
+        }
         StoreError::KeySource { source, .. } => Problem::new(Code::Unavailable, source.to_string()),
         error => {
-            tracing::error!(error = &error as &dyn std::error::Error, "the keys could not be read or turned over");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the keys could not be read or turned over"
+            );
             Problem::internal()
         }
     }
@@ -189,7 +196,8 @@ pub(crate) async fn turn(
     Body(because): Body<Because>,
 ) -> Answer<Turned> {
     because.checked()?;
-    let turned = web.blocking(move |web| web.site.turn_kek(&permit.actor(), because.checked().unwrap_or_default()));
+    let turned =
+        web.blocking(move |web| web.site.turn_kek(&permit.actor(), because.checked().unwrap_or_default()));
     Ok(Json(Turned { turn: turned.await?.map_err(refused)?.into() }))
 }
 

@@ -49,7 +49,9 @@ fn known(web: &Web, access: &Access, id: &str) -> Result<Arc<Patient>, Problem> 
     let patient: PatientId = id_of(id, "patient")?;
     let sight = access.sight(web);
     let known = web.site.registry().patient(patient).filter(|known| sight.patient(known));
-    known.filter(|_| sight.may(Permission::ExportPatient, patient)).ok_or_else(|| Problem::not_found("patient"))
+    known
+        .filter(|_| sight.may(Permission::ExportPatient, patient))
+        .ok_or_else(|| Problem::not_found("patient"))
 }
 
 /// `GET /api/v1/patients/{id}/export`
@@ -71,13 +73,21 @@ pub(crate) async fn ndjson(
     permit: Permit<may::ExportPatient>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    take_out(web, (*permit).clone(), id, "record.ndjson", "application/fhir+ndjson", |web, access, patient, out| {
-        let mut lines = |resources: Vec<Value>| {
-            resources.iter().all(|resource| out.text(&format!("{resource}\n")))
-        };
-        fhir::everything::each_page(web, access, patient, &mut lines).map_err(|_| Stopped)?;
-        each_row(web, patient.id, &mut |row| out.text(&format!("{}\n", fhir::audit::rendered_row(web, row))))
-    })
+    take_out(
+        web,
+        (*permit).clone(),
+        id,
+        "record.ndjson",
+        "application/fhir+ndjson",
+        |web, access, patient, out| {
+            let mut lines =
+                |resources: Vec<Value>| resources.iter().all(|resource| out.text(&format!("{resource}\n")));
+            fhir::everything::each_page(web, access, patient, &mut lines).map_err(|_| Stopped)?;
+            each_row(web, patient.id, &mut |row| {
+                out.text(&format!("{}\n", fhir::audit::rendered_row(web, row)))
+            })
+        },
+    )
     .await
 }
 
@@ -165,14 +175,11 @@ fn body_of(waiting: Receiver<Result<Bytes, std::io::Error>>) -> Body {
 }
 
 /// The rows of the audit log about a patient, newest first.
-fn each_row(
-    web: &Web,
-    patient: PatientId,
-    each: &mut dyn FnMut(&AuditRow) -> bool,
-) -> Result<(), Stopped> {
+fn each_row(web: &Web, patient: PatientId, each: &mut dyn FnMut(&AuditRow) -> bool) -> Result<(), Stopped> {
     let mut before = None;
     loop {
-        let query = AuditQuery { patient: Some(patient), before, limit: AUDIT_AT_ONCE, ..AuditQuery::default() };
+        let query =
+            AuditQuery { patient: Some(patient), before, limit: AUDIT_AT_ONCE, ..AuditQuery::default() };
         let rows = web.site.live_chart(|chart| chart.audit_rows(&query)).map_err(failed)?;
         for row in &rows {
             if !each(row) {
@@ -246,7 +253,12 @@ fn write_pages(web: &Web, access: &Access, patient: &Patient, out: &mut Out) -> 
     }
     let curves = series.iter().filter(|one| one.measure.kind == clinical_model::MeasureKind::Waveform);
     let curves: Vec<String> = curves.map(|one| escaped(one.measure.display)).collect();
-    if !curves.is_empty() && !out.text(&format!("<h2>Waveforms</h2><p>{}: in record.ndjson, minute by minute.</p>", curves.join(", "))) {
+    if !curves.is_empty()
+        && !out.text(&format!(
+            "<h2>Waveforms</h2><p>{}: in record.ndjson, minute by minute.</p>",
+            curves.join(", ")
+        ))
+    {
         return Err(Stopped);
     }
     write_readers(web, patient.id, out)
@@ -254,7 +266,8 @@ fn write_pages(web: &Web, access: &Access, patient: &Patient, out: &mut Out) -> 
 
 /// The course and the newest values of one measure.
 fn section(chart: &Chart<'_>, series: &SeriesKey, now: Timestamp) -> Result<String, ReadError> {
-    let newest = RangeQuery { from: Timestamp::MIN, to: Timestamp::MAX, order: Order::Descending, limit: TABLE_ROWS };
+    let newest =
+        RangeQuery { from: Timestamp::MIN, to: Timestamp::MAX, order: Order::Descending, limit: TABLE_ROWS };
     let values = chart.observations(series, &newest)?;
     let oldest = RangeQuery { order: Order::Ascending, limit: 1, ..newest };
     let first = chart.observations(series, &oldest)?;
@@ -267,7 +280,8 @@ fn section(chart: &Chart<'_>, series: &SeriesKey, now: Timestamp) -> Result<Stri
     let to = last.plus_micros(1).min(now.max(last.plus_micros(1)));
     let trend = chart.trend_of(series, first, to, CHART_POINTS)?;
     let (display, unit_display) = (series.measure.display, series.measure.unit_display);
-    let mut text = format!("<h2>{} ({})</h2><p>{first} to {last}</p>", escaped(display), escaped(unit_display));
+    let mut text =
+        format!("<h2>{} ({})</h2><p>{first} to {last}</p>", escaped(display), escaped(unit_display));
     text.push_str(&drawn(&trend));
     text.push_str("<table><tr><th>Measured</th><th>Value</th></tr>");
     for reading in values.iter().flat_map(|observed| &observed.readings) {

@@ -78,7 +78,10 @@ fn policy_view(web: &Web, kept: &KeptPolicy) -> Result<PolicyView, Problem> {
         version: kept.version,
         updated_at: kept.updated_at,
         keep_days: days_view(&kept.policy.keep_days),
-        versions: versions.into_iter().map(|(version, updated_at)| VersionView { version, updated_at }).collect(),
+        versions: versions
+            .into_iter()
+            .map(|(version, updated_at)| VersionView { version, updated_at })
+            .collect(),
         run: kept.policy.run.as_ref().map(RunView::from),
     })
 }
@@ -89,7 +92,10 @@ fn internal(error: store::StoreError) -> Problem {
 }
 
 /// `GET /api/v1/retention`
-pub(crate) async fn show(State(web): State<Arc<Web>>, _permit: Permit<may::ManageRetention>) -> Answer<PolicyView> {
+pub(crate) async fn show(
+    State(web): State<Arc<Web>>,
+    _permit: Permit<may::ManageRetention>,
+) -> Answer<PolicyView> {
     web.blocking(|web| policy_view(web, &web.site.retention().map_err(internal)?).map(Json)).await?
 }
 
@@ -199,7 +205,10 @@ impl HoldView {
     pub(super) fn of(web: &Web, hold: &Hold) -> Self {
         let by = hold.by.map(|id| ByView {
             id: id.to_string(),
-            label: web.people.by_id(id).map_or_else(|| "somebody who left".to_owned(), |user| user.display.clone()),
+            label: web
+                .people
+                .by_id(id)
+                .map_or_else(|| "somebody who left".to_owned(), |user| user.display.clone()),
         });
         HoldView {
             patient: hold.patient.to_string(),
@@ -218,7 +227,10 @@ pub(crate) struct Holds {
 }
 
 /// `GET /api/v1/holds`
-pub(crate) async fn list_holds(State(web): State<Arc<Web>>, permit: Permit<may::ManageRetention>) -> Answer<Holds> {
+pub(crate) async fn list_holds(
+    State(web): State<Arc<Web>>,
+    permit: Permit<may::ManageRetention>,
+) -> Answer<Holds> {
     web.blocking(move |web| {
         let mut all = holds::all(web.site.store(), web.site.clock().now()).map_err(internal)?;
         let sight = permit.sight(web);

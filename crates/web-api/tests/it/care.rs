@@ -8,7 +8,9 @@ use crate::clinic::{Clinic, monitor, patient};
 #[tokio::test(flavor = "multi_thread")]
 async fn an_administrator_takes_a_record_out_and_erases_it() {
     let clinic = Clinic::furnished();
-    clinic.ingest(monitor(1), r#"[{"measure":"heart_rate","value":72},{"measure":"heart_rate","value":190}]"#).await;
+    clinic
+        .ingest(monitor(1), r#"[{"measure":"heart_rate","value":72},{"measure":"heart_rate","value":190}]"#)
+        .await;
     let cookie = clinic.sign_in("administrator").await;
     let path = |rest: &str| format!("/api/v1/patients/{}/{rest}", patient(1));
 
@@ -24,16 +26,24 @@ async fn an_administrator_takes_a_record_out_and_erases_it() {
     for part in ["Family1", "MRN-1", "<svg", "190", "before their eyes", "export: record"] {
         assert!(page.contains(part), "{part}: {page}");
     }
-    assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("<script"), "opens offline");
+    assert!(
+        !page.contains("http://") && !page.contains("https://") && !page.contains("<script"),
+        "opens offline"
+    );
 
-    let held = clinic.call(Method::PUT, &path("hold"), Some(&cookie), Some(json!({"reason": "a claim"}))).await;
+    let held =
+        clinic.call(Method::PUT, &path("hold"), Some(&cookie), Some(json!({"reason": "a claim"}))).await;
     assert_eq!(held.status, StatusCode::OK, "{:?}", held.body);
     let preview = clinic.post(&path("erasure/dry-run"), &cookie, json!({})).await;
-    assert_eq!((preview.body["confirm"].as_str(), preview.body["hold"]["reason"].as_str()), (Some("MRN-1"), Some("a claim")));
+    assert_eq!(
+        (preview.body["confirm"].as_str(), preview.body["hold"]["reason"].as_str()),
+        (Some("MRN-1"), Some("a claim"))
+    );
     let order = json!({"reason": "asked for", "request": "case 4", "confirm": "MRN-1"});
     let refused = clinic.post(&path("erasure"), &cookie, order.clone()).await;
     assert_eq!(refused.body["code"], "on-hold", "{:?}", refused.body);
-    let ended = clinic.call(Method::DELETE, &path("hold"), Some(&cookie), Some(json!({"reason": "settled"}))).await;
+    let ended =
+        clinic.call(Method::DELETE, &path("hold"), Some(&cookie), Some(json!({"reason": "settled"}))).await;
     assert_eq!(ended.status, StatusCode::OK, "{:?}", ended.body);
     let erased = clinic.post(&path("erasure"), &cookie, order).await;
     assert_eq!(erased.status, StatusCode::OK, "{:?}", erased.body);
@@ -58,7 +68,10 @@ async fn acts_on_keys_and_erasure_need_a_fresh_second_factor() {
     clinic.clock.advance(600);
     for (path, body) in [
         ("/api/v1/keys/turn".to_owned(), json!({"reason": "x"})),
-        (format!("/api/v1/patients/{}/erasure", patient(1)), json!({"reason": "x", "request": "1", "confirm": "MRN-1"})),
+        (
+            format!("/api/v1/patients/{}/erasure", patient(1)),
+            json!({"reason": "x", "request": "1", "confirm": "MRN-1"}),
+        ),
         ("/api/v1/retention/run".to_owned(), json!({"reason": "x"})),
         (format!("/api/v1/patients/{}/key/turn", patient(1)), json!({"reason": "x"})),
     ] {
