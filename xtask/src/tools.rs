@@ -50,6 +50,9 @@ pub fn check_clients(workshop: &Workshop) -> anyhow::Result<()> {
             process::run(process::program(workshop, "service").args(["postgresql", "stop"]))?;
         }
     }
+    if process::find_program(&["softhsm2-util"]).is_none() {
+        install("softhsm2", "a token of software for the tests of keys in a token", workshop)?;
+    }
     if !clients::has_python(workshop) {
         install("python3-venv", "Python 3.11 or later with venv, for clients and validators", workshop)?;
         if !clients::has_python(workshop) {
