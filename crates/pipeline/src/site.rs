@@ -111,8 +111,7 @@ impl Site {
         erasure::resume(store.as_ref()).map_err(StartError::Store)?;
         let registry = Arc::new(Registry::load(store.as_ref()).map_err(StartError::Registry)?);
         let alarms = Arc::new(Mutex::new(Alarms::load(store.as_ref()).map_err(StartError::Alerts)?));
-        let epoch = trust::uuid_v7(u64::try_from(clock.now().as_millis()).unwrap_or(0)).simple().to_string();
-        let live = Live::new(epoch);
+        let live = Live::new(epoch_of(clock.as_ref()));
         let admission = Admission::new(Arc::clone(&registry));
         let (queue, submissions) = CommitQueue::new();
         let intake = Intake {
@@ -314,6 +313,11 @@ impl Site {
             }
         }
     }
+}
+
+/// A name that no other start of any node has.
+fn epoch_of(clock: &dyn Clock) -> String {
+    trust::uuid_v7(u64::try_from(clock.now().as_millis()).unwrap_or(0)).simple().to_string()
 }
 
 /// When each assigned device was last heard, from the latest values that are kept.

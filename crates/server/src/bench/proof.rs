@@ -1,14 +1,16 @@
 //! The log that can be proven: rows into the tree, proofs, the check of everything, and what a record costs an act and a
 //! reading.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use clinical_model::{PatientId, RecordId as _};
+use clinical_model::PatientId;
 use pipeline::checkpoints::{CheckpointOptions, keep};
 use store::sqlite::SqliteStore;
 use store::{
-    Actor, AuditAction, AuditRecord, DocumentWrite, Expected, KeyDomain, Kind, Log, LogAgainst, Store, Transaction,
+    Actor, AuditAction, AuditRecord, DocumentWrite, Expected, KeyDomain, Kind, Log, LogAgainst, Store,
+    Transaction,
 };
 use trust::Kek;
 use trust::log::tree::{verify_consistency, verify_inclusion};
@@ -79,7 +81,12 @@ fn cost_of_an_act(store: &SqliteStore, runs: usize) -> anyhow::Result<Spread> {
             index: Vec::new(),
         };
         let audit = if is_recorded { vec![record(number)] } else { Vec::new() };
-        Ok(store.transact(&Transaction { at: clock_now(), writes: vec![write], audit, ..Transaction::default() })?)
+        Ok(store.transact(&Transaction {
+            at: clock_now(),
+            writes: vec![write],
+            audit,
+            ..Transaction::default()
+        })?)
     };
     let ratios = (0..runs).map(|_| {
         let without = timed(ACTS, |number| act(number, false))?;
@@ -103,90 +110,114 @@ fn cost_of_a_reading(store: &SqliteStore, runs: usize) -> anyhow::Result<Spread>
     Spread::of(shares.collect::<anyhow::Result<Vec<f64>>>()?).context("nothing was measured")
 }
 
-/// Measures.
-///
-/// # Errors
-/// When the store refuses.
-pub fn measure(settings: &Settings) -> anyhow::Result<Section> {
-    let rows = if settings.quick { QUICK_ROWS } else { ROWS };
-    let place = tempfile::tempdir_in(&settings.dir).context("no throw-away directory")?;
-    let kek = Kek::generate();
-    let store = SqliteStore::open(&place.path().join("data"), kek, store::sqlite::Options::default())
+/// A log that was filled and signed.
+struct Filled {
+    store: SqliteStore,
+    size: u64,
+    filled_s: f64,
+    tree_s: f64,
+}
+
+/// Fills a log in a directory, and signs it.
+fn fill_and_sign(directory: &Path, rows: u64) -> anyhow::Result<Filled> {
+    let store = SqliteStore::open(directory, Kek::generate(), store::sqlite::Options::default())
         .context("the store cannot be made")?;
-    let log = store.log();
     let began = Instant::now();
     filled(&store, rows)?;
     let filled_s = began.elapsed().as_secs_f64();
     let began = Instant::now();
-    let options = CheckpointOptions::default();
-    keep(&store, Log::Acts, &options, clock_now(), true, None).context("the log cannot be kept")?;
     // One look takes in a bounded number of rows; the rest comes with the next ones.
-    while log.log_state(Log::Acts)?.size < rows {
+    while store.log().log_state(Log::Acts)?.size < rows {
+        let options = CheckpointOptions::default();
         keep(&store, Log::Acts, &options, clock_now(), true, None).context("the log cannot be kept")?;
     }
     let tree_s = began.elapsed().as_secs_f64();
-    let size = log.log_state(Log::Acts)?.size;
+    let size = store.log().log_state(Log::Acts)?.size;
+    Ok(Filled { store, size, filled_s, tree_s })
+}
+
+fn spread(what: &str, spread: Spread) -> Row {
+    Row::new(what, "µs", Better::Lower, spread)
+}
+
+fn one(what: &str, unit: &'static str, figure: f64) -> Row {
+    Row::new(what, unit, Better::Lower, Spread::one(figure))
+}
+
+/// Proofs made and verified, and how many hashes one has.
+fn proofs(store: &SqliteStore, size: u64) -> anyhow::Result<(Vec<Row>, usize)> {
+    let log = store.log();
+    // Places that are spread over the whole log.
+    let place = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % size;
     let root = log.log_root(Log::Acts, size)?;
-    let index_of = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % size;
-    let prove = timed(PROOFS, |number| log.log_inclusion(Log::Acts, index_of(number), size).map(drop).map_err(Into::into))?;
-    let index = index_of(7);
+    let made = timed(PROOFS, |number| Ok(drop(log.log_inclusion(Log::Acts, place(number), size)?)))?;
+    let index = place(7);
     let path = log.log_inclusion(Log::Acts, index, size)?;
     let leaf = log.log_entry(index + 1)?.context("the row is there")?.0.leaf;
-    let verify = timed(PROOFS, |_| Ok(verify_inclusion(&leaf, index, size, &path, &root)?))?;
+    let verified = timed(PROOFS, |_| Ok(verify_inclusion(&leaf, index, size, &path, &root)?))?;
     let old = size / 3;
     let old_root = log.log_root(Log::Acts, old)?;
-    let consistent = timed(PROOFS, |number| log.log_consistency(Log::Acts, 1 + index_of(number), size).map(drop).map_err(Into::into))?;
+    let grown = timed(PROOFS, |number| Ok(drop(log.log_consistency(Log::Acts, 1 + place(number), size)?)))?;
     let steps = log.log_consistency(Log::Acts, old, size)?;
-    let grown = timed(PROOFS, |_| Ok(verify_consistency((old, &old_root), (size, &root), &steps)?))?;
+    let grown_verified = timed(PROOFS, |_| Ok(verify_consistency((old, &old_root), (size, &root), &steps)?))?;
+    let rows = vec![
+        spread("inclusion proof made", made),
+        spread("inclusion proof verified", verified),
+        spread("consistency proof made", grown),
+        spread("consistency proof verified", grown_verified),
+    ];
+    Ok((rows, path.len()))
+}
+
+/// Measures.
+///
+/// # Errors
+/// When the store refuses, or what was filled is not sound.
+pub fn measure(settings: &Settings) -> anyhow::Result<Section> {
+    let rows = if settings.quick { QUICK_ROWS } else { ROWS };
+    let place = tempfile::tempdir_in(&settings.dir).context("no throw-away directory")?;
+    let Filled { store, size, filled_s, tree_s } = fill_and_sign(&place.path().join("data"), rows)?;
+    let (proven, hashes) = proofs(&store, size)?;
     let began = Instant::now();
-    let report = log.check_log(Log::Acts, &LogAgainst::default(), clock_now(), &mut |_, _| {})?;
+    let report = store.log().check_log(Log::Acts, &LogAgainst::default(), clock_now(), &mut |_, _| {})?;
     anyhow::ensure!(report.findings.is_empty(), "the filled log is not sound: {:?}", report.findings);
     let check_s = began.elapsed().as_secs_f64();
     let file = place.path().join("audit.jsonl");
     let began = Instant::now();
     export::write(&store, &[], &file, clock_now(), &mut |_, _| {})?;
     let export_s = began.elapsed().as_secs_f64();
-    let bytes = std::fs::metadata(&file)?.len();
+    let megabytes = std::fs::metadata(&file)?.len() / 1_000_000;
     let began = Instant::now();
     let reports = export::check(&file, &export::Believed::default(), &mut |_, _| {})?;
     anyhow::ensure!(reports.iter().all(|report| report.findings.is_empty()), "the export is not sound");
     let offline_s = began.elapsed().as_secs_f64();
     let carried = CARRIED_TO / size as f64;
-    let one = |what: &str, unit: &'static str, figure: f64| Row::new(what, unit, Better::Lower, Spread::one(figure));
-    let spread = |what: &str, spread: Spread| Row::new(what, "µs", Better::Lower, spread);
+    let mut rows = vec![one(
+        "1,000 rows into the tree, each read back and its leaf computed anew",
+        "ms",
+        tree_s * 1e6 / size as f64,
+    )];
+    rows.extend(proven);
+    rows.extend([
+        one("check of every row, leaf, tile and checkpoint", "s", check_s),
+        one("export written", "s", export_s),
+        one("export checked offline", "s", offline_s),
+    ]);
+    let (act, reading) = (cost_of_an_act(&store, settings.runs)?, cost_of_a_reading(&store, settings.runs)?);
+    rows.extend([
+        Row::new("an act with its row, against the same act without", "times", Better::Lower, act),
+        Row::new("the leaf of a group, against the commit of the group", "times", Better::Lower, reading),
+    ]);
     Ok(Section {
         title: "The log that can be proven",
         settings: vec![format!(
-            "{size} rows of the audit log about 50 patients, filled in {filled_s:.0} s; a proof has {} hashes ({} bytes), an \
-             export {} MB. Carried on to ten million rows: the check {:.0} s, the offline check of an export {:.0} s, a proof \
-             as long as here and four hashes.",
-            path.len(),
-            path.len() * 32,
-            bytes / 1_000_000,
+            "{size} rows of the audit log about 50 patients, filled in {filled_s:.0} s; a proof has {hashes} hashes ({} \
+             bytes), the export {megabytes} MB. Carried on to ten million rows: the check {:.0} s, the offline check of an \
+             export {:.0} s, a proof with four hashes more.",
+            hashes * 32,
             check_s * carried,
             offline_s * carried,
         )],
-        rows: vec![
-            one("rows into the tree, each read back and computed anew, 1,000 rows", "ms", tree_s * 1e6 / size as f64),
-            spread("inclusion proof made", prove),
-            spread("inclusion proof verified", verify),
-            spread("consistency proof made", consistent),
-            spread("consistency proof verified", grown),
-            one("check of every row, leaf, tile and checkpoint", "s", check_s),
-            one("export written", "s", export_s),
-            one("export checked offline", "s", offline_s),
-            Row::new(
-                "an act with its row, against the same act without",
-                "times",
-                Better::Lower,
-                cost_of_an_act(&store, settings.runs)?,
-            ),
-            Row::new(
-                "the leaf of a group's record, against the commit of the group",
-                "times",
-                Better::Lower,
-                cost_of_a_reading(&store, settings.runs)?,
-            ),
-        ],
+        rows,
     })
 }
