@@ -242,10 +242,7 @@ impl<'a> Connection<'a> {
                 biased;
                 () = self.shared.stopping.cancelled() => return End::Stopping,
                 () = takeover.cancelled() => return End::TakenOver,
-                _ = recheck.tick() => if !self.is_admitted() {
-                    return self.end_not_admitted();
-                },
-                Ok(()) = revocations.changed() => if !self.is_admitted() {
+                () = asks_again(&mut recheck, &mut revocations) => if !self.is_admitted() {
                     return self.end_not_admitted();
                 },
                 Some((ticket, verdict)) = under_way.commits.next(), if !under_way.commits.is_empty() => {
@@ -408,6 +405,17 @@ impl<'a> Connection<'a> {
         tracing::warn!(serial = %self.opened.certificate.serial_hex, "the certificate is revoked, expired or its device retired");
         self.protocol.disconnect(DisconnectReasonCode::NotAuthorized);
         End::NotAdmitted
+    }
+}
+
+/// Resolves when the certificate should be looked at again: something was revoked, or a while has passed.
+async fn asks_again(
+    recheck: &mut tokio::time::Interval,
+    revocations: &mut tokio::sync::watch::Receiver<u64>,
+) {
+    tokio::select! {
+        _ = recheck.tick() => {}
+        Ok(()) = revocations.changed() => {}
     }
 }
 
