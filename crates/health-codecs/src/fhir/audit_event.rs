@@ -309,7 +309,8 @@ fn agent(agent: &AuditAgent) -> Value {
     }
     if let Some(address) = agent.network_address.as_deref().filter(|address| !address.trim().is_empty()) {
         // 1: the name of a machine, 2: an IP address.
-        let kind = if address.parse::<std::net::IpAddr>().is_ok() { "2" } else { "1" };
+        let is_dotted = address.split('.').filter(|part| part.parse::<u8>().is_ok()).count() == 4;
+        let kind = if is_dotted || address.contains(':') { "2" } else { "1" };
         fields.insert("network".into(), json!({ "address": address, "type": kind }));
     }
     Value::Object(fields)
