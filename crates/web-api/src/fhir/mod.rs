@@ -50,6 +50,7 @@ use crate::session::Caller;
 use crate::state::Web;
 use answer::{Answer, Refusal};
 use call::{Call, Door};
+use Handler::{Read, Write};
 
 pub use export::Exports;
 
@@ -121,7 +122,6 @@ impl Interaction {
 
 /// Every interaction that is served.
 pub fn interactions() -> Vec<Interaction> {
-    use Handler::{Read, Write};
     use Permission as P;
     let (get, post, put, delete) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
     macro_rules! table {
