@@ -83,8 +83,8 @@ impl CredentialKey {
     /// The key as bytes to be kept; [`CredentialKey::from_bytes`] reads them.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::Es256(point) => [&[b'e'], point.as_slice()].concat(),
-            Self::Ed25519(key) => [&[b'd'], key.as_slice()].concat(),
+            Self::Es256(point) => [b"e", point.as_slice()].concat(),
+            Self::Ed25519(key) => [b"d", key.as_slice()].concat(),
             Self::Rs256 { modulus, exponent } => {
                 [&[b'r', u8::try_from(exponent.len()).unwrap_or_default()], exponent.as_slice(), modulus]
                     .concat()
