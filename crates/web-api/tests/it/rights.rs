@@ -8,7 +8,9 @@ use web_api::access::Permission;
 /// Whether a role holds a permission at this house.
 pub fn holds(role: Role, permission: Permission) -> bool {
     use Permission as P;
-    use Role::{Administrator, Auditor, BiomedicalEngineer, Caregiver, Integrator, Nurse, Patient, Physician};
+    use Role::{
+        Administrator, Auditor, BiomedicalEngineer, Caregiver, Integrator, Nurse, Patient, Physician,
+    };
     match permission {
         P::Open | P::SignedIn | P::SendBundle => true,
         P::SeePlaces => !matches!(role, Patient | Caregiver),
@@ -23,7 +25,7 @@ pub fn holds(role: Role, permission: Permission) -> bool {
         P::ManageApps => matches!(role, Administrator | Integrator),
         P::ReadConsents => matches!(role, Administrator | Physician | Nurse | Patient | Caregiver),
         P::ManageConsents => matches!(role, Administrator | Physician | Nurse | Patient),
-        P::ExportPatient => matches!(role, Administrator | Physician),
+        P::ExportPatient => matches!(role, Administrator | Physician | Patient),
         P::ManagePeople
         | P::ManagePolicies
         | P::ManageIdentityProvider
