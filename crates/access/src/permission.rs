@@ -121,12 +121,6 @@ impl<P: May> Granted<P> {
     pub(crate) const fn by_decision() -> Self {
         Granted(PhantomData)
     }
-
-    /// For what the server does by itself, nobody having asked. A check (`cargo xtask tidy`) refuses it where requests
-    /// are served.
-    pub const fn house() -> Self {
-        Granted(PhantomData)
-    }
 }
 
 impl<P> Clone for Granted<P> {

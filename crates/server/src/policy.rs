@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use access::cases::{CASES_LIMIT, Case, Cases, On, Who};
 use access::Engine;
+use access::cases::{CASES_LIMIT, Case, Cases, On, Who};
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use clinical_model::{PatientId, PlaceId};

@@ -16,7 +16,9 @@ pub(crate) fn purpose_of(who: &Who) -> Purpose {
         Role::Physician | Role::Nurse => Purpose::Treatment,
         Role::Patient => Purpose::PatientRequest,
         Role::Caregiver => Purpose::FamilyRequest,
-        Role::Administrator | Role::BiomedicalEngineer | Role::Auditor | Role::Integrator => Purpose::Operations,
+        Role::Administrator | Role::BiomedicalEngineer | Role::Auditor | Role::Integrator => {
+            Purpose::Operations
+        }
     };
     match who {
         Who::Person(user) => of_person(user),
@@ -30,7 +32,11 @@ pub(super) fn ceiling_of(web: &Web, peer: &Peer) -> Option<Arc<Ceiling>> {
     let Peer::Program(name) = peer else { return None };
     let text = web.site.admission().program_scopes(name).join(" ");
     let scopes = text.parse::<Scopes>().unwrap_or_else(|error| {
-        tracing::error!(error = &error as &dyn std::error::Error, program = name, "its scopes cannot be read");
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            program = name,
+            "its scopes cannot be read"
+        );
         Scopes::default()
     });
     Some(Arc::new(Ceiling { scopes, patient: None }))

@@ -17,9 +17,9 @@ use pipeline::audited::Act;
 use store::{Actor, AuditAction};
 
 pub use ::access::{Permission, may};
+pub(crate) use asking::purpose_of;
 pub use permit::{Permit, Taken};
 pub use policies::{Policies, PoliciesError, engine_of};
-pub(crate) use asking::purpose_of;
 pub(crate) use sight::Sight;
 
 use crate::people::{Role, User};

@@ -186,7 +186,9 @@ impl<'a> Sight<'a> {
     pub(crate) fn subject(&self, subject: Subject) -> bool {
         match subject {
             Subject::Patient(patient) => self.patient_id(patient),
-            Subject::Device(device) => self.registry().device(device).is_some_and(|device| self.device(&device)),
+            Subject::Device(device) => {
+                self.registry().device(device).is_some_and(|device| self.device(&device))
+            }
             Subject::Place(place) => self.place_id(place),
         }
     }

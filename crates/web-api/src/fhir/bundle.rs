@@ -1,6 +1,6 @@
 //! Bundles of requests. Every entry of a batch is a request of its own; a transaction is one act.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -22,6 +22,9 @@ const BATCH_STEP: usize = 64;
 /// Resources that the reads of one Bundle may show together, but for the last page: some 20 MB. All answers of a Bundle
 /// are held until the last of them is there.
 pub(crate) const READ_LIMIT_RESOURCES: usize = 5_000;
+
+/// The table of interactions, made once and never changed: a Bundle of thousands of entries looks into it for each.
+static TABLE: LazyLock<Vec<Interaction>> = LazyLock::new(interactions);
 
 /// What the reads of one Bundle have shown so far.
 #[derive(Default)]
@@ -134,7 +137,7 @@ pub(crate) fn route(call: &Call, entry: &RequestEntry, index: usize) -> Result<R
     let (path, query) = relative.split_once('?').unwrap_or((relative, ""));
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let mut best: Option<Route> = None;
-    for interaction in interactions() {
+    for interaction in TABLE.iter() {
         if interaction.method.as_str() != entry.method || interaction.code == "transaction" {
             continue;
         }
@@ -152,7 +155,7 @@ pub(crate) fn route(call: &Call, entry: &RequestEntry, index: usize) -> Result<R
                 found.map(|(_, part)| (*part).to_owned()).unwrap_or_default()
             };
             let ids = (named("{id}"), named("{vid}"));
-            best = Some(Route { interaction, ids, query: query.to_owned() });
+            best = Some(Route { interaction: interaction.clone(), ids, query: query.to_owned() });
         }
     }
     best.ok_or_else(|| {
@@ -201,11 +204,15 @@ pub(crate) async fn dispatch(
     }
     super::permitted(web, call, &route.interaction).await?;
     let inner = call_of(call, entry, &route, bytes)?;
+    let headers = (route.interaction.code == "read").then(|| inner.headers.clone());
     let view = View::of(&inner.params).map_err(Refusal::bad_request)?;
     let mut answer = match route.interaction.handler {
         Handler::Read(read) => blocking(web, move |web| read(web, &inner)).await?,
         Handler::Write(write) => write(Arc::clone(web), Arc::new(inner)).await?,
     };
+    if headers.is_some_and(|headers| answer.is_known(&headers)) {
+        return Ok(Answer { body: None, ..answer.status(StatusCode::NOT_MODIFIED) });
+    }
     if let Some(body) = &mut answer.body {
         view.cut(body);
     }

@@ -21,8 +21,8 @@ use crate::access::{Access, Permission, Sight};
 use crate::oauth::NotABearer;
 use crate::operations;
 use crate::problem::Code;
-use crate::session::Caller;
 use crate::serve::{BODY_LIMIT_BYTES, BodyError, DevicePeer, read_body};
+use crate::session::Caller;
 use crate::state::Web;
 
 /// Characters of a caller's own text that are quoted in an answer.

@@ -552,7 +552,9 @@ fn may_be_taken_from(web: &Web, call: &Call, assigned: Option<Subject>) -> Resul
     }
     let act = call.act(AuditAction::Assign, "Assignment")?;
     refused(web, assigned.and_then(Subject::patient).into_iter().fold(act, |act, id| act.patient(id)))?;
-    Err(Refusal::forbidden("the device serves somebody who is not one of yours: who cares for them must end that first"))
+    Err(Refusal::forbidden(
+        "the device serves somebody who is not one of yours: who cares for them must end that first",
+    ))
 }
 
 /// Whether a device may be assigned there: somebody or something that is there, or will be by the same act.

@@ -68,13 +68,20 @@ pub(crate) async fn list(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct AnswerNote {
     note: Option<String>,
 }
 
 type Act2 = fn(&Site, UserId, AlertId, Option<String>) -> Result<Alert, DeskError>;
 
-async fn answer(web: Arc<Web>, access: Permit<may::ActOnAlerts>, id: String, note: AnswerNote, act: Act2) -> Answer<AlertView> {
+async fn answer(
+    web: Arc<Web>,
+    access: Permit<may::ActOnAlerts>,
+    id: String,
+    note: AnswerNote,
+    act: Act2,
+) -> Answer<AlertView> {
     let id: AlertId = id_of(&id, "alert")?;
     let by = access.user().ok_or_else(|| Problem::not_found("alert"))?;
     let note = note.note.map(|note| note.trim().to_owned()).filter(|note| !note.is_empty());

@@ -91,7 +91,8 @@ pub(crate) async fn trend(
     }
     let measures = names.into_iter().map(measure_of).collect::<Result<Vec<_>, _>>()?;
     let patient = theirs(&web, &access, &id).await?;
-    let act = access.act(AuditAction::Read, "trend")
+    let act = access
+        .act(AuditAction::Read, "trend")
         .patient(patient.id)
         .detail(format!("{} from {} to {}", query.measures, query.from, query.to));
     web.blocking(move |web| {
@@ -164,7 +165,8 @@ pub(crate) async fn readings(
     let measure = measure_of(&query.measure)?;
     let limit = query.limit.unwrap_or(100).min(READINGS_LIMIT);
     let patient = theirs(&web, &access, &id).await?;
-    let act = access.act(AuditAction::Read, "readings")
+    let act = access
+        .act(AuditAction::Read, "readings")
         .patient(patient.id)
         .detail(format!("{} from {} to {}", measure.name, query.from, query.to));
     web.blocking(move |web| {
@@ -230,7 +232,8 @@ pub(crate) async fn waveform(
         return Err(Problem::bad_request(format!("{} is no waveform", measure.name)));
     }
     let patient = theirs(&web, &access, &id).await?;
-    let act = access.act(AuditAction::Read, "waveform")
+    let act = access
+        .act(AuditAction::Read, "waveform")
         .patient(patient.id)
         .detail(format!("{} from {} to {}", measure.name, query.from, query.to));
     web.blocking(move |web| {
@@ -322,9 +325,7 @@ pub(crate) async fn provenance(
         let (series, at, _) = address.ok_or_else(not_found)?;
         let registry = web.site.registry();
         let sight = access.sight(web);
-        let act = access.act(AuditAction::Read, "provenance")
-            .device(series.device)
-            .detail(id.clone());
+        let act = access.act(AuditAction::Read, "provenance").device(series.device).detail(id.clone());
         let act = match series.subject {
             Subject::Patient(patient) if sight.series(&series) => act.patient(patient),
             Subject::Patient(patient) => {

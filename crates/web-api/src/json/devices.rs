@@ -42,9 +42,7 @@ fn subject_view(web: &Web, access: &Access, subject: Subject) -> SubjectView {
     let registry = web.site.registry();
     match subject {
         Subject::Patient(id) => {
-            let patient = registry
-                .patient(id)
-                .filter(|patient| access.sight(web).patient(patient));
+            let patient = registry.patient(id).filter(|patient| access.sight(web).patient(patient));
             let label = match patient {
                 Some(patient) => {
                     format!("{}, {}", patient.family.expose().to_uppercase(), patient.given.expose())
@@ -129,10 +127,7 @@ pub(crate) struct Devices {
     devices: Vec<DeviceView>,
 }
 
-pub(crate) async fn list(
-    State(web): State<Arc<Web>>,
-    access: Permit<may::ReadDevices>,
-) -> Answer<Devices> {
+pub(crate) async fn list(State(web): State<Arc<Web>>, access: Permit<may::ReadDevices>) -> Answer<Devices> {
     let act = access.act(AuditAction::Search, "Device");
     web.blocking(move |web| {
         let devices = access.read(web, act, |chart| {
@@ -164,6 +159,7 @@ pub(crate) async fn show(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct NewDevice {
     name: String,
     kind: String,
@@ -220,6 +216,7 @@ pub(crate) async fn register(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ChangedDevice {
     version: u64,
     name: String,
@@ -267,6 +264,7 @@ enum NewSubject {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct NewAssignment {
     subject: NewSubject,
     start: Timestamp,
@@ -308,6 +306,7 @@ pub(crate) async fn assign(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct End {
     end: Timestamp,
 }

@@ -58,8 +58,7 @@ pub(crate) async fn find(
     access: Permit<may::ReadChart>,
     Asked(find): Asked<Find>,
 ) -> Answer<Patients> {
-    let act =
-        access.act(AuditAction::Search, "Patient").detail(format!("query: {}", find.query));
+    let act = access.act(AuditAction::Search, "Patient").detail(format!("query: {}", find.query));
     let query = find.query.trim().to_lowercase();
     web.blocking(move |web| {
         let patients = access.read(web, act, |chart| {
@@ -85,6 +84,7 @@ pub(crate) async fn find(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct NewPatient {
     family: String,
     given: String,
@@ -283,6 +283,7 @@ pub(crate) async fn show(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct NewLimits {
     limits: Vec<Limit>,
 }

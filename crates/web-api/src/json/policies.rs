@@ -120,11 +120,7 @@ pub(crate) async fn explain(
             effect: rule.effect,
             description: rule.description.clone(),
         });
-        Ok(Json(Explained {
-            allowed: decision.allowed,
-            reasons: reasons.collect(),
-            text: decision.why(),
-        }))
+        Ok(Json(Explained { allowed: decision.allowed, reasons: reasons.collect(), text: decision.why() }))
     })
     .await?
 }

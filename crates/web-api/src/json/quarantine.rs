@@ -239,6 +239,7 @@ pub(crate) async fn rerun_many(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Discard {
     reason: String,
 }

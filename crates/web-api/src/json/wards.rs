@@ -129,8 +129,7 @@ pub(crate) async fn board(
         let is_shown = |one: &Arc<Patient>| registry.ward_of(one) == Some(id) && sight.patient(one);
         let of_ward: Vec<_> = patients.into_iter().filter(is_shown).collect();
         let shown = of_ward.iter().map(|patient| patient.id.to_string()).collect::<Vec<_>>().join(" ");
-        let act = access.act(AuditAction::Read, "ward board")
-            .detail(format!("{}: {shown}", ward.name));
+        let act = access.act(AuditAction::Read, "ward board").detail(format!("{}: {shown}", ward.name));
         let board = access.read(web, act, |chart| {
             // The position is taken before the values: what changes in between comes once more, and does no harm.
             let position = position(web);
@@ -228,6 +227,7 @@ pub(crate) async fn places(State(web): State<Arc<Web>>, access: Permit<may::SeeP
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct NewPlace {
     name: String,
     kind: PlaceKind,

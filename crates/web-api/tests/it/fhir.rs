@@ -3,6 +3,7 @@
 mod bundles;
 mod correcting;
 mod creating;
+mod enumerating;
 mod guarding;
 mod linking;
 pub mod operating;

@@ -1,5 +1,6 @@
 //! The web side over a real site and store: sessions, permissions, the JSON API, live events, FHIR and ingest.
 
+mod assigning;
 mod audit;
 mod care;
 mod clinic;

@@ -394,3 +394,21 @@ async fn the_reads_of_one_bundle_do_not_fill_the_memory() {
         assert_eq!(refused, 14, "{kind}: {:?}", statuses(&answer));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_names_the_version_it_knows_is_told_that_nothing_changed() {
+    let clinic = Clinic::furnished();
+    let path = format!("Patient/{}", crate::clinic::patient(1));
+    let entry = |known: &str| json!({"request": {"method": "GET", "url": path, "ifNoneMatch": known}});
+    let batch =
+        json!({"resourceType": "Bundle", "type": "batch", "entry": [entry("W/\"1\""), entry("W/\"7\"")]});
+    let answer = post(&clinic, &program(), "/fhir", &batch).await;
+    let statuses: Vec<&str> = answer.body["entry"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["response"]["status"].as_str().unwrap())
+        .collect();
+    assert_eq!(statuses, ["304 Not Modified", "200 OK"], "{}", answer.body);
+    assert!(answer.body["entry"][0]["resource"].is_null());
+}

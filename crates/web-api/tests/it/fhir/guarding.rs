@@ -125,8 +125,7 @@ async fn another_patient_and_a_caregiver_of_nobody_get_nothing_over_fhir() {
         let cookie = clinic.sign_in(name).await;
         let mut checked = 0;
         for interaction in interactions() {
-            let Ok((path, body, gets)) =
-                asked(&interaction.method, interaction.path, &observation, &consent)
+            let Ok((path, body, gets)) = asked(&interaction.method, interaction.path, &observation, &consent)
             else {
                 continue;
             };
@@ -166,7 +165,8 @@ async fn a_program_with_too_small_a_scope_is_refused_every_interaction() {
     clinic.site.admission().set_program_scopes(scopes.map(of));
     let mut refused = 0;
     for interaction in interactions() {
-        let is_about_a_type = !matches!(interaction.resource, "" | "Group") && interaction.code != "$validate";
+        let is_about_a_type =
+            !matches!(interaction.resource, "" | "Group") && interaction.code != "$validate";
         if !is_about_a_type {
             continue;
         }
@@ -212,7 +212,8 @@ async fn the_clinician_of_another_ward_gets_nothing_over_fhir() {
     let consent = consent_of_patient_2(&clinic, &theirs).await;
     let (mut checked, mut told) = (0, 0);
     for interaction in interactions() {
-        let Ok((path, body, gets)) = asked(&interaction.method, interaction.path, &observation, &consent) else {
+        let Ok((path, body, gets)) = asked(&interaction.method, interaction.path, &observation, &consent)
+        else {
             continue;
         };
         let body = (body != Value::Null).then_some(body);
