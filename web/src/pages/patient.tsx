@@ -21,7 +21,7 @@ import { AlertCard } from "../ui/alert-card.tsx";
 import { Failure, SeenBy, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { LinkBadge } from "../ui/device-state.tsx";
 import { ProvenanceDrawer } from "../ui/provenance.tsx";
-import { mayActOnAlerts, mayExportPatients, mayManageConsents, mayReadConsents } from "../ui/roles.ts";
+import { mayActOnAlerts, mayExportPatients, mayManageConsents, mayReadAudit, mayReadConsents } from "../ui/roles.ts";
 
 export function PatientPage({ patientId }: { patientId: string }) {
   // The name stays out of the title: titles are kept by the browser's history.
@@ -87,6 +87,11 @@ function Chart({ chart, refetch }: { chart: PatientChart; refetch: () => void })
               ))}
             </ul>
           </section>
+          {mayReadAudit(rights) && (
+            <p>
+              <Link to={`/audit?patient=${encodeURIComponent(chart.patient.id)}`}>Who looked at this patient</Link>
+            </p>
+          )}
           <SeenBy>clinicians of the patient's ward, those whom the patient's rules let in, and whoever broke the glass. Every look is logged.</SeenBy>
         </div>
       </div>

@@ -37,7 +37,7 @@ export const ADMIN: readonly Entry[] = [
   { to: "/admin/identity-provider", label: "Identity providers", icon: "link", shows: staffMay("manage-identity-provider") },
   { to: "/admin/sharing", label: "Sharing", icon: "patients", shows: staffMay("manage-defaults") },
   { to: "/admin/retention", label: "Retention", icon: "quarantine", shows: staffMay("manage-retention") },
-  { to: "/admin/erasure", label: "Erasure and export", icon: "close", shows: staffMay("erase-data", "export-patient") },
+  { to: "/admin/erasure", label: "Erasure and export", icon: "close", shows: staffMay("erase-data") },
   { to: "/admin/keys", label: "Keys", icon: "key", shows: staffMay("manage-keys") },
 ];
 

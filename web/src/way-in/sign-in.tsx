@@ -38,6 +38,9 @@ export async function signInWithPasskey(quiet = false): Promise<Session> {
   return post<Session>("/sign-in/passkey", { ceremony, credential });
 }
 
+/** `15 min`, `12 h`. */
+const spanText = (seconds: number): string => (seconds >= 7200 && seconds % 3600 === 0 ? `${seconds / 3600} h` : `${Math.round(seconds / 60)} min`);
+
 const atDoor = (path: string) => ["/", "/sign-in", "/setup", "/invite"].includes(path);
 
 export function SignIn() {
@@ -114,7 +117,7 @@ export function SignIn() {
       </form>
       <Providers next={atDoor(here.pathname) ? "/" : here.pathname + here.search} />
       <p className="hint">
-        A session ends after {Math.round(session.idle_timeout_s / 60)} min without use. Without a way in? An administrator can give you a new one-time link.
+        A session ends after {spanText(session.idle_timeout_s)} without use. Without a way in? An administrator can give you a new one-time link.
       </p>
     </Alone>
   );

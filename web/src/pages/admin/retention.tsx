@@ -102,6 +102,8 @@ function WhatGoes({ keep, current }: { keep: KeepDays | null; current: KeepDays 
   const asked = keep === null ? {} : Object.fromEntries(Object.entries(keep).map(([name, days]) => [name, days === null ? undefined : days]));
   const found = useQuery({ queryKey: ["dry-run", keep], queryFn: ({ signal }) => get<DryRun>(`/retention/dry-run${query(asked)}`, signal) });
   const days = keep ?? current;
+  // What is kept for ever is in no dry run, and has its line all the same.
+  const classes = Object.keys(current).map((name) => [name, found.data?.classes.find((one) => one.class === name)] as const);
   return (
     <>
       {found.isPending && <Waiting what="what would go" />}
@@ -128,20 +130,20 @@ function WhatGoes({ keep, current }: { keep: KeepDays | null; current: KeepDays 
               </tr>
             </thead>
             <tbody>
-              {found.data.classes.map((one) => (
-                <tr key={one.class}>
-                  <th scope="row">{classText(one.class)}</th>
-                  <td data-label="Kept">{keepText(days[one.class] ?? null)}</td>
+              {classes.map(([name, one]) => (
+                <tr key={name}>
+                  <th scope="row">{classText(name)}</th>
+                  <td data-label="Kept">{keepText(days[name] ?? null)}</td>
                   <td data-label="Would go now" className="number">
-                    {one.rows === 0 ? <span className="muted">Nothing</span> : `${one.rows} rows, ${bytesText(one.bytes)}`}
+                    {!one || one.rows === 0 ? <span className="muted">Nothing</span> : `${one.rows} rows, ${bytesText(one.bytes)}`}
                   </td>
                   <td data-label="Patients" className="number">
-                    {one.patients}
+                    {one?.patients ?? 0}
                   </td>
-                  <td data-label="From">{one.oldest === null ? <span className="muted">None</span> : instantText(one.oldest)}</td>
-                  <td data-label="To">{one.newest === null ? <span className="muted">None</span> : instantText(one.newest)}</td>
+                  <td data-label="From">{one?.oldest ? instantText(one.oldest) : <span className="muted">None</span>}</td>
+                  <td data-label="To">{one?.newest ? instantText(one.newest) : <span className="muted">None</span>}</td>
                   <td data-label="Held back by law" className="number">
-                    {one.held_rows}
+                    {one?.held_rows ?? 0}
                   </td>
                 </tr>
               ))}

@@ -110,7 +110,7 @@ function Row({ row, onPatient, onProof }: { row: AuditRow; onPatient: (patient: 
   const { patient } = row;
   return (
     <tr className={row.outcome === "success" ? undefined : "row-refused"}>
-      <td className="number mono" data-label="No.">
+      <td className="number mono nowrap" data-label="No.">
         {row.sequence}
       </td>
       <td className="nowrap" data-label="When">
@@ -142,7 +142,9 @@ function Row({ row, onPatient, onProof }: { row: AuditRow; onPatient: (patient: 
           </button>
         )}
       </td>
-      <td data-label="Outcome">{row.outcome}</td>
+      <td className="nowrap" data-label="Outcome">
+        {row.outcome}
+      </td>
       <td data-label="Proof">
         {row.provable ? (
           <button type="button" onClick={onProof} aria-label={`Prove row ${row.sequence}`}>

@@ -68,20 +68,29 @@ interface FiltersProps {
 export function Filters({ wanted, onChange, onAgain }: FiltersProps) {
   const rights = useRights();
   const [picking, setPicking] = useState(false);
-  const [draft, setDraft] = useState({ actor: wanted.actor, device: wanted.device, from: field(wanted.from), to: field(wanted.to) });
+  const mayPick = maySeePatients(rights);
+  const patientId = wanted.patient?.id ?? "";
+  const [draft, setDraft] = useState({ patient: patientId, actor: wanted.actor, device: wanted.device, from: field(wanted.from), to: field(wanted.to) });
   const [label, setLabel] = useState<{ id: string; label: string } | null>(null);
   const { actor, device, from, to } = wanted;
-  useEffect(() => setDraft({ actor, device, from: field(from), to: field(to) }), [actor, device, from, to]);
+  useEffect(() => setDraft({ patient: patientId, actor, device, from: field(from), to: field(to) }), [patientId, actor, device, from, to]);
   const set = (key: keyof typeof draft) => (event: { target: { value: string } }) => setDraft({ ...draft, [key]: event.target.value });
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    onChange({ ...wanted, actor: draft.actor.trim(), device: draft.device.trim(), from: fromLocalField(draft.from) ?? "", to: fromLocalField(draft.to) ?? "" });
+    const typed = draft.patient.trim();
+    const patient = mayPick ? wanted.patient : typed === "" ? null : { id: typed, label: "" };
+    onChange({ ...wanted, patient, actor: draft.actor.trim(), device: draft.device.trim(), from: fromLocalField(draft.from) ?? "", to: fromLocalField(draft.to) ?? "" });
   };
   const any = Object.values(askedOf(wanted)).some((value) => value !== null);
   const asked = askedOf(wanted);
   return (
     <form className="audit-filters" onSubmit={submit} aria-label="Filter the log">
       <div className="filters">
+        {!mayPick && (
+          <Field label="Patient">
+            <input autoComplete="off" spellCheck={false} placeholder="Id" value={draft.patient} onChange={set("patient")} />
+          </Field>
+        )}
         <Field label="Who">
           <input autoComplete="off" spellCheck={false} placeholder="Sign-in name or id" value={draft.actor} onChange={set("actor")} />
         </Field>
@@ -112,7 +121,7 @@ export function Filters({ wanted, onChange, onAgain }: FiltersProps) {
           <input type="checkbox" checked={wanted.breakGlass} onChange={(event) => onChange({ ...wanted, breakGlass: event.target.checked })} /> Only with a broken glass
         </label>
         {wanted.patient === null ? (
-          maySeePatients(rights) && (
+          mayPick && (
             <button type="button" onClick={() => setPicking(true)}>
               Of one patient …
             </button>
