@@ -25,6 +25,7 @@ from blackbox import run as blackbox
 from blackbox import spec
 from blackbox.server import Auscult
 from house import checks
+from house.people import trusted_programs
 from house.site import Site
 
 HERE = Path(__file__).resolve().parent
@@ -67,6 +68,9 @@ def programs(node: str, rumqttc: str | None) -> list[Program]:
         python("fhirpy", "fhirpy 2.3.1 (Python)", "programs/fhir_fhirpy.py", 20),
         javascript("fhir-kit", "fhir-kit-client 2.0.3 (JavaScript)", "programs/fhir_kit_client.mjs", 16),
         javascript("medplum", "@medplum/core 5.2.13 (JavaScript)", "programs/fhir_medplum.mjs", 13),
+        javascript("fhirclient", "fhirclient 2.6.3 (SMART, in Chromium)", "programs/smart_fhirclient.mjs", 14),
+        javascript("services", "SMART Backend Services by jose 6.2.17", "programs/smart_service.mjs", 8),
+        javascript("oidc", "oidc-provider 9.13.3 (in Chromium)", "programs/oidc_provider.mjs", 5),
         python("collect", "every kind of resource", "panel/collect.py", 15),
         python("validators", "pyrofile, fhirkit-rs, JSON schema", "panel/python_validators.py", 150),
         javascript("validator", "the validator of @medplum/core", "panel/medplum.mjs", 50),
@@ -90,7 +94,7 @@ def furnish(site: Site) -> dict:
         families[patient], numbers[patient] = family, number
     patients = list(families)
     devices = [site.device(f"Monitor {number}", patients[number % 3]) for number in range(8)]
-    return site.described(devices, families=families, numbers=numbers)
+    return site.described(devices, families=families, numbers=numbers, trusted=trusted_programs(site))
 
 
 def run_suite(program: Program, site: Site, peer: Path | None) -> None:
