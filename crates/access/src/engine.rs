@@ -282,11 +282,12 @@ impl Engine {
 /// What every question has in common.
 fn base(schema: &Schema, names: &Names) -> Result<Entities, BadPolicies> {
     let site = Entity::new_no_attrs(uid(&names.site, "site"), HashSet::new());
-    let entities = schema.action_entities().and_then(|actions| actions.add_entities([site], None));
-    entities.map_err(|error| {
+    let ours = |what: String| {
         let file = "schema.cedarschema".to_owned();
-        BadPolicies(vec![rules::Mistake { file, line: 1, column: 1, what: error.to_string(), help: None }])
-    })
+        BadPolicies(vec![rules::Mistake { file, line: 1, column: 1, what, help: None }])
+    };
+    let actions = schema.action_entities().map_err(|error| ours(error.to_string()))?;
+    actions.add_entities([site], None).map_err(|error| ours(error.to_string()))
 }
 
 fn context(asked: &Circumstances) -> Result<Context, String> {

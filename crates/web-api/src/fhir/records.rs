@@ -34,7 +34,7 @@ pub(crate) fn read_patient(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         refused(web, act)?;
         return Err(Refusal::not_found("Patient"));
     };
-    call.chart(web, act, |_| Ok(())).map_err(Refusal::from)?;
+    call.chart(web, act, |_| Ok(()))?;
     versioned(web, Kind::Patient, patient.id.to_bytes(), fhir::patient::render(&patient))
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn read_device(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         .and_then(Subject::patient)
         .into_iter()
         .fold(act.device(device.id), |act, id| act.patient(id));
-    call.chart(web, act, |_| Ok(())).map_err(Refusal::from)?;
+    call.chart(web, act, |_| Ok(()))?;
     let rendered = fhir::device::render_assigned(&device, assigned);
     versioned(web, Kind::Device, device.id.to_bytes(), rendered)
 }
@@ -64,7 +64,7 @@ pub(crate) fn read_location(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         refused(web, act)?;
         return Err(Refusal::not_found("Location"));
     };
-    call.chart(web, act, |_| Ok(())).map_err(Refusal::from)?;
+    call.chart(web, act, |_| Ok(()))?;
     versioned(web, Kind::Place, place.id.to_bytes(), fhir::location::render(&place))
 }
 
