@@ -111,20 +111,20 @@ pub(crate) async fn sign_in(
         record(&web, Actor::User(user.id), AuditOutcome::Success, detail).await?;
         return begin(&web, &from, beginning(user.id, stage, By::Password)).await;
     };
-    by_code(&web, &from, &user, "a code", move |web| web.take_totp(user.id, &code)).await
+    by_code(&web, &from, &user, (By::Password, "a code"), move |web| web.take_totp(user.id, &code)).await
 }
 
-/// Takes a code and goes on as a whole session.
+/// Takes a code and goes on as a whole session, which began as the first factor says.
 async fn by_code<T: Send + 'static>(
     web: &Arc<Web>,
     from: &Asking,
     user: &User,
-    what: &str,
+    (by, what): (By, &str),
     take: impl FnOnce(&Web) -> Result<T, PeopleError> + Send + 'static,
 ) -> Result<Response, Problem> {
     try_code(web, from, user, what, take).await?;
     let now = web.site.clock().now();
-    let whole = beginning(user.id, Stage::Whole, By::Password);
+    let whole = beginning(user.id, Stage::Whole, by);
     begin(web, from, NewSession { second_factor_at: Some(now), ..whole }).await
 }
 
@@ -172,9 +172,9 @@ pub(crate) async fn by_totp(
     from: Asking,
     Body(given): Body<GivenCode>,
 ) -> Result<Response, Problem> {
-    let (user, _) = waiting(&web, &from).await?;
+    let (user, current) = waiting(&web, &from).await?;
     let id = user.id;
-    by_code(&web, &from, &user, "a code", move |web| web.take_totp(id, &given.code)).await
+    by_code(&web, &from, &user, (current.by, "a code"), move |web| web.take_totp(id, &given.code)).await
 }
 
 pub(crate) async fn by_recovery_code(
@@ -182,9 +182,10 @@ pub(crate) async fn by_recovery_code(
     from: Asking,
     Body(given): Body<GivenCode>,
 ) -> Result<Response, Problem> {
-    let (user, _) = waiting(&web, &from).await?;
+    let (user, current) = waiting(&web, &from).await?;
     let id = user.id;
-    by_code(&web, &from, &user, "a recovery code", move |web| web.take_recovery_code(id, &given.code)).await
+    let what = (current.by, "a recovery code");
+    by_code(&web, &from, &user, what, move |web| web.take_recovery_code(id, &given.code)).await
 }
 
 /// A ceremony that begins: what the browser needs, and what it sends back.

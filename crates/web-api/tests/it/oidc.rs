@@ -166,6 +166,12 @@ async fn a_person_comes_in_by_the_provider_as_far_as_its_second_factor_is_truste
 
     let half = round(&clinic, &provider, |claims| claims["amr"] = json!(["pwd"])).await;
     assert_eq!(state_after(&clinic, &half).await["state"], "second-factor-needed");
+    let cookie = cookie_called(&half, "auscult_session").unwrap();
+    let done = clinic.post("/api/v1/sign-in/totp", &cookie, json!({"code": clinic.code()})).await;
+    let sessions = clinic.get("/api/v1/account/sessions", &crate::clinic::cookie_of(&done)).await.body;
+    let current =
+        sessions["sessions"].as_array().unwrap().iter().find(|one| one["is_current"] == true).unwrap();
+    assert_eq!(current["signed_in_by"], "provider", "also after our second factor");
     // From the first time on it is the subject that counts, not the name, which the provider may give to somebody else.
     let renamed =
         round(&clinic, &provider, |claims| claims["preferred_username"] = json!("administrator")).await;
