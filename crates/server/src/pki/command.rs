@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use clinical_model::DeviceId;
 use pipeline::admission::DEFAULT_PROGRAM_SCOPE;
@@ -12,8 +12,8 @@ use trust::pki::{NameLimits, PeerUri, SigningRequest};
 use trust::{KekRing, SecretText};
 
 use super::{DEFAULT_DAYS, PkiDirectory, ProgramLine, RootHome, RootSource, server_names};
-use crate::config::KeyConfig;
-use crate::{keys, pki, terminal};
+use crate::config::{Config, ConfigArguments, KeyConfig};
+use crate::{kek, keys, pki, terminal};
 
 /// What `auscult pki` does.
 #[derive(Clone, Debug, Subcommand)]
@@ -120,13 +120,22 @@ The key-encryption key is named by --key-file or by AUSCULT_KEY_FILE.")]
 pub struct KeyArguments {
     /// File with the key-encryption key, which sealed the keys of the authority
     #[arg(long, value_name = "FILE", env = "AUSCULT_KEY_FILE")]
-    key_file: PathBuf,
+    key_file: Option<PathBuf>,
+    /// Configuration of the site, where the key-encryption key has another home than a file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 impl KeyArguments {
     fn load(&self, dir: &Path) -> anyhow::Result<KekRing> {
-        let config = KeyConfig { file: Some(self.key_file.clone()), ..KeyConfig::default() };
-        Ok(keys::load(&config, dir)?.into())
+        if let Some(file) = &self.key_file {
+            return Ok(keys::load(&KeyConfig::of_file(file), dir)?.into());
+        }
+        let Some(config) = &self.config else {
+            bail!("the keys of the authority are sealed; name the key-encryption key with --key-file, or --config")
+        };
+        let arguments = ConfigArguments { config: Some(config.clone()), ..ConfigArguments::default() };
+        kek::ring(&Config::assemble(&arguments)?)
     }
 }
 
