@@ -188,7 +188,12 @@ async fn furnish(running: &Running, plan: &Arc<Plan>, ways: &DemoWays) -> anyhow
     let furnished = tokio::task::spawn_blocking(move || {
         let since = Timestamp::from_seconds(site.clock().now().as_millis() / 1_000 - ASSIGNED_BEFORE_S);
         provision::add_hospital(&site, &plan, since)?;
-        let people = provision::add_people(&web, plan.patients.first().map(|patient| patient.id))?;
+        let shown = plan.patients.first().map(|patient| patient.id);
+        let people = provision::add_people(&web, shown)?;
+        let caregiver = people.iter().find(|user| user.role == web_api::Role::Caregiver);
+        if let (Some(patient), Some(caregiver)) = (shown, caregiver) {
+            provision::name_caregiver(&site, patient, caregiver)?;
+        }
         provision::equip(&web, &people, &ways.password, &ways.totp)?;
         anyhow::Ok(())
     });

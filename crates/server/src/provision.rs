@@ -7,12 +7,15 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clinical_analytics::Limit;
 use clinical_model::measure::{HEART_RATE, OXYGEN_SATURATION, RESPIRATORY_RATE};
-use clinical_model::{DeviceId, PatientId, Timestamp};
+use clinical_model::{
+    Consent, ConsentActor, ConsentId, ConsentStatus, DeviceId, PatientId, Provision, Ruling, Timestamp,
+};
 use pipeline::Site;
+use pipeline::audited::Act;
 use rustls::ClientConfig;
 use simulator::hospital::{Plan, Role};
 use simulator::play::Credentials;
-use store::Actor;
+use store::{Actor, AuditAction, Expected};
 use tempfile::TempDir;
 use trust::Kek;
 use trust::pki::PeerUri;
@@ -149,6 +152,27 @@ pub fn equip(web: &Web, people: &[User], password: &str, totp: &TotpSecret) -> a
         let equipped = web.equip(Actor::System, user.id, ways);
         equipped.with_context(|| format!("{} cannot be equipped", user.name))?;
     }
+    Ok(())
+}
+
+/// Writes down that a patient named a caregiver, who then sees everything of them. Blocks.
+///
+/// # Errors
+/// When it cannot be kept.
+pub fn name_caregiver(site: &Site, patient: PatientId, caregiver: &User) -> anyhow::Result<()> {
+    let provision =
+        Provision { actors: vec![ConsentActor::Caregiver(caregiver.id)], ..Provision::of(Ruling::Permit) };
+    let consent = Consent {
+        id: ConsentId::from_bytes(pipeline::new_id(site.clock().now())),
+        patient,
+        status: ConsentStatus::Active,
+        dated_at: Some(site.clock().now()),
+        base: None,
+        provision: Some(provision),
+    };
+    let resource = health_codecs::fhir::consent::render(&consent, Some(&format!("Patient/{patient}")));
+    let act = Act::new(Actor::System, AuditAction::Consent, "Consent").patient(patient);
+    site.put_consent(act, consent, &resource, Expected::Absent).context("a consent cannot be kept")?;
     Ok(())
 }
 
