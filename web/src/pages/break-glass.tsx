@@ -93,6 +93,7 @@ function GlassCard({ glass, onReview }: { glass: Glass; onReview: () => void }) 
   const rights = useRights();
   const own = glass.by.id === me.id;
   const left = (Date.parse(glass.until) - now) / 1000;
+  const standing = glass.stands && left > 0;
   return (
     <li className={glass.is_overdue ? "glass-card glass-overdue" : "glass-card"}>
       <span className="line-main">
@@ -104,7 +105,7 @@ function GlassCard({ glass, onReview }: { glass: Glass; onReview: () => void }) 
         </span>
         <span className="muted">
           {instantText(glass.opened_at)}
-          {glass.stands && left > 0 ? `, still open for ${leftText(left)}` : `, ended ${instantText(glass.ended_at ?? glass.until)}`}
+          {standing ? `, still open for ${leftText(left)}` : `, ended ${instantText(glass.ended_at ?? glass.until)}`}
           {!glass.review && `; review due ${instantText(glass.review_due_at)}`}
           {glass.is_overdue && `, overdue by ${agoText(ageSeconds(glass.review_due_at, now)).replace(" ago", "")}`}
         </span>
@@ -126,6 +127,8 @@ function GlassCard({ glass, onReview }: { glass: Glass; onReview: () => void }) 
         {!glass.review &&
           (own ? (
             <span className="muted">Yours: somebody else reviews it</span>
+          ) : standing ? (
+            <span className="muted">To review when it has ended</span>
           ) : (
             <button type="button" className="primary" onClick={onReview} aria-label={`Review: ${glass.by.display}, ${nameOf(glass)}`}>
               Review
