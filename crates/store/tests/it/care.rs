@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use clinical_model::quarantine::{QuarantineReason, QuarantineState};
 use clinical_model::{
-    DeviceId, Fact, FrameKind, Interval, MeasureKind, PatientId, QuarantineId, QuarantineItem, RecordId as _,
-    SeriesKey, Subject, Timestamp,
+    DeviceId, Fact, FrameKind, Interval, MeasureKind, PatientId, QuarantineId, QuarantineItem, SeriesKey,
+    Subject, Timestamp,
 };
 use store::{
     Actor, AuditAction, AuditQuery, AuditRecord, DocumentWrite, ErasureScope, Expected, IndexEntry,
@@ -410,4 +410,52 @@ pub fn what_is_older_goes_and_what_is_on_hold_stays(factory: &impl Factory) {
     for finding in &report.findings {
         assert!(finding.what.contains("its content was removed"), "{finding:?}");
     }
+}
+
+/// Two nodes, each with a home of the key of its own: nothing is wrapped with a key that one of them does not hold.
+#[test]
+fn an_epoch_waits_until_each_of_two_nodes_holds_the_next_key() {
+    let factory = super::support::PgFactory::new();
+    let (here, there) = (Home::new(), Home::new());
+    let first = factory.open_with(here.ring()).unwrap();
+    let second = factory.open_with(there.ring()).unwrap();
+    let life = std::time::Duration::from_secs(600);
+    let beat = || {
+        for (number, node) in [(1, &first), (2, &second)] {
+            node.node_progress([number; 16], 1_000_000, life).unwrap();
+            node.care().follow_kek([number; 16]).unwrap();
+        }
+    };
+    beat();
+    furnish(&*first, 1);
+    let before = told(&*first, 1);
+    let turn = first.care().begin_kek_turn().unwrap();
+    beat();
+    let waiting = first.care().step_kek_turn(1_000, at(0)).unwrap().unwrap();
+    assert_eq!((waiting.nodes_waiting, waiting.done), (1, 0), "the other node has no next key yet");
+    assert!(
+        matches!(second.ensure_patient_key(patient(9)), Err(StoreError::KekMissing { .. })),
+        "and makes no key"
+    );
+
+    // Somebody brings it there.
+    there.keys.lock().unwrap().push(here.keys()[1]);
+    beat();
+    second.ensure_patient_key(patient(9)).unwrap();
+    assert_eq!(second.care().step_kek_turn(1_000, at(0)).unwrap(), None);
+    assert_eq!(
+        there.keys().len(),
+        1,
+        "the node that ended the turn destroyed its own copy of the key before"
+    );
+    beat();
+    assert_eq!(here.keys().len(), 1, "and the other one does when it hears of it");
+    assert_eq!(first.care().key_status().unwrap().epoch, turn.to);
+    assert_eq!((told(&*first, 1), told(&*second, 1)), (before.clone(), before));
+
+    // What one node erases the other cannot read either, from its next beat on.
+    second.care().begin_erasure(patient(1), at(1)).unwrap();
+    beat();
+    assert!(matches!(first.events(&event_series(1), &ALL), Err(StoreError::KeyGone { .. })));
+    assert!(matches!(first.ensure_patient_key(patient(1)), Err(StoreError::KeyGone { .. })));
 }
