@@ -18,6 +18,8 @@ const PYTHON_MIN: (u32, u32) = (3, 11);
 /// `cargo xtask clients [ARGS...]`: builds the server, installs what is missing, and runs `clients/run.py ARGS`.
 pub fn command(workshop: &Workshop, arguments: &[String]) -> anyhow::Result<ExitCode> {
     tools::check_clients(workshop)?;
+    // Before the server, which takes the web app in: some of the clients sign people in through it.
+    web::build(workshop)?;
     // The whole workspace, as in the test command: the same features, so nothing is compiled twice.
     process::run(&mut process::cargo(workshop, &["build", "--workspace", "--bins", "--locked"]))?;
     run(workshop, arguments)?;
@@ -35,6 +37,9 @@ pub fn run(workshop: &Workshop, arguments: &[String]) -> anyhow::Result<()> {
     let mut run = process::program(workshop, python);
     run.arg("clients/run.py").arg("--auscult").arg(workshop.auscult("debug"));
     run.arg("--cache").arg(kept(workshop)).arg("--rumqttc").arg(rumqttc(workshop)).args(arguments);
+    if let Some(chromium) = tools::chromium(workshop) {
+        run.env("AUSCULT_CHROMIUM", chromium);
+    }
     process::run(&mut run)
 }
 

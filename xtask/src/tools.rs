@@ -26,6 +26,11 @@ pub fn check(workshop: &Workshop) -> anyhow::Result<()> {
     let npm = process::output(process::program(workshop, "npm").arg("--version"))
         .context("npm does not run; it comes with Node.js")?;
     println!("npm: {}", npm.trim());
+    check_clients(workshop)
+}
+
+/// A browser, installed where it is missing and we may.
+fn check_browser(workshop: &Workshop) -> anyhow::Result<()> {
     let browser = match chromium(workshop) {
         Some(browser) => browser,
         None => {
@@ -34,12 +39,13 @@ pub fn check(workshop: &Workshop) -> anyhow::Result<()> {
         }
     };
     println!("browser: {}", browser.display());
-    check_clients(workshop)
+    Ok(())
 }
 
 /// Checks what the clients of `clients/` need, and installs it where that is missing and we may.
 pub fn check_clients(workshop: &Workshop) -> anyhow::Result<()> {
     check_node(workshop)?;
+    check_browser(workshop)?;
     if process::find_program(&["mosquitto_pub"]).is_none() {
         install("mosquitto-clients", "an MQTT client that nobody here wrote", workshop)?;
     }
