@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use access::scopes::{Ceiling, Cruds, Scopes};
 use clinical_model::DeviceId;
 use tokio::sync::watch;
 
@@ -15,6 +16,8 @@ pub const PROGRAM_URI_PREFIX: &str = "urn:auscult:program:";
 
 /// What a program may do whose registration does not say it: read and search.
 pub const DEFAULT_PROGRAM_SCOPE: &str = "system/*.rs";
+/// The least that a program must be allowed to hand in measurements: what it hands in becomes Observations.
+pub const SENDING_SCOPE: &str = "system/Observation.c";
 
 /// What is used of a client certificate that the TLS handshake has verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +35,7 @@ pub struct PeerCertificate {
 pub enum Peer {
     /// A device; may send as itself only.
     Device(DeviceId),
-    /// A program; may send for any device.
+    /// A program; may send for any device, where its scopes let it: [`Admission::admit_sender`].
     Program(String),
 }
 
@@ -57,6 +60,12 @@ pub enum AdmissionRefused {
         /// Its serial number.
         serial_hex: String,
     },
+    /// A program whose scopes do not let it hand in measurements.
+    #[error("the program {program} has no scope to send measurements: it needs {SENDING_SCOPE}")]
+    MayNotSend {
+        /// Its name.
+        program: String,
+    },
     /// The certificate names neither a device nor a program of ours.
     #[error("the certificate's URI \"{uri}\" names neither a device ({DEVICE_URI_PREFIX}…) nor a program")]
     NotForUs {
@@ -75,9 +84,33 @@ pub struct Admission {
 /// What all clones share.
 struct Known {
     revoked: RwLock<BTreeSet<String>>,
-    programs: RwLock<BTreeMap<String, Arc<[String]>>>,
+    programs: RwLock<BTreeMap<String, Registration>>,
     unregistered: Arc<[String]>,
     changes: watch::Sender<u64>,
+}
+
+/// What a registered program may do.
+#[derive(Debug, PartialEq, Eq)]
+struct Registration {
+    scopes: Arc<[String]>,
+    /// Whether the scopes let it hand in measurements; looked up before each frame, so worked out once.
+    may_send: bool,
+}
+
+impl Registration {
+    fn of(scopes: Vec<String>) -> Self {
+        Registration { may_send: may_send(&scopes), scopes: Arc::from(scopes) }
+    }
+}
+
+/// Whether scopes open the creation of Observations of every category: what a frame holds is not known before it is
+/// decoded, so a scope of one category does not do. What cannot be read opens nothing.
+fn may_send(scopes: &[String]) -> bool {
+    let read = scopes.join(" ").parse::<Scopes>().unwrap_or_else(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "the scopes of a program cannot be read");
+        Scopes::default()
+    });
+    Ceiling { scopes: read, patient: None }.reach("Observation", Cruds::CREATE).is_everything()
 }
 
 impl Admission {
@@ -104,16 +137,36 @@ impl Admission {
         }
     }
 
-    /// Replaces what registered programs may do: SMART system scopes by name.
+    /// Replaces what registered programs may do: SMART system scopes by name. Live connections are told at once, see
+    /// [`Admission::changes`].
     pub fn set_program_scopes(&self, programs: impl IntoIterator<Item = (String, Vec<String>)>) {
-        let programs = programs.into_iter().map(|(name, scopes)| (name, Arc::from(scopes))).collect();
-        *self.known.programs.write().unwrap_or_else(PoisonError::into_inner) = programs;
+        let programs = programs.into_iter().map(|(name, scopes)| (name, Registration::of(scopes))).collect();
+        let mut known = self.known.programs.write().unwrap_or_else(PoisonError::into_inner);
+        if *known != programs {
+            *known = programs;
+            drop(known);
+            self.note_change();
+        }
     }
 
     /// The SMART system scopes of a program; [`DEFAULT_PROGRAM_SCOPE`] where it is not registered.
     pub fn program_scopes(&self, name: &str) -> Arc<[String]> {
         let programs = self.known.programs.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(programs.get(name).unwrap_or(&self.known.unregistered))
+        Arc::clone(programs.get(name).map_or(&self.known.unregistered, |program| &program.scopes))
+    }
+
+    /// Whether whoever was admitted may hand in measurements: a device its own, a program where its scopes let it
+    /// create Observations.
+    ///
+    /// # Errors
+    /// [`AdmissionRefused::MayNotSend`].
+    pub fn may_send(&self, peer: &Peer) -> Result<(), AdmissionRefused> {
+        let Peer::Program(name) = peer else { return Ok(()) };
+        let programs = self.known.programs.read().unwrap_or_else(PoisonError::into_inner);
+        if programs.get(name).is_some_and(|program| program.may_send) {
+            return Ok(());
+        }
+        Err(AdmissionRefused::MayNotSend { program: name.clone() })
     }
 
     /// Turns whenever somebody may be admitted no more, so that open connections ask again.
@@ -147,16 +200,54 @@ impl Admission {
         }
     }
 
-    /// Whether a certificate that was admitted would be admitted now: cheap, asked before each publish.
-    pub fn still_admitted(&self, certificate: &PeerCertificate, peer: &Peer) -> bool {
+    /// As [`Admission::admit`], for whoever comes to hand in measurements.
+    ///
+    /// # Errors
+    /// [`AdmissionRefused`].
+    pub fn admit_sender(&self, certificate: &PeerCertificate) -> Result<Peer, AdmissionRefused> {
+        let peer = self.admit(certificate)?;
+        self.may_send(&peer).map(|()| peer)
+    }
+
+    /// Whether a certificate that was admitted to send would be admitted to it now: cheap, asked before each publish.
+    pub fn may_still_send(&self, certificate: &PeerCertificate, peer: &Peer) -> bool {
+        #[cfg(feature = "bench-off")]
+        if trust::bench_off::is_off(trust::bench_off::Part::Authorisation) {
+            return true;
+        }
         !self.is_revoked(&certificate.serial_hex)
             && match peer {
                 Peer::Device(device) => self.registry.device(*device).is_some_and(|known| !known.retired),
-                Peer::Program(_) => true,
+                Peer::Program(_) => self.may_send(peer).is_ok(),
             }
     }
 
     fn is_revoked(&self, serial_hex: &str) -> bool {
         self.known.revoked.read().unwrap_or_else(PoisonError::into_inner).contains(serial_hex)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_scopes_that_create_every_observation_let_a_program_send() {
+        for (scopes, sends) in [
+            (&["system/*.cruds"][..], true),
+            (&["system/Observation.c"], true),
+            (&["system/Patient.r", "system/Observation.write"], true),
+            (&[DEFAULT_PROGRAM_SCOPE], false),
+            (&["system/Observation.ruds"], false),
+            (&["system/Patient.cruds"], false),
+            (&["system/Observation.cruds?category=vital-signs"], false),
+            (&["patient/Observation.cruds"], false),
+            (&["system/*.cruds", "nonsense"], false),
+            (&[], false),
+        ] {
+            let scopes: Vec<String> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+            assert_eq!(may_send(&scopes), sends, "{scopes:?}");
+        }
+        assert!(may_send(&[SENDING_SCOPE.to_owned()]));
     }
 }

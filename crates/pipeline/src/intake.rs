@@ -189,12 +189,12 @@ impl Intake {
         self.clock.now()
     }
 
-    /// Whom a verified certificate stands for.
+    /// Whom a verified certificate stands for, where that one may hand in measurements.
     ///
     /// # Errors
     /// [`AdmissionRefused`].
-    pub fn admit(&self, certificate: &PeerCertificate) -> Result<Peer, AdmissionRefused> {
-        self.admission.admit(certificate)
+    pub fn admit_sender(&self, certificate: &PeerCertificate) -> Result<Peer, AdmissionRefused> {
+        self.admission.admit_sender(certificate)
     }
 
     /// Turns whenever somebody may be admitted no more, so that open connections ask again.
@@ -202,9 +202,9 @@ impl Intake {
         self.admission.changes()
     }
 
-    /// Whether a certificate that was admitted would be admitted now.
-    pub fn still_admitted(&self, certificate: &PeerCertificate, peer: &Peer) -> bool {
-        self.admission.still_admitted(certificate, peer)
+    /// Whether a certificate that was admitted to send would be admitted to it now.
+    pub fn may_still_send(&self, certificate: &PeerCertificate, peer: &Peer) -> bool {
+        self.admission.may_still_send(certificate, peer)
     }
 
     /// Tells the live screens that a device's connection came up or was lost.

@@ -397,12 +397,12 @@ impl<'a> Connection<'a> {
     }
 
     fn is_admitted(&self) -> bool {
-        self.shared.intake.still_admitted(&self.opened.certificate, &self.opened.peer)
+        self.shared.intake.may_still_send(&self.opened.certificate, &self.opened.peer)
             && self.shared.intake.now() <= self.opened.not_after
     }
 
     fn end_not_admitted(&mut self) -> End {
-        tracing::warn!(serial = %self.opened.certificate.serial_hex, "the certificate is revoked, expired or its device retired");
+        tracing::warn!(serial = %self.opened.certificate.serial_hex, "the certificate is revoked or expired, its device retired, or its program without the scope to send");
         self.protocol.disconnect(DisconnectReasonCode::NotAuthorized);
         End::NotAdmitted
     }

@@ -138,6 +138,7 @@ async fn a_program_sends_for_any_device() {
     let mut house = House::open().await;
     let device = house.device();
     let hub = house.issue(PeerUri::program("hub").unwrap());
+    house.let_send("hub", "system/Observation.c");
     let mut line = Line::open(&house, &hub).await;
     line.send(&Wish::of(Version::V5_0).bytes("hub-live")).await;
     assert_eq!(line.receive().await.unwrap().1[1], 0, "accepted");
@@ -150,6 +151,32 @@ async fn a_program_sends_for_any_device() {
     let unknown = format!("auscult/v1/{}/envelope", DeviceId::from_bytes([7; 16]));
     line.send(&message(&unknown, 2)).await;
     assert_eq!(line.receive().await.unwrap().1[..3], [0, 2, 0x87], "no such device is registered");
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_without_the_scope_to_write_sends_nothing() {
+    let mut house = House::open().await;
+    let hub = house.issue(PeerUri::program("hub").unwrap());
+    let refused = async |house: &House| {
+        let mut line = Line::open(house, &hub).await;
+        line.send(&Wish::of(Version::V5_0).bytes("hub-live")).await;
+        line.receive().await.unwrap().1[1]
+    };
+    assert_eq!(refused(&house).await, 0x87, "not registered: reads only");
+    for narrow in ["system/*.rs", "system/Patient.cruds", "system/Observation.cruds?category=laboratory"] {
+        house.let_send("hub", narrow);
+        assert_eq!(refused(&house).await, 0x87, "{narrow}");
+    }
+    // A connection that stands ends with the scope.
+    house.let_send("hub", "system/*.cruds");
+    let mut line = Line::open(&house, &hub).await;
+    line.send(&Wish::of(Version::V5_0).bytes("hub-live")).await;
+    assert_eq!(line.receive().await.unwrap().1[1], 0, "accepted");
+    house.let_send("hub", "system/*.rs");
+    let (kind, body) = line.receive().await.unwrap();
+    assert_eq!((kind, body[0]), (0xE0, 0x87), "not authorised any more");
+    assert!(line.receive().await.is_none(), "and closed");
     house.stop().await;
 }
 

@@ -126,6 +126,11 @@ impl House {
         issue(&self.authority, uri)
     }
 
+    /// Registers a program with a scope, and no other program.
+    pub fn let_send(&self, program: &str, scope: &str) {
+        self.site.admission().set_program_scopes([(program.to_owned(), vec![scope.to_owned()])]);
+    }
+
     /// The certificate that clients of the endpoint must trust.
     pub fn authority_pem(&self) -> &str {
         self.authority.certificate_pem()

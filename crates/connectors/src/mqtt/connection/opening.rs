@@ -91,7 +91,7 @@ async fn accept(
     shared: &Shared,
 ) -> Result<(Opened, Grant, Kept), ConnectRefusal> {
     let Proven { certificate, not_after } = proven;
-    let peer = shared.intake.admit(&certificate).map_err(|error| {
+    let peer = shared.intake.admit_sender(&certificate).map_err(|error| {
         tracing::warn!(%error, "the certificate is not admitted");
         ConnectRefusal::NotAuthorized
     })?;
