@@ -202,20 +202,113 @@ impl From<TransactError> for ErasureError {
 /// # Errors
 /// [`StoreError`]; the site must not start then.
 pub(crate) fn resume(store: &dyn Store) -> Result<(), StoreError> {
+    begin_ordered(store)?;
     let care = store.care();
     for erased in care.erasures()?.iter().filter(|erased| erased.purged_at.is_none()) {
         tracing::warn!(patient = %erased.patient, "an erasure goes on");
-        for worn in assignments_about(store, erased.patient)? {
-            remove(store, Kind::Assignment, worn.id.to_bytes())?;
+        let assignments = assignments_about(store, erased.patient)?;
+        let mut erasure = remembered(store, erased, &assignments)?;
+        for assignment in assignments {
+            remove(store, Kind::Assignment, assignment.id.to_bytes())?;
         }
-        while care.step_erasure(erased.patient, &ErasureScope::default(), STEP_LIMIT_ROWS)?.0.total() > 0 {}
+        loop {
+            let (rows, _) = care.step_erasure(erased.patient, &ErasureScope::default(), STEP_LIMIT_ROWS)?;
+            erasure.removed.add(&rows);
+            if rows.total() == 0 {
+                break;
+            }
+        }
+        // The statement counts also what was removed here.
+        keep(store, &erasure)?;
     }
     Ok(())
 }
 
-fn remove(store: &dyn Store, kind: Kind, id: [u8; 16]) -> Result<(), StoreError> {
+/// Destroys the keys of patients whose erasure was ordered, where the process ended, or the store failed, between the order
+/// and the key. Whose they were.
+fn begin_ordered(store: &dyn Store) -> Result<Vec<PatientId>, StoreError> {
+    let known: std::collections::HashSet<PatientId> =
+        store.care().erasures()?.iter().map(|erased| erased.patient).collect();
+    let mut begun = Vec::new();
+    for erasure in all_of(store)?.into_iter().filter(|erasure| !known.contains(&erasure.patient)) {
+        tracing::warn!(patient = %erasure.patient, "an erasure was ordered and its key still there; it is destroyed now");
+        store.care().begin_erasure(erasure.patient, erasure.begun_at)?;
+        begun.push(erasure.patient);
+    }
+    Ok(begun)
+}
+
+/// All erasures as they are kept.
+fn all_of(store: &dyn Store) -> Result<Vec<Erasure>, StoreError> {
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.documents(&records::all_of(Kind::Erasure, after, PAGE_LIMIT))?;
+        all.extend(page.iter().filter_map(|one| records::json_from::<Erasure>(&one.body).ok()));
+        match page.last() {
+            Some(last) if page.len() == PAGE_LIMIT => after = Some((last.index_value.clone(), last.id)),
+            _ => return Ok(all),
+        }
+    }
+}
+
+/// One that a list beside the key brought into a restored copy has no document here.
+fn restored(erased: &store::ErasedPatient, worn: Vec<Worn>, now: Timestamp) -> Erasure {
+    Erasure {
+        patient: erased.patient,
+        request: "restored from the list of erasures".to_owned(),
+        by: None,
+        begun_at: erased.begun_at,
+        purged_at: None,
+        epoch: erased.epoch.clone(),
+        epoch_destroyed_at: None,
+        turn_due_by: now,
+        removed: RemovedRows::default(),
+        worn,
+        statement: None,
+        signature: None,
+    }
+}
+
+/// An erasure as it is kept; of one in a restored copy, which has none, which devices were the patient's is kept before its
+/// assignments go: what they sent that nobody could read names no patient, and goes as well.
+fn remembered(
+    store: &dyn Store,
+    erased: &store::ErasedPatient,
+    assignments: &[Assignment],
+) -> Result<Erasure, StoreError> {
+    let kept = store.document(Kind::Erasure, erased.patient.to_bytes())?;
+    if let Some(known) = kept.and_then(|one| records::json_from(&one.body).ok()) {
+        return Ok(known);
+    }
+    let worn = |one: &Assignment| Worn {
+        device: one.device,
+        start: one.interval.start,
+        // What was sent after the erasure was nobody's.
+        end: Some(one.interval.end.unwrap_or(erased.begun_at)),
+    };
+    let erasure = restored(erased, assignments.iter().map(worn).collect(), wall_clock());
+    keep(store, &erasure)?;
+    Ok(erasure)
+}
+
+fn keep(store: &dyn Store, erasure: &Erasure) -> Result<(), StoreError> {
+    let transaction =
+        Transaction { at: wall_clock(), writes: vec![erasure_write(erasure)], ..Transaction::default() };
+    match store.transact(&transaction) {
+        Ok(()) | Err(TransactError::Conflict { .. } | TransactError::LeaseLost { .. }) => Ok(()),
+        Err(TransactError::Store(error)) => Err(error),
+    }
+}
+
+/// For when no site is there yet that has a clock.
+fn wall_clock() -> Timestamp {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let at = Timestamp::from_millis(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+    Timestamp::from_millis(i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn remove(store: &dyn Store, kind: Kind, id: [u8; 16]) -> Result<(), StoreError> {
+    let at = wall_clock();
     let transaction = Transaction { at, writes: vec![removal(kind, id)], ..Transaction::default() };
     match store.transact(&transaction) {
         Ok(()) | Err(TransactError::Conflict { .. } | TransactError::LeaseLost { .. }) => {}
@@ -494,16 +587,7 @@ impl Site {
     /// # Errors
     /// [`ErasureError`].
     pub fn erasures(&self) -> Result<Vec<Erasure>, ErasureError> {
-        let mut all: Vec<Erasure> = Vec::new();
-        let mut after = None;
-        loop {
-            let page = self.store().documents(&records::all_of(Kind::Erasure, after, PAGE_LIMIT))?;
-            all.extend(page.iter().filter_map(|one| records::json_from(&one.body).ok()));
-            match page.last() {
-                Some(last) if page.len() == PAGE_LIMIT => after = Some((last.index_value.clone(), last.id)),
-                _ => break,
-            }
-        }
+        let mut all = all_of(self.store())?;
         all.sort_by_key(|erasure| std::cmp::Reverse(erasure.begun_at));
         Ok(all)
     }
@@ -512,24 +596,14 @@ impl Site {
     pub(crate) fn keep_erasing(&self, site_name: &str) -> Result<bool, ErasureError> {
         let mut more = false;
         let now = self.clock().now();
+        for patient in begin_ordered(self.store())? {
+            self.forget_patient(patient);
+        }
         for erased in self.care().erasures()? {
             let kept = self.store().document(Kind::Erasure, erased.patient.to_bytes())?;
             let kept = kept.and_then(|one| records::json_from::<Erasure>(&one.body).ok());
-            // One that a list beside the key brought into a restored copy has no document here.
-            let mut erasure = kept.unwrap_or_else(|| Erasure {
-                patient: erased.patient,
-                request: "restored from the list of erasures".to_owned(),
-                by: None,
-                begun_at: erased.begun_at,
-                purged_at: None,
-                epoch: erased.epoch.clone(),
-                epoch_destroyed_at: None,
-                turn_due_by: now,
-                removed: RemovedRows::default(),
-                worn: Vec::new(),
-                statement: None,
-                signature: None,
-            });
+            let mut erasure = kept.unwrap_or_else(|| restored(&erased, Vec::new(), now));
+            erasure.epoch.clone_from(&erased.epoch);
             let before = erasure.clone();
             if erased.purged_at.is_none() {
                 more = true;

@@ -1,5 +1,7 @@
 //! Legal holds: nothing of a patient on hold may be erased or removed, whatever a policy says.
 
+use std::sync::PoisonError;
+
 use clinical_model::{PatientId, RecordId as _, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use store::{
@@ -85,6 +87,8 @@ impl Site {
         reason: &str,
         until: Option<Timestamp>,
     ) -> Result<Hold, DeskError> {
+        // Not while an erasure looks for holds.
+        let _desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         let at = self.clock().now();
         self.patient_is_here(patient)?;
         if reason.trim().is_empty() {

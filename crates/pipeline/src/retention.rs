@@ -279,7 +279,7 @@ impl Site {
             let page = self.old_alerts(before, after)?;
             for one in &page {
                 let Ok(alert) = records::json_from::<Alert>(&one.body) else { continue };
-                if is_held(&alert, held) {
+                if self.is_held(&alert, held) {
                     outdated.held_rows += 1;
                     continue;
                 }
@@ -403,6 +403,17 @@ impl Site {
         self.store().care().remove_outdated(class, before, held, &keep, STEP_LIMIT_ROWS, now)
     }
 
+    /// Whether an alert is about a patient on hold: their own, or of a device that was theirs when it was raised.
+    fn is_held(&self, alert: &Alert, held: &[PatientId]) -> bool {
+        let patient = match alert.subject {
+            Subject::Device(device) => {
+                self.registry().subject_at(device, alert.raised_at).and_then(Subject::patient)
+            }
+            other => other.patient(),
+        };
+        patient.is_some_and(|patient| held.contains(&patient))
+    }
+
     fn remove_alerts(&self, before: Timestamp, held: &[PatientId]) -> Result<store::Removed, StoreError> {
         let mut removed = store::Removed::default();
         let mut after = None;
@@ -414,7 +425,7 @@ impl Site {
             let mut gone = Vec::new();
             for one in &page {
                 let alert = records::json_from::<Alert>(&one.body);
-                if alert.is_ok_and(|alert| !is_held(&alert, held)) {
+                if alert.is_ok_and(|alert| !self.is_held(&alert, held)) {
                     removed.rows += 1;
                     removed.bytes += one.body.len() as u64;
                     gone.push((Kind::Alert, one.id));
@@ -441,8 +452,4 @@ impl Site {
         }
         Ok(removed)
     }
-}
-
-fn is_held(alert: &Alert, held: &[PatientId]) -> bool {
-    alert.subject.patient().is_some_and(|patient| held.contains(&patient))
 }

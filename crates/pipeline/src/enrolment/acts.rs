@@ -42,7 +42,7 @@ impl Site {
         reason: &str,
     ) -> Result<(Enrolment, Vec<String>), EnrolError> {
         self.device_to_enrol(device)?;
-        let serials = self.serials_of(authority, device)?;
+        let mut serials = self.serials_of(authority, device)?;
         // First the effect, then the record of it: what is revoked but not recorded is seen in the list.
         if !serials.is_empty() {
             authority.revoke(&serials, reason)?;
@@ -58,9 +58,16 @@ impl Site {
             let act = Act::new(actor.clone(), AuditAction::Delete, "certificate")
                 .device(device)
                 .detail(format!("revoked {}: {reason}", serials.join(", ")));
-            if self.keep_enrolment(device, expected, &enrolment, vec![(act, AuditOutcome::Success)])? {
+            if !self.keep_enrolment(device, expected, &enrolment, vec![(act, AuditOutcome::Success)])? {
+                continue;
+            }
+            // A renewal that began before may have got its certificate in between; from here on none can.
+            let late = self.serials_of(authority, device)?;
+            if late.is_empty() {
                 return Ok((enrolment, serials));
             }
+            authority.revoke(&late, reason)?;
+            serials.extend(late);
         }
         Err(EnrolError::Conflict)
     }

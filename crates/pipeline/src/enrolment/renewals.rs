@@ -52,12 +52,13 @@ impl Site {
     ) -> Result<Renewal, EnrolError> {
         let known =
             self.registry().device(device).filter(|known| !known.retired).ok_or(EnrolError::Revoked)?;
-        if authority.revocation(&shown.serial_hex).is_some() {
-            return Err(EnrolError::Revoked);
-        }
         asks_for(request, &known, Some(&shown.common_name))?;
         for _ in 0..LIMIT_TRIES {
             let Kept { mut enrolment, expected } = self.kept_enrolment(device)?;
+            // Looked at with each try: whoever revoked meanwhile changed the enrolment, which is why there is another.
+            if authority.revocation(&shown.serial_hex).is_some() {
+                return Err(EnrolError::Revoked);
+            }
             let now = self.clock().now();
             // An answer can be lost: within the hour the same key gets the same certificate.
             let is_fresh = enrolment.certificates.first().is_some_and(|newest| {

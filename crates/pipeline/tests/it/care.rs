@@ -1,10 +1,13 @@
 //! Erasure, legal holds, retention and keys over a running site.
 
-use clinical_model::{FrameKind, Subject, Timestamp};
+use clinical_model::{FrameKind, RecordId as _, Subject, Timestamp};
 use pipeline::erasure::{ErasureError, ErasureOrder};
+use pipeline::records::json_write;
 use pipeline::retention::{KeepDays, RetainedClass};
 use pipeline::{Site, erasure};
-use store::{Actor, AuditQuery, Order, RangeQuery, Store as _, StoreError};
+use store::{
+    Actor, AuditQuery, DocumentWrite, Expected, KeyDomain, Kind, Order, RangeQuery, StoreError, Transaction,
+};
 
 use super::site::{MONITOR, NURSE, PATIENT, START_S, SetClock, furnish, heart_rate, open, send};
 
@@ -173,5 +176,96 @@ async fn a_patients_key_turns_over_in_the_background() {
     assert_eq!((status.rekeys.len(), status.patient_keys), (0, 1));
     let turned = details(&site).iter().filter(|line| line.contains("patient's key")).count();
     assert_eq!(turned, 2, "begun and ended: {:?}", details(&site));
+    site.stop();
+}
+
+#[tokio::test]
+async fn an_erasure_that_ended_between_its_order_and_its_key_is_carried_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    heart_rate(&site, 190).await;
+    let at = Timestamp::from_seconds(START_S);
+    // What the first transaction of an erasure leaves behind: the order is kept, the patient is not, the key still is.
+    let ordered = erasure::Erasure {
+        patient: PATIENT,
+        request: "case 18".to_owned(),
+        by: Some(NURSE),
+        begun_at: at,
+        purged_at: None,
+        epoch: String::new(),
+        epoch_destroyed_at: None,
+        turn_due_by: at,
+        removed: erasure::RemovedRows::default(),
+        worn: Vec::new(),
+        statement: None,
+        signature: None,
+    };
+    let id = PATIENT.to_bytes();
+    let (any, system) = (Expected::Any, KeyDomain::System);
+    let order = json_write(Kind::Erasure, id, any, system, &ordered, Vec::new());
+    let patient = DocumentWrite {
+        kind: Kind::Patient,
+        id,
+        expected: Expected::Any,
+        domain: KeyDomain::System,
+        body: None,
+        index: Vec::new(),
+    };
+    let writes = vec![order, patient];
+    site.store().transact(&Transaction { at, writes, ..Transaction::default() }).unwrap();
+    site.stop();
+    drop(site);
+
+    let site = open(directory.path(), clock);
+    assert!(matches!(site.store().ensure_patient_key(PATIENT), Err(StoreError::KeyGone { .. })));
+    while site.care_now("Test site", PIECES).unwrap() {}
+    let done = site.erasures().unwrap().remove(0);
+    assert_eq!((done.state(), done.request.as_str()), ("waiting-for-turn", "case 18"));
+    assert!(done.statement.is_some() && done.removed != erasure::RemovedRows::default(), "{done:?}");
+    site.stop();
+}
+
+#[tokio::test]
+async fn an_erasure_in_a_restored_copy_takes_along_what_nobody_could_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    send(&site, MONITOR, FrameKind::Envelope, b"{\"unreadable\":").await;
+    clock.advance(60);
+    // As a list of erasures beside the key does it before an older copy is opened: no document here knows the devices.
+    site.store().care().begin_erasure(PATIENT, Timestamp::from_seconds(START_S + 60)).unwrap();
+    site.stop();
+    drop(site);
+    let site = open(directory.path(), clock);
+    while site.care_now("Test site", PIECES).unwrap() {}
+    let done = site.erasures().unwrap().remove(0);
+    assert_eq!((done.removed.quarantine, done.worn.len()), (1, 1), "{done:?}");
+    site.stop();
+}
+
+#[tokio::test]
+async fn a_hold_keeps_what_nobody_could_read_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    send(&site, MONITOR, FrameKind::Envelope, b"{\"unreadable\":").await;
+    clock.advance(40 * 86_400);
+    heart_rate(&site, 72).await;
+    site.fold_now().unwrap();
+    let days = KeepDays::from([(RetainedClass::RawFrames, 30)]);
+    site.set_retention(&by(), 0, days, "thirty days").unwrap();
+    let would_go = |site: &Site| site.count_outdated(&by(), None).unwrap()[0].outdated.rows;
+    assert_eq!(would_go(&site), 1);
+    site.hold(&by(), PATIENT, "a claim", None).unwrap();
+    assert_eq!(would_go(&site), 0, "it may be the held patient's");
+    site.run_retention(&by(), "monthly").unwrap();
+    while site.care_now("Test site", PIECES).unwrap() {}
+    assert_eq!(site.retention().unwrap().policy.run.unwrap().rows, 0);
+    site.end_hold(&by(), PATIENT, "settled").unwrap();
+    assert_eq!(would_go(&site), 1);
     site.stop();
 }

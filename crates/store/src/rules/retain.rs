@@ -56,7 +56,12 @@ impl<B: Backend> SqlStore<B> {
             patient.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
         };
         let ids: Vec<String> = held.iter().map(|patient| B::bytes_literal(&hex(patient))).collect();
-        format!("(patient IS NOT NULL AND patient IN ({}))", ids.join(", "))
+        let ids = ids.join(", ");
+        match shape.table {
+            // What nobody could read names no patient, and may be of one on hold: it stays while any hold stands.
+            "frame_block" => format!("(patient IS NULL OR patient IN ({ids}))"),
+            _ => format!("(patient IS NOT NULL AND patient IN ({ids}))"),
+        }
     }
 
     pub(super) fn count_older(
