@@ -21,6 +21,8 @@
 
 pub mod attest;
 pub mod audit;
+#[cfg(feature = "bench-off")]
+pub mod bench_off;
 pub mod blind;
 pub mod digest;
 pub mod envelope;

@@ -46,6 +46,12 @@ pub(super) fn latest_place(series: &[u8; 4]) -> Aad<'_> {
     Aad { table: "latest", row: series, column: "reading" }
 }
 
+/// Whether a measurement switched the record of groups off.
+#[cfg(feature = "bench-off")]
+fn is_audit_off() -> bool {
+    trust::bench_off::is_off(trust::bench_off::Part::Audit)
+}
+
 /// Everything of a group that is computed before the transaction begins.
 struct Prepared {
     journal: Vec<u8>,
@@ -164,8 +170,14 @@ impl<B: Backend> SqlStore<B> {
         let row = group_key(group, committed_at.as_micros());
         let system = |purpose| self.keys.sealing(Domain::System(purpose), committed_at);
         let journal = journal_key.seal(journal_place(&row), plain);
-        let (plain_summary, leaf) = encode_summary(group, committed_at.as_micros(), &summarise(frames));
-        let summary = system(Purpose::Summary)?.seal(summary_place(&row), &plain_summary);
+        let summarised = || {
+            let (plain, leaf) = encode_summary(group, committed_at.as_micros(), &summarise(frames));
+            Ok::<_, StoreError>((system(Purpose::Summary)?.seal(summary_place(&row), &plain), leaf))
+        };
+        #[cfg(not(feature = "bench-off"))]
+        let (summary, leaf) = summarised()?;
+        #[cfg(feature = "bench-off")]
+        let (summary, leaf) = if is_audit_off() { Default::default() } else { summarised()? };
         let mut newest: HashMap<SeriesKey, Row> = HashMap::new();
         for fact in frames.iter().flat_map(|record| &record.facts) {
             let Fact::Reading(reading) = fact else { continue };
@@ -217,6 +229,9 @@ impl<B: Backend> SqlStore<B> {
                 values![*series, row.measured_us, row.sequence, sealed, ahead, live].to_vec()
             })
             .collect();
+        let summary = vec![values![group, at, &prepared.summary, &prepared.leaf].to_vec()];
+        #[cfg(feature = "bench-off")]
+        let summary = if is_audit_off() { Vec::new() } else { summary };
         let changed = session.execute_all(&[
             (
                 "INSERT INTO journal(number, committed_at, sealed) VALUES(?1, ?2, ?3)",
@@ -224,7 +239,7 @@ impl<B: Backend> SqlStore<B> {
             ),
             (
                 "INSERT INTO group_summary(number, committed_at, sealed, leaf) VALUES(?1, ?2, ?3, ?4)",
-                vec![values![group, at, &prepared.summary, &prepared.leaf].to_vec()],
+                summary,
             ),
             (
                 "INSERT INTO latest(series, measured_at, sequence, sealed) VALUES(?1, ?2, ?3, ?4)

@@ -144,6 +144,10 @@ impl<B: Backend> SqlStore<B> {
         session: &B::Session,
         records: &[AuditRecord],
     ) -> Result<(), StoreError> {
+        #[cfg(feature = "bench-off")]
+        if trust::bench_off::is_off(trust::bench_off::Part::Audit) {
+            return Ok(());
+        }
         if records.is_empty() {
             return Ok(());
         }

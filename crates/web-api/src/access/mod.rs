@@ -203,6 +203,12 @@ impl Access {
     }
 }
 
+/// Whether a measurement switched deciding off. Never in a release.
+#[cfg(feature = "bench-off")]
+fn is_off() -> bool {
+    trust::bench_off::is_off(trust::bench_off::Part::Authorisation)
+}
+
 /// As the policies know them.
 fn principal_of(web: &Web, who: &Who) -> Principal {
     match who {
