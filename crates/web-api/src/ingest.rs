@@ -9,7 +9,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{MethodRouter, post};
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -43,11 +43,21 @@ const RETRY_AFTER_S: u64 = 2;
 /// Seconds after which it is worth sending again when there is no room: a person has to make some.
 const RETRY_AFTER_FULL_S: u64 = 60;
 
+/// Every operation of ingest: path and handler; all are posted to.
+fn operations() -> [(&'static str, MethodRouter<Arc<Web>>); 2] {
+    [("/ingest/v1/envelope", post(envelope)), ("/ingest/v1/gatt/{characteristic}", post(gatt))]
+}
+
+/// The paths of all operations.
+pub(crate) fn paths() -> impl Iterator<Item = &'static str> {
+    operations().into_iter().map(|(path, _)| path)
+}
+
 /// The routes of ingest; every request carries a [`DevicePeer`].
 pub(crate) fn router(web: &Arc<Web>) -> Router {
-    Router::new()
-        .route("/ingest/v1/envelope", post(envelope))
-        .route("/ingest/v1/gatt/{characteristic}", post(gatt))
+    let routes =
+        operations().into_iter().fold(Router::new(), |all, (path, handler)| all.route(path, handler));
+    routes
         .with_state(Arc::clone(web))
         .layer(middleware::from_fn_with_state(Arc::new(Semaphore::new(REQUESTS_LIMIT)), take_place))
 }
@@ -85,7 +95,7 @@ async fn envelope(
     Query(sent): Query<Sent>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let sender = sender(&request, sent)?;
+    let sender = sender(&web, &request, sent)?;
     let headers = request.headers().clone();
     if !matches!(media_type(&headers), "application/json") {
         return Err(other_media_type("application/json"));
@@ -100,7 +110,7 @@ async fn gatt(
     Query(sent): Query<Sent>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let sender = sender(&request, sent)?;
+    let sender = sender(&web, &request, sent)?;
     let headers = request.headers().clone();
     let kind: FrameKind = format!("gatt/{}", characteristic.to_lowercase()).parse().map_err(|_| {
         Problem::bad_request("a characteristic is named by four hexadecimal digits, such as gatt/2a37")
@@ -155,11 +165,13 @@ async fn body_of(request: Request, headers: &HeaderMap) -> Result<Bytes, Problem
     if body.is_empty() { Err(Problem::bad_request("the body is empty")) } else { Ok(body) }
 }
 
-/// A device sends as itself; a program names the device.
-fn sender(request: &Request, sent: Sent) -> Result<Sender, Problem> {
+/// A device sends as itself; a program names the device, and must have the scope to write.
+fn sender(web: &Web, request: &Request, sent: Sent) -> Result<Sender, Problem> {
     let known = request.extensions().get::<DevicePeer>();
     let peer = known.map(|known| known.peer.clone());
     let peer = peer.ok_or_else(|| Problem::new(Code::Forbidden, "a client certificate is needed here"))?;
+    let refuse = |refused: pipeline::AdmissionRefused| Problem::new(Code::Forbidden, refused.to_string());
+    web.site.admission().may_send(&peer).map_err(refuse)?;
     let header =
         request.headers().get(DEVICE_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let parse = |text: String| {

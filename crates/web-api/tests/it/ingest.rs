@@ -109,6 +109,35 @@ async fn gatt_frames_come_raw_or_in_json() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_without_the_scope_to_write_sends_nothing() {
+    let clinic = Clinic::furnished();
+    let hub = Peer::Program("hub".into());
+    let gatt = "/ingest/v1/gatt/2a37";
+    let told = async |path: &str, kind: &str, body: Vec<u8>| {
+        let path = format!("{path}?device={}", monitor(1));
+        send(&clinic, &hub, &path, kind, &[], body).await
+    };
+    let narrow = ["system/*.rs", "system/Patient.cruds", "system/Observation.cruds?category=laboratory"];
+    for scope in [None].into_iter().chain(narrow.map(Some)) {
+        // Without a registration a program reads.
+        if let Some(scope) = scope {
+            clinic.site.admission().set_program_scopes([("hub".to_owned(), vec![scope.to_owned()])]);
+        }
+        for answer in [
+            told(ENVELOPE, "application/json", reading(-10, 72).into()).await,
+            told(gatt, "application/octet-stream", vec![0x00, 72]).await,
+        ] {
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{scope:?}: {}", answer.body);
+            assert!(answer.body["detail"].as_str().unwrap().contains("system/Observation.c"), "{}", answer.body);
+        }
+    }
+    assert_eq!(kept(&clinic), 0);
+    clinic.site.admission().set_program_scopes([("hub".to_owned(), vec!["system/Observation.c".to_owned()])]);
+    let answer = told(ENVELOPE, "application/json", reading(-10, 72).into()).await;
+    assert_eq!((answer.status, kept(&clinic)), (StatusCode::OK, 1), "{}", answer.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_sends_for_whom() {
     let clinic = Clinic::furnished();
     let status = async |peer: &Peer, path: &str, headers: &[(&str, &str)]| {
