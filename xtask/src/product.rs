@@ -1,12 +1,17 @@
 //! Building the product as it is shipped, and becoming it: `cargo xtask demo`, and what `cargo xtask bench` needs.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail, ensure};
 
 use crate::workshop::Workshop;
 use crate::{process, web};
+
+/// Variables of the environment that weaken a server on purpose, and must be unknown to what is shipped: for a measurement,
+/// and for the proof that the fault harness finds bugs.
+const SWITCHES: [&str; 2] = ["AUSCULT_BENCH_OFF", "AUSCULT_PLANTED"];
 
 /// Builds everything and starts `auscult demo`.
 pub fn demo(workshop: &Workshop, arguments: &[String]) -> anyhow::Result<ExitCode> {
@@ -18,11 +23,43 @@ pub fn demo(workshop: &Workshop, arguments: &[String]) -> anyhow::Result<ExitCod
 
 /// The web app comes first: the server carries it inside.
 pub fn build(workshop: &Workshop) -> anyhow::Result<()> {
+    build_with(workshop, &[])?;
+    let built = workshop.auscult("release");
+    match names_of_switches(&built)?.first() {
+        None => Ok(()),
+        Some(name) => bail!("{} knows {name}: what is shipped must not", built.display()),
+    }
+}
+
+/// As [`build`], with the switches of a measurement, and put where nobody takes it for the product.
+pub fn build_for_measuring(workshop: &Workshop) -> anyhow::Result<PathBuf> {
+    build_with(workshop, &["--features", "bench-off"])?;
+    let built = workshop.auscult("release");
+    // The look into the product proves something only if it sees the switch where it is.
+    ensure!(names_of_switches(&built)? == [SWITCHES[0]], "{} has not its switches", built.display());
+    let apart = workshop.target().join("bench").join("auscult-bench-off");
+    fs::create_dir_all(workshop.target().join("bench"))?;
+    fs::rename(&built, &apart).with_context(|| format!("{} cannot be put aside", built.display()))?;
+    Ok(apart)
+}
+
+fn build_with(workshop: &Workshop, features: &[&str]) -> anyhow::Result<()> {
     web::build(workshop)?;
     process::timed("building the server (the first time takes minutes)", || {
         let arguments = ["build", "--release", "--locked", "--package", "server", "--bin", "auscult"];
-        process::run(&mut process::cargo(workshop, &arguments))
+        process::run(&mut process::cargo(workshop, &[&arguments, features].concat()))
     })
+}
+
+/// The switches whose names stand in a binary.
+fn names_of_switches(binary: &Path) -> anyhow::Result<Vec<&'static str>> {
+    let bytes = fs::read(binary).with_context(|| format!("{} cannot be read", binary.display()))?;
+    Ok(switches_in(&bytes))
+}
+
+fn switches_in(bytes: &[u8]) -> Vec<&'static str> {
+    let stands = |name: &&str| bytes.windows(name.len()).any(|window| window == name.as_bytes());
+    SWITCHES.into_iter().filter(stands).collect()
 }
 
 /// The options of the demo, checked; whatever follows `--` is passed on unread.
@@ -60,18 +97,18 @@ fn fits(option: &str, value: &str) -> bool {
 }
 
 fn become_auscult(workshop: &Workshop, subcommand: &str, arguments: &[String]) -> anyhow::Result<ExitCode> {
-    become_auscult_with(workshop, subcommand, arguments, &[])
+    become_auscult_with(&workshop.auscult("release"), subcommand, arguments, &[])
 }
 
-/// Becomes the binary that was built, with further variables in its environment.
+/// Becomes a binary that was built, with further variables in its environment.
 pub fn become_auscult_with(
-    workshop: &Workshop,
+    binary: &Path,
     subcommand: &str,
     arguments: &[String],
     environment: &[(&str, PathBuf)],
 ) -> anyhow::Result<ExitCode> {
     // Not `process::program`: a folder given with --keep is meant from where the person stands.
-    let mut auscult = Command::new(workshop.auscult("release"));
+    let mut auscult = Command::new(binary);
     auscult.arg(subcommand).args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
     println!("==> auscult {subcommand} {}", arguments.join(" "));
     replace_this_process(auscult)
@@ -98,6 +135,13 @@ mod tests {
 
     fn parsed(arguments: &[&str]) -> anyhow::Result<Vec<String>> {
         demo_arguments(&arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_switch_is_seen_in_a_binary() {
+        assert_eq!(switches_in(b"\x7fELF\0AUSCULT_LOG_LEVEL\0AUSCULT_PLANTE"), [""; 0]);
+        assert_eq!(switches_in(b"\x7fELF\0xxAUSCULT_PLANTEDxx"), ["AUSCULT_PLANTED"]);
+        assert_eq!(switches_in(b"AUSCULT_PLANTED AUSCULT_BENCH_OFF"), SWITCHES);
     }
 
     #[test]

@@ -23,6 +23,8 @@ mod publish;
 mod report;
 mod screen;
 mod stage;
+#[cfg(feature = "bench-off")]
+mod trust_cost;
 mod waveform;
 
 use std::path::PathBuf;
@@ -57,7 +59,8 @@ const SOAK_LIMIT: Duration = Duration::from_secs(86_400);
   auscult bench --only memory --soak 1h
   auscult bench --runs 5 --dir /var/lib --save results
 
-Measures: ingest, publish, latency, fhir-write, fhir-read, kept, waveform, memory, cold-start, proof.
+Measures: ingest, publish, latency, fhir-write, fhir-read, kept, waveform, memory, cold-start, proof;
+trust-cost only in a build with the feature `bench-off`, which `cargo xtask bench --only trust-cost` makes.
 Server, devices and peers run on this machine and share its cores. The tables are Markdown. Use a release build.
 
 Peers are found through the environment, and a measure whose peer is missing says so:
@@ -134,7 +137,7 @@ struct Measure {
 }
 
 /// Every measure, in the order of the report.
-const MEASURES: [Measure; 10] = [
+const MEASURES: &[Measure] = &[
     Measure { name: "ingest", run: ingest::measure },
     Measure { name: "publish", run: publish::measure },
     Measure { name: "latency", run: latency::measure },
@@ -145,6 +148,8 @@ const MEASURES: [Measure; 10] = [
     Measure { name: "memory", run: memory::measure },
     Measure { name: "cold-start", run: cold_start::measure },
     Measure { name: "proof", run: proof::measure },
+    #[cfg(feature = "bench-off")]
+    Measure { name: "trust-cost", run: trust_cost::measure },
 ];
 
 /// Measures and prints.
@@ -157,7 +162,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
         anyhow::ensure!(
             MEASURES.iter().any(|measure| measure.name == name),
             "there is no measure `{name}`; there are {}",
-            MEASURES.map(|measure| measure.name).join(", ")
+            MEASURES.iter().map(|measure| measure.name).collect::<Vec<_>>().join(", ")
         );
     }
     logging::start("warn")?;
@@ -165,7 +170,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let mut text = report::head(&settings);
     terminal::print(&text);
     let (mut sections, mut failed) = (Vec::new(), false);
-    for measure in &MEASURES {
+    for measure in MEASURES {
         if !arguments.only.is_empty() && !arguments.only.iter().any(|name| name == measure.name) {
             continue;
         }
@@ -232,7 +237,7 @@ mod tests {
     fn the_help_names_every_measure() {
         use clap::Args as _;
         let help = BenchArguments::augment_args(clap::Command::new("bench")).render_long_help().to_string();
-        for measure in &MEASURES {
+        for measure in MEASURES {
             assert!(help.contains(measure.name), "{}", measure.name);
         }
     }

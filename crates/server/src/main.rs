@@ -4,6 +4,8 @@ mod admin_socket;
 mod audit;
 mod backup;
 mod bench;
+#[cfg(feature = "bench-off")]
+mod bench_off;
 mod care;
 mod cli;
 mod config;

@@ -93,6 +93,8 @@ impl Running {
     /// # Errors
     /// What failed, where, and what to do.
     pub async fn start(config: &Config, keks: impl Into<KekRing>, flavour: Flavour) -> anyhow::Result<Running> {
+        #[cfg(feature = "bench-off")]
+        crate::bench_off::guard(config)?;
         let keks = keks.into();
         let data_dir = config.site.data_dir.clone();
         pki::make_private_directory(&data_dir)?;

@@ -52,27 +52,14 @@ struct Query {
 pub fn measure(settings: &Settings) -> anyhow::Result<Section> {
     serve::block_on(async {
         let share = if settings.quick { 5 } else { 1 };
-        let mut stage = Stage::set(settings, 1).await?;
-        let each = READINGS / share / MEASURES.len() as u64;
-        // Ends a minute ago.
-        let ends = Timestamp::from_seconds(clock_now().as_seconds() - 60);
-        let from = move |count: u64| ends.minus(Duration::from_secs(count));
-        let store = stage.open_store()?;
-        let (patient, device) = (stage.patients[0], stage.devices[0]);
-        let series = MEASURES.map(|(measure, between)| Filled { patient, device, measure, between });
-        let filled = tokio::task::spawn_blocking(move || {
-            // The store goes with this closure: the server wants the directory for itself.
-            let store = store;
-            fill(&store, &series, from(each), each, &mut |_| {})
-        });
-        filled.await.context("filling was broken off")??;
+        let (stage, ends) = filled_stage(settings, 1, READINGS / share).await?;
         let server = stage.serve()?;
         let hfs = Hfs::start(&stage, Judging::Off);
         let mut loaded = 0;
         if let Ok(hfs) = &hfs {
             loaded = load(&stage, hfs, PEER_READINGS / share, ends).await?;
         }
-        let peer_from = from(loaded / MEASURES.len() as u64);
+        let peer_from = ends.minus(Duration::from_secs(loaded / MEASURES.len() as u64));
         let rows = queries(&stage, ends, peer_from);
         let mut table = Vec::new();
         for query in &rows {
@@ -92,21 +79,82 @@ pub fn measure(settings: &Settings) -> anyhow::Result<Section> {
     })
 }
 
+/// A site where the first patient has so many readings, one of each measure a second; the last of them a minute ago, which
+/// is told too.
+pub(super) async fn filled_stage(
+    settings: &Settings,
+    beds: usize,
+    readings: u64,
+) -> anyhow::Result<(Stage, Timestamp)> {
+    let mut stage = Stage::set(settings, beds).await?;
+    let each = readings / MEASURES.len() as u64;
+    let ends = Timestamp::from_seconds(clock_now().as_seconds() - 60);
+    let from = ends.minus(Duration::from_secs(each));
+    let store = stage.open_store()?;
+    let (patient, device) = (stage.patients[0], stage.devices[0]);
+    let series = MEASURES.map(|(measure, between)| Filled { patient, device, measure, between });
+    let filled = tokio::task::spawn_blocking(move || {
+        // The store goes with this closure: the server wants the directory for itself.
+        let store = store;
+        fill(&store, &series, from, each, &mut |_| {})
+    });
+    filled.await.context("filling was broken off")??;
+    Ok((stage, ends))
+}
+
+fn loinc(measure: Measure) -> String {
+    format!("http://loinc.org%7C{}", measure.loinc.unwrap_or_default())
+}
+
+/// The last value of each code of the first patient.
+pub(super) fn lastn(stage: &Stage) -> String {
+    format!("/fhir/Observation/$lastn?patient={}", stage.patients[0])
+}
+
+/// The trend of a day of the first patient.
+pub(super) fn trend(stage: &Stage, ends: Timestamp) -> String {
+    let from = ends.minus(Duration::from_secs(86_400)).to_rfc3339();
+    format!(
+        "/api/v1/patients/{}/trend?measures={}&from={from}&to={}&buckets={BUCKETS}",
+        stage.patients[0],
+        HEART_RATE.name,
+        ends.to_rfc3339()
+    )
+}
+
+/// A page from an hour of the first patient.
+pub(super) fn page(stage: &Stage, until: Timestamp) -> String {
+    format!("/fhir{}", page_of(stage, until))
+}
+
+fn page_of(stage: &Stage, until: Timestamp) -> String {
+    let (from, to) = (until.minus(Duration::from_secs(3_600)).to_rfc3339(), until.to_rfc3339());
+    let (patient, heart) = (stage.patients[0], loinc(HEART_RATE));
+    format!(
+        "/Observation?subject=Patient/{patient}&code={heart}&date=ge{from}&date=lt{to}&_sort=-date&_count={PAGE}"
+    )
+}
+
+/// Who asks for a path of ours: the nurse for what the web app shows, the program for the rest.
+pub(super) async fn client_for(
+    stage: &Stage,
+    server: &super::stage::Server,
+    path: &str,
+) -> anyhow::Result<Client> {
+    if !path.starts_with("/api/") {
+        return Client::new(&server.devices, Some(&stage.program));
+    }
+    let mut client = Client::new(&server.web, None)?;
+    client.sign_in(&stage.passkey).await?;
+    Ok(client)
+}
+
 fn queries(stage: &Stage, ends: Timestamp, peer_from: Timestamp) -> Vec<Query> {
     let patient = stage.patients[0];
-    let loinc = |measure: Measure| format!("http://loinc.org%7C{}", measure.loinc.unwrap_or_default());
     let heart = loinc(HEART_RATE);
     let day = ends.minus(Duration::from_secs(86_400));
-    let hour = |at: Timestamp| at.minus(Duration::from_secs(3_600)).to_rfc3339();
     let last = |(measure, _): &(Measure, (i32, i32))| {
         format!("/Observation?subject=Patient/{patient}&code={}&_sort=-date&_count=1", loinc(*measure))
-    };
-    // A page from the middle of what each holds.
-    let page = |until: Timestamp| {
-        let (from, to) = (hour(until), until.to_rfc3339());
-        format!(
-            "/Observation?subject=Patient/{patient}&code={heart}&date=ge{from}&date=lt{to}&_sort=-date&_count={PAGE}"
-        )
     };
     let peer_day = day.max(peer_from);
     let all_of_a_day = format!(
@@ -117,23 +165,19 @@ fn queries(stage: &Stage, ends: Timestamp, peer_from: Timestamp) -> Vec<Query> {
     vec![
         Query {
             what: "last value of each code ($lastn; there one search a code)",
-            ours: format!("/fhir/Observation/$lastn?patient={patient}"),
+            ours: lastn(stage),
             theirs: MEASURES.iter().map(last).collect(),
         },
         Query {
             what: "24 h trend of a heart rate each second, 288 buckets (there only the first page of 1,000)",
-            ours: format!(
-                "/api/v1/patients/{patient}/trend?measures={}&from={}&to={}&buckets={BUCKETS}",
-                HEART_RATE.name,
-                day.to_rfc3339(),
-                ends.to_rfc3339()
-            ),
+            ours: trend(stage, ends),
             theirs: vec![all_of_a_day],
         },
         Query {
             what: "page of 50 by patient, code and an hour",
-            ours: format!("/fhir{}", page(ends.minus(Duration::from_secs(43_200)))),
-            theirs: vec![page(ends.minus(Duration::from_secs(1_800)))],
+            // A page from the middle of what each holds.
+            ours: page(stage, ends.minus(Duration::from_secs(43_200))),
+            theirs: vec![page_of(stage, ends.minus(Duration::from_secs(1_800)))],
         },
     ]
 }
@@ -147,13 +191,7 @@ async fn compare(
 ) -> anyhow::Result<Vec<Row>> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..settings.runs {
-        let client = if query.ours.starts_with("/api/") {
-            let mut client = Client::new(&server.web, None)?;
-            client.sign_in(&stage.passkey).await?;
-            client
-        } else {
-            Client::new(&server.devices, Some(&stage.program))?
-        };
+        let client = client_for(stage, server, &query.ours).await?;
         let path = query.ours.clone();
         let seen =
             http::ask_for(vec![client], settings.length, move |_, _| Ask { path: path.clone(), body: None });

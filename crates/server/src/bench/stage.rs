@@ -147,6 +147,14 @@ impl Stage {
     /// # Errors
     /// When it does not begin to serve.
     pub fn serve(&self) -> anyhow::Result<Server> {
+        self.serve_with(&[])
+    }
+
+    /// As [`Stage::serve`], with variables of the environment.
+    ///
+    /// # Errors
+    /// As [`Stage::serve`].
+    pub fn serve_with(&self, environment: &[(&str, &str)]) -> anyhow::Result<Server> {
         let key = self.throw_away.config.key.file.as_ref().context("a throw-away site has a key file")?;
         let program = std::env::current_exe().context("this program is somewhere")?;
         let mut command = Command::new(program);
@@ -154,7 +162,7 @@ impl Stage {
         for port in ["--web", "--mqtt", "--devices"] {
             command.args([port, "127.0.0.1:0"]);
         }
-        command.arg("--print-json").env("AUSCULT_LOG_LEVEL", "warn");
+        command.arg("--print-json").env("AUSCULT_LOG_LEVEL", "warn").envs(environment.iter().copied());
         let began = Instant::now();
         let (apart, line) = Apart::start_and_hear("the server", &mut command)?;
         let ready_after = began.elapsed();
