@@ -13,7 +13,7 @@ use store::{AuditAction, AuditOutcome, TransactError, Transaction};
 
 use super::clients::{Client, ClientKind, ClientsError, NewClient, id_from};
 use super::grants;
-use crate::access::{Permit, may};
+use crate::access::{Permission, Permit, may};
 use crate::json::{Answer, Body, hex};
 use crate::problem::{Code, Problem};
 use crate::state::Web;
@@ -33,7 +33,9 @@ impl From<ClientsError> for Problem {
                 Problem::internal()
             }
             ClientsError::TooMany => Problem::new(Code::Full, error.to_string()),
+            ClientsError::Rights => Problem::new(Code::Forbidden, error.to_string()),
             ClientsError::Name
+            | ClientsError::NameTaken
             | ClientsError::Scopes(_)
             | ClientsError::Unfit { .. }
             | ClientsError::Keys(_)
@@ -116,7 +118,12 @@ pub(crate) async fn add(
     Body(new): Body<NewClient>,
 ) -> Result<(StatusCode, Json<ClientView>), Problem> {
     let by = (permit.actor(), permit.user());
-    web.blocking(move |web| Ok((StatusCode::CREATED, Json(view(&*web.keep_client(by, None, new)?))))).await?
+    let sees_charts = permit.holds(Permission::ReadChart);
+    web.blocking(move |web| {
+        let client = web.keep_client(by, sees_charts, None, new)?;
+        Ok((StatusCode::CREATED, Json(view(&client))))
+    })
+    .await?
 }
 
 /// `PUT /api/v1/clients/{id}`
@@ -131,7 +138,8 @@ pub(crate) async fn change(
         return Err(Problem::bad_request("say which version was changed (\"version\")"));
     }
     let by = (permit.actor(), permit.user());
-    web.blocking(move |web| Ok(Json(view(&*web.keep_client(by, Some(id), new)?)))).await?
+    let sees_charts = permit.holds(Permission::ReadChart);
+    web.blocking(move |web| Ok(Json(view(&*web.keep_client(by, sees_charts, Some(id), new)?)))).await?
 }
 
 /// `DELETE /api/v1/clients/{id}`

@@ -134,6 +134,12 @@ pub enum ClientsError {
     /// The name is empty, too long, or has characters that are not seen.
     #[error("the name must have 1 to {NAME_LIMIT_CHARS} characters, all of them visible")]
     Name,
+    /// Another program has the name: consents and the audit log would take the one for the other.
+    #[error("another program has this name; give this one a name of its own")]
+    NameTaken,
+    /// A service reads charts by itself, so that who sees none may not make, open or change one.
+    #[error("a service acts by itself: only somebody who may see charts registers or changes one")]
+    Rights,
     /// The scopes cannot be used.
     #[error("the scopes cannot be used")]
     Scopes(#[source] ScopeError),
@@ -324,8 +330,14 @@ pub(crate) fn id_from(text: &str) -> Option<[u8; 16]> {
     Some(id)
 }
 
+/// A name as names are compared.
+fn folded(name: &str) -> String {
+    name.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
+}
+
 fn write_of(record: &ClientRecord, expected: Expected) -> DocumentWrite {
-    let index: Vec<IndexEntry> = Vec::new();
+    let name = trust::digest::sha256(&[b"name of a program", folded(&record.name).as_bytes()]);
+    let index = vec![IndexEntry { name: "name", value: name.to_vec(), unique: true }];
     records::json_write(Kind::Client, record.id, expected, KeyDomain::System, record, index)
 }
 
@@ -334,6 +346,7 @@ impl Web {
     pub(crate) fn keep_client(
         &self,
         by: (Actor, Option<UserId>),
+        sees_charts: bool,
         id: Option<[u8; 16]>,
         new: NewClient,
     ) -> Result<Arc<Client>, ClientsError> {
@@ -352,6 +365,11 @@ impl Web {
             None => (trust::random_bytes(), (by.1, at), Expected::Absent, AuditAction::Create),
         };
         let record = new.checked(id, created)?;
+        let was_service = known.as_ref().is_some_and(|known| known.record.kind == ClientKind::Service);
+        if (was_service || record.kind == ClientKind::Service) && !sees_charts {
+            return Err(ClientsError::Rights);
+        }
+        self.name_is_free(&record)?;
         let detail = format!("{} {}: {}", hex(&record.id), record.name, record.scopes);
         let act =
             Act::new(by.0, action, "registered program").detail(detail).record(at, AuditOutcome::Success);
@@ -361,6 +379,24 @@ impl Web {
         store.transact(&transaction).map_err(ClientsError::Keep)?;
         self.oauth.clients.refresh(store, Some(id))?;
         self.oauth.clients.by_id(id).ok_or(ClientsError::NotFound)
+    }
+
+    /// That no other program, with a registration or a certificate, has the name.
+    fn name_is_free(&self, record: &ClientRecord) -> Result<(), ClientsError> {
+        let name = folded(&record.name);
+        let is_taken = self
+            .oauth
+            .clients
+            .all()
+            .values()
+            .any(|one| one.record.id != record.id && folded(&one.name) == name);
+        // Without an authority there are no certificates of programs; one that cannot be asked now is asked no further.
+        let programs =
+            self.authority().ok().and_then(|authority| authority.programs().ok()).unwrap_or_default();
+        match is_taken || programs.iter().any(|program| folded(&program.name) == name) {
+            true => Err(ClientsError::NameTaken),
+            false => Ok(()),
+        }
     }
 
     /// Removes a registration: its tokens are worth nothing from then on. Blocks.

@@ -205,6 +205,22 @@ pub(super) fn of_user(store: &dyn Store, user: UserId) -> Result<Vec<Grant>, Sto
     listed(store, BY_USER, user.to_bytes().to_vec(), Order::Descending, SHOWN_LIMIT)
 }
 
+/// Ends what a person let in: their ways in were reset, and whoever had them may have let something in that outlasts the
+/// sessions.
+///
+/// # Errors
+/// [`TransactError`].
+pub(crate) fn end_all_of(store: &dyn Store, user: UserId, now: Timestamp) -> Result<(), TransactError> {
+    loop {
+        let theirs = of_user(store, user).map_err(TransactError::Store)?;
+        if theirs.is_empty() {
+            return Ok(());
+        }
+        let writes = theirs.iter().map(|grant| removal(grant.id)).collect();
+        store.transact(&store::Transaction { at: now, writes, ..store::Transaction::default() })?;
+    }
+}
+
 /// Why a request is not let in by its `Authorization`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotABearer {

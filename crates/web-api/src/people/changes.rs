@@ -221,6 +221,8 @@ impl Web {
             Ok(())
         })?;
         self.end_sessions_of(id, None)?;
+        crate::oauth::end_grants_of(self.site.store(), id, self.site.clock().now())
+            .map_err(PeopleError::Keep)?;
         // The id tells whose link it is, so that no index of tokens is needed.
         Ok(Invitation { token: SecretText::new(format!("{id}.{}", token.to_text().expose())), expires_at })
     }

@@ -577,6 +577,9 @@ async fn what_may_be_seen_need_not_leave_the_house() {
     assert!(shows(&clinic.get(&of(1, ""), &nurse).await), "at the bedside");
     let found = fhir::get(&clinic, &program(), &format!("/fhir/Observation?code={GLUCOSE}")).await;
     assert!(!shows(&found), "{}", found.body);
+    let physician = clinic.sign_in("physician").await;
+    let record = clinic.text(&of(1, "/export/record.ndjson"), &physician).await;
+    assert!(record.contains("Patient") && !record.contains(GLUCOSE), "a record that is taken out: {record}");
     clinic.clock.advance(1);
     let request = Request::get("/fhir/$export?_type=Observation").header("prefer", "respond-async");
     let kicked = clinic.send(request.header(header::COOKIE, &nurse).body(Body::empty()).unwrap()).await;

@@ -248,3 +248,54 @@ async fn a_registration_takes_nothing_unsafe_and_only_from_those_who_manage_prog
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{role}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_who_sees_no_chart_makes_a_key_to_all_of_them() {
+    let clinic = Clinic::furnished();
+    let jwks = json!({"keys": [trust::jwt::SigningKey::generate().unwrap().to_jwk()]});
+    let service = json!({"name": "Mine", "kind": "service", "scopes": "system/*.cruds", "jwks": jwks});
+    let cookie = clinic.sign_in("integrator").await;
+    let answer = clinic.post("/api/v1/clients", &cookie, service.clone()).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN, "{:?}", answer.body);
+    // Nor by putting a key of their own into one that is there.
+    let (client, _) = clinic.register_service("system/Observation.rs").await;
+    let path = format!("/api/v1/clients/{client}");
+    let mut changed = service;
+    changed["version"] = clinic.get(&path, &cookie).await.body["version"].clone();
+    let answer = clinic.call(Method::PUT, &path, Some(&cookie), Some(changed)).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN, "{:?}", answer.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_cannot_take_the_name_of_another() {
+    let clinic = Clinic::furnished();
+    clinic.register_app("user/*.rs").await;
+    let cookie = clinic.sign_in("integrator").await;
+    for name in ["Trend app", "trend  APP"] {
+        let new = json!({"name": name, "kind": "app", "redirect_uris": [REDIRECT], "scopes": "user/*.rs"});
+        let answer = clinic.post("/api/v1/clients", &cookie, new).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{name}: {:?}", answer.body);
+        assert!(answer.body["detail"].as_str().unwrap().contains("name of its own"), "{:?}", answer.body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_thief_let_in_ends_when_the_ways_in_are_reset() {
+    let clinic = Clinic::furnished();
+    let client = clinic.register_app("user/Observation.rs offline_access").await;
+    let (given, _) = clinic.let_in(&client, "user/Observation.rs offline_access").await;
+    assert!(clinic.is_good(&given["access_token"]).await);
+    let cookie = clinic.sign_in("administrator").await;
+    let users = clinic.get("/api/v1/users", &cookie).await.body;
+    let nurse = users["users"].as_array().unwrap().iter().find(|user| user["name"] == "nurse").unwrap();
+    let path = format!("/api/v1/users/{}/reset", nurse["id"].as_str().unwrap());
+    let reset = clinic.post(&path, &cookie, json!({})).await;
+    assert_eq!(reset.status, StatusCode::OK, "{:?}", reset.body);
+    assert!(!clinic.is_good(&given["access_token"]).await, "the token outlived the person's ways in");
+    let sent = [
+        ("grant_type", "refresh_token"),
+        ("client_id", client.as_str()),
+        ("refresh_token", given["refresh_token"].as_str().unwrap()),
+    ];
+    assert_eq!(clinic.form(TOKEN, &sent).await.body["error"], "invalid_grant");
+}
