@@ -10,7 +10,7 @@ mod words;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use clinical_model::{GlassId, PatientId, Private, RecordId as _, Timestamp, UserId};
+use clinical_model::{GlassId, PatientId, Private, Purpose, RecordId as _, Timestamp, UserId};
 use store::{
     Actor, AuditAction, AuditOutcome, DocumentQuery, Expected, Kind, Order, StoreError, TransactError,
 };
@@ -24,6 +24,8 @@ use crate::site::{Site, Stop};
 pub use held::Glasses;
 pub use words::{BreakGlass, Finding, GlassError, GlassState, Listed, Reason, Request, Review};
 
+/// What the audit log calls it.
+pub const OBJECT: &str = "Break-glass";
 /// How long a glass stays broken.
 pub const STANDS_FOR: Duration = Duration::from_secs(4 * 3_600);
 /// Within this a review is due.
@@ -70,7 +72,7 @@ impl Site {
         &self.documents.glasses
     }
 
-    /// Breaks the glass. `sees` says whether they see all of a patient anyway: then nothing is broken.
+    /// Breaks the glass. `asked` is their act: under which role, from which address, by which policies. `sees` says whether they see all of a patient anyway: then nothing is broken.
     ///
     /// # Errors
     /// [`GlassError`]. What was refused is recorded, without what was tried.
@@ -78,17 +80,18 @@ impl Site {
         &self,
         by: UserId,
         request: &Request,
+        asked: &Act,
         sees: impl FnOnce(PatientId) -> bool,
     ) -> Result<(Arc<BreakGlass>, u64), GlassError> {
         let at = self.clock().now();
         let text = said("reason", &request.text)?;
         if self.documents.glasses.tried_too_often(by, at) {
-            self.glass_refused(by, None, "too many tries")?;
+            self.glass_refused(asked.clone(), "too many tries")?;
             return Err(GlassError::TooManyTries);
         }
         let Some(patient) = self.named_exactly(request)? else {
             self.documents.glasses.missed(by, at);
-            self.glass_refused(by, None, "no patient has this record number and this birth date")?;
+            self.glass_refused(asked.clone(), "no patient has this record number and this birth date")?;
             return Err(GlassError::NoPatient);
         };
         if self.broken_glass(by, patient).is_some() || sees(patient) {
@@ -109,6 +112,9 @@ impl Site {
         let detail =
             format!("broken until {}: {} ({})", glass.until, request.reason.code(), glass.text.expose());
         let act = self.glass_act(Actor::User(by), AuditAction::BreakGlass, &glass, detail);
+        // Under the role, from the address and by the policies with which it was asked.
+        let act = Act { detail: act.detail, patient: act.patient, ..asked.clone() }
+            .purpose(Purpose::BreakGlass.code());
         let write = write_of(&glass, Expected::Absent);
         kept(self.transact_with(act, at, vec![write]))?;
         Ok((self.glass_changed(glass, 1, at), 1))
@@ -133,16 +139,12 @@ impl Site {
         Ok(patient.filter(|patient| is_named(&patient.birth_date)).map(|patient| patient.id))
     }
 
-    fn glass_refused(&self, by: UserId, patient: Option<PatientId>, why: &str) -> Result<(), GlassError> {
-        let act = Act::new(Actor::User(by), AuditAction::BreakGlass, "Break-glass").detail(why);
-        let act = patient.into_iter().fold(act, Act::patient);
-        kept(self.record(act, AuditOutcome::Refused))
+    fn glass_refused(&self, act: Act, why: &str) -> Result<(), GlassError> {
+        kept(self.record(act.detail(why), AuditOutcome::Refused))
     }
 
     fn glass_act(&self, actor: Actor, action: AuditAction, glass: &BreakGlass, detail: String) -> Act {
-        Act::new(actor, action, "Break-glass")
-            .patient(glass.patient)
-            .detail(format!("{}: {detail}", glass.id))
+        Act::new(actor, action, OBJECT).patient(glass.patient).detail(format!("{}: {detail}", glass.id))
     }
 
     /// Takes up what was written, and tells the screens.
@@ -203,7 +205,8 @@ impl Site {
         let (glass, _) = self.glass(id)?;
         if glass.by == by {
             let why = format!("{id}: who broke the glass cannot review it");
-            self.glass_refused(by, Some(glass.patient), &why)?;
+            let act = Act::new(Actor::User(by), AuditAction::BreakGlass, OBJECT).patient(glass.patient);
+            self.glass_refused(act, &why)?;
             return Err(GlassError::Own);
         }
         if glass.review.is_some() {

@@ -76,6 +76,8 @@ pub struct FrameChange {
     pub frame: Frame,
     /// With whose key it is sealed until it is charted.
     pub patient: Option<PatientId>,
+    /// By which acts it came: recorded where it is decided. Without any, whoever shows it records that.
+    pub acts: Vec<Act>,
 }
 
 /// Everything that one act keeps.
@@ -102,7 +104,17 @@ pub struct Together {
 pub struct Decided {
     /// When.
     pub at: Timestamp,
-    frames: Vec<(Frame, Option<[u8; 16]>)>,
+    frames: Vec<DecidedFrame>,
+}
+
+/// A frame that is decided.
+#[derive(Debug)]
+struct DecidedFrame {
+    frame: Frame,
+    /// Under which it waits, where it is promised.
+    waiting: Option<[u8; 16]>,
+    /// Whether its acts were recorded with the decision.
+    is_recorded: bool,
 }
 
 impl Together {
@@ -165,9 +177,12 @@ impl Site {
     /// [`DeskError`]; nothing was kept then.
     pub fn decide(&self, together: Together) -> Result<Decided, DeskError> {
         let at = self.clock().now();
-        if together.is_frames_only() && together.frames.len() == 1 && together.acts.is_empty() {
+        let mut acts = together.acts.iter().chain(together.frames.iter().flat_map(|change| &change.acts));
+        if together.is_frames_only() && together.frames.len() == 1 && acts.next().is_none() {
             // One frame is one commit by itself.
-            let frames = together.frames.into_iter().map(|change| (change.frame, None)).collect();
+            let alone =
+                |change: FrameChange| DecidedFrame { frame: change.frame, waiting: None, is_recorded: false };
+            let frames = together.frames.into_iter().map(alone).collect();
             return Ok(Decided { at, frames });
         }
         let _desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
@@ -178,7 +193,7 @@ impl Site {
         let assignments = together.ending_and_new(self)?;
         let mut writes = self.writes_of(&together, &assignments)?;
         let mut frames = Vec::with_capacity(together.frames.len());
-        for FrameChange { frame, patient } in &together.frames {
+        for FrameChange { frame, patient, acts } in &together.frames {
             let kept = KeptFrame::of(frame);
             let id = kept.as_ref().map(|_| new_id(at));
             if let (Some(kept), Some(id)) = (kept, id) {
@@ -186,13 +201,14 @@ impl Site {
                 let kind = Kind::PendingTransaction;
                 writes.push(records::json_write(kind, id, Expected::Absent, domain, &kept, Vec::new()));
             }
-            frames.push((frame.clone(), id));
+            let is_recorded = !acts.is_empty();
+            frames.push(DecidedFrame { frame: frame.clone(), waiting: id, is_recorded });
         }
         for change in &together.corrections {
             self.corrections().note(change.position.series);
         }
-        let acts = together.acts.iter().cloned();
-        let audit = acts.map(|act| self.record_of(act, at, AuditOutcome::Success)).collect();
+        let acts = together.acts.iter().chain(together.frames.iter().flat_map(|change| &change.acts));
+        let audit = acts.cloned().map(|act| self.record_of(act, at, AuditOutcome::Success)).collect();
         let transaction = Transaction { at, writes, audit, ..Transaction::default() };
         self.store().transact(&transaction).map_err(|error| match &error {
             TransactError::Conflict { kind, .. } => refused(kind, error),
@@ -293,18 +309,21 @@ impl Site {
         let intake = self.intake().ok_or(IntakeError::Stopping)?;
         let mut pending = Vec::with_capacity(decided.frames.len());
         let mut done = Vec::new();
-        for (frame, id) in decided.frames {
-            let submitted = match id {
+        let mut recorded = Vec::with_capacity(decided.frames.len());
+        for DecidedFrame { frame, waiting, is_recorded } in decided.frames {
+            let submitted = match waiting {
                 None => intake.submit_or_refuse(frame).await,
                 // It was promised when it was decided.
                 Some(_) => intake.submit_promised(frame).await,
             };
             pending.push(submitted?);
-            done.extend(id);
+            recorded.push(is_recorded);
+            done.extend(waiting);
         }
         let mut receipts = Vec::with_capacity(pending.len());
-        for answer in pending {
-            receipts.push(answer.await?);
+        for (answer, is_recorded) in pending.into_iter().zip(recorded) {
+            let receipt = answer.await?;
+            receipts.push(Receipt { is_recorded: receipt.is_recorded || is_recorded, ..receipt });
         }
         self.forget_pending(&done);
         Ok(receipts)
@@ -368,7 +387,8 @@ impl Site {
                 return false;
             }
         };
-        let frames = vec![(kept.frame(), Some(document.id))];
+        let frame = DecidedFrame { frame: kept.frame(), waiting: Some(document.id), is_recorded: false };
+        let frames = vec![frame];
         let done = wait(self.finish(Decided { at: self.clock().now(), frames }));
         if let Err(error) = &done {
             tracing::error!(

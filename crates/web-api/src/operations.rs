@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
+use ::access::May;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::handler::Handler;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
-use ::access::May;
 use pipeline::audited::Act;
 use store::{Actor, AuditAction, AuditOutcome};
 
@@ -18,6 +18,7 @@ use crate::access::{Access, Permission, Taken, may};
 use crate::people::User;
 use crate::problem::{Code, Problem};
 use crate::session::{self, Caller, Current, Stage};
+use crate::serve::BODY_LIMIT_BYTES;
 use crate::state::Web;
 use crate::{app, json, live, oauth, oidc};
 
@@ -59,12 +60,7 @@ impl Operation {
 }
 
 /// An operation of the table: its handler takes the permit of `P`, and no other.
-pub fn operation<P, H, T>(
-    method: Method,
-    path: &'static str,
-    summary: &'static str,
-    handler: H,
-) -> Operation
+pub fn operation<P, H, T>(method: Method, path: &'static str, summary: &'static str, handler: H) -> Operation
 where
     P: May,
     H: Handler<T, Arc<Web>>,
@@ -302,13 +298,8 @@ async fn pass_gate(State(gate): State<Gate>, mut request: Request, next: Next) -
         Err(problem) => return problem.into_response(),
     };
     if !access.holds(gate.permission) {
-        let act = access.act(AuditAction::Read, "operation").detail(format!(
-            "{} {} needs {}: {}",
-            request.method(),
-            request.uri().path(),
-            gate.permission,
-            access.why(gate.permission)
-        ));
+        let what = format!("{} {}", request.method(), request.uri().path());
+        let act = access.refused_act(gate.permission, "operation", &what);
         return refuse(&gate.web, act).await.into_response();
     }
     request.extensions_mut().insert(access);
@@ -329,7 +320,7 @@ async fn let_in(
     if gate.is_enrolling {
         let (user, current) = has_session(web, caller, headers, touch).await?;
         if current.stage == Stage::Enrolling {
-            return Ok((Access::of_person(web, user), current));
+            return Ok((Access::of_person(web, user).from_where(caller), current));
         }
     }
     let (access, current) = signed_in(web, caller, headers, touch).await?;
@@ -370,12 +361,17 @@ pub(crate) async fn signed_in(
             return Err(Problem::new(Code::EnrolmentNeeded, detail));
         }
         Stage::SecondFactor => {
-            return Err(Problem::new(Code::SecondFactorNeeded, "the password alone lets nobody in; give the code"));
+            return Err(Problem::new(
+                Code::SecondFactorNeeded,
+                "the password alone lets nobody in; give the code",
+            ));
         }
     }
     let now = web.site.clock().now();
     let age_s = current.second_factor_at.map(|at| u32::try_from(now.duration_since(at).as_secs()));
-    let access = Access::of_person(web, user).with_mfa_age(age_s.map(|age| age.unwrap_or(u32::MAX)));
+    let access = Access::of_person(web, user)
+        .from_where(caller)
+        .with_mfa_age(age_s.map(|age| age.unwrap_or(u32::MAX)));
     Ok((access, current))
 }
 
@@ -404,11 +400,8 @@ pub(crate) async fn has_session(
             current.caller.words(),
             caller.words()
         ));
-        web.blocking(move |web| {
-            web.sessions.end(&hash, now)?;
-            web.site.record(act, AuditOutcome::Refused)
-        })
-        .await??;
+        let act = caller.did(act);
+        web.blocking(move |web| web.sessions.end(&hash, act, AuditOutcome::Refused, now)).await??;
         return Err(signed_out());
     }
     let user = web.people.by_id(current.user).filter(|user| !user.disabled).ok_or_else(signed_out)?;

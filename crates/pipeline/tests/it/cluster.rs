@@ -566,7 +566,11 @@ async fn what_a_node_decided_and_did_not_finish_another_finishes() {
     // The first is of a device that nobody knows: it is never finished, and keeps nothing from the second.
     let frames = [DeviceId::from_bytes([0x77; 16]), MONITOR].map(|device| {
         let kind = clinical_model::FrameKind::Fhir;
-        FrameChange { frame: frame(device, kind, observation(device).as_bytes(), now), patient: None }
+        FrameChange {
+            frame: frame(device, kind, observation(device).as_bytes(), now),
+            patient: None,
+            acts: Vec::new(),
+        }
     });
     let together = Together { frames: frames.to_vec(), ..Together::default() };
     let _decided = two.site.decide(together).unwrap();

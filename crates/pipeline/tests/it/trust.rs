@@ -62,6 +62,10 @@ fn request(number: &str, born: Option<&str>) -> Request {
     }
 }
 
+fn asked(by: UserId) -> Act {
+    Act::new(Actor::User(by), AuditAction::BreakGlass, "Break-glass")
+}
+
 fn found() -> Request {
     request("MRN-1", Some("1950-03-21"))
 }
@@ -74,7 +78,7 @@ fn start(directory: &std::path::Path) -> (Arc<Site>, Arc<SetClock>) {
 }
 
 fn broken(site: &Site) -> GlassId {
-    site.break_glass(PHYSICIAN, &found(), |_| false).unwrap().0.id
+    site.break_glass(PHYSICIAN, &found(), &asked(PHYSICIAN), |_| false).unwrap().0.id
 }
 
 fn note() -> Private<String> {
@@ -235,13 +239,22 @@ fn nobody_is_found_by_browsing_and_tries_are_counted() {
         request("MRN-2", Some("1950-03-21")),
     ];
     for one in tries.iter().chain(&tries) {
-        assert!(matches!(site.break_glass(PHYSICIAN, one, |_| false), Err(GlassError::NoPatient)), "{one:?}");
+        assert!(
+            matches!(
+                site.break_glass(PHYSICIAN, one, &asked(PHYSICIAN), |_| false),
+                Err(GlassError::NoPatient)
+            ),
+            "{one:?}"
+        );
     }
-    assert!(matches!(site.break_glass(PHYSICIAN, &found(), |_| false), Err(GlassError::TooManyTries)));
+    assert!(matches!(
+        site.break_glass(PHYSICIAN, &found(), &asked(PHYSICIAN), |_| false),
+        Err(GlassError::TooManyTries)
+    ));
     let other = UserId::from_bytes([0x31; 16]);
-    assert!(site.break_glass(other, &found(), |_| false).is_ok(), "each for themselves");
+    assert!(site.break_glass(other, &found(), &asked(other), |_| false).is_ok(), "each for themselves");
     clock.advance(3_601);
-    assert!(site.break_glass(PHYSICIAN, &found(), |_| false).is_ok(), "an hour later");
+    assert!(site.break_glass(PHYSICIAN, &found(), &asked(PHYSICIAN), |_| false).is_ok(), "an hour later");
     let act = Act::new(Actor::System, AuditAction::Read, "audit");
     let query = AuditQuery { actor: Some(Actor::User(PHYSICIAN)), limit: 50, ..AuditQuery::default() };
     let rows = site.read(act, |chart| chart.audit_rows(&query)).unwrap();
@@ -257,12 +270,21 @@ fn a_reason_is_demanded_and_nothing_is_broken_without_need() {
     let (site, _) = start(directory.path());
     for text in ["", "because", "         \n\t        ", &"x".repeat(1_001)] {
         let request = Request { text: Private::new(text.to_owned()), ..found() };
-        let refused = site.break_glass(PHYSICIAN, &request, |_| false);
+        let refused = site.break_glass(PHYSICIAN, &request, &asked(PHYSICIAN), |_| false);
         assert!(matches!(refused, Err(GlassError::Text { .. })), "{text:?}");
     }
-    assert!(matches!(site.break_glass(PHYSICIAN, &found(), |_| true), Err(GlassError::NotNeeded)));
+    assert!(matches!(
+        site.break_glass(PHYSICIAN, &found(), &asked(PHYSICIAN), |_| true),
+        Err(GlassError::NotNeeded)
+    ));
     broken(&site);
-    assert!(matches!(site.break_glass(PHYSICIAN, &found(), |_| false), Err(GlassError::NotNeeded)), "twice");
+    assert!(
+        matches!(
+            site.break_glass(PHYSICIAN, &found(), &asked(PHYSICIAN), |_| false),
+            Err(GlassError::NotNeeded)
+        ),
+        "twice"
+    );
     site.stop();
 }
 
@@ -334,7 +356,7 @@ async fn what_one_node_allows_all_of_them_do() {
     eventually("known", || two.site.registry().patient(PATIENT).is_some()).await;
     put(&one.site, consent(Provision::of(Ruling::Deny)), Expected::Absent).unwrap();
     eventually("denied on both", || sees(&two.site, &elsewhere()).is_none()).await;
-    let id = two.site.break_glass(PHYSICIAN, &found(), |_| false).unwrap().0.id;
+    let id = two.site.break_glass(PHYSICIAN, &found(), &asked(PHYSICIAN), |_| false).unwrap().0.id;
     eventually("broken on both", || sees(&one.site, &elsewhere()).is_all()).await;
     one.site.end_glass(PHYSICIAN, id).unwrap();
     eventually("ended on both", || sees(&two.site, &elsewhere()).is_none()).await;

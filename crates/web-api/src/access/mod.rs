@@ -7,6 +7,7 @@ mod permit;
 mod policies;
 mod sight;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ::access::scopes::Ceiling;
@@ -23,6 +24,7 @@ pub use policies::{Policies, PoliciesError, engine_of};
 pub(crate) use sight::Sight;
 
 use crate::people::{Role, User};
+use crate::session::Caller;
 use crate::state::Web;
 
 /// A program that asks with a token.
@@ -61,6 +63,8 @@ pub struct Access {
     discloses: bool,
     /// Seconds since the second factor was used.
     mfa_age_s: Option<u32>,
+    /// The network address that the request came from.
+    address: Option<IpAddr>,
 }
 
 impl Access {
@@ -85,7 +89,7 @@ impl Access {
         let asker = web.policies.asker(principal_of(web, &who));
         let purpose = purpose_of(&who);
         let discloses = !matches!(who, Who::Person(_));
-        Access { who, asker, ceiling, purpose, discloses, mfa_age_s: None }
+        Access { who, asker, ceiling, purpose, discloses, mfa_age_s: None, address: None }
     }
 
     /// With another purpose of use than the usual one.
@@ -106,6 +110,12 @@ impl Access {
         Access { mfa_age_s, ..self }
     }
 
+    /// As asked from somewhere: the audit log names the address.
+    #[must_use]
+    pub(crate) fn from_where(self, caller: &Caller) -> Self {
+        Access { address: caller.whole_address, ..self }
+    }
+
     /// Who it is.
     pub const fn who(&self) -> &Who {
         &self.who
@@ -124,10 +134,49 @@ impl Access {
         }
     }
 
-    /// An act of theirs, with why they do it and under which role.
+    /// An act of theirs, with why they do it, under which role and from which address.
     pub fn act(&self, action: AuditAction, object: &'static str) -> Act {
         let act = Act::new(self.actor(), action, object).purpose(self.purpose.code());
-        self.person().iter().fold(act, |act, user| act.role(user.role.word()))
+        let act = match (&self.who, self.person()) {
+            // The person is the actor, and the program is named beside them: it was the program that read.
+            (Who::App(app), Some(user)) => {
+                act.role(format!("{}, by the program {}", user.role.word(), app.client_name))
+            }
+            (_, Some(user)) => act.role(user.role.word()),
+            (_, None) => act,
+        };
+        self.address.iter().fold(act, |act, address| act.address(address.to_string()))
+    }
+
+    /// An act of theirs that is refused for want of a permission, with the policies that decided so.
+    pub(crate) fn refused_act(&self, permission: Permission, object: &'static str, what: &str) -> Act {
+        let decision = self.decision(permission);
+        self.act(AuditAction::Read, object)
+            .detail(format!("{what} needs {permission}: {}", decision.why()))
+            .policies(decision.policies)
+    }
+
+    /// A look at a patient that is refused, with the policies that forbid it. Where none permits it there are none, nor
+    /// where scopes end before it.
+    pub(crate) fn refused_look(&self, web: &Web, act: Act) -> Act {
+        self.decided_by(web, act, false)
+    }
+
+    fn decided_by(&self, web: &Web, act: Act, is_allowed: bool) -> Act {
+        let known = act.patient.and_then(|patient| web.site.registry().patient(patient));
+        let decided = known.map(|patient| self.sight(web).explain_patient(Permission::ReadChart, &patient));
+        let decided = decided.filter(|decision| decision.allowed == is_allowed);
+        decided.into_iter().fold(act, |act, decision| act.policies(decision.policies))
+    }
+
+    /// An act that reads, with the policies where it is done under a broken glass.
+    pub(crate) fn reading(&self, web: &Web, act: Act) -> Act {
+        match act.patient {
+            Some(patient) if consented::glass_is_broken(web, self, patient) => {
+                self.decided_by(web, act, true)
+            }
+            _ => act,
+        }
     }
 
     /// The person, where it is one.
@@ -174,11 +223,6 @@ impl Access {
     /// Whether an operation that needs `permission` may be tried at all.
     pub fn holds(&self, permission: Permission) -> bool {
         self.asker.may(permission)
-    }
-
-    /// Why it may or may not be tried, for the audit log.
-    pub(crate) fn why(&self, permission: Permission) -> String {
-        self.decision(permission).why()
     }
 
     /// Whether it may be tried at all, with the policies that say so.

@@ -89,7 +89,7 @@ impl<P: ReadsChart> Permit<P> {
     ) -> Result<T, ReadError> {
         let sight = self.access.sight(web);
         let seen = |series: &SeriesKey| sight.series(series);
-        web.site.read(act, |chart| read(&chart.seen_by(&seen)))
+        web.site.read(self.access.reading(web, act), |chart| read(&chart.seen_by(&seen)))
     }
 
     /// As [`Permit::read`], for an act that concerns several patients: one record each, all or none.
@@ -104,6 +104,7 @@ impl<P: ReadsChart> Permit<P> {
     ) -> Result<T, ReadError> {
         let sight = self.access.sight(web);
         let seen = |series: &SeriesKey| sight.series(series);
+        let acts = acts.into_iter().map(|act| self.access.reading(web, act)).collect();
         web.site.read_each(acts, |chart| read(&chart.seen_by(&seen)))
     }
 }

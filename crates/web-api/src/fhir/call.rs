@@ -55,7 +55,7 @@ impl Door {
     ) -> Result<Access, Refusal> {
         let unknown = |what: &str| Refusal::new(StatusCode::UNAUTHORIZED, IssueCode::Login, what);
         if Web::brings_token(headers) {
-            return by_token(web, headers).await;
+            return by_token(web, headers).await.map(|access| access.from_where(caller));
         }
         match self {
             Door::People => match operations::signed_in(web, caller, headers, true).await {
@@ -69,7 +69,7 @@ impl Door {
                 }
             },
             Door::Peers => peer
-                .map(|known| Access::of_peer(web, known.peer))
+                .map(|known| Access::of_peer(web, known.peer).from_where(caller))
                 .ok_or_else(|| unknown("a client certificate is needed here")),
         }
     }
@@ -236,6 +236,7 @@ impl Call {
     ) -> Result<T, Refusal> {
         let sight = self.sight_of(web, "Observation")?;
         let seen = |series: &SeriesKey| sight.series(series);
+        let act = self.access()?.reading(web, act);
         Ok(web.site.read(act, |chart| read(&chart.seen_by(&seen)))?)
     }
 
@@ -251,6 +252,8 @@ impl Call {
     ) -> Result<T, Refusal> {
         let sight = self.sight_of(web, "Observation")?;
         let seen = |series: &SeriesKey| sight.series(series);
+        let access = self.access()?;
+        let acts = acts.into_iter().map(|act| access.reading(web, act)).collect();
         Ok(web.site.read_each(acts, |chart| read(&chart.seen_by(&seen)))?)
     }
 

@@ -348,7 +348,7 @@ pub(crate) async fn submit_prepared(web: &Web, call: &Call, prepared: Prepared) 
 }
 
 /// What is recorded of measurements that were sent: an act for each patient whose they are.
-fn acts_of(
+pub(crate) fn acts_of(
     call: &Call,
     device: DeviceId,
     entries: &[EntryOutcome],

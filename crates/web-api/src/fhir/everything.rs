@@ -95,7 +95,7 @@ pub(crate) fn everything(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     ));
     let act = known.iter().fold(act, |act, patient| act.patient(patient.id));
     let Some(patient) = known.filter(|patient| call.may_see(web, Subject::Patient(patient.id))) else {
-        refused(web, act)?;
+        refused(web, call.access()?.refused_look(web, act))?;
         return Err(Refusal::not_found("Patient"));
     };
     let path = format!("Patient/{}/$everything", patient.id);
@@ -142,7 +142,8 @@ pub(crate) fn each_page(
     let seen = |series: &SeriesKey| sight.series(series);
     let mut place = Some(Place::Records(0));
     while let Some(at) = place {
-        let (shown, next) = web.site.live_chart(|chart| whole.page(&chart.seen_by(&seen), at, EXPORT_AT_ONCE))?;
+        let (shown, next) =
+            web.site.live_chart(|chart| whole.page(&chart.seen_by(&seen), at, EXPORT_AT_ONCE))?;
         if !each(shown.into_iter().map(|(_, _, resource)| resource).collect()) {
             return Ok(());
         }

@@ -42,7 +42,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use health_codecs::fhir::IssueCode;
 use health_codecs::fhir::view::View;
 use pipeline::audited::Act;
-use store::{AuditAction, AuditOutcome};
+use store::AuditOutcome;
 
 use crate::access::{Access, Permission};
 use crate::serve::DevicePeer;
@@ -105,7 +105,9 @@ impl Interaction {
 
     /// Whether scopes have to reach its type: what is about the whole system asks for each type it touches.
     fn is_scoped(&self) -> bool {
-        !self.resource.is_empty() && !matches!(self.code, "$validate" | "capabilities") && self.resource != "Group"
+        !self.resource.is_empty()
+            && !matches!(self.code, "$validate" | "capabilities")
+            && self.resource != "Group"
     }
 
     /// Whether it reads a query parameter of that name: those of a search, an operation or a history, the condition of
@@ -342,14 +344,8 @@ fn permitted_now(web: &Web, call: &Call, interaction: &Interaction) -> Result<()
 }
 
 fn refused_act(access: &Access, interaction: &Interaction) -> Act {
-    let detail = format!(
-        "{} {} needs {}: {}",
-        interaction.method,
-        interaction.path,
-        interaction.permission,
-        access.why(interaction.permission)
-    );
-    access.act(AuditAction::Read, "FHIR interaction").detail(detail)
+    let what = format!("{} {}", interaction.method, interaction.path);
+    access.refused_act(interaction.permission, "FHIR interaction", &what)
 }
 
 /// Runs something that blocks off the async threads.

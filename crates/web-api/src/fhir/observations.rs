@@ -39,7 +39,7 @@ pub(crate) fn read(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         None => act,
     };
     let Some(position) = position.filter(|position| call.may_see_series(web, &position.series)) else {
-        refused(web, act)?;
+        refused(web, call.access()?.refused_look(web, act))?;
         return Err(Refusal::not_found(KIND));
     };
     let found = call.chart(web, act, |chart| {
@@ -206,7 +206,8 @@ pub(crate) fn note_refused(web: &Web, call: &Call, named: &[Subject]) -> Result<
     for patient in hidden.take(AUDITED_PATIENTS_LIMIT) {
         let act = call.act(AuditAction::Search, KIND)?.detail(call.query_text());
         let known = web.site.registry().patient(patient);
-        refused(web, known.iter().fold(act, |act, patient| act.patient(patient.id)))?;
+        let act = known.iter().fold(act, |act, patient| act.patient(patient.id));
+        refused(web, call.access()?.refused_look(web, act))?;
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ pub(crate) fn read_patient(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     let act = call.act(AuditAction::Read, "Patient")?.detail(format!("Patient/{}", call::shown(&call.id)));
     let act = known.iter().fold(act, |act, patient| act.patient(patient.id));
     let Some(patient) = known.filter(|patient| call.may_see(web, Subject::Patient(patient.id))) else {
-        refused(web, act)?;
+        refused(web, call.access()?.refused_look(web, act))?;
         return Err(Refusal::not_found("Patient"));
     };
     call.chart(web, act, |_| Ok(()))?;

@@ -111,7 +111,8 @@ pub(crate) fn known_position(
         None => {
             let act = call.act(action, KIND)?.detail(format!("{KIND}/{}", shown(id)));
             let patient = position.and_then(|position| position.series.subject.patient());
-            refused(web, patient.into_iter().fold(act, |act, id| act.patient(id)))?;
+            let act = patient.into_iter().fold(act, |act, id| act.patient(id));
+            refused(web, call.access()?.refused_look(web, act))?;
             Err(Refusal::not_found(KIND))
         }
     }

@@ -11,11 +11,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clinical_model::{Timestamp, UserId};
 use pipeline::audited::Act;
 use serde::{Deserialize, Serialize};
-use store::{Actor, AuditAction, AuditOutcome};
+use store::{Actor, AuditAction};
 use trust::webauthn;
 
-use super::session::{Asking, UserView, go_on, people_problem, same, user_view};
-use super::sign_in::{Begun, GivenCode, GivenPasskey, is_demo_token, try_code, turn};
+use super::session::{Asking, UserView, go_on, people_problem, same, sign_in_act, user_view};
+use super::sign_in::{Begun, GivenCode, GivenPasskey, is_demo_token, refused, try_code, turn};
 use super::webauthn::{RegistrationResponse, creation_options, request_options};
 use super::{Answer, Body, hex};
 use crate::access::{Permit, may};
@@ -194,7 +194,8 @@ pub(crate) async fn set_password(
     let set = move |web: &Web| {
         web.set_password(id, &new.password)?;
         // Whoever knew the old one is out.
-        web.end_sessions_of(id, Some(&hash)).map(drop)
+        let act = own_act(id, "all own sessions but this one, for the password was set");
+        web.end_sessions_of(id, Some(&hash), act).map(drop)
     };
     change(&web, &from, &current, set).await
 }
@@ -308,29 +309,21 @@ pub(crate) async fn sessions(
     own_sessions(&web, current).await
 }
 
-fn ended(current: &Current, what: String) -> Act {
-    Act::new(Actor::User(current.user), AuditAction::SignOut, "session").detail(what)
+fn own_act(user: UserId, what: impl Into<String>) -> Act {
+    Act::new(Actor::User(user), AuditAction::SignOut, "session").detail(what)
 }
 
 pub(crate) async fn end_session(
     State(web): State<Arc<Web>>,
-    _permit: Permit<may::SignedIn>,
+    permit: Permit<may::SignedIn>,
     Extension(current): Extension<Current>,
     Path(id): Path<String>,
 ) -> Answer<SessionsView> {
     let unknown = || Problem::not_found("session");
     let id = u128::from_str_radix(&id, 16).ok().filter(|_| id.len() == 32).ok_or_else(unknown)?.to_be_bytes();
-    let (user, act) = (current.user, ended(&current, format!("own session {}", hex(&id[..4]))));
-    let is_theirs = web
-        .blocking(move |web| {
-            let is_theirs = web.sessions.end_one(user, id, web.site.clock().now())?;
-            if is_theirs {
-                web.site.record(act, AuditOutcome::Success)?;
-            }
-            Ok::<_, store::TransactError>(is_theirs)
-        })
-        .await??;
-    if !is_theirs {
+    let act = permit.act(AuditAction::SignOut, "session").detail(format!("own session {}", hex(&id[..4])));
+    let (user, now) = (current.user, web.site.clock().now());
+    if !web.blocking(move |web| web.sessions.end_one(user, id, act, now)).await?? {
         return Err(unknown());
     }
     own_sessions(&web, current).await
@@ -338,25 +331,25 @@ pub(crate) async fn end_session(
 
 pub(crate) async fn end_other_sessions(
     State(web): State<Arc<Web>>,
-    _permit: Permit<may::SignedIn>,
+    permit: Permit<may::SignedIn>,
     Extension(current): Extension<Current>,
 ) -> Answer<SessionsView> {
     let (user, hash) = (current.user, current.hash);
-    let act = ended(&current, "all own sessions but this one".to_owned());
-    web.blocking(move |web| {
-        web.sessions.end_all_of(user, Some(&hash), web.site.clock().now())?;
-        web.site.record(act, AuditOutcome::Success)
-    })
-    .await??;
+    let act = permit.act(AuditAction::SignOut, "session").detail("all own sessions but this one");
+    let now = web.site.clock().now();
+    web.blocking(move |web| web.sessions.end_all_of(user, Some(&hash), act, now)).await??;
     own_sessions(&web, current).await
 }
 
 // --- Proving oneself again ------------------------------------------------------------------------------------------
 
-/// The second factor was used in this session now.
-async fn proven(web: &Arc<Web>, from: &Asking, current: &Current) -> Result<Response, Problem> {
+const PASSKEY_AGAIN: &str = "proven again by a passkey";
+
+/// The second factor was used in this session now, in this way.
+async fn proven(web: &Arc<Web>, from: &Asking, current: &Current, how: &str) -> Result<Response, Problem> {
+    let act = sign_in_act(&from.caller, Actor::User(current.user), how);
     let (hash, now) = (current.hash, web.site.clock().now());
-    web.blocking(move |web| web.sessions.proven(&hash, now)).await??;
+    web.blocking(move |web| web.sessions.proven(&hash, &act, now)).await??;
     same(web, from, &current.hash).await
 }
 
@@ -383,21 +376,19 @@ pub(crate) async fn step_up_passkey(
     from: Asking,
     Body(given): Body<GivenPasskey>,
 ) -> Result<Response, Problem> {
-    let refused = || Problem::new(Code::BadCode, "this passkey was not taken; try again, or use a code");
-    let assertion = given.credential.decoded().map_err(|()| refused())?;
+    let not_taken = || Problem::new(Code::BadCode, "this passkey was not taken; try again, or use a code");
+    let assertion = given.credential.decoded().map_err(|()| not_taken())?;
     let (user, hash) = (own(&web, &current)?, current.hash);
     let take = move |web: &Web| {
         let now = web.site.clock().now();
         let answered = ceremony::answered(web.site.store(), Purpose::StepUp(&hash), &given.ceremony, now);
         web.take_passkey(&answered.ok_or(PeopleError::Ceremony)?, Some(user.id), &assertion)
     };
-    let taken = web.blocking(take).await?;
-    let outcome = if taken.is_ok() { AuditOutcome::Success } else { AuditOutcome::Refused };
-    let act = Act::new(Actor::User(current.user), AuditAction::SignIn, "session")
-        .detail(format!("proven again by a passkey{}", from.caller.words()));
-    web.blocking(move |web| web.site.record(act, outcome)).await??;
-    taken.map_err(|_| refused())?;
-    proven(&web, &from, &current).await
+    if web.blocking(take).await?.is_err() {
+        refused(&web, &from, Actor::User(current.user), PASSKEY_AGAIN).await?;
+        return Err(not_taken());
+    }
+    proven(&web, &from, &current, PASSKEY_AGAIN).await
 }
 
 pub(crate) async fn step_up_totp(
@@ -410,7 +401,7 @@ pub(crate) async fn step_up_totp(
     let user = own(&web, &current)?;
     let id = user.id;
     try_code(&web, &from, &user, "a code, again", move |web| web.take_totp(id, &given.code)).await?;
-    proven(&web, &from, &current).await
+    proven(&web, &from, &current, "by a code, again").await
 }
 
 #[derive(Deserialize)]
@@ -432,5 +423,5 @@ pub(crate) async fn step_up_link(
             "only a session of the demonstration's link is proven by it",
         ));
     }
-    proven(&web, &from, &current).await
+    proven(&web, &from, &current, "proven again by the demonstration's link").await
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use store::AuditAction;
 
 use super::{Answer, Asked, Body, hex, id_of};
-use crate::access::{Permit, may};
+use crate::access::{Permission, Permit, may};
 use crate::problem::{Code, Problem};
 use crate::state::Web;
 
@@ -165,9 +165,11 @@ pub(crate) async fn open(
     let by = person(access.user())?;
     let Asking { record_number, birth_date, reason, text } = asking;
     let request = Request { record_number, birth_date, reason, text };
+    let decided = access.decision(Permission::BreakGlass).policies;
+    let asked = access.act(AuditAction::BreakGlass, break_glass::OBJECT).policies(decided);
     web.blocking(move |web| {
         let sees = |patient| access.sight(web).allowed(patient).is_all();
-        let (glass, version) = web.site.break_glass(by, &request, sees)?;
+        let (glass, version) = web.site.break_glass(by, &request, &asked, sees)?;
         Ok(Json(view(web, &glass, version, Shown::Name)))
     })
     .await?

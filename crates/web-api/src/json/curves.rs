@@ -329,7 +329,8 @@ pub(crate) async fn provenance(
         let act = match series.subject {
             Subject::Patient(patient) if sight.series(&series) => act.patient(patient),
             Subject::Patient(patient) => {
-                web.site.record(act.patient(patient), store::AuditOutcome::Refused)?;
+                let act = access.refused_look(web, act.patient(patient));
+                web.site.record(act, store::AuditOutcome::Refused)?;
                 return Err(not_found());
             }
             Subject::Device(_) | Subject::Place(_) if sight.series(&series) => act,

@@ -35,6 +35,7 @@ pub(crate) async fn theirs(web: &Arc<Web>, access: &Access, id: &str) -> Result<
         Some(patient) if access.sight(web).patient(&patient) => Ok(patient),
         Some(patient) => {
             let act = access.act(AuditAction::Read, "Patient").patient(patient.id);
+            let act = access.refused_look(web, act);
             web.blocking(move |web| web.site.record(act, AuditOutcome::Refused)).await??;
             Err(Problem::not_found("patient"))
         }

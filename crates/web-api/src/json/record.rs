@@ -11,7 +11,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use clinical_model::{Patient, PatientId, SeriesKey, Subject, Timestamp};
 use futures_util::stream;
-use pipeline::audited::{Act, ReadError};
+use pipeline::audited::ReadError;
 use pipeline::chart::{Chart, Trend};
 use serde::Serialize;
 use serde_json::Value;
@@ -143,7 +143,7 @@ async fn take_out(
     let asking = access.clone();
     let patient = web
         .blocking(move |web| {
-            let act = Act::new(asking.actor(), AuditAction::Export, "record").detail(name);
+            let act = asking.act(AuditAction::Export, "record").detail(name);
             match known(web, &asking, &id) {
                 Ok(patient) => {
                     web.site.record(act.patient(patient.id), AuditOutcome::Success)?;

@@ -188,7 +188,8 @@ pub(crate) async fn set_up(
         patient: None,
     };
     let user = web.blocking(move |web| web.set_up(&setup.token, new, setup.password.as_deref())).await?;
-    begin(&web, &from, beginning(user.map_err(people_problem)?.id, Stage::Enrolling, By::Link)).await
+    let user = user.map_err(people_problem)?.id;
+    begin(&web, &from, beginning(&from, user, Stage::Enrolling, By::Link, "after the first start")).await
 }
 
 /// What went wrong with a person, as a client sees it.
@@ -218,9 +219,19 @@ pub(crate) fn people_problem(error: PeopleError) -> Problem {
     }
 }
 
-/// A session that is to begin, with nothing else to say of it.
-pub(crate) fn beginning(user: UserId, stage: Stage, by: By) -> NewSession {
-    NewSession { user, stage, by, second_factor_at: None, caller: Caller::default(), replaces: None }
+/// A session that is to begin, with nothing else to say of it but how.
+pub(crate) fn beginning(from: &Asking, user: UserId, stage: Stage, by: By, how: &str) -> NewSession {
+    let caller = from.caller.clone();
+    let act = sign_in_act(&caller, Actor::User(user), how);
+    // Whoever begins a session ends the one they had: a token that was known before proves nothing after.
+    let replaces = session::token_of(&from.headers).map(|token| token.hash());
+    NewSession { user, stage, by, second_factor_at: None, caller, replaces, act }
+}
+
+/// The act of signing in, or of trying to, somewhere.
+pub(crate) fn sign_in_act(caller: &Caller, actor: Actor, how: &str) -> Act {
+    let act = Act::new(actor, AuditAction::SignIn, "session").detail(format!("{how}{}", caller.words()));
+    caller.did(act)
 }
 
 impl Web {
@@ -238,12 +249,9 @@ impl Web {
 pub(crate) async fn begin_cookies(
     web: &Arc<Web>,
     from: &Asking,
-    mut new: NewSession,
+    new: NewSession,
 ) -> Result<Vec<HeaderValue>, Problem> {
     let now = web.site.clock().now();
-    // Whoever begins a session ends the one they had: a token that was known before proves nothing after.
-    new.replaces = session::token_of(&from.headers).map(|token| token.hash());
-    new.caller = from.caller.clone();
     let (user, is_whole, headers) = (new.user, new.stage == Stage::Whole, from.headers.clone());
     let (token, known) = web
         .blocking(move |web| {
@@ -302,10 +310,8 @@ pub(crate) async fn begin_by_provider(
         Some(_) => Stage::Whole,
         None => web.stage_of(user.id, None),
     };
-    let act = Act::new(Actor::User(user.id), AuditAction::SignIn, "session")
-        .detail(format!("by the identity provider{}", from.caller.words()));
-    web.blocking(move |web| web.site.record(act, AuditOutcome::Success)).await??;
-    begin_cookies(web, from, NewSession { second_factor_at, ..beginning(user.id, stage, By::Provider) }).await
+    let new = beginning(from, user.id, stage, By::Provider, "by the identity provider");
+    begin_cookies(web, from, NewSession { second_factor_at, ..new }).await
 }
 
 /// After a change of the way in: a session that was waiting for it goes on as a whole one, under a new token.
@@ -313,7 +319,8 @@ pub(crate) async fn go_on(web: &Arc<Web>, from: &Asking, current: &Current) -> R
     let now = web.site.clock().now();
     let is_complete = web.people.kept(current.user).is_some_and(|kept| kept.record.is_complete());
     if current.stage == Stage::Enrolling && is_complete {
-        let whole = beginning(current.user, Stage::Whole, current.by);
+        let how = "after a complete way in was set";
+        let whole = beginning(from, current.user, Stage::Whole, current.by, how);
         return begin(web, from, NewSession { second_factor_at: Some(now), ..whole }).await;
     }
     same(web, from, &current.hash).await
@@ -328,12 +335,9 @@ pub(crate) async fn same(web: &Arc<Web>, from: &Asking, hash: &TokenHash) -> Res
 
 pub(crate) async fn sign_out(State(web): State<Arc<Web>>, from: Asking) -> Result<Response, Problem> {
     if let Ok((user, current)) = has_session(&web, &from.caller, &from.headers, false).await {
-        let act = Act::new(Actor::User(user.id), AuditAction::SignOut, "session");
-        let end = move |web: &Web| {
-            web.sessions.end(&current.hash, web.site.clock().now())?;
-            web.site.record(act, AuditOutcome::Success)
-        };
-        web.blocking(end).await??;
+        let act = from.caller.did(Act::new(Actor::User(user.id), AuditAction::SignOut, "session"));
+        let now = web.site.clock().now();
+        web.blocking(move |web| web.sessions.end(&current.hash, act, AuditOutcome::Success, now)).await??;
     }
     let mut response = Json(view(&web, &from.headers, None)).into_response();
     response.headers_mut().insert(header::SET_COOKIE, session::no_cookie(web.options.secure_cookies));

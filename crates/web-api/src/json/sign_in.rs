@@ -7,13 +7,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use clinical_model::UserId;
-use pipeline::audited::Act;
 use serde::{Deserialize, Serialize};
-use store::{Actor, AuditAction, AuditOutcome};
+use store::{Actor, AuditOutcome};
 use tokio::sync::SemaphorePermit;
 use trust::TokenSecret;
 
-use super::session::{Asking, begin, beginning, people_problem};
+use super::session::{Asking, begin, beginning, people_problem, sign_in_act};
 use super::webauthn::{AuthenticationResponse, request_options};
 use super::{Answer, Body};
 use crate::ceremony::{self, Purpose};
@@ -70,9 +69,10 @@ pub(crate) async fn turn(web: &Web) -> Result<SemaphorePermit<'_>, Problem> {
     }
 }
 
-async fn record(web: &Arc<Web>, actor: Actor, outcome: AuditOutcome, detail: String) -> Result<(), Problem> {
-    let act = Act::new(actor, AuditAction::SignIn, "session").detail(detail);
-    Ok(web.blocking(move |web| web.site.record(act, outcome)).await??)
+/// Records that nobody was let in. Who is let in is recorded with their session.
+pub(crate) async fn refused(web: &Arc<Web>, from: &Asking, actor: Actor, why: &str) -> Result<(), Problem> {
+    let act = sign_in_act(&from.caller, actor, why);
+    Ok(web.blocking(move |web| web.site.record(act, AuditOutcome::Refused)).await??)
 }
 
 pub(crate) async fn sign_in(
@@ -93,12 +93,10 @@ pub(crate) async fn sign_in(
         tracing::error!(error = &error as &dyn std::error::Error, "a password could not be checked");
         Problem::internal()
     })?;
-    let where_from = from.caller.words();
     let (user, stage) = match checked {
         Checked::Wrong => {
             let name = given.name.chars().take(100).collect();
-            record(&web, Actor::Unproven(name), AuditOutcome::Refused, format!("wrong password{where_from}"))
-                .await?;
+            refused(&web, &from, Actor::Unproven(name), "wrong password").await?;
             return Err(wrong());
         }
         Checked::Incomplete(user) => (user, Stage::Enrolling),
@@ -107,9 +105,8 @@ pub(crate) async fn sign_in(
     succeeded(&web, trying).await?;
     let code = given.code.filter(|_| stage == Stage::SecondFactor);
     let Some(code) = code else {
-        let detail = format!("the password alone{where_from}");
-        record(&web, Actor::User(user.id), AuditOutcome::Success, detail).await?;
-        return begin(&web, &from, beginning(user.id, stage, By::Password)).await;
+        let new = beginning(&from, user.id, stage, By::Password, "the password alone");
+        return begin(&web, &from, new).await;
     };
     by_code(&web, &from, &user, (By::Password, "a code"), move |web| web.take_totp(user.id, &code)).await
 }
@@ -124,11 +121,11 @@ async fn by_code<T: Send + 'static>(
 ) -> Result<Response, Problem> {
     try_code(web, from, user, what, take).await?;
     let now = web.site.clock().now();
-    let whole = beginning(user.id, Stage::Whole, by);
+    let whole = beginning(from, user.id, Stage::Whole, by, &format!("by {what}"));
     begin(web, from, NewSession { second_factor_at: Some(now), ..whole }).await
 }
 
-/// Counts the try of a code, takes it, and records how it went.
+/// Counts the try of a code and takes it. A wrong one is recorded here, a right one with what follows of it.
 pub(crate) async fn try_code<T: Send + 'static>(
     web: &Arc<Web>,
     from: &Asking,
@@ -141,9 +138,10 @@ pub(crate) async fn try_code<T: Send + 'static>(
     let trying = Trying::Code { user: user.id, browser };
     count(web, &trying).await?;
     let taken = web.blocking(take).await?;
-    let outcome = if taken.is_ok() { AuditOutcome::Success } else { AuditOutcome::Refused };
-    record(web, Actor::User(user.id), outcome, format!("by {what}{}", from.caller.words())).await?;
-    taken.map_err(people_problem)?;
+    if let Err(error) = taken {
+        refused(web, from, Actor::User(user.id), &format!("by {what}")).await?;
+        return Err(people_problem(error));
+    }
     succeeded(web, trying).await
 }
 
@@ -213,9 +211,9 @@ pub(crate) async fn by_passkey(
     from: Asking,
     Body(given): Body<GivenPasskey>,
 ) -> Result<Response, Problem> {
-    let refused =
+    let not_taken =
         || Problem::new(Code::BadCredentials, "this passkey was not taken; try again, or another way");
-    let assertion = given.credential.decoded().map_err(|()| refused())?;
+    let assertion = given.credential.decoded().map_err(|()| not_taken())?;
     let claimed = assertion.user;
     let now = web.site.clock().now();
     let taken = web
@@ -228,12 +226,9 @@ pub(crate) async fn by_passkey(
             web.take_passkey(&answered.ok_or(PeopleError::Ceremony)?, None, &assertion)
         })
         .await?;
-    let where_from = from.caller.words();
     match taken {
         Ok(user) => {
-            let detail = format!("by a passkey{where_from}");
-            record(&web, Actor::User(user.id), AuditOutcome::Success, detail).await?;
-            let whole = beginning(user.id, Stage::Whole, By::Passkey);
+            let whole = beginning(&from, user.id, Stage::Whole, By::Passkey, "by a passkey");
             begin(&web, &from, NewSession { second_factor_at: Some(now), ..whole }).await
         }
         Err(error @ (PeopleError::Store(_) | PeopleError::Keep(_) | PeopleError::Record(_))) => {
@@ -244,8 +239,8 @@ pub(crate) async fn by_passkey(
                 std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             let actor = claimed.filter(|id| web.people.by_id(*id).is_some());
             let actor = actor.map_or_else(|| Actor::Unproven("a passkey".to_owned()), named_by);
-            record(&web, actor, AuditOutcome::Refused, format!("passkey refused: {why}{where_from}")).await?;
-            Err(refused())
+            refused(&web, &from, actor, &format!("passkey refused: {why}")).await?;
+            Err(not_taken())
         }
     }
 }
@@ -271,21 +266,18 @@ pub(crate) async fn by_link(
         let name = given.name.unwrap_or_else(|| DEMO_PERSON.to_owned());
         let user = web.people.by_name(&name).filter(|user| !user.disabled);
         let user = user.ok_or_else(|| Problem::not_found("person of the demonstration"))?;
-        let detail = format!("by the demonstration's link{}", from.caller.words());
-        record(&web, Actor::User(user.id), AuditOutcome::Success, detail).await?;
-        let whole = beginning(user.id, Stage::Whole, By::Demo);
+        let whole = beginning(&from, user.id, Stage::Whole, By::Demo, "by the demonstration's link");
         let second_factor_at = Some(web.site.clock().now());
         return begin(&web, &from, NewSession { second_factor_at, ..whole }).await;
     }
     let words = from.caller.words();
-    let refused = Act::new(Actor::Unproven("a one-time link".to_owned()), AuditAction::SignIn, "session")
-        .detail(format!("the link does not work{words}"));
     let spent = web.blocking(move |web| web.spend_link(&given.token, &words)).await?;
     if matches!(spent, Err(PeopleError::LinkSpent)) {
-        web.blocking(move |web| web.site.record(refused, AuditOutcome::Refused)).await??;
+        let actor = Actor::Unproven("a one-time link".to_owned());
+        refused(&web, &from, actor, "the link does not work").await?;
     }
     let user = spent.map_err(people_problem)?;
-    begin(&web, &from, beginning(user.id, Stage::Enrolling, By::Link)).await
+    begin(&web, &from, beginning(&from, user.id, Stage::Enrolling, By::Link, "after a one-time link")).await
 }
 
 /// Whether it is the token of the demonstration's link.

@@ -165,8 +165,11 @@ pub(crate) async fn end_sessions(
     web.blocking(move |web| {
         line_of(web, id)?;
         // One's own stays: it is ended by signing out.
-        web.end_sessions_of(id, Some(&current.hash)).map_err(people_problem)?;
-        web.site.record(act, AuditOutcome::Success)?;
+        let ended = web.end_sessions_of(id, Some(&current.hash), act.clone()).map_err(people_problem)?;
+        if ended == 0 {
+            // Nothing was changed: the row stands by itself.
+            web.site.record(act, AuditOutcome::Success)?;
+        }
         Ok(Json(sessions_view(web, id, Some(&current)).map_err(store::TransactError::Store)?))
     })
     .await?

@@ -72,6 +72,11 @@ fn check_rights(role: Role, care_teams: &[String], patient: Option<PatientId>) -
     Ok(())
 }
 
+/// The end of all sessions of a person, as it follows from another act.
+fn ending(actor: Actor, id: UserId, why: &str) -> Act {
+    Act::new(actor, AuditAction::SignOut, "session").detail(format!("all of {id}, {why}"))
+}
+
 impl Web {
     /// Adds a person, who cannot sign in before an invitation (see [`Web::reset_user`]).
     ///
@@ -173,6 +178,7 @@ impl Web {
         let stays = to.role == Role::Administrator && !to.disabled;
         let detail = format!("as {:?}{}", to.role, if to.disabled { ", disabled" } else { "" });
         let act = Act::new(actor, AuditAction::Update, "User").detail(format!("{id} {detail}"));
+        let ending = ending(act.actor.clone(), id, "for the person was changed");
         let others = self.people.has_administrator_but(id);
         let (user, has_changed) = self.change_user(id, Some(act), &[], |record| {
             if record.edits != to.version {
@@ -197,7 +203,7 @@ impl Web {
             Ok((after, has_changed))
         })?;
         if has_changed {
-            self.end_sessions_of(id, None)?;
+            self.end_sessions_of(id, None, ending)?;
         }
         Ok(user)
     }
@@ -210,6 +216,7 @@ impl Web {
     pub fn reset_user(&self, actor: Actor, id: UserId) -> Result<Invitation, PeopleError> {
         let token = TokenSecret::generate();
         let expires_at = self.site.clock().now().plus(std::time::Duration::from_secs(LINK_LIFE_S));
+        let ending = ending(actor.clone(), id, "for the ways in were reset");
         let act = Act::new(actor, AuditAction::Administer, "User").detail(format!("{id} one-time link"));
         self.change_user(id, Some(act), &[], |record| {
             if record.disabled {
@@ -220,7 +227,7 @@ impl Web {
             record.link = Some(Link { hash: token.hash().0, expires_at });
             Ok(())
         })?;
-        self.end_sessions_of(id, None)?;
+        self.end_sessions_of(id, None, ending)?;
         crate::oauth::end_grants_of(self.site.store(), id, self.site.clock().now())
             .map_err(PeopleError::Keep)?;
         // The id tells whose link it is, so that no index of tokens is needed.
@@ -247,12 +254,13 @@ impl Web {
         })
     }
 
-    /// Ends the sessions of a person, but one. Blocks.
+    /// Ends the sessions of a person, but one; where there were any, with the row of the act. Blocks.
     pub(crate) fn end_sessions_of(
         &self,
         id: UserId,
         but: Option<&trust::TokenHash>,
+        act: Act,
     ) -> Result<usize, PeopleError> {
-        self.sessions.end_all_of(id, but, self.site.clock().now()).map_err(PeopleError::Keep)
+        self.sessions.end_all_of(id, but, act, self.site.clock().now()).map_err(PeopleError::Keep)
     }
 }

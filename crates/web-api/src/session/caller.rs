@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use axum::http::{Extensions, HeaderMap, header};
+use pipeline::audited::Act;
 use serde::{Deserialize, Serialize};
 
 /// Bits of an IPv6 address that name a network: browsers change the rest by themselves from day to day.
@@ -29,15 +30,20 @@ pub(crate) struct Caller {
     pub address: Option<IpAddr>,
     /// The kind of browser: `Firefox on Linux`.
     pub browser: String,
+    /// The address, whole, where it is a request's: for the audit log.
+    #[serde(skip)]
+    pub whole_address: Option<IpAddr>,
 }
 
 impl Caller {
     /// Of a request.
     pub(crate) fn of(headers: &HeaderMap, extensions: &Extensions) -> Self {
         let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let remote = extensions.get::<RemoteAddress>().map(|RemoteAddress(address)| address.to_canonical());
         Caller {
-            address: extensions.get::<RemoteAddress>().map(|RemoteAddress(address)| bound(*address)),
+            address: remote.map(bound),
             browser: browser(agent.unwrap_or_default()),
+            whole_address: remote,
         }
     }
 
@@ -50,6 +56,11 @@ impl Caller {
         };
         let is_same_browser = self.browser.is_empty() || self.browser == now.browser;
         is_same_browser && (is_same_place || binding == Binding::Browser)
+    }
+
+    /// An act with the address that it came from.
+    pub(crate) fn did(&self, act: Act) -> Act {
+        self.whole_address.iter().fold(act, |act, address| act.address(address.to_string()))
     }
 
     /// For the audit log.
@@ -109,7 +120,8 @@ mod tests {
     use super::*;
 
     fn at(address: &str) -> Caller {
-        Caller { address: Some(bound(address.parse().unwrap())), browser: "Firefox on Linux".into() }
+        let address = Some(bound(address.parse().unwrap()));
+        Caller { address, browser: "Firefox on Linux".into(), whole_address: None }
     }
 
     #[test]

@@ -13,11 +13,12 @@ pub(crate) use caller::Caller;
 pub use caller::{Binding, RemoteAddress};
 use clinical_model::{RecordId as _, Timestamp, UserId};
 pub(crate) use cookie::{cookie, cookie_named, no_cookie, token_of};
+use pipeline::audited::Act;
 use pipeline::records::json_from;
 pub(crate) use record::{By, NewSession, Record, Stage};
 use store::{
-    DocumentQuery, DocumentWrite, Expected, KeyDomain, Kind, Order, Store, StoreError, TransactError,
-    Transaction,
+    Actor, AuditAction, AuditOutcome, AuditRecord, DocumentQuery, DocumentWrite, Expected, KeyDomain, Kind,
+    Order, Store, StoreError, TransactError, Transaction,
 };
 use tokio::sync::watch;
 use trust::{TokenHash, TokenSecret};
@@ -135,7 +136,8 @@ impl Sessions {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a session and returns its token, which is shown once; the one it takes the place of ends. Blocks.
+    /// Begins a session, with its row in the audit log, and returns its token, which is shown once; the one it takes the
+    /// place of ends. Blocks.
     pub(crate) fn begin(&self, new: NewSession, now: Timestamp) -> Result<TokenSecret, TransactError> {
         let token = TokenSecret::generate();
         let record = Record {
@@ -157,7 +159,8 @@ impl Sessions {
         ending.extend(new.replaces.as_ref().map(id_of));
         let mut writes = vec![record.write(Expected::Absent)];
         writes.extend(ending.iter().copied().map(removal));
-        self.store.transact(&Transaction { at: now, writes, ..Transaction::default() })?;
+        let audit = vec![new.act.record(now, AuditOutcome::Success)];
+        self.store.transact(&Transaction { at: now, writes, audit, ..Transaction::default() })?;
         ending.into_iter().for_each(|id| self.forget(id));
         self.learn(record);
         Ok(token)
@@ -185,48 +188,62 @@ impl Sessions {
         Ok(all.filter(|record| !self.is_over(record, now)).collect())
     }
 
-    /// Ends the sessions of a person, but one, and tells how many. Blocks.
+    /// Ends the sessions of a person, but one, and tells how many; where there were any, with the row of the act. Blocks.
     ///
     /// # Errors
-    /// [`TransactError`].
+    /// [`TransactError`]; then all of them run on.
     pub(crate) fn end_all_of(
         &self,
         user: UserId,
         but: Option<&TokenHash>,
+        act: Act,
         now: Timestamp,
     ) -> Result<usize, TransactError> {
         let but = but.map(id_of);
         let ending: Vec<[u8; 16]> =
             self.of_user(user)?.iter().map(Record::id).filter(|id| Some(*id) != but).collect();
-        self.end_these(&ending, now)?;
+        if !ending.is_empty() {
+            self.end_these(&ending, vec![act.record(now, AuditOutcome::Success)], now)?;
+        }
         Ok(ending.len())
     }
 
-    /// Ends one session of a person by its id; false where it is not theirs. Blocks.
+    /// Ends one session of a person by its id, with the row of the act; false where it is not theirs. Blocks.
     ///
     /// # Errors
-    /// [`TransactError`].
-    pub(crate) fn end_one(&self, user: UserId, id: [u8; 16], now: Timestamp) -> Result<bool, TransactError> {
+    /// [`TransactError`]; then it runs on.
+    pub(crate) fn end_one(
+        &self,
+        user: UserId,
+        id: [u8; 16],
+        act: Act,
+        now: Timestamp,
+    ) -> Result<bool, TransactError> {
         let is_theirs = self.of_user(user)?.iter().any(|record| record.id() == id);
         if is_theirs {
-            self.end_these(&[id], now)?;
+            self.end_these(&[id], vec![act.record(now, AuditOutcome::Success)], now)?;
         }
         Ok(is_theirs)
     }
 
-    fn end_these(&self, ids: &[[u8; 16]], now: Timestamp) -> Result<(), TransactError> {
+    /// Removes sessions, and only then, when that is kept with its rows, forgets them here.
+    fn end_these(
+        &self,
+        ids: &[[u8; 16]],
+        audit: Vec<AuditRecord>,
+        now: Timestamp,
+    ) -> Result<(), TransactError> {
+        let writes = ids.iter().copied().map(removal).collect();
+        self.store.transact(&Transaction { at: now, writes, audit, ..Transaction::default() })?;
         ids.iter().for_each(|id| self.forget(*id));
-        let writes: Vec<DocumentWrite> = ids.iter().copied().map(removal).collect();
-        if writes.is_empty() {
-            return Ok(());
-        }
-        self.store.transact(&Transaction { at: now, writes, ..Transaction::default() })
+        Ok(())
     }
 
-    /// Changes a session at its version. `None` where it has ended meanwhile. Blocks.
+    /// Changes a session at its version, with the row of the act. `None` where it has ended meanwhile. Blocks.
     fn change(
         &self,
         hash: &TokenHash,
+        act: Option<&Act>,
         now: Timestamp,
         change: impl Fn(&mut Record),
     ) -> Result<Option<Current>, TransactError> {
@@ -234,7 +251,8 @@ impl Sessions {
             let Some((mut record, version)) = self.read(hash)? else { return Ok(None) };
             change(&mut record);
             let writes = vec![record.write(Expected::Version(version))];
-            match self.store.transact(&Transaction { at: now, writes, ..Transaction::default() }) {
+            let audit = act.cloned().map(|act| act.record(now, AuditOutcome::Success)).into_iter().collect();
+            match self.store.transact(&Transaction { at: now, writes, audit, ..Transaction::default() }) {
                 Ok(()) => return Ok(Some(self.learn(record))),
                 Err(TransactError::Conflict { .. }) => {}
                 Err(error) => return Err(error),
@@ -243,12 +261,17 @@ impl Sessions {
         Ok(None)
     }
 
-    /// Writes down that the second factor was used in a session. Blocks.
+    /// Writes down that the second factor was used in a session, with the row of the act. Blocks.
     ///
     /// # Errors
-    /// [`TransactError`].
-    pub(crate) fn proven(&self, hash: &TokenHash, now: Timestamp) -> Result<Option<Current>, TransactError> {
-        self.change(hash, now, |record| {
+    /// [`TransactError`]; then it counts as not used.
+    pub(crate) fn proven(
+        &self,
+        hash: &TokenHash,
+        act: &Act,
+        now: Timestamp,
+    ) -> Result<Option<Current>, TransactError> {
+        self.change(hash, Some(act), now, |record| {
             record.second_factor_at = Some(now);
             record.wrong_codes = 0;
         })
@@ -259,15 +282,13 @@ impl Sessions {
     /// # Errors
     /// [`TransactError`].
     pub(crate) fn may_try_code(&self, hash: &TokenHash, now: Timestamp) -> Result<bool, TransactError> {
-        if self
-            .change(hash, now, |record| record.wrong_codes = record.wrong_codes.saturating_add(1))?
-            .is_none()
-        {
-            return Ok(false);
-        }
+        let counted = |record: &mut Record| record.wrong_codes = record.wrong_codes.saturating_add(1);
+        let Some(current) = self.change(hash, None, now, counted)? else { return Ok(false) };
         let tries = self.lock().get(&id_of(hash)).map_or(u8::MAX, |one| one.record.wrong_codes);
         if tries > WRONG_CODES_LIMIT {
-            self.end(hash, now)?;
+            let act = Act::new(Actor::User(current.user), AuditAction::SignOut, "session")
+                .detail("ended, for too many wrong codes were given");
+            self.end(hash, act, AuditOutcome::Refused, now)?;
             return Ok(false);
         }
         Ok(true)
@@ -391,7 +412,8 @@ impl Sessions {
             let written_at = record.seen_at;
             record.seen_at = record.seen_at.max(here.unwrap_or(record.seen_at));
             if self.is_over(&record, now) {
-                self.end(hash, now)?;
+                // Nobody's act: it was over before it was removed.
+                self.end_these(&[id], Vec::new(), now)?;
                 return Ok(None);
             }
             if touch && now.duration_since(written_at) >= self.idle_timeout / TOUCHES_OF_IDLE_TIME {
@@ -424,14 +446,18 @@ impl Sessions {
         )
     }
 
-    /// Ends one session everywhere; its streams end too. Blocks.
+    /// Ends one session everywhere, with the row of the act; its streams end too. Blocks.
     ///
     /// # Errors
-    /// [`TransactError`] when it could not be removed: it ends on this node all the same.
-    pub(crate) fn end(&self, hash: &TokenHash, now: Timestamp) -> Result<(), TransactError> {
-        self.forget(id_of(hash));
-        let writes = vec![removal(id_of(hash))];
-        self.store.transact(&Transaction { at: now, writes, ..Transaction::default() })
+    /// [`TransactError`] when it could not be removed or recorded: it runs on, and whoever ended it is told.
+    pub(crate) fn end(
+        &self,
+        hash: &TokenHash,
+        act: Act,
+        outcome: AuditOutcome,
+        now: Timestamp,
+    ) -> Result<(), TransactError> {
+        self.end_these(&[id_of(hash)], vec![act.record(now, outcome)], now)
     }
 
     /// A session was removed from the store: its streams on this node end.

@@ -1,6 +1,7 @@
 //! A session as it is kept, and what must be said of one that is to begin.
 
 use clinical_model::{RecordId as _, Timestamp, UserId};
+use pipeline::audited::Act;
 use pipeline::records::{json_write, sortable};
 use serde::{Deserialize, Serialize};
 use store::{DocumentWrite, Expected, IndexEntry, KeyDomain, Kind};
@@ -49,6 +50,8 @@ pub(crate) struct NewSession {
     pub caller: Caller,
     /// The session it takes the place of.
     pub replaces: Option<TokenHash>,
+    /// What is recorded of it.
+    pub act: Act,
 }
 
 /// A session as it is kept: sealed, under the first half of the token's hash.

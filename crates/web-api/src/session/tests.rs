@@ -11,6 +11,10 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_seconds(second)
 }
 
+fn act() -> Act {
+    Act::new(Actor::System, AuditAction::Administer, "test")
+}
+
 fn user() -> NewSession {
     session_of(1)
 }
@@ -23,6 +27,7 @@ fn session_of(user: u8) -> NewSession {
         second_factor_at: None,
         caller: Caller::default(),
         replaces: None,
+        act: act(),
     }
 }
 
@@ -61,7 +66,7 @@ fn a_session_ends_by_idleness_by_age_and_by_sign_out() {
 
     let hash = sessions.begin(user(), at(0)).unwrap().hash();
     assert!(current(&sessions, &hash, 1, true).is_some());
-    sessions.end(&hash, at(1)).unwrap();
+    sessions.end(&hash, act(), AuditOutcome::Success, at(1)).unwrap();
     assert!(current(&sessions, &hash, 2, true).is_none());
 }
 
@@ -72,7 +77,7 @@ fn a_session_is_known_on_every_node_and_its_end_too() {
     assert!(current(&two, &hash, 60, true).is_some());
     // What the other node wrote down is activity here too.
     assert!(one.look(&hash, at(950), false).unwrap().is_some());
-    two.end(&hash, at(951)).unwrap();
+    two.end(&hash, act(), AuditOutcome::Success, at(951)).unwrap();
     assert!(one.look(&hash, at(952), true).unwrap().is_none(), "a touch brings nothing back");
     assert!(one.glance(&hash, at(952), false).is_none());
 }
@@ -119,7 +124,7 @@ fn the_second_factor_is_fresh_for_five_minutes_on_every_node() {
     let (_directory, one, two) = two_nodes(3_600, 36_000);
     let hash = one.begin(user(), at(0)).unwrap().hash();
     assert!(!current(&one, &hash, 1, true).unwrap().is_fresh(at(1)));
-    two.proven(&hash, at(10)).unwrap().unwrap();
+    two.proven(&hash, &act(), at(10)).unwrap().unwrap();
     let seen = one.look(&hash, at(11), false).unwrap().unwrap();
     assert!(seen.is_fresh(at(309)) && !seen.is_fresh(at(310)));
     assert!(seen.require_fresh(at(310)).is_err());
@@ -143,8 +148,8 @@ fn one_ends_ones_sessions_but_not_anothers() {
         (0..3).map(|second| sessions.begin(user(), at(second)).unwrap().hash()).collect();
     let theirs = sessions.begin(session_of(2), at(3)).unwrap().hash();
     let stream = current(&sessions, &mine[0], 4, true).unwrap();
-    assert!(!sessions.end_one(user().user, id_of(&theirs), at(4)).unwrap(), "not one's own");
-    assert_eq!(sessions.end_all_of(user().user, Some(&mine[2]), at(5)).unwrap(), 2);
+    assert!(!sessions.end_one(user().user, id_of(&theirs), act(), at(4)).unwrap(), "not one's own");
+    assert_eq!(sessions.end_all_of(user().user, Some(&mine[2]), act(), at(5)).unwrap(), 2);
     assert!(*stream.ended.borrow(), "its streams end too");
     assert_eq!(sessions.running(user().user, at(6)).unwrap().len(), 1);
     assert!(current(&sessions, &theirs, 6, true).is_some());

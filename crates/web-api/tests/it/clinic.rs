@@ -1,8 +1,8 @@
 //! A small clinic for tests: two wards with a patient each, a monitor each, and one person of every role.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -17,8 +17,8 @@ use clinical_model::{
 use http_body_util::BodyExt as _;
 use pipeline::{Clock, Receipt, Site, SiteOptions};
 use serde_json::Value;
-use store::Actor;
 use store::sqlite::{Options, SqliteStore};
+use store::{Actor, Store};
 use tower::ServiceExt as _;
 use trust::Kek;
 use trust::password::PasswordCost;
@@ -94,6 +94,11 @@ pub fn cheap() -> PasswordCost {
 impl Clinic {
     /// A clinic where nobody can sign in yet.
     pub fn empty() -> Self {
+        Clinic::empty_over(|kept| Arc::new(kept))
+    }
+
+    /// The same over another store than the plain one.
+    pub fn empty_over(over: impl FnOnce(SqliteStore) -> Arc<dyn Store>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let clock = Arc::new(SetClock(AtomicI64::new(START_S * 1_000_000)));
         let store =
@@ -102,7 +107,7 @@ impl Clinic {
             fold_every: Duration::from_secs(3_600),
             on_durability_failure: Box::new(|error| panic!("stable storage failed: {error}")),
         };
-        let site = Site::start(Arc::new(store), clock.clone(), options).unwrap();
+        let site = Site::start(over(store), clock.clone(), options).unwrap();
         let options = WebOptions { password_cost: cheap(), ..WebOptions::default() };
         let web = Web::new(Arc::clone(&site), options).unwrap();
         let router = operations::router(&web);
@@ -111,7 +116,12 @@ impl Clinic {
 
     /// Two wards; people of every role: clinicians belong to ward 1 only.
     pub fn furnished() -> Self {
-        let clinic = Clinic::empty();
+        Clinic::furnished_over(|kept| Arc::new(kept))
+    }
+
+    /// The same over another store than the plain one.
+    pub fn furnished_over(over: impl FnOnce(SqliteStore) -> Arc<dyn Store>) -> Self {
+        let clinic = Clinic::empty_over(over);
         for number in [1, 2] {
             clinic.furnish(number);
         }

@@ -1,5 +1,9 @@
 //! The web side over a real site and store: sessions, permissions, the JSON API, live events, FHIR and ingest.
 
+#[macro_use]
+#[path = "../../../pipeline/tests/it/kept.rs"]
+mod kept;
+
 mod assigning;
 mod audit;
 mod care;
@@ -15,6 +19,7 @@ mod oidc;
 mod passkeys;
 mod people;
 mod rights;
+mod recorded;
 mod sessions;
 mod smuggling;
 mod wards;

@@ -19,7 +19,7 @@ use super::super::bundle::{self, Route, call_of, place_of, rank};
 use super::super::call::{Call, shown};
 use super::super::conditions::{Condition, lost_race};
 use super::super::create::{
-    self, Checked, check, frame_of, intake, position_of, refuse_other_subject, sole_observation,
+    self, Checked, acts_of, check, frame_of, intake, position_of, refuse_other_subject, sole_observation,
 };
 use super::super::registering::{self, Planned, Record, plan_new, plan_update};
 use super::super::{permitted_now, update};
@@ -274,7 +274,7 @@ impl Planning<'_> {
                 if let Some(kept) = claimed.frame {
                     // Its sender may have been stopped in between; the same frame twice changes nothing.
                     let patient = position.series.subject.patient();
-                    self.together.frames.push(FrameChange { frame: kept.frame(), patient });
+                    self.together.frames.push(FrameChange { frame: kept.frame(), patient, acts: Vec::new() });
                 }
                 return Ok(Some(Outcome::There(position)));
             }
@@ -365,7 +365,9 @@ impl Planning<'_> {
                 self.name(measurement, outcome)?;
                 self.outcomes.insert(index, Outcome::Measured { frame: self.together.frames.len(), entry });
             }
-            self.together.frames.push(FrameChange { frame, patient });
+            // Who sent it is recorded where it is decided, not after.
+            let acts = acts_of(self.call, device, &outcomes, &format!("{} sent", theirs.len()))?;
+            self.together.frames.push(FrameChange { frame, patient, acts });
         }
         Ok(())
     }

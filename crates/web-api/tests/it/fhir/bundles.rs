@@ -336,7 +336,8 @@ async fn what_was_decided_before_a_stop_is_charted_at_the_next_start() {
         delivery: clinical_model::Delivery::AtLeastOnce,
         bytes: text.into_bytes(),
     };
-    let change = |frame| pipeline::together::FrameChange { frame, patient: Some(patient(1)) };
+    let change =
+        |frame| pipeline::together::FrameChange { frame, patient: Some(patient(1)), acts: Vec::new() };
     let other = clinical_model::Frame {
         device: monitor(2),
         bytes: heart_rate(monitor(2), Some(patient(2)), at(-10), "73").to_string().into_bytes(),
