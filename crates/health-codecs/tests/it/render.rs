@@ -125,7 +125,7 @@ fn events() {
     for resource in [&dose, &alarm, &call, &puffs] {
         is_sound(resource);
     }
-    assert_eq!(puffs["valueQuantity"].to_string(), "{\"unit\":\"puffs\",\"value\":2}");
+    assert_eq!(puffs["valueQuantity"].to_string(), "{\"value\":2,\"unit\":\"puffs\"}");
     snapshot("dose", &dose);
     snapshot("device_alarm", &alarm);
     snapshot("patient_call", &call);
@@ -182,7 +182,7 @@ fn records() {
     is_sound(&versioned);
     assert_eq!(
         versioned["meta"].to_string(),
-        "{\"lastUpdated\":\"2026-11-22T10:15:31Z\",\"versionId\":\"3\"}"
+        "{\"versionId\":\"3\",\"lastUpdated\":\"2026-11-22T10:15:31Z\"}"
     );
 }
 
