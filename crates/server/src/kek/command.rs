@@ -62,8 +62,10 @@ impl CommandSource {
             let mut text = Vec::with_capacity(MAX_KEK_TEXT_BYTES + 1);
             let read = out.by_ref().take(MAX_KEK_TEXT_BYTES as u64 + 1).read_to_end(&mut text);
             let mut said = String::new();
-            // What it says beside the key is for people; it may be no text at all.
-            let _ = err.take(SAID_LIMIT_BYTES).read_to_string(&mut said);
+            // What it says beside the key is for people; it may be no text at all. Whoever floods never comes to it.
+            if text.len() <= MAX_KEK_TEXT_BYTES {
+                let _ = err.take(SAID_LIMIT_BYTES).read_to_string(&mut said);
+            }
             let _ = sender.send(read.map(|_| (text, said)));
         });
         reader.map_err(|error| failed(format!("a thread cannot be started: {error}")))?;
