@@ -28,6 +28,6 @@ mod witness;
 pub use json::keys::KeyHome;
 pub use proxied::{Balancers, BalancersError};
 pub use people::{Invitation, NewUser, Role, UserChange, Ways};
-pub use serve::{DevicePeer, device_router, serve_devices, serve_web};
-pub use state::{Web, WebError, WebOptions};
+pub use serve::{DevicePeer, device_operations, device_router, serve_devices, serve_web};
+pub use state::{CostLimits, Web, WebError, WebOptions};
 pub use witness::serve_witness;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderMap, HeaderValue, Request, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use http_body_util::BodyExt as _;
@@ -133,6 +133,13 @@ pub fn device_router(web: &Arc<Web>) -> Router {
         .merge(enrol::device_router(web))
         .fallback(async || Problem::not_found("address on the device port"))
         .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
+}
+
+/// Every operation of the device port: methods, and paths with their parameters in braces.
+pub fn device_operations() -> Vec<(Method, &'static str)> {
+    let ingest = ingest::paths().map(|path| (Method::POST, path));
+    let fhir = fhir::interactions().into_iter().map(|interaction| (interaction.method, interaction.path));
+    ingest.chain(enrol::paths()).chain(fhir).collect()
 }
 
 struct Port {

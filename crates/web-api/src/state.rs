@@ -47,6 +47,31 @@ pub struct WebOptions {
     pub key_home: crate::json::keys::KeyHome,
     /// Where the site's own policies stand.
     pub policies: Option<PathBuf>,
+    /// What one request may cost.
+    pub costs: CostLimits,
+}
+
+/// Most observations that one `_has` looks at, where no series alone answers it: some seconds of work.
+pub const HAS_LIMIT_OBSERVATIONS: usize = 500_000;
+/// Most versions that one history of a type puts into order: they are held together, a few KiB each.
+pub const TYPE_HISTORY_LIMIT_VERSIONS: usize = 20_000;
+
+/// What one request over FHIR may cost before it is refused with `too-costly`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CostLimits {
+    /// Observations that one `_has` looks at: [`HAS_LIMIT_OBSERVATIONS`].
+    pub has_observations: usize,
+    /// Versions that one history of a type puts into order: [`TYPE_HISTORY_LIMIT_VERSIONS`].
+    pub type_history_versions: usize,
+}
+
+impl Default for CostLimits {
+    fn default() -> Self {
+        CostLimits {
+            has_observations: HAS_LIMIT_OBSERVATIONS,
+            type_history_versions: TYPE_HISTORY_LIMIT_VERSIONS,
+        }
+    }
 }
 
 impl Default for WebOptions {
@@ -63,6 +88,7 @@ impl Default for WebOptions {
             public_addresses: Vec::new(),
             key_home: crate::json::keys::KeyHome::default(),
             policies: None,
+            costs: CostLimits::default(),
         }
     }
 }

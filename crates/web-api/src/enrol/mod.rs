@@ -13,10 +13,10 @@ use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use clinical_model::Timestamp;
 use pipeline::PeerCertificate;
 use pipeline::enrolment::{CertificateAuthority, EnrolError};
@@ -96,13 +96,36 @@ pub(crate) fn is_open(path: &str) -> bool {
     path == CLAIM_PATH || path.starts_with(EST_PATH) || path.starts_with(LISTS_PATH)
 }
 
+/// An operation: method, path and handler.
+type Operation = (Method, &'static str, MethodRouter<Arc<Web>>);
+
+/// What only the device port has.
+fn of_devices() -> [Operation; 4] {
+    [
+        (Method::GET, "/.well-known/est/cacerts", get(est::authorities)),
+        (Method::GET, "/.well-known/est/csrattrs", get(est::attributes)),
+        (Method::POST, "/.well-known/est/simpleenroll", post(est::enrol)),
+        (Method::POST, "/.well-known/est/simplereenroll", post(est::renew)),
+    ]
+}
+
+/// What both ports have.
+fn of_both() -> [Operation; 2] {
+    [(Method::POST, CLAIM_PATH, post(claim::claim)), (Method::GET, "/pki/crl/{file}", get(lists::revoked))]
+}
+
+/// Methods and paths of all operations on the device port.
+pub(crate) fn paths() -> impl Iterator<Item = (Method, &'static str)> {
+    of_both().into_iter().chain(of_devices()).map(|(method, path, _)| (method, path))
+}
+
+fn routed(routes: Router<Arc<Web>>, operations: impl IntoIterator<Item = Operation>) -> Router<Arc<Web>> {
+    operations.into_iter().fold(routes, |all, (_, path, handler)| all.route(path, handler))
+}
+
 /// The paths of the device port.
 pub(crate) fn device_router(web: &Arc<Web>) -> Router {
-    shared()
-        .route("/.well-known/est/cacerts", get(est::authorities))
-        .route("/.well-known/est/csrattrs", get(est::attributes))
-        .route("/.well-known/est/simpleenroll", post(est::enrol))
-        .route("/.well-known/est/simplereenroll", post(est::renew))
+    routed(shared(), of_devices())
         .layer(middleware::from_fn_with_state(Arc::clone(web), dated))
         .layer(DefaultBodyLimit::max(ENROL_BODY_LIMIT_BYTES))
         .with_state(Arc::clone(web))
@@ -117,9 +140,7 @@ pub(crate) fn web_router(web: &Arc<Web>) -> Router {
 }
 
 fn shared() -> Router<Arc<Web>> {
-    Router::new()
-        .route(CLAIM_PATH, post(claim::claim))
-        .route("/pki/crl/{file}", get(lists::revoked))
+    routed(Router::new(), of_both())
 }
 
 /// Every answer tells the time by which certificates are judged here: a device whose clock lost its battery sets it by

@@ -313,13 +313,21 @@ fn history_of_type(
         _ => Vec::new(),
     };
     let acts = call.acts(AuditAction::Search, name, &format!("history {}", call.query_text()), &patients)?;
-    let mut versions = call.chart_each(web, acts, |_| {
+    let limit = web.options.costs.type_history_versions;
+    let versions = call.chart_each(web, acts, |_| {
         let mut versions = Vec::new();
         for id in ids {
             versions.extend(web.site.store().document_versions(kind, id)?);
+            if versions.len() > limit {
+                return Ok(None);
+            }
         }
-        Ok(versions)
+        Ok(Some(versions))
     })?;
+    let Some(mut versions) = versions else {
+        let what = format!("the history of more than {limit} versions; ask for that of one {name}");
+        return Err(Refusal::bad_request(vec![OutcomeIssue::error(IssueCode::TooCostly, what, "")]));
+    };
     let place = |document: &Document| (document.updated_at, document.id, document.version);
     versions.retain(|document| document.updated_at >= asked.since);
     versions.sort_by_key(|document| std::cmp::Reverse(place(document)));

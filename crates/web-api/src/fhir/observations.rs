@@ -1,5 +1,6 @@
 //! Observations: read and searched.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::http::StatusCode;
@@ -168,10 +169,14 @@ pub(crate) fn referred(
     }
     let plan = Plan::of(web, call, KIND, &search, query)?;
     let acts = call.acts(AuditAction::Search, KIND, &call.query_text(), &plan.patients())?;
+    let limit = web.options.costs.has_observations;
+    let looked_at = Cell::new(0);
     let found = call.chart_each(web, acts, |chart| {
         if plan.positions.is_some() {
             let found = plan.run(chart, &search)?;
-            return Ok(found.positions.iter().filter_map(|position| target(&position.series)).collect());
+            return Ok(Some(
+                found.positions.iter().filter_map(|position| target(&position.series)).collect(),
+            ));
         }
         let mut groups: BTreeMap<Subject, Vec<SeriesKey>> = BTreeMap::new();
         for series in &plan.series {
@@ -182,13 +187,22 @@ pub(crate) fn referred(
         let mut found = BTreeSet::new();
         for (target, series) in groups {
             let one = Plan { series, curves: Vec::new(), count: 1, ..plan.clone() };
-            if one.has_any(chart, &search)? {
+            if one.has_any(chart, &search, &looked_at, limit)? {
                 found.insert(target);
             }
+            if looked_at.get() > limit {
+                return Ok(None);
+            }
         }
-        Ok(found)
+        Ok(Some(found))
     })?;
-    Ok(found)
+    found.ok_or_else(|| {
+        let what = format!(
+            "more than {limit} observations would have to be looked at for this _has; narrow it by code, or ask for \
+             Observation?… by date"
+        );
+        Refusal::bad_request(vec![OutcomeIssue::error(IssueCode::TooCostly, what, "http._has")])
+    })
 }
 
 fn too_costly(what: &str, place: &str) -> Refusal {
@@ -325,12 +339,22 @@ impl Plan {
         Some(SearchQuery { from: bounds.start, to, order: self.order, after: self.after, limit })
     }
 
-    /// Whether anything fits.
-    fn has_any(&self, chart: &Chart<'_>, search: &ObservationSearch) -> Result<bool, ReadError> {
+    /// Whether anything fits, and how many were looked at; past the limit the answer is worth nothing.
+    fn has_any(
+        &self,
+        chart: &Chart<'_>,
+        search: &ObservationSearch,
+        looked_at: &Cell<usize>,
+        limit: usize,
+    ) -> Result<bool, ReadError> {
         let Some(mut range) = self.range(1) else { return Ok(false) };
+        let fits = |at: &Position, found: &Found| {
+            looked_at.set(looked_at.get() + 1);
+            fits(chart, search, at, found)
+        };
         loop {
-            let page = chart.search(&self.series, &range, &|at, found| fits(chart, search, at, found))?;
-            if !page.found.is_empty() || page.next.is_none() {
+            let page = chart.search(&self.series, &range, &fits)?;
+            if !page.found.is_empty() || page.next.is_none() || looked_at.get() > limit {
                 return Ok(!page.found.is_empty());
             }
             range.after = page.next;

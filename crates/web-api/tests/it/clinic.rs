@@ -25,7 +25,7 @@ use trust::password::PasswordCost;
 use trust::totp::TotpSecret;
 use trust::webauthn::software::SoftwarePasskey;
 use web_api::people::User;
-use web_api::{NewUser, Role, Ways, Web, WebOptions, operations};
+use web_api::{CostLimits, NewUser, Role, Ways, Web, WebOptions, operations};
 
 use crate::passkeys;
 
@@ -178,7 +178,12 @@ impl Clinic {
 
     /// The same clinic with what the web side knows read anew from the store.
     pub fn with_web_started_again(self) -> Self {
-        let options = WebOptions { password_cost: cheap(), ..WebOptions::default() };
+        self.with_costs(CostLimits::default())
+    }
+
+    /// The same site behind a web side whose requests may cost that much.
+    pub fn with_costs(self, costs: CostLimits) -> Self {
+        let options = WebOptions { password_cost: cheap(), costs, ..WebOptions::default() };
         let web = Web::new(Arc::clone(&self.site), options).unwrap();
         Clinic { router: operations::router(&web), web, ..self }
     }

@@ -1,6 +1,9 @@
 //! Every operation of the table: refused to nobody in particular, refused to a role without the permission, refused
 //! to the clinician of another patient. A new operation without its rows fails here.
 
+mod devices;
+mod tokens;
+
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! Enrolment over the wire: claims, EST, revocation, late renewals, and everything that must not get a certificate.
 
 mod abuse;
-mod house;
+pub mod house;
 mod late;
 
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 mod bundles;
 mod correcting;
+mod costs;
 mod creating;
 mod enumerating;
 mod guarding;

@@ -25,6 +25,16 @@ async fn ask(clinic: &Clinic, key: &SigningKey, claims: &Value, scopes: &str) ->
     clinic.form(TOKEN, &sent).await
 }
 
+impl Clinic {
+    /// An access token of a new service that is registered for these scopes.
+    pub async fn service_token(&self, scopes: &str) -> String {
+        let (client, key) = self.register_service(scopes).await;
+        let answer = ask(self, &key, &claims(self, &client, "first"), scopes).await;
+        assert_eq!(answer.body["scope"], scopes, "{:?}", answer.body);
+        answer.body["access_token"].as_str().unwrap().to_owned()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_reads_what_its_scopes_reach_until_it_is_disabled() {
     let clinic = Clinic::furnished();
