@@ -1,14 +1,18 @@
 //! The shapes of the API about policies.
 
+import type { Role } from "./types.ts";
+
 export interface PolicySet {
-  version: string | number;
   source: string;
   loaded_at: string;
   error: string | null;
   /** What can be permitted at all. */
-  permissions?: { name: string; meaning: string }[];
-  /** What each role may by itself, before wards, consents and the like narrow it. */
-  roles?: { role: string; may: string[] }[];
+  permissions: {
+    name: string;
+    meaning: string;
+    /** Who holds it, before wards, consents and the like narrow it. */
+    roles: Role[];
+  }[];
   policies: { id: string; effect: "permit" | "forbid"; text: string; file: string; description: string }[];
 }
 

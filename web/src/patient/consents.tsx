@@ -34,6 +34,8 @@ export function Consents({ patientId, mayChange, own = false }: ConsentsProps) {
     setEditing(null);
     setWithdrawing(null);
   };
+  // Whoever broke the glass sees the patient, and not what the patient has ruled.
+  const hidden = found.error instanceof ApiError && [403, 404].includes(found.error.status);
   const list = found.data?.consents ?? [];
   const active = list.filter(({ status }) => status === "active");
   const shown = all ? list : active;
@@ -41,14 +43,15 @@ export function Consents({ patientId, mayChange, own = false }: ConsentsProps) {
     <section className="card" aria-labelledby="sharing">
       <header className="card-head">
         <h2 id="sharing">{own ? "What I allow" : "Sharing"}</h2>
-        {mayChange && (
+        {mayChange && found.data && (
           <button type="button" onClick={() => setEditing({ consent: null })}>
             New rule
           </button>
         )}
       </header>
       {found.isPending && <Waiting what="sharing rules" />}
-      {found.isError && <Failure error={found.error} retry={() => void found.refetch()} />}
+      {hidden && <p className="muted">The patient's rules are not open to you.</p>}
+      {found.isError && !hidden && <Failure error={found.error} retry={() => void found.refetch()} />}
       {found.data && shown.length === 0 && <Empty>{own ? "You have set no rule of your own." : "The patient has set no rule."}</Empty>}
       <ul className="lines consents">
         {shown.map((consent) => (

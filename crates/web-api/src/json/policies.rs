@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use ::access::Permission;
+use ::access::engine::holders;
 use ::access::rules::Rule;
+use ::access::{Permission, Role};
 use axum::Json;
 use axum::extract::State;
 use clinical_model::{PatientId, PlaceId, Purpose, Timestamp};
@@ -23,16 +24,28 @@ pub(crate) struct Shown {
     /// Why a later attempt to load them was not taken.
     error: Option<String>,
     policies: Vec<Rule>,
+    permissions: Vec<Held>,
+}
+
+/// What can be permitted, and the roles that hold it before wards, consents and the like narrow it.
+#[derive(Serialize)]
+struct Held {
+    name: &'static str,
+    meaning: &'static str,
+    roles: Vec<Role>,
 }
 
 fn shown(web: &Web) -> Shown {
     let policies = web.policies();
     let loaded = policies.loaded();
+    let engine = policies.engine();
+    let held = |one: &Permission| Held { name: one.word(), meaning: one.meaning(), roles: holders(&engine, *one) };
     Shown {
         source: policies.directory().map_or_else(|| "built-in".to_owned(), |path| path.display().to_string()),
         loaded_at: loaded.at,
         error: loaded.error,
-        policies: policies.engine().rules().to_vec(),
+        policies: engine.rules().to_vec(),
+        permissions: Permission::ALL.iter().filter(|one| **one != Permission::Open).map(held).collect(),
     }
 }
 

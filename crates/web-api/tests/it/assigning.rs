@@ -87,6 +87,9 @@ async fn an_administrator_is_told_what_the_policies_decide_for_a_person() {
     let shown = clinic.get("/api/v1/policies", &admin).await;
     assert_eq!(shown.body["source"], "built-in");
     assert!(shown.body["policies"].as_array().unwrap().len() > 15);
+    let permissions = shown.body["permissions"].as_array().unwrap();
+    let keys = permissions.iter().find(|one| one["name"] == "manage-keys").unwrap();
+    assert_eq!(keys["roles"], serde_json::json!(["administrator"]));
     let nurse = clinic.sign_in("nurse").await;
     assert_eq!(clinic.get("/api/v1/policies", &nurse).await.status, StatusCode::FORBIDDEN);
 }

@@ -6,6 +6,7 @@ import { useState } from "react";
 import { get, post } from "../../api/client.ts";
 import type { PersonLine } from "../../api/people.ts";
 import type { Explained, PolicySet } from "../../api/policy.ts";
+import type { Role } from "../../api/types.ts";
 import { roleText } from "../../format/people.ts";
 import { instantText } from "../../format/time.ts";
 import { Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
@@ -43,15 +44,12 @@ export function RolesPage() {
           <section className="card">
             <dl className="facts">
               <Fact label="Policies from">{set.data.source === "built-in" ? "This program (built in)" : set.data.source}</Fact>
-              <Fact label="Version">
-                <span className="mono">{String(set.data.version).slice(0, 16)}</span>
-              </Fact>
               <Fact label="Read">{instantText(set.data.loaded_at)}</Fact>
               <Fact label="How many">{set.data.policies.length}</Fact>
             </dl>
             <p className="hint">Whatever no policy permits is refused; a policy that forbids wins over all that permit. Files are changed on the server, and checked with “auscult policy check” before they are read again.</p>
           </section>
-          {set.data.roles && set.data.permissions && <Matrix roles={set.data.roles} permissions={set.data.permissions} />}
+          <Matrix permissions={set.data.permissions} />
           <Explain />
           <section aria-labelledby="all-policies">
             <h2 id="all-policies" className="above-table">
@@ -80,7 +78,10 @@ export function RolesPage() {
   );
 }
 
-function Matrix({ roles, permissions }: { roles: NonNullable<PolicySet["roles"]>; permissions: NonNullable<PolicySet["permissions"]> }) {
+/** The order of the columns: who cares for patients first. */
+const ROLES: Role[] = ["nurse", "physician", "biomedical-engineer", "auditor", "administrator", "integrator", "patient", "caregiver"];
+
+function Matrix({ permissions }: { permissions: PolicySet["permissions"] }) {
   return (
     <section aria-labelledby="matrix">
       <h2 id="matrix" className="above-table">
@@ -92,7 +93,7 @@ function Matrix({ roles, permissions }: { roles: NonNullable<PolicySet["roles"]>
           <thead>
             <tr>
               <th scope="col">May</th>
-              {roles.map(({ role }) => (
+              {ROLES.map((role) => (
                 <th key={role} scope="col">
                   {roleText(role)}
                 </th>
@@ -100,13 +101,16 @@ function Matrix({ roles, permissions }: { roles: NonNullable<PolicySet["roles"]>
             </tr>
           </thead>
           <tbody>
-            {permissions.map(({ name, meaning }) => (
+            {permissions.map(({ name, meaning, roles }) => (
               <tr key={name}>
                 <th scope="row">
                   {meaning} <span className="muted mono">{name}</span>
                 </th>
-                {roles.map(({ role, may }) => (
-                  <td key={role}>{may.includes(name) ? <Icon name="check" /> : null}<span className="sr-only">{may.includes(name) ? "Yes" : "No"}</span></td>
+                {ROLES.map((role) => (
+                  <td key={role}>
+                    {roles.includes(role) && <Icon name="check" />}
+                    <span className="sr-only">{roles.includes(role) ? "Yes" : "No"}</span>
+                  </td>
                 ))}
               </tr>
             ))}

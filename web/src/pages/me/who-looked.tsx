@@ -50,7 +50,7 @@ export function WhoLooked() {
                   </td>
                   <td data-label="Why">
                     {row.purpose === null ? <span className="muted">Not said</span> : purposeText(row.purpose)}
-                    {row.break_glass !== null && <span className="tag tag-bad">Glass broken</span>}
+                    {row.break_glass !== null && row.purpose !== "BTG" && <span className="tag tag-bad">Glass broken</span>}
                   </td>
                 </tr>
               ))}
