@@ -39,7 +39,8 @@ fn shown(web: &Web) -> Shown {
     let policies = web.policies();
     let loaded = policies.loaded();
     let engine = policies.engine();
-    let held = |one: &Permission| Held { name: one.word(), meaning: one.meaning(), roles: holders(&engine, *one) };
+    let held =
+        |one: &Permission| Held { name: one.word(), meaning: one.meaning(), roles: holders(&engine, *one) };
     Shown {
         source: policies.directory().map_or_else(|| "built-in".to_owned(), |path| path.display().to_string()),
         loaded_at: loaded.at,
