@@ -68,7 +68,7 @@ const TASKS: [Task; 7] = [
     Task::Get("page of the patient in the web app", |stage, _| {
         format!("/api/v1/patients/{}", stage.patients[0])
     }),
-    Task::Get("24 h trend in the web app, 288 buckets", |stage, ends| fhir_read::trend(stage, ends)),
+    Task::Get("24 h trend in the web app, 288 buckets", fhir_read::trend),
     Task::Get("last value of each code ($lastn)", |stage, _| fhir_read::lastn(stage)),
     Task::Get("page of 50 by patient, code and an hour", |stage, ends| {
         fhir_read::page(stage, ends.minus(Duration::from_secs(600)))
@@ -83,6 +83,9 @@ struct Run {
     seen: f64,
     processor_us: f64,
 }
+
+/// One of the figures of a run.
+type Figure = fn(&Run) -> f64;
 
 /// Measures.
 ///
@@ -114,7 +117,7 @@ pub fn measure(settings: &Settings) -> anyhow::Result<Section> {
             rows.extend(table(task, &runs));
         }
         for side in sides {
-            side.is_as_it_says().await?;
+            side.prove_and_stop().await?;
         }
         Ok(Section {
             title: "What authorisation and audit cost",
@@ -150,7 +153,7 @@ fn recorded(stage: &mut Stage) -> anyhow::Result<Recorded> {
 
 impl Side {
     /// Stops it, once it has shown that what is off is off, and that the rest is on: else it would be compared with itself.
-    async fn is_as_it_says(mut self) -> anyhow::Result<()> {
+    async fn prove_and_stop(mut self) -> anyhow::Result<()> {
         // A nurse manages nobody.
         let client = fhir_read::client_for(&self.stage, &self.server, FORBIDDEN).await?;
         let permits_all = client.ask(Ask { path: FORBIDDEN.to_owned(), body: None }).await.is_ok();
@@ -215,7 +218,7 @@ fn table(task: &Task, runs: &[Vec<Run>; SIDES.len()]) -> Vec<Row> {
     };
     let shown = if unit == "ms" { format!("{what}, p50") } else { what.clone() };
     let processor = format!("processor time {of}, {what}");
-    let figures: [(String, &'static str, Better, fn(&Run) -> f64); 2] =
+    let figures: [(String, &'static str, Better, Figure); 2] =
         [(shown, unit, better, |run| run.seen), (processor, "µs", Better::Lower, |run| run.processor_us)];
     let mut rows = Vec::new();
     for (what, unit, better, figure) in figures {
