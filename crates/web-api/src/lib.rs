@@ -7,6 +7,7 @@
 pub mod access;
 mod app;
 mod ceremony;
+mod encoded;
 mod enrol;
 pub mod fhir;
 mod guard;

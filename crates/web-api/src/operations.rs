@@ -15,10 +15,11 @@ use pipeline::audited::Act;
 use store::{Actor, AuditAction, AuditOutcome};
 
 use crate::access::{Access, Permission, Taken, may};
+use crate::encoded::refuse_packed;
 use crate::people::User;
 use crate::problem::{Code, Problem};
-use crate::session::{self, Caller, Current, Stage};
 use crate::serve::BODY_LIMIT_BYTES;
+use crate::session::{self, Caller, Current, Stage};
 use crate::state::Web;
 use crate::{app, json, live, oauth, oidc};
 
@@ -270,6 +271,8 @@ pub fn router(web: &Arc<Web>) -> Router {
         .merge(oauth::router(web))
         .merge(crate::enrol::web_router(web))
         .fallback(app::serve)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
+        .layer(middleware::from_fn(refuse_packed))
         .layer(middleware::from_fn(secure_headers))
 }
 
@@ -320,7 +323,7 @@ async fn let_in(
     if gate.is_enrolling {
         let (user, current) = has_session(web, caller, headers, touch).await?;
         if current.stage == Stage::Enrolling {
-            return Ok((Access::of_person(web, user).from_where(caller), current));
+            return Ok((Access::of_person(web, user).asked_from(caller), current));
         }
     }
     let (access, current) = signed_in(web, caller, headers, touch).await?;
@@ -370,7 +373,7 @@ pub(crate) async fn signed_in(
     let now = web.site.clock().now();
     let age_s = current.second_factor_at.map(|at| u32::try_from(now.duration_since(at).as_secs()));
     let access = Access::of_person(web, user)
-        .from_where(caller)
+        .asked_from(caller)
         .with_mfa_age(age_s.map(|age| age.unwrap_or(u32::MAX)));
     Ok((access, current))
 }

@@ -8,6 +8,9 @@ use pipeline::desk::DeskError;
 use serde::Serialize;
 use store::TransactError;
 
+/// Characters of a detail: readers of bodies quote what they were given, which may be a name of a megabyte.
+const DETAIL_LIMIT_CHARS: usize = 4_000;
+
 /// Stable words for programs. Snapshot-tested: a new one is added, none is renamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -191,7 +194,12 @@ struct Body<'a> {
 impl Problem {
     /// With a sentence that says what, where and what to do.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Problem { code, detail: detail.into(), retry_after_s: None }
+        let mut detail = detail.into();
+        if let Some((end, _)) = detail.char_indices().nth(DETAIL_LIMIT_CHARS) {
+            detail.truncate(end);
+            detail.push('…');
+        }
+        Problem { code, detail, retry_after_s: None }
     }
 
     /// A request that makes no sense.

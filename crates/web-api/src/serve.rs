@@ -17,6 +17,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Version, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use http_body_util::BodyExt as _;
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use trust::pki::PeerIdentity;
 
+use crate::encoded::refuse_packed;
 use crate::enrol::Shown;
 use crate::problem::{Code, Problem};
 use crate::proxied::Balancers;
@@ -88,7 +90,7 @@ pub async fn serve_web(
     tls: Option<Arc<ServerConfig>>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let router = operations::router(&web).layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES));
+    let router = operations::router(&web);
     let balancers = web.options.balancers.clone();
     let port = Port {
         name: "web",
@@ -133,6 +135,7 @@ pub fn device_router(web: &Arc<Web>) -> Router {
         .merge(enrol::device_router(web))
         .fallback(async || Problem::not_found("address on the device port"))
         .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
+        .layer(middleware::from_fn(refuse_packed))
 }
 
 /// Every operation of the device port: methods, and paths with their parameters in braces.
@@ -497,7 +500,8 @@ pub(crate) async fn read_body(
     }
 }
 
-async fn discard(mut body: Body) {
+/// Reads a refused body up to a limit in size and time, and drops it.
+pub(crate) async fn discard(mut body: Body) {
     // Whether all of it came does not matter: the answer is the same.
     let _ = tokio::time::timeout(DISCARD_TIMEOUT, async {
         let mut discarded = 0;

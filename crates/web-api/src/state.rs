@@ -168,6 +168,7 @@ impl Web {
         }));
         // Whoever was added between reading the users and observing.
         web.changed_elsewhere(None);
+        web.follow_erasures();
         Ok(web)
     }
 

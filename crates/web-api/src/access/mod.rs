@@ -112,7 +112,7 @@ impl Access {
 
     /// As asked from somewhere: the audit log names the address.
     #[must_use]
-    pub(crate) fn from_where(self, caller: &Caller) -> Self {
+    pub(crate) fn asked_from(self, caller: &Caller) -> Self {
         Access { address: caller.whole_address, ..self }
     }
 

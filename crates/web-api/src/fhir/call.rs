@@ -55,7 +55,7 @@ impl Door {
     ) -> Result<Access, Refusal> {
         let unknown = |what: &str| Refusal::new(StatusCode::UNAUTHORIZED, IssueCode::Login, what);
         if Web::brings_token(headers) {
-            return by_token(web, headers).await.map(|access| access.from_where(caller));
+            return by_token(web, headers).await.map(|access| access.asked_from(caller));
         }
         match self {
             Door::People => match operations::signed_in(web, caller, headers, true).await {
@@ -69,7 +69,7 @@ impl Door {
                 }
             },
             Door::Peers => peer
-                .map(|known| Access::of_peer(web, known.peer).from_where(caller))
+                .map(|known| Access::of_peer(web, known.peer).asked_from(caller))
                 .ok_or_else(|| unknown("a client certificate is needed here")),
         }
     }

@@ -48,13 +48,13 @@ use crate::access::{Access, Permission};
 use crate::serve::DevicePeer;
 use crate::session::Caller;
 use crate::state::Web;
-use answer::{Answer, Refusal};
-use call::{Call, Door};
 use Handler::{Read, Write};
+use answer::Answer;
+use call::{Call, Door};
 
 pub use export::Exports;
 
-pub(crate) use answer::http_date;
+pub(crate) use answer::{Refusal, http_date};
 pub(crate) use create::position_of;
 
 /// Patients of one act that get an audit row each; more get one row with their number.

@@ -165,6 +165,7 @@ pub(crate) async fn erase(
             turn_within_days: web.options.key_home.turn_within_days.max(1),
         };
         let erasure = web.site.erase(&permit.actor(), &order).map_err(refused)?;
+        web.follow_erasures();
         Ok(Json(Erased { erasure: view(web, &erasure) }))
     })
     .await?

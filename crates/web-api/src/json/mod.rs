@@ -32,10 +32,11 @@ use std::str::FromStr;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 
 /// What a JSON handler answers.
 pub(crate) type Answer<T> = Result<Json<T>, Problem>;
@@ -54,7 +55,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        Problem::bad_request(format!("the body cannot be read: {}", rejection.body_text()))
+        let code = match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Code::TooLarge,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::MediaType,
+            _ => Code::BadRequest,
+        };
+        Problem::new(code, format!("the body cannot be read: {}", rejection.body_text()))
     }
 }
 

@@ -29,7 +29,7 @@ use crate::state::{Web, WebOptions};
 
 pub(crate) use admin::{add as add_client, change as change_client, list as list_clients};
 pub(crate) use admin::{grants as list_grants, remove as remove_client, remove_grant, show as show_client};
-pub(crate) use answer::Parameters;
+pub(crate) use answer::{Parameters, Word, Wrong};
 pub(crate) use authorize::{decide, describe};
 pub(crate) use grants::{NotABearer, end_all_of as end_grants_of};
 pub(crate) use keys::sign_with_ours;

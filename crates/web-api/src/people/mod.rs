@@ -2,6 +2,7 @@
 //! change.
 
 mod changes;
+mod erased;
 mod record;
 mod setup;
 mod ways;
@@ -168,6 +169,10 @@ pub(crate) struct Kept {
 
 impl Known {
     fn put(&mut self, record: UserRecord, version: u64) {
+        // A name may have been taken away.
+        if let Some(before) = self.by_id.get(&record.id) {
+            self.ids.remove(&folded(&before.record.name));
+        }
         self.ids.insert(folded(&record.name), record.id);
         self.by_id.insert(record.id, Kept { record: Arc::new(record), version });
     }

@@ -81,3 +81,26 @@ async fn acts_on_keys_and_erasure_need_a_fresh_second_factor() {
     let answer = clinic.get(&format!("/api/v1/patients/{}/export/record.ndjson", patient(1)), &cookie).await;
     assert_eq!(answer.body["code"], "step-up-needed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_account_of_an_erased_patient_ends_with_the_record() {
+    let clinic = Clinic::furnished();
+    let theirs = clinic.sign_in("patient").await;
+    assert_eq!(clinic.get("/api/v1/my-people", &theirs).await.status, StatusCode::OK);
+    let admin = clinic.sign_in("administrator").await;
+    let order = json!({"reason": "asked for", "request": "case 5", "confirm": "MRN-1"});
+    let erased = clinic.post(&format!("/api/v1/patients/{}/erasure", patient(1)), &admin, order).await;
+    assert_eq!(erased.status, StatusCode::OK, "{:?}", erased.body);
+
+    let after = clinic.get("/api/v1/my-people", &theirs).await;
+    assert_eq!(after.status, StatusCode::UNAUTHORIZED, "{:?}", after.body);
+    let clinic = clinic.with_web_started_again();
+    let admin = clinic.sign_in("administrator").await;
+    let users = clinic.get("/api/v1/users", &admin).await.body;
+    let of_them: Vec<_> =
+        users["users"].as_array().unwrap().iter().filter(|user| user["role"] == "patient").collect();
+    assert_eq!(of_them.len(), 1, "{users}");
+    assert_eq!((&of_them[0]["disabled"], &of_them[0]["display"]), (&json!(true), &json!("erased")));
+    assert!(of_them[0]["patient"].is_null() && of_them[0]["name"].as_str().unwrap().starts_with("erased "));
+    assert!(!users.to_string().contains(&patient(1).to_string()), "{users}");
+}

@@ -6,6 +6,7 @@ mod kept;
 
 mod assigning;
 mod audit;
+mod bombs;
 mod care;
 mod clinic;
 mod consents;
@@ -18,8 +19,8 @@ mod oauth;
 mod oidc;
 mod passkeys;
 mod people;
-mod rights;
 mod recorded;
+mod rights;
 mod sessions;
 mod smuggling;
 mod wards;
