@@ -13,22 +13,16 @@ use web_api::fhir::{Interaction, interactions};
 use super::concrete;
 use crate::clinic::{Answer, Clinic, eventually, monitor, patient, ward};
 
-/// How a token with too small a scope meets an interaction.
-enum Meets {
-    /// Refused by a scope of another type, and by a scope of this type without the act (both given).
-    Scope { other: &'static str, lesser: &'static str },
-    /// Tested by itself, or open to everybody: why.
-    Otherwise(&'static str),
-}
-
-fn meets(interaction: &Interaction) -> Meets {
+/// The scopes by which an interaction is refused: one of another type, and one of its type without the act; or why it is
+/// open to everybody or tested by itself.
+fn too_small(interaction: &Interaction) -> Result<[&'static str; 2], &'static str> {
     match (interaction.resource, interaction.code) {
-        ("", "capabilities") => Meets::Otherwise("open: it says nothing of patients"),
-        (_, "$validate") => Meets::Otherwise("reads and keeps nothing"),
-        ("", "transaction") => Meets::Otherwise("each entry asks for itself: tested below"),
-        ("" | "Group", "$export") => Meets::Otherwise("each type asks for itself: tested below"),
+        ("", "capabilities") => Err("open: it says nothing of patients"),
+        (_, "$validate") => Err("reads and keeps nothing"),
+        ("", "transaction") => Err("each entry asks for itself: tested below"),
+        ("" | "Group", "$export") => Err("each type asks for itself: tested below"),
         ("", "$export-status" | "$export-file") => {
-            Meets::Otherwise("of one's own exports alone: tested below; each type asks for itself")
+            Err("of one's own exports alone: tested below; each type asks for itself")
         }
         (kind @ ("Patient" | "Device" | "Location" | "Observation" | "AuditEvent" | "Consent"), code) => {
             let other = if kind == "Location" { "system/Device.cruds" } else { "system/Location.cruds" };
@@ -40,7 +34,7 @@ fn meets(interaction: &Interaction) -> Meets {
                 "delete" => "system/*.crus",
                 code => panic!("{kind} {code} needs a row here: which letter of a scope opens it?"),
             };
-            Meets::Scope { other, lesser }
+            Ok([other, lesser])
         }
         (kind, code) => panic!("\"{kind}\" {code} needs a row here: which scope opens it?"),
     }
@@ -68,9 +62,9 @@ async fn a_token_with_too_small_a_scope_is_refused_every_interaction() {
     let mut refused = 0;
     let mut tokens: std::collections::BTreeMap<&str, String> = std::collections::BTreeMap::new();
     for interaction in interactions() {
-        let Meets::Scope { other, lesser } = meets(&interaction) else { continue };
+        let Ok(scopes) = too_small(&interaction) else { continue };
         let path = filled(interaction.path);
-        for scope in [other, lesser] {
+        for scope in scopes {
             if !tokens.contains_key(scope) {
                 tokens.insert(scope, clinic.service_token(scope).await);
             }
@@ -94,7 +88,9 @@ async fn a_token_with_the_scope_gets_past_the_scopes() {
     let clinic = Clinic::furnished();
     let token = clinic.service_token("system/*.cruds").await;
     for interaction in interactions() {
-        let Meets::Scope { .. } = meets(&interaction) else { continue };
+        if too_small(&interaction).is_err() {
+            continue;
+        }
         let path = filled(interaction.path);
         let answer = clinic.with_token(interaction.method.clone(), &path, &token, None).await;
         let challenge = answer.headers.get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
@@ -130,7 +126,8 @@ async fn what_is_of_the_whole_system_shows_a_token_only_the_types_of_its_scopes(
     };
     for path in ["/fhir/$export".to_owned(), format!("/fhir/Group/{}/$export", ward(1))] {
         let begun = request(&path, &token).await;
-        if begun.status == StatusCode::FORBIDDEN || begun.status == StatusCode::NOT_FOUND {
+        // A ward without a patient that the scopes show is not there.
+        if begun.status == StatusCode::NOT_FOUND && path.contains("Group") {
             continue;
         }
         assert_eq!(begun.status, StatusCode::ACCEPTED, "{path}: {}", begun.body);
