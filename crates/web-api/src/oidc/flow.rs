@@ -360,7 +360,8 @@ async fn signed_in(web: &Arc<Web>, from: &Asking, asked: &Parameters) -> Result<
     if person::needs(&provider).into_iter().any(|claim| claims.get(claim).is_none()) {
         claims = claims.with_missing(remote::more_about(&description, &given, &subject).await?);
     }
-    let user = blocking(web, move |web| Ok(person::of(web, &provider, &claims)?)).await?;
+    let (user, counts) = blocking(web, move |web| Ok(person::of(web, &provider, &claims)?)).await?;
+    let second_factor_at = second_factor_at.filter(|_| counts);
     let cookies = begin_by_provider(web, from, &user, second_factor_at).await;
     Ok(cookies.map(|cookies| (pending.next, cookies)))
 }

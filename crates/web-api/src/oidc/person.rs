@@ -24,6 +24,10 @@ struct Link {
     issuer: String,
     subject: String,
     user: UserId,
+    /// Whether the person had ways in of their own when the provider first called them by name. Whoever can choose that
+    /// name at the provider has not shown them: our own second factor is asked for, whatever the provider's was.
+    #[serde(default)]
+    has_own_ways: bool,
 }
 
 /// Why somebody whom a provider vouches for is not let in.
@@ -79,8 +83,8 @@ fn digest(parts: &[&str]) -> [u8; 16] {
     short
 }
 
-/// The person whom believed claims are about. Blocks.
-pub(super) fn of(web: &Web, provider: &Provider, claims: &Claims) -> Result<User, StrangerError> {
+/// The person whom believed claims are about, and whether the provider's second factor can count for them. Blocks.
+pub(super) fn of(web: &Web, provider: &Provider, claims: &Claims) -> Result<(User, bool), StrangerError> {
     let missing = |claim: &str| StrangerError::Claim { claim: claim.to_owned() };
     let subject = claims.text("sub").filter(|text| !text.is_empty() && text.len() <= SUBJECT_LIMIT_BYTES);
     let subject = subject.ok_or_else(|| missing("sub"))?;
@@ -90,7 +94,7 @@ pub(super) fn of(web: &Web, provider: &Provider, claims: &Claims) -> Result<User
     let linked = store.document(Kind::IdentityProvider, id).map_err(StrangerError::Store)?;
     let linked = linked.and_then(|document| records::json_from::<Link>(&document.body).ok());
     if let Some(link) = linked.filter(|link| link.issuer == provider.issuer && link.subject == subject) {
-        return standing(web.people.by_id(link.user));
+        return Ok((standing(web.people.by_id(link.user))?, !link.has_own_ways));
     }
     let name = claims.text(&provider.name_claim).ok_or_else(|| missing(&provider.name_claim))?;
     let user = match web.people.by_name(name) {
@@ -98,7 +102,9 @@ pub(super) fn of(web: &Web, provider: &Provider, claims: &Claims) -> Result<User
         None if provider.provisioning == Provisioning::JustInTime => added(web, provider, claims, name)?,
         None => return Err(StrangerError::Unknown),
     };
-    let link = Link { issuer: provider.issuer.clone(), subject: subject.to_owned(), user: user.id };
+    let has_own_ways = web.people.kept(user.id).is_some_and(|kept| kept.record.is_complete());
+    let link =
+        Link { issuer: provider.issuer.clone(), subject: subject.to_owned(), user: user.id, has_own_ways };
     let person = [&user.id.to_bytes()[..], &digest(&["provider", &provider.issuer])].concat();
     let index = vec![IndexEntry { name: BY_PERSON, value: person, unique: true }];
     let write =
@@ -109,7 +115,7 @@ pub(super) fn of(web: &Web, provider: &Provider, claims: &Claims) -> Result<User
         TransactError::Conflict { .. } => StrangerError::Taken,
         other => StrangerError::Keep(other),
     })?;
-    Ok(user)
+    Ok((user, !has_own_ways))
 }
 
 fn standing(user: Option<User>) -> Result<User, StrangerError> {

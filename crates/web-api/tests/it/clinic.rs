@@ -188,8 +188,12 @@ impl Clinic {
         Clinic { router: operations::router(&web), web, ..self }
     }
 
-    /// Adds a person with every way in. A patient is patient 1.
-    pub fn add_user(&self, name: &str, role: Role, wards: Option<Vec<PlaceId>>) -> User {
+    /// Somebody who has no way in yet.
+    pub fn invite(&self, name: &str, role: Role) -> User {
+        self.add_without_ways(name, role, None)
+    }
+
+    fn add_without_ways(&self, name: &str, role: Role, wards: Option<Vec<PlaceId>>) -> User {
         let new = NewUser {
             name: name.into(),
             display: name.into(),
@@ -198,7 +202,12 @@ impl Clinic {
             care_teams: Vec::new(),
             patient: (role == Role::Patient).then(|| patient(1)),
         };
-        let user = self.web.add_user(Actor::System, new).unwrap();
+        self.web.add_user(Actor::System, new).unwrap()
+    }
+
+    /// Adds a person with every way in. A patient is patient 1.
+    pub fn add_user(&self, name: &str, role: Role, wards: Option<Vec<PlaceId>>) -> User {
+        let user = self.add_without_ways(name, role, wards);
         let (passkey, registered) = passkeys::made();
         let totp = Some(TotpSecret::from_bytes(TOTP));
         let ways = Ways { password: Some(PASSWORD), totp, passkey: Some(registered) };

@@ -72,7 +72,8 @@ async fn est_clients_enrol_and_renew_as_rfc_7030_says() {
     assert_eq!(refused.status, 401);
     assert!(refused.headers["www-authenticate"].to_str().unwrap().starts_with("Basic realm="));
     let code = house.code(monitor(1)).await;
-    let wrapped: String = csr.as_bytes().chunks(64).map(|line| format!("{}\r\n", str::from_utf8(line).unwrap())).collect();
+    let wrapped: String =
+        csr.as_bytes().chunks(64).map(|line| format!("{}\r\n", str::from_utf8(line).unwrap())).collect();
     let enrolled = house.est(&nobody, "simpleenroll", &wrapped, Some(("S1", &code))).await;
     assert_eq!(enrolled.status, 200, "{}", enrolled.text);
     assert_eq!(enrolled.kind, "application/pkcs7-mime; smime-type=certs-only");
@@ -135,7 +136,10 @@ async fn revocation_and_decommissioning_end_open_connections_and_say_so() {
     assert_eq!(done.status, 200, "{:?}", done.body);
     let proof = &done.body["proof"];
     assert_eq!(proof["revoked"].as_array().unwrap().len(), 1);
-    assert_eq!((&proof["assignment_ended"], &done.body["enrolment"]["state"]), (&json!(true), &json!("decommissioned")));
+    assert_eq!(
+        (&proof["assignment_ended"], &done.body["enrolment"]["state"]),
+        (&json!(true), &json!("decommissioned"))
+    );
     assert!(house.clinic.site.registry().device(monitor(2)).unwrap().retired);
     let cut = house.send(&second, -9).await;
     assert!(cut.is_err() || cut.is_ok_and(|status| status == 403));
@@ -208,7 +212,11 @@ async fn programs_are_registered_and_ended() {
     let read = vec!["system/*.rs".to_owned()];
     house.authority.register_program("lab", &read).unwrap();
     let uri = trust::pki::PeerUri::program("lab").unwrap();
-    house.authority.note(&uri.to_string(), "ab01", house.clinic.site.clock().now().plus(Duration::from_secs(9)));
+    house.authority.note(
+        &uri.to_string(),
+        "ab01",
+        house.clinic.site.clock().now().plus(Duration::from_secs(9)),
+    );
     let listed = house.clinic.get("/api/v1/programs", &cookie).await;
     assert_eq!(listed.body["programs"][0]["scopes"], json!(["system/*.rs"]), "{:?}", listed.body);
     let set = async |scopes: serde_json::Value| {
@@ -221,7 +229,8 @@ async fn programs_are_registered_and_ended() {
     for wrong in [json!([]), json!(["user/*.rs"]), json!(["system/*.xyz"]), json!(["launch"])] {
         assert_eq!(set(wrong.clone()).await.status, 400, "{wrong}");
     }
-    let ended = house.clinic.post("/api/v1/programs/lab/revoke", &cookie, json!({"reason": "replaced"})).await;
+    let ended =
+        house.clinic.post("/api/v1/programs/lab/revoke", &cookie, json!({"reason": "replaced"})).await;
     assert!(ended.body["programs"].is_null() && ended.body["certificates"][0]["revoked_at"].is_string());
     let none = house.clinic.post("/api/v1/programs/none/revoke", &cookie, json!({"reason": "x"})).await;
     assert_eq!(none.status, 404);

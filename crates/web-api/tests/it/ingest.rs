@@ -128,7 +128,11 @@ async fn a_program_without_the_scope_to_write_sends_nothing() {
             told(gatt, "application/octet-stream", vec![0x00, 72]).await,
         ] {
             assert_eq!(answer.status, StatusCode::FORBIDDEN, "{scope:?}: {}", answer.body);
-            assert!(answer.body["detail"].as_str().unwrap().contains("system/Observation.c"), "{}", answer.body);
+            assert!(
+                answer.body["detail"].as_str().unwrap().contains("system/Observation.c"),
+                "{}",
+                answer.body
+            );
         }
     }
     assert_eq!(kept(&clinic), 0);

@@ -157,10 +157,16 @@ async fn a_person_comes_in_by_the_provider_as_far_as_its_second_factor_is_truste
     let buttons = clinic.call(Method::GET, "/api/v1/identity-providers", None, None).await;
     assert_eq!(buttons.body, json!({"providers": [{"id": "clinic", "name": "Clinic sign-in"}]}));
 
-    let whole = round(&clinic, &provider, |claims| claims["amr"] = json!(["pwd", "mfa"])).await;
+    clinic.invite("new nurse", Role::Nurse);
+    let whole = round(&clinic, &provider, |claims| {
+        claims["sub"] = json!("subject-0");
+        claims["preferred_username"] = json!("new nurse");
+        claims["amr"] = json!(["pwd", "mfa"]);
+    });
+    let whole = whole.await;
     assert_eq!(location(&whole), "/board");
     let session = state_after(&clinic, &whole).await;
-    assert_eq!((&session["state"], &session["user"]["name"]), (&json!("signed-in"), &json!("nurse")));
+    assert_eq!((&session["state"], &session["user"]["name"]), (&json!("signed-in"), &json!("new nurse")));
     let form = provider.sent.lock().unwrap().pop().unwrap();
     assert!(form.contains("code_verifier="), "{form}");
 
@@ -183,6 +189,21 @@ async fn a_person_comes_in_by_the_provider_as_far_as_its_second_factor_is_truste
         claims["preferred_username"] = json!("nobody");
     });
     assert!(location(&stranger.await).contains("error=not-known"));
+}
+
+/// Whoever can choose a name at the provider could otherwise become the administrator by being the first with that name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_at_the_provider_alone_never_takes_over_somebody_with_ways_in_of_their_own() {
+    let clinic = Clinic::furnished();
+    let provider = Provider::started().await;
+    configured(&clinic, settings(&provider)).await;
+    for _ in 0..2 {
+        let taken = round(&clinic, &provider, |claims| {
+            claims["preferred_username"] = json!("administrator");
+            claims["amr"] = json!(["mfa"]);
+        });
+        assert_eq!(state_after(&clinic, &taken.await).await["state"], "second-factor-needed");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -356,6 +377,7 @@ async fn a_provider_that_calls_itself_another_is_not_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_stands_beside_the_id_token_counts_for_its_subject_only() {
     let clinic = Clinic::furnished();
+    clinic.invite("new nurse", Role::Nurse);
     let provider = Provider::started().await;
     configured(&clinic, settings(&provider)).await;
     let without_name = |claims: &mut Value| {
@@ -366,9 +388,9 @@ async fn a_name_that_stands_beside_the_id_token_counts_for_its_subject_only() {
     let answer = round(&clinic, &provider, without_name).await;
     assert!(location(&answer).contains("error=provider-failed"), "{}", location(&answer));
     *provider.says_more.lock().unwrap() =
-        json!({"sub": "subject-1", "preferred_username": "nurse", "amr": ["mfa"], "nonce": "x"});
+        json!({"sub": "subject-1", "preferred_username": "new nurse", "amr": ["mfa"], "nonce": "x"});
     let answer = round(&clinic, &provider, without_name).await;
-    assert_eq!(state_after(&clinic, &answer).await["user"]["name"], "nurse");
+    assert_eq!(state_after(&clinic, &answer).await["user"]["name"], "new nurse");
     // What the token says stands, and a second factor is read from the token alone.
     *provider.says_more.lock().unwrap() =
         json!({"sub": "subject-4", "preferred_username": "physician", "amr": ["mfa"]});

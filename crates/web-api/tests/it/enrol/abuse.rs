@@ -134,13 +134,16 @@ async fn without_a_certificate_only_the_paths_of_enrolment_answer() {
         let status = nobody.get(house.url(path)).send().await.unwrap().status().as_u16();
         assert!([403, 404].contains(&status), "{path}: {status}");
     }
-    for path in ["/.well-known/est/fullcmc", "/.well-known/est/serverkeygen", "/.well-known/est/label/cacerts"] {
+    for path in
+        ["/.well-known/est/fullcmc", "/.well-known/est/serverkeygen", "/.well-known/est/label/cacerts"]
+    {
         assert_eq!(nobody.get(house.url(path)).send().await.unwrap().status(), 404, "{path}");
     }
     assert_eq!(nobody.get(house.url("/enrol/v1/claim")).send().await.unwrap().status(), 405);
     let csr = key_and_request(None).1;
     assert_eq!(house.est(&nobody, "simplereenroll", &csr, None).await.status, 403);
-    let bearer = nobody.get(house.url("/fhir/Patient")).header("authorization", "Bearer nonsense").send().await;
+    let bearer =
+        nobody.get(house.url("/fhir/Patient")).header("authorization", "Bearer nonsense").send().await;
     assert_eq!(bearer.unwrap().status(), 401, "a token that is none opens nothing");
     house.close().await;
 }
@@ -213,6 +216,10 @@ async fn a_flood_of_guesses_is_slowed_down() {
     assert_eq!(statuses[..30], [403; 30]);
     assert_eq!(statuses[30..], [429; 5], "the log is not filled");
     house.clinic.clock.advance(60);
-    assert_eq!(house.claim("S1", &house.code(monitor(1)).await, &csr).await.0, 200, "and nobody stays locked out");
+    assert_eq!(
+        house.claim("S1", &house.code(monitor(1)).await, &csr).await.0,
+        200,
+        "and nobody stays locked out"
+    );
     house.close().await;
 }

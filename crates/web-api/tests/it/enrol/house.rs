@@ -169,7 +169,8 @@ impl House {
             .unwrap();
         let clock = Arc::clone(&clinic.clock);
         let now: trust::tls::Now = Arc::new(move || system(clock.now()));
-        let tls = LiveTls::new(&server.certificate_pem, server.key_pem.expose(), issuing.certificate_pem(), now);
+        let tls =
+            LiveTls::new(&server.certificate_pem, server.key_pem.expose(), issuing.certificate_pem(), now);
         let tls = tls.unwrap().enrolling_port(&[b"h2", b"http/1.1"]).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -231,12 +232,19 @@ impl House {
     }
 
     /// Asks an EST path.
-    pub async fn est(&self, client: &reqwest::Client, path: &str, csr: &str, basic: Option<(&str, &str)>) -> Est {
+    pub async fn est(
+        &self,
+        client: &reqwest::Client,
+        path: &str,
+        csr: &str,
+        basic: Option<(&str, &str)>,
+    ) -> Est {
         let mut request = client.post(self.url(&format!("/.well-known/est/{path}")));
         if let Some((serial, code)) = basic {
             request = request.basic_auth(serial, Some(code));
         }
-        let answer = request.header(CONTENT_TYPE, "application/pkcs10").body(csr.to_owned()).send().await.unwrap();
+        let answer =
+            request.header(CONTENT_TYPE, "application/pkcs10").body(csr.to_owned()).send().await.unwrap();
         Est::of(answer).await
     }
 
@@ -250,7 +258,8 @@ impl House {
     pub fn recorded(&self) -> Vec<(String, String)> {
         let query = store::AuditQuery { limit: 1_000, ..store::AuditQuery::default() };
         let rows = self.clinic.site.store().audit_rows(&query).unwrap();
-        let of_us = rows.into_iter().filter(|row| ["claim", "certificate"].contains(&row.record.object.as_str()));
+        let of_us =
+            rows.into_iter().filter(|row| ["claim", "certificate"].contains(&row.record.object.as_str()));
         of_us.map(|row| (format!("{:?}", row.record.outcome), row.record.detail)).collect()
     }
 }

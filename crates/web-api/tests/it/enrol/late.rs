@@ -48,7 +48,8 @@ async fn a_certificate_that_ended_long_ago_waits_for_a_person() {
 
     let cookie = house.clinic.sign_in("biomedical-engineer").await;
     let path = format!("/api/v1/devices/{}/late-renewal", monitor(1));
-    let approved = house.clinic.post(&path, &cookie, json!({"approve": true, "note": "was in storage"})).await;
+    let approved =
+        house.clinic.post(&path, &cookie, json!({"approve": true, "note": "was in storage"})).await;
     assert_eq!(approved.status, 200, "{:?}", approved.body);
     assert_eq!(house.est(&own, "simplereenroll", &csr, None).await.status, 200);
     assert_eq!(house.shown(monitor(1)).await["state"], "enrolled");

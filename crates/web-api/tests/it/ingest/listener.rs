@@ -67,12 +67,7 @@ impl Port {
     fn client_of(&self, authority: &Authority, uri: PeerUri, http2: bool) -> (reqwest::Client, String) {
         let (not_before, not_after) = life();
         let issued = authority
-            .issue_client(&IssueRequest {
-                common_name: "client".into(),
-                uri,
-                not_before,
-                not_after,
-            })
+            .issue_client(&IssueRequest { common_name: "client".into(), uri, not_before, not_after })
             .unwrap();
         let alpn: &[&[u8]] = if http2 { &[b"h2"] } else { &[b"http/1.1"] };
         let identity = Some((issued.certificate_pem.as_str(), issued.key_pem.expose()));
