@@ -185,7 +185,8 @@ pub fn run_restore(arguments: &RestoreArguments) -> anyhow::Result<ExitCode> {
 fn re_erase(arguments: &RestoreArguments, list: &Path) -> anyhow::Result<usize> {
     let applied = (|| {
         let kek = keys::load(&KeyConfig::of_file(&arguments.key_file), &arguments.target)?;
-        let store: std::sync::Arc<dyn store::Store> = std::sync::Arc::new(opening::directory(&arguments.target, kek)?);
+        let store: std::sync::Arc<dyn store::Store> =
+            std::sync::Arc::new(opening::directory(&arguments.target, kek)?);
         erasures::apply(&store, list, crate::pki::timestamp(std::time::SystemTime::now()))
     })();
     if applied.is_err() {

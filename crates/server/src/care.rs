@@ -8,7 +8,6 @@ use anyhow::{Context as _, bail};
 use pipeline::Site;
 use serde::{Deserialize, Serialize};
 use store::{Actor, Care, KekTurn};
-use trust::KekSource as _;
 
 use crate::admin_socket::{self, Answer, Request};
 use crate::config::{Config, ConfigArguments, KeyConfig};

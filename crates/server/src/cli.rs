@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{audit, backup, bench, care, decode, demo, doctor, migrate_store, pki, policy, replay, serve, user};
+use crate::{
+    audit, backup, bench, care, decode, demo, doctor, migrate_store, pki, policy, replay, serve, user,
+};
 
 /// Auscult listens to medical devices and writes what it hears into the chart.
 #[derive(Debug, Parser)]

@@ -454,7 +454,10 @@ impl Config {
         }
         self.web.balancers()?;
         if let Some(address) = &self.pki.address
-            && (!address.starts_with("https://") || address.ends_with('/') || !address.is_ascii() || address.len() > 255)
+            && (!address.starts_with("https://")
+                || address.ends_with('/')
+                || !address.is_ascii()
+                || address.len() > 255)
         {
             bail!("pki.address = \"{address}\" must be https://host:port without a slash at the end");
         }

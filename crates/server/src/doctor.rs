@@ -215,8 +215,7 @@ fn key(config: &Config) -> (Option<trust::KekRing>, Vec<Check>) {
         checks.push(warn("key's turn", found, "`auscult keys rotate` ends the turn"));
     }
     let shares = keys::path(&config.key).is_ok_and(|path| keys::shares_file_system(&path, data_dir));
-    let advice =
-        "whoever takes the disk has both; better another disk, a USB token or systemd's LoadCredentialEncrypted=";
+    let advice = "whoever takes the disk has both; better another disk, a USB token or systemd's LoadCredentialEncrypted=";
     if shares {
         let mark = if config.key.production { fail } else { warn };
         checks.push(mark("key's home", "key and data lie on the same file system", advice));
@@ -225,7 +224,11 @@ fn key(config: &Config) -> (Option<trust::KekRing>, Vec<Check>) {
     let is_kept = list.exists() || list.parent().is_some_and(|parent| tempfile::tempfile_in(parent).is_ok());
     if !is_kept {
         let found = format!("{} cannot be written", list.display());
-        checks.push(warn("list of erasures", found, "a restore needs it; let key.erasures name a file that can"));
+        checks.push(warn(
+            "list of erasures",
+            found,
+            "a restore needs it; let key.erasures name a file that can",
+        ));
     }
     (Some(keks), checks)
 }
@@ -283,7 +286,9 @@ fn turn_due(store: &dyn Store, within_days: u32) -> Check {
     let what = "erasures";
     let erasures = match store.care().erasures() {
         Ok(erasures) => erasures,
-        Err(error) => return fail(what, format!("they cannot be read: {error}"), "`auscult verify` says more"),
+        Err(error) => {
+            return fail(what, format!("they cannot be read: {error}"), "`auscult verify` says more");
+        }
     };
     let waiting = || erasures.iter().filter(|erased| erased.epoch_ended_at.is_none());
     let Some(oldest) = waiting().map(|erased| erased.begun_at).min() else {
@@ -292,7 +297,11 @@ fn turn_due(store: &dyn Store, within_days: u32) -> Check {
     let found = format!("{} wait since {oldest}: older backups still hold those patients", waiting().count());
     let advice = "make a backup, then turn the key-encryption key over with `auscult keys rotate`";
     let due = oldest.plus(Duration::from_secs(u64::from(within_days) * 86_400));
-    if due < pki::timestamp(SystemTime::now()) { fail(what, found, advice) } else { warn(what, found, advice) }
+    if due < pki::timestamp(SystemTime::now()) {
+        fail(what, found, advice)
+    } else {
+        warn(what, found, advice)
+    }
 }
 
 fn not_opened(what: &'static str, error: &OpenError) -> Check {

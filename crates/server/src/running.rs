@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use connectors::mqtt::MqttOptions;
 use clinical_model::Timestamp;
+use connectors::mqtt::MqttOptions;
 use pipeline::enrolment::CertificateAuthority;
 use pipeline::{Site, SiteOptions};
 use rustls::ServerConfig;
@@ -92,7 +92,11 @@ impl Running {
     ///
     /// # Errors
     /// What failed, where, and what to do.
-    pub async fn start(config: &Config, keks: impl Into<KekRing>, flavour: Flavour) -> anyhow::Result<Running> {
+    pub async fn start(
+        config: &Config,
+        keks: impl Into<KekRing>,
+        flavour: Flavour,
+    ) -> anyhow::Result<Running> {
         #[cfg(feature = "bench-off")]
         crate::bench_off::guard(config)?;
         let keks = keks.into();
@@ -375,7 +379,8 @@ async fn open_store(config: &Config, kek: KekRing) -> anyhow::Result<Arc<dyn Sto
 
 async fn start_site(store: Arc<dyn Store>, fold_every: Duration, now: Now) -> anyhow::Result<Arc<Site>> {
     let options = SiteOptions { fold_every, on_durability_failure: Box::new(end_process) };
-    let started = tokio::task::spawn_blocking(move || Site::start(store, Arc::new(FlooredClock(now)), options));
+    let started =
+        tokio::task::spawn_blocking(move || Site::start(store, Arc::new(FlooredClock(now)), options));
     started.await.context("starting the site was broken off")?.context("the site cannot start")
 }
 
@@ -449,7 +454,6 @@ async fn web_side(site: &Arc<Site>, config: &Config, flavour: Flavour) -> anyhow
             true => Binding::Address,
             false => Binding::Browser,
         },
-        ..WebOptions::default()
     };
     let site = Arc::clone(site);
     let loaded = tokio::task::spawn_blocking(move || Web::new(site, options));
@@ -483,10 +487,7 @@ async fn refresh(authority: &Arc<OnlineAuthority>) {
 
 /// Reads the lists of the authority again whenever a file has changed, or another node has revoked or issued one; and sees
 /// to it that the server's certificate never ends.
-async fn watch_lists(
-    authority: Arc<OnlineAuthority>,
-    stop: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
+async fn watch_lists(authority: Arc<OnlineAuthority>, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let (mut known, mut issuing) = (None, authority.lists().look().map(|seen| seen[3]));
     let mut tick = tokio::time::interval(LISTS_POLL);
     let mut renewal = tokio::time::interval(RENEWAL_POLL);

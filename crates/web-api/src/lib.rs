@@ -27,8 +27,8 @@ mod state;
 mod witness;
 
 pub use json::keys::KeyHome;
-pub use proxied::{Balancers, BalancersError};
 pub use people::{Invitation, NewUser, Role, UserChange, Ways};
+pub use proxied::{Balancers, BalancersError};
 pub use serve::{DevicePeer, device_operations, device_router, serve_devices, serve_web};
 pub use state::{CostLimits, Web, WebError, WebOptions};
 pub use witness::serve_witness;

@@ -39,9 +39,9 @@ impl Balancers {
             let prefix = prefix.unwrap_or(most);
             (1..=most).contains(&prefix).then_some((address, prefix))
         };
-        let all = texts.into_iter().map(|text| {
-            one(text).ok_or_else(|| BalancersError { text: text.chars().take(80).collect() })
-        });
+        let all = texts
+            .into_iter()
+            .map(|text| one(text).ok_or_else(|| BalancersError { text: text.chars().take(80).collect() }));
         Ok(Balancers(all.collect::<Result<_, _>>()?))
     }
 
@@ -53,7 +53,8 @@ impl Balancers {
                 (u32::from(network) ^ u32::from(from)).checked_shr(32 - u32::from(*prefix)).unwrap_or(0) == 0
             }
             (IpAddr::V6(network), IpAddr::V6(from)) => {
-                (u128::from(network) ^ u128::from(from)).checked_shr(128 - u32::from(*prefix)).unwrap_or(0) == 0
+                (u128::from(network) ^ u128::from(from)).checked_shr(128 - u32::from(*prefix)).unwrap_or(0)
+                    == 0
             }
             _ => false,
         })

@@ -20,12 +20,12 @@ use axum::http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
+use clinical_model::Timestamp;
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use clinical_model::Timestamp;
 use pipeline::{AdmissionRefused, Peer, PeerCertificate};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -260,7 +260,9 @@ async fn serve_one(
     let _place = match (&port.devices, &shown) {
         (Some(_), None) => match Arc::clone(&port.strangers).try_acquire_owned() {
             Ok(place) => Some(place),
-            Err(_) => return tracing::debug!(%from, "all places for clients without a certificate are in use"),
+            Err(_) => {
+                return tracing::debug!(%from, "all places for clients without a certificate are in use");
+            }
         },
         _ => None,
     };

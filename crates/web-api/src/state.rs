@@ -174,7 +174,10 @@ impl Web {
 
     fn programs_changed(&self, id: Option<[u8; 16]>) {
         if let Err(error) = self.oauth.clients.refresh(self.site.store(), id) {
-            tracing::error!(error = &error as &dyn std::error::Error, "registered programs were not read again");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "registered programs were not read again"
+            );
         }
     }
 

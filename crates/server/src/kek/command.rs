@@ -57,7 +57,7 @@ impl CommandSource {
         let (Some(mut out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(failed("it has no output".to_owned()));
         };
-        let (sender, answer) = mpsc::channel();
+        let (sender, answer) = mpsc::sync_channel(1);
         let reader = std::thread::Builder::new().name("key command".to_owned()).spawn(move || {
             let mut text = Vec::with_capacity(MAX_KEK_TEXT_BYTES + 1);
             let read = out.by_ref().take(MAX_KEK_TEXT_BYTES as u64 + 1).read_to_end(&mut text);

@@ -19,13 +19,15 @@ use crate::{kek, keys, pki, terminal};
 #[derive(Clone, Debug, Subcommand)]
 pub enum PkiCommand {
     /// Make a new authority: an offline root, and an issuing key under it
-    #[command(after_help = "The root's key is needed only to turn the issuing key over. With --root-key it goes to a file
+    #[command(
+        after_help = "The root's key is needed only to turn the issuing key over. With --root-key it goes to a file
 that you take away; without, it lies in the directory, sealed, until `auscult pki take-root`.
 
 Examples:
   auscult pki init /var/lib/auscult/pki --site 'General Hospital' --key-file /etc/auscult/key \\
     --root-key /media/usb/auscult-root.key --passphrase-file /root/passphrase
-  auscult pki init DIR --site NAME --key-file KEY --limit hospital.example --limit 10.0.0.0/8")]
+  auscult pki init DIR --site NAME --key-file KEY --limit hospital.example --limit 10.0.0.0/8"
+    )]
     Init(InitArguments),
     /// Issue a certificate for a device, a program or a server
     #[command(after_help = "Examples:
@@ -132,7 +134,9 @@ impl KeyArguments {
             return Ok(keys::load(&KeyConfig::of_file(file), dir)?.into());
         }
         let Some(config) = &self.config else {
-            bail!("the keys of the authority are sealed; name the key-encryption key with --key-file, or --config")
+            bail!(
+                "the keys of the authority are sealed; name the key-encryption key with --key-file, or --config"
+            )
         };
         let arguments = ConfigArguments { config: Some(config.clone()), ..ConfigArguments::default() };
         kek::ring(&Config::assemble(&arguments)?)
@@ -213,7 +217,8 @@ fn read_passphrase(path: &Path) -> anyhow::Result<SecretText> {
     let shown = path.display();
     let length = std::fs::metadata(path).with_context(|| format!("{shown} cannot be looked at"))?.len();
     anyhow::ensure!(length <= PASSPHRASE_LIMIT_BYTES, "{shown} has {length} bytes, which is no passphrase");
-    let text = SecretText::new(std::fs::read_to_string(path).with_context(|| format!("{shown} cannot be read"))?);
+    let text =
+        SecretText::new(std::fs::read_to_string(path).with_context(|| format!("{shown} cannot be read"))?);
     let phrase = SecretText::new(text.expose().trim_end_matches(['\r', '\n']).to_owned());
     let chars = phrase.expose().chars().count();
     anyhow::ensure!(
@@ -250,7 +255,10 @@ pub fn run(command: &PkiCommand) -> anyhow::Result<ExitCode> {
         PkiCommand::TakeRoot { dir, out, passphrase_file, key } => {
             let passphrase = passphrase_file.as_deref().map(read_passphrase).transpose()?;
             PkiDirectory::open(dir, &key.load(dir)?)?.take_root(out, passphrase.as_ref())?;
-            terminal::println(&format!("The root's key is in {} now, and here no more. Keep it offline.", out.display()));
+            terminal::println(&format!(
+                "The root's key is in {} now, and here no more. Keep it offline.",
+                out.display()
+            ));
         }
         PkiCommand::Renew { dir, names, key } => {
             let pki = PkiDirectory::open(dir, &key.load(dir)?)?;

@@ -107,7 +107,8 @@ impl PkiDirectory {
         let cannot = || format!("the authority in {} cannot be used", path.display());
         seal_plain(path, keks).with_context(cannot)?;
         let mut opened = Self::look(path)?;
-        let sealing = SealingKey::from_text(&read_text(&path.join(SEALING_FILE))?, keks).with_context(cannot)?;
+        let sealing =
+            SealingKey::from_text(&read_text(&path.join(SEALING_FILE))?, keks).with_context(cannot)?;
         let current = opened.tiers.issuing.first().with_context(cannot)?;
         let file = key_file(&current.id);
         let key = sealing.open(&file, &read_text(&path.join(&file))?).with_context(cannot)?;
@@ -137,13 +138,19 @@ impl PkiDirectory {
 
     pub(super) fn authority(&self) -> anyhow::Result<&Authority> {
         self.authority.as_ref().with_context(|| {
-            format!("the keys in {} are sealed; name the key-encryption key with --key-file", self.path.display())
+            format!(
+                "the keys in {} are sealed; name the key-encryption key with --key-file",
+                self.path.display()
+            )
         })
     }
 
     pub(super) fn sealing(&self) -> anyhow::Result<&SealingKey> {
         self.sealing.as_deref().with_context(|| {
-            format!("the keys in {} are sealed; name the key-encryption key with --key-file", self.path.display())
+            format!(
+                "the keys in {} are sealed; name the key-encryption key with --key-file",
+                self.path.display()
+            )
         })
     }
 

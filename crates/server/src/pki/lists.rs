@@ -15,7 +15,8 @@ const FILE_LIMIT_BYTES: u64 = 64 << 20;
 pub(super) const SERVER_PURPOSE: &str = "server:";
 pub(super) const ISSUED_HEAD: &str =
     "# issued certificates: serial number, last instant, for what, common name\n";
-pub(super) const PROGRAMS_HEAD: &str = "# programs: since when, name, SMART scopes; the last line of a name counts\n";
+pub(super) const PROGRAMS_HEAD: &str =
+    "# programs: since when, name, SMART scopes; the last line of a name counts\n";
 
 /// One line of `issued.txt`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +71,9 @@ impl ProgramLine {
             .with_context(|| format!("the scopes of {name} cannot be used"))?;
         let is_empty = read.resources().is_empty();
         if is_empty || read.resources().iter().any(|scope| scope.context != access::scopes::Context::System) {
-            bail!("a program that acts by itself has scopes that begin with system/, such as system/Observation.rs");
+            bail!(
+                "a program that acts by itself has scopes that begin with system/, such as system/Observation.rs"
+            );
         }
         Ok(ProgramLine { at, name: name.to_owned(), scopes: scopes.to_vec() })
     }
@@ -112,9 +115,7 @@ fn read_lines<T>(path: &Path, parse: fn(&str) -> anyhow::Result<T>) -> anyhow::R
     let text = read_text(path)?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     lines
-        .map(|(number, line)| {
-            parse(line).with_context(|| format!("{}, line {}", path.display(), number + 1))
-        })
+        .map(|(number, line)| parse(line).with_context(|| format!("{}, line {}", path.display(), number + 1)))
         .collect()
 }
 

@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use clinical_model::Timestamp;
+use pipeline::Site;
 use pipeline::enrolment::{
     AuthorityFault, CERTIFICATE_LIFE, CertificateAuthority, IssuedTo, IssuingKey, NewCertificate, Outline,
     Program, Revoked,
 };
-use pipeline::Site;
 use trust::KekRing;
 use trust::pki::{PeerUri, RevokedSerials, SigningRequest};
 use trust::tls::{LiveTls, Now};

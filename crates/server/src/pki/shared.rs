@@ -96,7 +96,12 @@ struct Issued {
 ///
 /// # Errors
 /// When this node's directory holds another authority than the database, or one of them cannot be used.
-pub fn settle(store: &dyn Store, directory: &Path, site: &str, keks: &KekRing) -> anyhow::Result<PkiDirectory> {
+pub fn settle(
+    store: &dyn Store,
+    directory: &Path,
+    site: &str,
+    keks: &KekRing,
+) -> anyhow::Result<PkiDirectory> {
     for _ in 0..LIMIT_TRIES {
         let shared = read::<Authority>(store, AUTHORITY)?;
         let (expected, made, root) = match &shared {
@@ -206,10 +211,11 @@ fn lines_in(store: &dyn Store, index: &'static str) -> anyhow::Result<Vec<String
             order: Order::Ascending,
             limit: ISSUED_PAGE,
         };
-        let page = store.documents(&query).context("a list of the authority cannot be read from the store")?;
+        let page =
+            store.documents(&query).context("a list of the authority cannot be read from the store")?;
         for document in &page {
-            let issued: Issued =
-                json_from(&document.body).context("a line of the authority's lists in the store is damaged")?;
+            let issued: Issued = json_from(&document.body)
+                .context("a line of the authority's lists in the store is damaged")?;
             found.push(issued.line);
         }
         match page.last() {
@@ -344,7 +350,9 @@ impl RevokedLists {
                 let listed = issued_everywhere(store.as_ref(), &self.issued)
                     .and_then(|()| programs_everywhere(store.as_ref(), &self.programs));
                 if let Err(error) = listed {
-                    tracing::warn!("{error:#}; certificates or programs of other nodes may be missing in the lists");
+                    tracing::warn!(
+                        "{error:#}; certificates or programs of other nodes may be missing in the lists"
+                    );
                 }
                 Ok(revoked)
             }
@@ -360,7 +368,12 @@ impl RevokedLists {
         let none = (SystemTime::UNIX_EPOCH, 0);
         // What was issued concerns nobody but other nodes.
         let issued = self.shared.as_ref().map_or(Some(none), |_| of(&self.issued));
-        Some([of(&self.file)?, issued?, of(&self.programs).unwrap_or(none), of(&self.issuing).unwrap_or(none)])
+        Some([
+            of(&self.file)?,
+            issued?,
+            of(&self.programs).unwrap_or(none),
+            of(&self.issuing).unwrap_or(none),
+        ])
     }
 }
 

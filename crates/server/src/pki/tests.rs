@@ -64,7 +64,8 @@ fn the_directory_opens_with_its_key_encryption_key_only_and_follows_its_turn() {
     let directory = tempfile::tempdir().unwrap();
     made(directory.path());
     let other = Kek::from_bytes(&[8; 32]);
-    let error = PkiDirectory::open(directory.path(), &KekRing::from(Kek::from_bytes(&[8; 32]))).err().unwrap();
+    let error =
+        PkiDirectory::open(directory.path(), &KekRing::from(Kek::from_bytes(&[8; 32]))).err().unwrap();
     assert!(format!("{error:#}").contains("fingerprint"), "{error:#}");
     rewrap(directory.path(), &ring(), &other).unwrap();
     assert!(PkiDirectory::open(directory.path(), &ring()).is_err());
@@ -88,7 +89,8 @@ fn the_server_certificate_is_kept_until_its_names_change() {
     nothing_is_plain(directory.path());
     // Within a month of its end it is renewed.
     let late = SystemTime::now() + Duration::from_secs(370 * 86_400);
-    let late = PkiDirectory::open(directory.path(), &ring()).unwrap().with_clock(std::sync::Arc::new(move || late));
+    let late =
+        PkiDirectory::open(directory.path(), &ring()).unwrap().with_clock(std::sync::Arc::new(move || late));
     let renewed = late.server_identity(&server_names(&["ward.example".to_owned()])).unwrap();
     assert_ne!(renewed.chain_pem, other.chain_pem);
     // A key that belongs to another certificate, after a crash between the two files, is replaced.
@@ -133,7 +135,8 @@ fn the_issuing_key_turns_over_under_a_root_that_was_taken_away() {
     assert!(pki.issuing_key("none").unwrap().is_none());
     let long_after = Timestamp::from_seconds(until.as_seconds() + 1);
     let at = system_time(long_after);
-    let later = PkiDirectory::open(directory.path(), &ring()).unwrap().with_clock(std::sync::Arc::new(move || at));
+    let later =
+        PkiDirectory::open(directory.path(), &ring()).unwrap().with_clock(std::sync::Arc::new(move || at));
     assert_eq!(certificates_of(&later.issuing_pem()).len(), 1, "the earlier one has ended");
     nothing_is_plain(directory.path());
 }

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use anyhow::{Context as _, bail};
 use clinical_model::Timestamp;
 use trust::pki::{
-    Authority, AuthorityPem, MAX_COMMON_NAME_CHARS, NameLimits, certificates_of, fingerprint_hex, is_plain_key,
-    is_signed_by, is_under_passphrase, open_with_passphrase, seal_with_passphrase,
+    Authority, AuthorityPem, MAX_COMMON_NAME_CHARS, NameLimits, certificates_of, fingerprint_hex,
+    is_plain_key, is_signed_by, is_under_passphrase, open_with_passphrase, seal_with_passphrase,
 };
 use trust::{KekRing, SecretText};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -126,7 +126,8 @@ impl Tiers {
         let Some(der) = certificates_of(&self.anchors_pem).into_iter().next() else {
             return (String::new(), Timestamp::from_seconds(0));
         };
-        let ends = X509Certificate::from_der(&der).map_or(0, |(_, found)| found.validity().not_after.timestamp());
+        let ends =
+            X509Certificate::from_der(&der).map_or(0, |(_, found)| found.validity().not_after.timestamp());
         (fingerprint_hex(&der), Timestamp::from_seconds(ends))
     }
 }
@@ -268,7 +269,8 @@ impl PkiDirectory {
             RootSource::File(file, passphrase) => bring_back(file, passphrase.as_ref())?,
         };
         let anchor = each_pem(&self.tiers.anchors_pem).into_iter().next().unwrap_or_default();
-        let root = Authority::load(&anchor, key.expose()).context("this is not the key of this site's root")?;
+        let root =
+            Authority::load(&anchor, key.expose()).context("this is not the key of this site's root")?;
         let present = self.tiers.issuing.first().map_or("", |one| one.pem.as_str());
         anyhow::ensure!(is_signed_by(present, &anchor), "the issuing key was not signed by this root");
         Ok(root)
@@ -332,7 +334,8 @@ fn bring_back(file: &Path, passphrase: Option<&SecretText>) -> anyhow::Result<Se
     if !is_under_passphrase(text.expose()) {
         bail!("{shown} holds no key of a root");
     }
-    let passphrase =
-        passphrase.with_context(|| format!("{shown} has a passphrase; name its file with --passphrase-file"))?;
-    open_with_passphrase(ROOT_NAME, text.expose(), passphrase).with_context(|| format!("{shown} cannot be opened"))
+    let passphrase = passphrase
+        .with_context(|| format!("{shown} has a passphrase; name its file with --passphrase-file"))?;
+    open_with_passphrase(ROOT_NAME, text.expose(), passphrase)
+        .with_context(|| format!("{shown} cannot be opened"))
 }

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use clinical_model::DeviceId;
-use simulator::client::enrol::{EnrolError, Held};
 use simulator::client::HttpsDevice;
+use simulator::client::enrol::{EnrolError, Held};
 use store::Actor;
 
 use crate::devices;
@@ -143,7 +143,11 @@ async fn a_device_of_ours_claims_sends_renews_and_follows_a_turn_of_the_issuing_
         trust::pki::certificates_of(&shell(place.path(".").as_path(), &script, &[]))
     };
     while !shown_by_server().contains(&present) {
-        assert!(began.elapsed() < TAKEN_UP_LIMIT, "the server still shows the old one; log: {}", server.log());
+        assert!(
+            began.elapsed() < TAKEN_UP_LIMIT,
+            "the server still shows the old one; log: {}",
+            server.log()
+        );
     }
     assert_eq!(sends().await.unwrap(), 200, "what the earlier key issued is believed");
     held.renew(&base).await.unwrap();

@@ -77,8 +77,7 @@ impl Place {
     /// Runs `auscult pki` with this place's key, which must be a success; its standard output.
     pub fn pki(&self, arguments: &[&str]) -> String {
         let key = self.key();
-        let output =
-            auscult().arg("pki").args(arguments).env("AUSCULT_KEY_FILE", key).output().unwrap();
+        let output = auscult().arg("pki").args(arguments).env("AUSCULT_KEY_FILE", key).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "pki {arguments:?} ended with {}: {errors}", output.status);
         String::from_utf8(output.stdout).unwrap()

@@ -121,10 +121,10 @@ pub(crate) async fn renew(
 async fn renewed(web: &Arc<Web>, shown: Shown, csr: SigningRequest) -> Est {
     let authority = Arc::clone(web.authority()?);
     let uri = shown.certificate.uri.clone();
-    let device: DeviceId = uri
-        .strip_prefix(DEVICE_URI_PREFIX)
-        .and_then(|id| id.parse().ok())
-        .ok_or_else(|| Problem::new(Code::Forbidden, "only devices renew here; an operator issues to programs"))?;
+    let device: DeviceId =
+        uri.strip_prefix(DEVICE_URI_PREFIX).and_then(|id| id.parse().ok()).ok_or_else(|| {
+            Problem::new(Code::Forbidden, "only devices renew here; an operator issues to programs")
+        })?;
     let shown = ShownCertificate {
         serial_hex: shown.certificate.serial_hex,
         common_name: shown.certificate.common_name,
@@ -136,7 +136,8 @@ async fn renewed(web: &Arc<Web>, shown: Shown, csr: SigningRequest) -> Est {
         Renewal::Granted(new) => Ok(certificate(&new.chain_pem)),
         Renewal::Waits => {
             // RFC 7030, section 4.2.3: accepted, to be asked for again.
-            let text = "the certificate ended so long ago that a person looks at this first; ask again later\n";
+            let text =
+                "the certificate ended so long ago that a person looks at this first; ask again later\n";
             let mut response = (StatusCode::ACCEPTED, text).into_response();
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(WAIT_S));
             Ok(response)
@@ -174,8 +175,9 @@ async fn signing_request(request: Request) -> Result<SigningRequest, Problem> {
         return Err(Problem::new(Code::MediaType, format!("the body must be {REQUEST} in base64")));
     }
     let body = read_body(request.into_body(), &headers, ENROL_BODY_LIMIT_BYTES).await.map_err(of_body)?;
-    let text = std::str::from_utf8(&body)
-        .map_err(|_| Problem::bad_request("the body must be a signing request in base64, not DER as it is"))?;
+    let text = std::str::from_utf8(&body).map_err(|_| {
+        Problem::bad_request("the body must be a signing request in base64, not DER as it is")
+    })?;
     request_of(text)
 }
 

@@ -71,12 +71,16 @@ impl Shown {
     pub fn out_of_date(&self, now: Timestamp) -> Option<String> {
         if now > self.not_after {
             let ended = self.not_after;
-            return Some(format!("the certificate ended {ended}; it can only be renewed, at {EST_PATH}simplereenroll"));
+            return Some(format!(
+                "the certificate ended {ended}; it can only be renewed, at {EST_PATH}simplereenroll"
+            ));
         }
         // Clocks run a little apart.
         if now < self.not_before {
             let begins = self.not_before;
-            return Some(format!("the certificate begins {begins}, and here it is {now}; set the clock that is wrong"));
+            return Some(format!(
+                "the certificate begins {begins}, and here it is {now}; set the clock that is wrong"
+            ));
         }
         None
     }
@@ -179,8 +183,11 @@ impl From<EnrolError> for Problem {
             EnrolError::Conflict => Problem::new(Code::ChangedBySomebodyElse, error.to_string()),
             EnrolError::Authority(_) | EnrolError::Damaged(_) | EnrolError::Store(_) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "enrolment failed");
-                Problem::new(Code::Unavailable, "no certificate can be issued or revoked now; the server's log says why")
-                    .retry_after(30)
+                Problem::new(
+                    Code::Unavailable,
+                    "no certificate can be issued or revoked now; the server's log says why",
+                )
+                .retry_after(30)
             }
         }
     }

@@ -34,19 +34,15 @@ const PURPOSE_HEADER: &str = "x-purpose-of-use";
 /// program can claim; people have the purpose of their role.
 pub(crate) fn for_purpose(access: Access, headers: &HeaderMap) -> Result<Access, Refusal> {
     let Some(given) = headers.get(PURPOSE_HEADER) else { return Ok(access) };
-    let claimable = [
-        Purpose::Treatment,
-        Purpose::Payment,
-        Purpose::Operations,
-        Purpose::Research,
-        Purpose::PublicHealth,
-    ];
+    let claimable =
+        [Purpose::Treatment, Purpose::Payment, Purpose::Operations, Purpose::Research, Purpose::PublicHealth];
     let named = given.to_str().ok().and_then(|code| Purpose::by_code(code.trim()));
     match named.filter(|purpose| access.person().is_none() && claimable.contains(purpose)) {
         Some(purpose) => Ok(access.with_purpose(purpose)),
         None => {
             let codes: Vec<&str> = claimable.iter().map(|purpose| purpose.code()).collect();
-            let what = format!("{PURPOSE_HEADER} is taken from programs only, and one of {}", codes.join(", "));
+            let what =
+                format!("{PURPOSE_HEADER} is taken from programs only, and one of {}", codes.join(", "));
             let issue = OutcomeIssue::error(IssueCode::Value, what, "http.header");
             Err(Refusal::bad_request(vec![issue]))
         }

@@ -324,8 +324,7 @@ pub(crate) async fn mine(
         let limit = query.limit.unwrap_or(100).clamp(1, PAGE_LIMIT);
         let page =
             AuditQuery { patient: Some(patient), before: query.before, limit, ..AuditQuery::default() };
-        let act =
-            access.act(AuditAction::Search, "own audit log").patient(patient).purpose("PATRQT");
+        let act = access.act(AuditAction::Search, "own audit log").patient(patient).purpose("PATRQT");
         let rows = web.site.read(act, |chart| chart.audit_rows(&page))?;
         let covered = covered(web, Log::Acts)?;
         let more = rows.len() == limit;

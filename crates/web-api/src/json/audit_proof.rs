@@ -71,8 +71,7 @@ pub(crate) async fn proof(
     let sequence: u64 = id_of(&sequence, "row of the audit log")?;
     web.blocking(move |web| {
         let log = web.site.store().log();
-        let act =
-            access.act(AuditAction::Read, "audit proof").detail(format!("row {sequence}"));
+        let act = access.act(AuditAction::Read, "audit proof").detail(format!("row {sequence}"));
         let found = access.read(web, act, |_| Ok(log.log_entry(sequence)?))?;
         let (entry, _) = found.ok_or_else(|| Problem::not_found("row of the audit log"))?;
         let last = log.checkpoints(Log::Acts, None, 1).map_err(ReadError::Store)?.into_iter().next();

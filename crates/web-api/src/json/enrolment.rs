@@ -7,7 +7,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use clinical_model::{Device, DeviceId, Timestamp, UserId};
-use pipeline::enrolment::{Certificate, CertificateAuthority, Claim, ClaimState, Enrolment, Outline, Proof, Via};
+use pipeline::enrolment::{
+    Certificate, CertificateAuthority, Claim, ClaimState, Enrolment, Outline, Proof, Via,
+};
 use qrcode::QrCode;
 use qrcode::render::svg;
 use serde::{Deserialize, Serialize};
@@ -84,7 +86,12 @@ struct Looking<'a> {
 }
 
 impl Looking<'_> {
-    fn view(&self, device: &Device, enrolment: &Enrolment, with_history: bool) -> Result<EnrolmentView, Problem> {
+    fn view(
+        &self,
+        device: &Device,
+        enrolment: &Enrolment,
+        with_history: bool,
+    ) -> Result<EnrolmentView, Problem> {
         let issued = self.certificates(device, enrolment)?;
         let state = self.state(device, enrolment, issued.first());
         let count = issued.len();
@@ -114,7 +121,8 @@ impl Looking<'_> {
 
     fn claim(&self, claim: &Claim) -> ClaimView {
         let person = |id: UserId| {
-            let label = self.web.people.by_id(id).map_or_else(|| "somebody".to_owned(), |user| user.display.clone());
+            let label =
+                self.web.people.by_id(id).map_or_else(|| "somebody".to_owned(), |user| user.display.clone());
             PersonView { id, label }
         };
         ClaimView {
@@ -169,14 +177,20 @@ impl Looking<'_> {
         }
     }
 
-    fn state(&self, device: &Device, enrolment: &Enrolment, newest: Option<&CertificateView>) -> &'static str {
+    fn state(
+        &self,
+        device: &Device,
+        enrolment: &Enrolment,
+        newest: Option<&CertificateView>,
+    ) -> &'static str {
         if enrolment.decommissioned_at.is_some() && device.retired {
             return "decommissioned";
         }
         if enrolment.review.as_ref().is_some_and(|review| review.approved_until.is_none()) {
             return "renewal-to-review";
         }
-        let is_claimable = enrolment.claim.as_ref().is_some_and(|claim| claim.state(self.now) == ClaimState::Open);
+        let is_claimable =
+            enrolment.claim.as_ref().is_some_and(|claim| claim.state(self.now) == ClaimState::Open);
         let Some(newest) = newest else { return if is_claimable { "claimable" } else { "none" } };
         if newest.revoked_at.is_some() {
             return if is_claimable { "claimable" } else { "revoked" };
@@ -235,7 +249,12 @@ pub(crate) async fn list(State(web): State<Arc<Web>>, _: Permit<may::EnrolDevice
 }
 
 /// One device once more, after an act.
-fn shown(web: &Web, authority: &dyn CertificateAuthority, id: DeviceId, history: bool) -> Result<EnrolmentView, Problem> {
+fn shown(
+    web: &Web,
+    authority: &dyn CertificateAuthority,
+    id: DeviceId,
+    history: bool,
+) -> Result<EnrolmentView, Problem> {
     let device = web.site.registry().device(id).ok_or_else(|| Problem::not_found("device"))?;
     let enrolment = web.site.enrolment(id)?;
     Looking { web, authority, now: web.site.clock().now() }.view(&device, &enrolment, history)

@@ -80,9 +80,11 @@ pub(crate) async fn set_scopes(
     Path(name): Path<String>,
     Body(new): Body<NewScopes>,
 ) -> Answer<ProgramView> {
-    let scopes: Scopes = new.scopes.join(" ").parse().map_err(|error| {
-        Problem::bad_request(format!("the scopes cannot be used: {error}"))
-    })?;
+    let scopes: Scopes = new
+        .scopes
+        .join(" ")
+        .parse()
+        .map_err(|error| Problem::bad_request(format!("the scopes cannot be used: {error}")))?;
     if scopes.resources().is_empty() || scopes.resources().iter().any(|one| one.context != Context::System) {
         return Err(Problem::bad_request("a program has scopes that begin with system/, at least one"));
     }
@@ -110,7 +112,8 @@ pub(crate) async fn revoke(
         let known = of_name(authority.as_ref(), &name)?;
         let believed = known.certificates.into_iter().filter(|one| one.revoked_at.is_none());
         let serials: Vec<String> = believed.map(|one| one.serial_hex).collect();
-        let act = permit.act(AuditAction::Delete, "program")
+        let act = permit
+            .act(AuditAction::Delete, "program")
             .detail(format!("{name}: revoked {}: {reason}", serials.join(", ")));
         web.site.record(act, AuditOutcome::Success)?;
         authority.revoke(&serials, &reason).map_err(EnrolError::Authority)?;

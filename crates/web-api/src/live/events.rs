@@ -197,7 +197,8 @@ impl Stream {
     /// Whether a patient is in the scope of the stream.
     fn is_in_scope(&self, patient: PatientId) -> bool {
         let registry = self.web.site.registry();
-        let in_ward = |ward| registry.patient(patient).and_then(|found| registry.ward_of(&found)) == Some(ward);
+        let in_ward =
+            |ward| registry.patient(patient).and_then(|found| registry.ward_of(&found)) == Some(ward);
         self.patient.is_none_or(|only| only == patient) && self.ward.is_none_or(in_ward)
     }
 

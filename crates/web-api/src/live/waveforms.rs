@@ -169,13 +169,13 @@ impl Connection {
             .subscribe
             .into_iter()
             .filter(|one| {
-                one.measure.kind == MeasureKind::Waveform && self.access.sight(&self.web).measure(one.patient_id, one.measure)
+                one.measure.kind == MeasureKind::Waveform
+                    && self.access.sight(&self.web).measure(one.patient_id, one.measure)
             })
             .collect();
         let listed =
             wanted.iter().map(|one| format!("{} {}", one.patient_id, one.measure.name)).collect::<Vec<_>>();
-        let act =
-            self.access.act(AuditAction::Stream, "live waveforms").detail(listed.join(", "));
+        let act = self.access.act(AuditAction::Stream, "live waveforms").detail(listed.join(", "));
         let recorded = self.web.blocking(move |web| web.site.record(act, AuditOutcome::Success)).await;
         recorded.ok()?.ok()?;
         let mut channels = HashMap::new();

@@ -152,9 +152,8 @@ impl Lines {
                     // longer allows is in no page from then on.
                     let Ok(sight) = call.sight_of(web, file.kind.name()) else { return Err(Stopped::Gone) };
                     let seen = |series: &SeriesKey| sight.series(series);
-                    let page = web
-                        .site
-                        .live_chart(|chart| observed.page(&chart.seen_by(&seen), at, READ_AT_ONCE));
+                    let page =
+                        web.site.live_chart(|chart| observed.page(&chart.seen_by(&seen), at, READ_AT_ONCE));
                     let (rendered, next) = page?;
                     for one in &rendered {
                         self.line(&one.resource)?;

@@ -68,7 +68,9 @@ pub(crate) async fn import(
         let known = web.site.registry().devices();
         for row in rows {
             let same = |device: &&Arc<Device>| {
-                device.serial == row.serial && device.model == row.model && device.manufacturer == row.manufacturer
+                device.serial == row.serial
+                    && device.model == row.model
+                    && device.manufacturer == row.manufacturer
             };
             if let Some(device) = known.iter().find(same) {
                 imported.known.push(Added { line: row.line, device_id: device.id, serial: row.serial });
@@ -106,10 +108,12 @@ fn read(text: &str) -> Result<Vec<Row>, Problem> {
     let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let Some((_, head)) = lines.next() else { return Err(Problem::bad_request("the table is empty")) };
     let separator = [',', ';', '\t'].into_iter().max_by_key(|one| head.matches(*one).count()).unwrap_or(',');
-    let names: Vec<String> = fields(head, separator).into_iter().map(|name| name.trim().to_lowercase()).collect();
+    let names: Vec<String> =
+        fields(head, separator).into_iter().map(|name| name.trim().to_lowercase()).collect();
     let place = |name: &str| names.iter().position(|known| known == name);
     let (Some(serial), Some(model)) = (place("serial"), place("model")) else {
-        let what = "the first line must name the columns serial and model (and may name name, manufacturer, kind)";
+        let what =
+            "the first line must name the columns serial and model (and may name name, manufacturer, kind)";
         return Err(Problem::bad_request(what));
     };
     let (name, manufacturer, kind) = (place("name"), place("manufacturer"), place("kind"));
@@ -117,7 +121,9 @@ fn read(text: &str) -> Result<Vec<Row>, Problem> {
     for (number, line) in lines {
         let line_number = number + 1;
         if rows.len() + faults.len() >= ROWS_LIMIT {
-            return Err(Problem::bad_request(format!("a table may have {ROWS_LIMIT} rows; send the rest apart")));
+            return Err(Problem::bad_request(format!(
+                "a table may have {ROWS_LIMIT} rows; send the rest apart"
+            )));
         }
         let fields = fields(line, separator);
         let field = |at: usize| fields.get(at).map(|text| text.trim().to_owned()).unwrap_or_default();
@@ -168,7 +174,9 @@ fn fault(row: &Row) -> Option<String> {
         }
         // What a spreadsheet makes of a long serial number.
         if what == "serial" && is_mangled(text) {
-            return Some(format!("the serial number {text:?} was mangled by a spreadsheet; format the column as text"));
+            return Some(format!(
+                "the serial number {text:?} was mangled by a spreadsheet; format the column as text"
+            ));
         }
     }
     None
@@ -215,7 +223,8 @@ mod tests {
 
     #[test]
     fn tables_of_spreadsheets_are_read() {
-        let one = |serial: &str, model: &str, name: &str| (serial.to_owned(), model.to_owned(), name.to_owned());
+        let one =
+            |serial: &str, model: &str, name: &str| (serial.to_owned(), model.to_owned(), name.to_owned());
         assert_eq!(rows("serial,model\nA1,Pulse 3\n"), [one("A1", "Pulse 3", "Pulse 3 A1")]);
         assert_eq!(rows("\u{feff}Model;Serial;Name\r\nX;7;Cuff\r\n\r\n"), [one("7", "X", "Cuff")]);
         assert_eq!(rows("serial\tmodel\n1\t\"a \"\"b\"\"\"\n"), [one("1", "a \"b\"", "a \"b\" 1")]);
@@ -227,7 +236,12 @@ mod tests {
         assert!(refusal("").contains("empty"));
         assert!(refusal("number,kind\n1,2\n").contains("serial and model"));
         let text = refusal("serial,model\n1.23E+11,X\n=cmd,X\nA,\nA,X\nA,X\n");
-        for part in ["line 2: the serial number", "line 3: serial begins", "line 4: model must", "line 6: this device"] {
+        for part in [
+            "line 2: the serial number",
+            "line 3: serial begins",
+            "line 4: model must",
+            "line 6: this device",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         let many: String = std::iter::once("serial,model\n".to_owned())
