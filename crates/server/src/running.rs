@@ -454,6 +454,7 @@ async fn web_side(site: &Arc<Site>, config: &Config, flavour: Flavour) -> anyhow
             true => Binding::Address,
             false => Binding::Browser,
         },
+        ..WebOptions::default()
     };
     let site = Arc::clone(site);
     let loaded = tokio::task::spawn_blocking(move || Web::new(site, options));

@@ -119,7 +119,7 @@ async fn send(house: &House, door: Door, headers: &[(&str, &str)], body: Vec<u8>
 /// What is there to be changed: nothing of it may change.
 fn kept(clinic: &Clinic) -> (usize, usize, u64) {
     let registry = clinic.site.registry();
-    (registry.patients().len(), registry.devices().len(), clinic.site.store().quarantine_count().items as u64)
+    (registry.patients().len(), registry.devices().len(), clinic.site.store().quarantine_count().items)
 }
 
 fn bombs() -> Vec<(&'static str, Vec<u8>)> {

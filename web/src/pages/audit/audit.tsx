@@ -145,7 +145,7 @@ function Row({ row, onPatient, onProof }: { row: AuditRow; onPatient: (patient: 
       <td className="nowrap" data-label="Outcome">
         {row.outcome}
       </td>
-      <td data-label="Proof">
+      <td className="nowrap" data-label="Proof">
         {row.provable ? (
           <button type="button" onClick={onProof} aria-label={`Prove row ${row.sequence}`}>
             Prove
