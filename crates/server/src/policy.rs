@@ -31,7 +31,7 @@ pub enum PolicyCommand {
         config: Option<PathBuf>,
     },
     /// Say what is decided for somebody, and by which policy
-    Explain(ExplainArguments),
+    Explain(Box<ExplainArguments>),
     /// Decide the cases of a file and compare; without a file those that come with Auscult
     #[command(after_help = "Example:
   auscult policy test --print > cases.toml
@@ -116,7 +116,7 @@ pub struct ExplainArguments {
 pub fn run(command: &PolicyCommand) -> anyhow::Result<ExitCode> {
     match command {
         PolicyCommand::Check { directory, config } => check(directory.as_deref(), config.as_deref()),
-        PolicyCommand::Explain(arguments) => explain(arguments),
+        PolicyCommand::Explain(arguments) => explain(*arguments),
         PolicyCommand::Test { print: true, .. } => {
             terminal::print(access::rules::CASES);
             Ok(ExitCode::SUCCESS)

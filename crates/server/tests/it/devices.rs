@@ -17,7 +17,7 @@ use store::sqlite::SqliteStore;
 use trust::Kek;
 use trust::pki::{Authority, IssueRequest, PeerUri, SealingKey};
 
-use crate::process::{Place, succeed};
+use crate::process::Place;
 
 /// Opens a store that no server holds with the key of a place.
 pub fn open(place: &Place, data: &Path) -> SqliteStore {

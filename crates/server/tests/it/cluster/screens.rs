@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::person::{PASSWORD, Person};
+use super::person::Person;
 use super::{Cluster, send};
 use crate::process::succeed;
 
