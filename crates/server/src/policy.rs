@@ -116,7 +116,7 @@ pub struct ExplainArguments {
 pub fn run(command: &PolicyCommand) -> anyhow::Result<ExitCode> {
     match command {
         PolicyCommand::Check { directory, config } => check(directory.as_deref(), config.as_deref()),
-        PolicyCommand::Explain(arguments) => explain(*arguments),
+        PolicyCommand::Explain(arguments) => explain(arguments),
         PolicyCommand::Test { print: true, .. } => {
             terminal::print(access::rules::CASES);
             Ok(ExitCode::SUCCESS)
