@@ -1,7 +1,7 @@
 //! Checks every part of a row's proof as the server gave it, and says which parts hold.
 
 import type { RowProof } from "../api/audit.ts";
-import { bytesOf, checkSignature, climb, leafHash, parseCheckpoint, parseKey, sameBytes } from "./tree.ts";
+import { bytesOf, checkSignature, COSIGNATURE, ED25519, climb, leafHash, parseCheckpoint, parseKey, sameBytes } from "./tree.ts";
 
 export interface Check {
   /** Everything that is there holds, and nothing that must be there is missing. */
@@ -45,11 +45,12 @@ export async function checkProof(proof: RowProof): Promise<Check> {
   if (checkpoint !== null) {
     for (const text of proof.log_keys) {
       const key = parseKey(text);
-      if (key !== null && (await checkSignature(checkpoint, key))?.holds) signedBy = key.name;
+      // A witness vouches for having seen a checkpoint, not for the log: its key is no log's key.
+      if (key?.kind === ED25519 && (await checkSignature(checkpoint, key))?.holds) signedBy = key.name;
     }
     for (const text of proof.witness_keys) {
       const key = parseKey(text);
-      const found = key && (await checkSignature(checkpoint, key));
+      const found = key?.kind === COSIGNATURE ? await checkSignature(checkpoint, key) : null;
       if (key && found) witnesses.push({ name: key.name, ...found });
     }
   }

@@ -79,8 +79,8 @@ export interface NoteKey {
 }
 
 /** Signature kinds of C2SP signed-note: Ed25519, and the cosignature of a witness. */
-const ED25519 = 1;
-const COSIGNATURE = 4;
+export const ED25519 = 1;
+export const COSIGNATURE = 4;
 
 /** A key in the form `name+hash+base64(kind ‖ key)`; `null` where it is not of that form. */
 export function parseKey(text: string): NoteKey | null {
