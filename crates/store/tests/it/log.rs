@@ -18,9 +18,9 @@ fn act(number: u64) -> AuditRecord {
     let about: Option<PatientId> = (!number.is_multiple_of(3)).then(|| patient((number % 3) as u8));
     AuditRecord {
         patient: about,
-        device: (number % 2 == 0).then(|| crate::support::device(4)),
+        device: (number.is_multiple_of(2)).then(|| crate::support::device(4)),
         detail: format!("act {number}"),
-        break_glass: (number % 10 == 0).then_some([7; 16]),
+        break_glass: (number.is_multiple_of(10)).then_some([7; 16]),
         policies: vec!["nurse-reads-ward".to_owned()],
         ..AuditRecord::new(at(number as i64), Actor::System, AuditAction::Read, "Observation")
     }
@@ -294,7 +294,7 @@ pub fn the_signing_key_turns_over(factory: &dyn Factory) {
     assert_eq!(signers.len(), 2);
     let newest = signers.last().map(Signer::verifier).unwrap().clone();
     let kept = store.log().checkpoints(Log::Acts, None, 1).unwrap();
-    assert!(Checkpoint::verified(&kept[0].note, &[newest.clone()]).is_ok());
+    assert!(Checkpoint::verified(&kept[0].note, std::slice::from_ref(&newest)).is_ok());
     assert!(
         Checkpoint::verified(&store.log().checkpoints(Log::Acts, None, 9).unwrap()[1].note, &[newest])
             .is_err()
