@@ -93,7 +93,7 @@ def furnish(site: Site) -> dict:
         patient = site.patient(family, given, number, gender=gender, place=beds[at])
         families[patient], numbers[patient] = family, number
     patients = list(families)
-    devices = [site.device(f"Monitor {number}", patients[number % 3]) for number in range(8)]
+    devices = [site.device(f"Monitor {number}", patients[number % 3]) for number in range(9)]
     return site.described(devices, families=families, numbers=numbers, trusted=trusted_programs(site))
 
 

@@ -10,7 +10,7 @@ import { at, check, fetchWithCertificate, heartRate, site } from "./house.mjs";
 const { address, app, people } = site.trusted;
 const LIBRARY = readFileSync(createRequire(import.meta.url).resolve("fhirclient/build/fhir-client.min.js"));
 const SCOPE = "launch/patient patient/Patient.r patient/Observation.rs?category=vital-signs openid fhirUser offline_access";
-const device = site.devices[6];
+const device = site.devices[8];
 const other = site.devices.find((one) => one.patient !== device.patient);
 const VALUES = [61, 62, 63];
 
