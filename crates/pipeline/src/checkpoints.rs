@@ -27,6 +27,9 @@ const LEASE: &str = "log";
 /// How long the lease lasts without being renewed.
 const LEASE_LIFE: Duration = Duration::from_secs(15);
 
+/// How long checkpoints are put off while the disk does not keep up with what devices send.
+const GIVES_WAY_FOR: Duration = Duration::from_secs(300);
+
 /// The pace of checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckpointOptions {
@@ -237,21 +240,34 @@ pub fn keep(
     is_last_look: bool,
     lease: store::Lease,
 ) -> Result<(), KeepError> {
-    integrate(store, log, lease)?;
-    let state = store.log().log_state(log)?;
-    let (size, signed_at) = state.checkpoint.as_ref().map_or((0, None), |last| (last.size, Some(last.at)));
-    if let Some(last) = state.checkpoint.as_ref().filter(|_| state.rows < size || state.size < size) {
-        let (number, rows) = (last.number, state.rows.min(state.size));
-        return Err(KeepError::Shorter { rows, number, size });
-    }
-    let grown = state.size - size;
+    let before = sound_state(store, log)?;
+    let (size, signed_at) = before.checkpoint.as_ref().map_or((0, None), |last| (last.size, Some(last.at)));
+    let grown = before.rows - size;
     let is_new_epoch =
-        state.checkpoint.as_ref().is_some_and(|last| !last.note.starts_with(&state.origin_line()));
+        before.checkpoint.as_ref().is_some_and(|last| !last.note.starts_with(&before.origin_line()));
     let is_due = signed_at.is_none_or(|signed_at| at.duration_since(signed_at) >= options.every)
         || (log == Log::Acts && grown >= options.entries)
         || is_last_look
         || is_new_epoch;
-    if grown > 0 && is_due { sign_now(store, log, &state, at, lease) } else { Ok(()) }
+    // Nothing is written until it is time: each commit is one that a reading waits for.
+    if grown == 0 || !is_due {
+        return Ok(());
+    }
+    integrate(store, log, lease)?;
+    let state = sound_state(store, log)?;
+    if state.size > size { sign_now(store, log, &state, at, lease) } else { Ok(()) }
+}
+
+/// The state of a log of which nothing that was signed is missing.
+fn sound_state(store: &dyn Store, log: Log) -> Result<LogState, KeepError> {
+    let state = store.log().log_state(log)?;
+    match &state.checkpoint {
+        Some(last) if state.rows < last.size || state.size < last.size => {
+            let (number, rows, size) = (last.number, state.rows.min(state.size), last.size);
+            Err(KeepError::Shorter { rows, number, size })
+        }
+        _ => Ok(state),
+    }
 }
 
 /// The keeper on its thread.
@@ -264,14 +280,16 @@ struct Keeper {
     holds_lease: bool,
     has_begun: bool,
     beat_at: Instant,
+    looked_at: Instant,
 }
 
-/// Starts the keeper of a site's logs; it ends with the site.
+/// Looks once at a site's logs, before anything comes that would wait for it, and starts their keeper; it ends with the
+/// site.
 ///
 /// # Errors
 /// [`StartError`] where there is no thread to be had.
 pub fn start(site: &Arc<Site>, options: CheckpointOptions) -> Result<(), StartError> {
-    let keeper = Keeper {
+    let mut keeper = Keeper {
         site: Arc::downgrade(site),
         stop: site.stop_signal(),
         options,
@@ -280,7 +298,11 @@ pub fn start(site: &Arc<Site>, options: CheckpointOptions) -> Result<(), StartEr
         holds_lease: false,
         has_begun: false,
         beat_at: Instant::now(),
+        looked_at: Instant::now(),
     };
+    if keeper.may_keep(site) {
+        keeper.look(site, false);
+    }
     site.spawn("log", move || keeper.run())
 }
 
@@ -289,7 +311,7 @@ impl Keeper {
         loop {
             let is_over = self.stop.wait(TICK);
             let Some(site) = self.site.upgrade() else { return };
-            if self.may_keep(&site) {
+            if self.may_keep(&site) && (is_over || !self.gives_way(&site)) {
                 self.look(&site, is_over);
             }
             if is_over {
@@ -316,7 +338,13 @@ impl Keeper {
         self.holds_lease
     }
 
+    /// Whether the disk is so slow that readings come first.
+    fn gives_way(&self, site: &Site) -> bool {
+        site.disk_is_behind() && self.looked_at.elapsed() < GIVES_WAY_FOR
+    }
+
     fn look(&mut self, site: &Site, is_over: bool) {
+        self.looked_at = Instant::now();
         let at = site.clock().now();
         let store = site.store();
         if !self.has_begun {
@@ -429,6 +457,7 @@ mod tests {
         act(&store, 3);
         look(5, false);
         assert_eq!(signed(&store), [3], "the pace is kept");
+        assert_eq!(store.log().log_state(Log::Acts).unwrap().size, 3, "and nothing is written meanwhile");
         look(11, false);
         assert_eq!(signed(&store), [3, 6]);
         act(&store, 256);

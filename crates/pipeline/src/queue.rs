@@ -36,6 +36,11 @@ const ROOM_SIXTEENTHS: [usize; 3] = [16, 14, 8];
 /// The part of a group that is kept for each class which is less urgent and waits: nobody waits for ever.
 const KEPT_FOR_OTHERS: usize = 8;
 
+/// From arrival to commit a frame takes milliseconds; a disk that takes so long does not keep up.
+const KEEPS_UP_WITHIN: Duration = Duration::from_secs(1);
+/// How long a slow commit is held against the disk.
+const SLOW_FOR: Duration = Duration::from_secs(10);
+
 /// One frame on its way to the disk.
 pub(crate) struct Submission {
     pub record: FrameRecord,
@@ -101,6 +106,8 @@ struct State {
     bytes: [usize; 3],
     arrivals: Arrivals,
     committing_since: Option<Instant>,
+    /// When a group last took too long.
+    slow_at: Option<Instant>,
     refusals: Refusals,
     next_place: u64,
     is_closed: bool,
@@ -194,6 +201,7 @@ impl CommitQueue {
             waiting_frames: state.waiting,
             waiting_bytes: state.bytes.iter().sum(),
             oldest_waits: state.oldest_waits(),
+            disk_is_behind: state.disk_is_behind(),
             ..Load::default()
         };
         state.refusals.fill(&mut load);
@@ -238,7 +246,10 @@ impl Submissions {
     /// committed now.
     pub(crate) fn next_group(&self) -> Vec<Waiting> {
         let mut state = self.shared.lock();
-        if state.committing_since.take().is_some() {
+        if let Some(since) = state.committing_since.take() {
+            if since.elapsed() >= KEEPS_UP_WITHIN {
+                state.slow_at = Some(Instant::now());
+            }
             // What had to give way to the group before may be taken now, even if nothing waits.
             self.shared.room.notify_waiters();
         }
@@ -282,6 +293,10 @@ impl State {
     fn oldest_waits(&self) -> Duration {
         let oldest = self.arrivals.oldest().into_iter().chain(self.committing_since).min();
         oldest.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn disk_is_behind(&self) -> bool {
+        self.oldest_waits() >= KEEPS_UP_WITHIN || self.slow_at.is_some_and(|at| at.elapsed() < SLOW_FOR)
     }
 
     fn has_room(&self, submission: &Submission) -> Result<(), NotNow> {

@@ -125,6 +125,7 @@ impl Site {
                 Err(error) => Err(error),
             };
             pause = match done {
+                Ok(true) if site.disk_is_behind() => LOOK_EVERY,
                 Ok(true) => BREATH,
                 Ok(false) => {
                     is_out = false;

@@ -117,6 +117,8 @@ pub struct Load {
     pub waiting_bytes: usize,
     /// How long the oldest of them has waited.
     pub oldest_waits: Duration,
+    /// Frames wait, or waited a moment ago, for longer than a healthy disk takes: what the site does for itself gives way.
+    pub disk_is_behind: bool,
     /// Frames refused since the server started because something more urgent came first, by class.
     pub refused_frames: [u64; 3],
     /// When that happened last, by class.

@@ -222,6 +222,11 @@ impl Site {
         self.intake.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether the disk does not keep up with what devices send: then what the site does for itself gives way.
+    pub fn disk_is_behind(&self) -> bool {
+        self.intake().is_some_and(|intake| intake.load().disk_is_behind)
+    }
+
     /// What is kept. Only for what shows no patient's data; the chart is reached through [`Site::read`].
     pub fn store(&self) -> &dyn Store {
         self.store.as_ref()

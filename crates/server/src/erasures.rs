@@ -1,18 +1,25 @@
 //! The signed list of erased patients beside the key-encryption key: kept by the running server, applied by a restore.
 
 use std::fs::File;
+use std::future::Future;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clinical_model::{PatientId, Timestamp};
+use pipeline::Site;
 use serde::{Deserialize, Serialize};
 use store::{ErasureScope, Store};
 use trust::attest::Signer;
 
+use crate::config::Config;
+
 /// Largest list that is read, in bytes: 100,000 erasures.
 const LIST_LIMIT_BYTES: u64 = 16 << 20;
+/// How often it is looked whether somebody was erased.
+const LIST_EVERY: Duration = Duration::from_secs(2);
 /// Rows removed in one step of a restore.
 const STEP_LIMIT_ROWS: usize = 4_096;
 
@@ -29,6 +36,69 @@ struct Signed {
     list: String,
     signature: String,
     signer: String,
+}
+
+/// The list of erasures beside the key: written before anything is served, and again whenever somebody was erased.
+pub struct ListKeeper {
+    site: Arc<Site>,
+    name: String,
+    path: PathBuf,
+    known: Option<usize>,
+    is_told: bool,
+}
+
+impl ListKeeper {
+    /// Of a site that starts.
+    pub fn new(site: &Arc<Site>, config: &Config) -> Self {
+        let path = config.key.erasures_file(&config.site.data_dir);
+        ListKeeper {
+            site: Arc::clone(site),
+            name: config.site.name.clone(),
+            path,
+            known: None,
+            is_told: false,
+        }
+    }
+
+    /// Writes it where it is not what is known; says once that it cannot be written.
+    ///
+    /// # Errors
+    /// When looking was broken off by a fault of this program.
+    pub async fn look(&mut self) -> anyhow::Result<()> {
+        let (site, name, path) = (Arc::clone(&self.site), self.name.clone(), self.path.clone());
+        let known = self.known;
+        let written = tokio::task::spawn_blocking(move || {
+            let count = site.store().care().erasures().context("the erasures cannot be read")?.len();
+            if known == Some(count) && path.exists() {
+                return Ok(count);
+            }
+            write(site.store(), &name, &path, site.clock().now())
+        });
+        match written.await.context("writing the list of erasures was broken off")? {
+            Ok(count) => (self.known, self.is_told) = (Some(count), false),
+            Err(error) if !self.is_told => {
+                tracing::error!("{error:#}; a restore would need it");
+                self.is_told = true;
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Looks until `stop`.
+    ///
+    /// # Errors
+    /// When looking was broken off by a fault of this program.
+    pub async fn keep(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let mut tick = tokio::time::interval(LIST_EVERY);
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => return Ok(()),
+                _ = tick.tick() => self.look().await?,
+            }
+        }
+    }
 }
 
 /// Writes the list of a store beside the key.

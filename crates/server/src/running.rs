@@ -35,8 +35,6 @@ pub const EXIT_STORAGE_FAILED: u8 = 74;
 const PORTS_STOP_LIMIT: Duration = Duration::from_secs(25);
 /// Time in which the site's threads end after the last port: a fold or a commit takes seconds at most.
 const SITE_STOP_LIMIT: Duration = Duration::from_secs(20);
-/// How often it is looked whether somebody was erased.
-const LIST_EVERY: Duration = Duration::from_secs(2);
 /// How often the lists of the authority are looked at: a revocation by command holds within a second, with its round.
 const LISTS_POLL: Duration = Duration::from_millis(250);
 /// How often it is looked whether the server's certificate is due, and an earlier issuing key has ended.
@@ -143,9 +141,11 @@ impl Running {
                 bell.notify_one();
             }
         }));
-        pipeline::checkpoints::start(&site, config.audit.options()).context("the log cannot be kept")?;
+        start_log(&site, config).await?;
         let web = web_side(&site, config, flavour).await?;
         site.keep_care(&config.site.name).context("the care of keys cannot start")?;
+        let mut list = erasures::ListKeeper::new(&site, config);
+        list.look().await?;
         web.set_authority(Arc::clone(&authority) as Arc<dyn CertificateAuthority>);
         let intake = site.intake().context("the site stopped while it was starting")?;
 
@@ -154,7 +154,7 @@ impl Running {
         let ended = || stop.clone().cancelled_owned();
         let web_tls = config.web.tls.then_some(tls.web);
         let options = MqttOptions::default();
-        ports.spawn(keep_list(Arc::clone(&site), config.clone(), ended()));
+        ports.spawn(list.keep(ended()));
         ports.spawn(named("the web port", web_api::serve_web(web_port, Arc::clone(&web), web_tls, ended())));
         ports.spawn(named(
             "the device port",
@@ -407,35 +407,11 @@ fn key_home(config: &Config) -> KeyHome {
     }
 }
 
-/// Keeps the signed list of erasures beside the key, where a restore finds it.
-async fn keep_list(site: Arc<Site>, config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let path = config.key.erasures_file(&config.site.data_dir);
-    let mut tick = tokio::time::interval(LIST_EVERY);
-    let (mut known, mut is_told) = (None, false);
-    tokio::pin!(stop);
-    loop {
-        tokio::select! {
-            () = &mut stop => return Ok(()),
-            _ = tick.tick() => {}
-        }
-        let (site, name, path) = (Arc::clone(&site), config.site.name.clone(), path.clone());
-        let before = known;
-        let written = tokio::task::spawn_blocking(move || {
-            let count = site.store().care().erasures().context("the erasures cannot be read")?.len();
-            if before == Some(count) && path.exists() {
-                return Ok(count);
-            }
-            erasures::write(site.store(), &name, &path, site.clock().now())
-        });
-        match written.await.context("writing the list of erasures was broken off")? {
-            Ok(count) => (known, is_told) = (Some(count), false),
-            Err(error) if !is_told => {
-                tracing::error!("{error:#}; a restore would need it");
-                is_told = true;
-            }
-            Err(_) => {}
-        }
-    }
+/// The keeper of the log looks at it once before anything is served.
+async fn start_log(site: &Arc<Site>, config: &Config) -> anyhow::Result<()> {
+    let (site, options) = (Arc::clone(site), config.audit.options());
+    let started = tokio::task::spawn_blocking(move || pipeline::checkpoints::start(&site, options));
+    started.await.context("the start of the log was broken off")?.context("the log cannot be kept")
 }
 
 async fn web_side(site: &Arc<Site>, config: &Config, flavour: Flavour) -> anyhow::Result<Arc<Web>> {

@@ -121,6 +121,7 @@ mod tests {
             waiting_frames: [1, 20, 300],
             waiting_bytes: 4_096,
             oldest_waits: Duration::from_millis(2_500),
+            disk_is_behind: true,
             refused_frames: [0, 0, 7],
             refused_at: [None, None, Some(refused)],
             refused_shares: 2,
