@@ -141,6 +141,11 @@ impl Cluster {
         format!("postgres://auscult@127.0.0.1:{}/postgres?options=-c%20search_path%3D{schema}", self.port)
     }
 
+    /// The directory with its files.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Stops the server at once, as a crash would; returns when its process and so every connection is gone: a server
     /// that refuses new connections may still serve those it has.
     ///

@@ -331,6 +331,30 @@ pub enum AuditAction {
     Policy = 18,
 }
 
+impl AuditAction {
+    /// All of them, by their numbers.
+    pub const ALL: [AuditAction; 18] = [
+        AuditAction::Create,
+        AuditAction::Read,
+        AuditAction::Update,
+        AuditAction::Delete,
+        AuditAction::Search,
+        AuditAction::Stream,
+        AuditAction::SignIn,
+        AuditAction::SignOut,
+        AuditAction::Assign,
+        AuditAction::Answer,
+        AuditAction::Quarantine,
+        AuditAction::Administer,
+        AuditAction::BreakGlass,
+        AuditAction::Consent,
+        AuditAction::Export,
+        AuditAction::Erase,
+        AuditAction::Keys,
+        AuditAction::Policy,
+    ];
+}
+
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -341,6 +365,11 @@ pub enum AuditOutcome {
     Refused = 4,
     /// Failed.
     Failed = 8,
+}
+
+impl AuditOutcome {
+    /// All of them, by their numbers.
+    pub const ALL: [AuditOutcome; 3] = [AuditOutcome::Success, AuditOutcome::Refused, AuditOutcome::Failed];
 }
 
 /// One act to be recorded.

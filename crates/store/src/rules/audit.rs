@@ -8,7 +8,7 @@ use super::SqlStore;
 use super::keys::{Domain, Purpose};
 use crate::StoreError;
 use crate::sql::{Backend, DbError, Row, Session, Value, read, values};
-use crate::words::{Actor, AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow, HEARTBEAT};
+use crate::words::{Actor, AuditAction, AuditOutcome, AuditRecord, AuditRow, HEARTBEAT};
 
 const DOING: &str = "writing audit rows";
 /// Longest detail that is kept, in bytes: a query or a reason, not a document.
@@ -18,9 +18,9 @@ const NAME_LIMIT_BYTES: usize = 256;
 /// Most policies that are kept of one decision.
 const POLICIES_LIMIT: usize = 32;
 /// In the column of flags: the act was done under a broken glass.
-const FLAG_BREAK_GLASS: u8 = 1;
+pub(super) const FLAG_BREAK_GLASS: u8 = 1;
 /// In the column of flags: a row that the system writes from time to time.
-const FLAG_HEARTBEAT: u8 = 2;
+pub(super) const FLAG_HEARTBEAT: u8 = 2;
 /// Stands in for what can no longer be read after a patient's key was destroyed.
 const ERASED: &str = "(erased)";
 
@@ -225,7 +225,7 @@ impl<B: Backend> SqlStore<B> {
     }
 
     /// A kind, and an id or the blind index of a name.
-    fn actor_bytes(&self, actor: &Actor) -> Vec<u8> {
+    pub(super) fn actor_bytes(&self, actor: &Actor) -> Vec<u8> {
         let (kind, id) = match actor {
             Actor::User(user) => (USER, user.to_bytes()),
             Actor::Device(device) => (DEVICE, device.to_bytes()),
@@ -238,44 +238,6 @@ impl<B: Backend> SqlStore<B> {
         let mut bytes = vec![kind];
         bytes.extend_from_slice(&id);
         bytes
-    }
-
-    pub(super) fn page_audit(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError> {
-        let doing = "listing the audit log";
-        let mut sql = format!("SELECT {COLUMNS} FROM audit WHERE 1 = 1");
-        let actor = query.actor.as_ref().map(|actor| self.actor_bytes(actor));
-        let mut bound: Vec<Value<'_>> = Vec::new();
-        let mut add = |condition: &str, value: Option<Value<'static>>| {
-            if let Some(value) = value {
-                bound.push(value);
-                sql.push_str(&format!(" AND {condition} ?{}", bound.len()));
-            }
-        };
-        add("patient =", query.patient.map(|patient| patient.to_bytes().into()));
-        add("device =", query.device.map(|device| device.to_bytes().into()));
-        add("outcome =", query.outcome.map(|outcome| Value::from(outcome as u8)));
-        add("at >=", query.from.map(|at| at.as_micros().into()));
-        add("at <", query.to.map(|at| at.as_micros().into()));
-        add("sequence <", query.before.map(Value::from));
-        if query.break_glass {
-            sql.push_str(&format!(" AND flags > 0 AND flags & {FLAG_BREAK_GLASS} <> 0"));
-        }
-        if query.without_heartbeats {
-            sql.push_str(&format!(" AND (flags IS NULL OR flags & {FLAG_HEARTBEAT} = 0)"));
-        }
-        if !query.actions.is_empty() {
-            let numbers: Vec<String> =
-                query.actions.iter().map(|action| (*action as u8).to_string()).collect();
-            sql.push_str(&format!(" AND action IN ({})", numbers.join(", ")));
-        }
-        if let Some(actor) = &actor {
-            bound.push(actor.into());
-            sql.push_str(&format!(" AND actor = ?{}", bound.len()));
-        }
-        bound.push(query.limit.into());
-        sql.push_str(&format!(" ORDER BY sequence DESC LIMIT ?{}", bound.len()));
-        let rows = self.reader(doing)?.rows(&sql, &bound, Plain::from_row).map_err(read(doing))?;
-        rows.iter().map(|row| self.open_or_erased(row)).collect()
     }
 
     /// A row, or what still stands of it once its patient was erased.
@@ -301,13 +263,21 @@ impl<B: Backend> SqlStore<B> {
 
     /// Opens a row and proves that its leaf and its plain columns are those that were written.
     pub(super) fn open_audit(&self, row: &Plain) -> Result<AuditRow, StoreError> {
+        self.read_audit(row, &self.open_payload(row)?)
+    }
+
+    /// What an opened row says; the same proofs.
+    pub(super) fn read_audit(
+        &self,
+        row: &Plain,
+        (blinding, json): &([u8; 32], Vec<u8>),
+    ) -> Result<AuditRow, StoreError> {
         let what = || format!("audit row {}", row.sequence);
         let damaged = |how: &str| StoreError::Damaged { what: what(), how: how.to_owned() };
-        let (blinding, json) = self.open_payload(row)?;
-        if trust::audit::leaf(&row.header(), &blinding, &json) != row.leaf {
+        if trust::audit::leaf(&row.header(), blinding, json) != row.leaf {
             return Err(damaged("its leaf does not match its content"));
         }
-        let payload: Payload = serde_json::from_slice(&json).map_err(|error| damaged(&error.to_string()))?;
+        let payload: Payload = serde_json::from_slice(json).map_err(|error| damaged(&error.to_string()))?;
         if payload.patient.map(RecordId::to_bytes) != row.patient {
             return Err(damaged("the patient beside it is another"));
         }
@@ -336,7 +306,7 @@ impl<B: Backend> SqlStore<B> {
 }
 
 /// The open part of a row whose patient was erased: the log stays whole.
-fn erased(row: &Plain) -> Result<AuditRow, StoreError> {
+pub(super) fn erased(row: &Plain) -> Result<AuditRow, StoreError> {
     let damaged = || StoreError::Damaged {
         what: format!("audit row {}", row.sequence),
         how: "its plain columns are not readable".to_owned(),
@@ -366,33 +336,11 @@ fn actor(bytes: &[u8], name: Option<String>) -> Option<Actor> {
 }
 
 fn action(number: u8) -> Option<AuditAction> {
-    const ACTIONS: [AuditAction; 18] = [
-        AuditAction::Create,
-        AuditAction::Read,
-        AuditAction::Update,
-        AuditAction::Delete,
-        AuditAction::Search,
-        AuditAction::Stream,
-        AuditAction::SignIn,
-        AuditAction::SignOut,
-        AuditAction::Assign,
-        AuditAction::Answer,
-        AuditAction::Quarantine,
-        AuditAction::Administer,
-        AuditAction::BreakGlass,
-        AuditAction::Consent,
-        AuditAction::Export,
-        AuditAction::Erase,
-        AuditAction::Keys,
-        AuditAction::Policy,
-    ];
-    ACTIONS.into_iter().find(|action| *action as u8 == number)
+    AuditAction::ALL.into_iter().find(|action| *action as u8 == number)
 }
 
 fn outcome(number: u8) -> Option<AuditOutcome> {
-    [AuditOutcome::Success, AuditOutcome::Refused, AuditOutcome::Failed]
-        .into_iter()
-        .find(|outcome| *outcome as u8 == number)
+    AuditOutcome::ALL.into_iter().find(|outcome| *outcome as u8 == number)
 }
 
 /// At most so many bytes, ending at a character.

@@ -7,6 +7,7 @@
 
 mod append;
 mod audit;
+mod audit_search;
 mod blocks;
 mod bytes;
 pub(crate) mod digest;

@@ -84,6 +84,13 @@ CREATE TABLE log_checkpoint(
     log INTEGER NOT NULL, number INTEGER NOT NULL, size INTEGER NOT NULL, at INTEGER NOT NULL, note TEXT NOT NULL,
     PRIMARY KEY(log, number));
 ",
+    // The audit log is searched by what was done, by how it ended, and by broken glass without the heartbeats.
+    r"
+CREATE INDEX audit_action ON audit(action, sequence);
+CREATE INDEX audit_unsuccessful ON audit(outcome, sequence) WHERE outcome <> 0;
+CREATE INDEX audit_broken_glass ON audit(sequence) WHERE flags & 1 <> 0;
+DROP INDEX audit_flagged;
+",
 ];
 
 /// Scripts of `keystore.db`.

@@ -7,7 +7,7 @@ use trust::log::tree::{Tile, Tiles, Tree, TreeError};
 use trust::log::{Hash, tree};
 
 use super::SqlStore;
-use super::audit::{COLUMNS, Plain};
+use super::audit::{self, COLUMNS, Plain};
 use super::keys::{Domain, Purpose};
 use crate::proven::{KeptCheckpoint, Lease, Log, LogEntry, LogState};
 use crate::sql::{Backend, Begin, Column, DbError, Session, Tx, read, values};
@@ -231,8 +231,12 @@ impl<B: Backend> SqlStore<B> {
         let sql = format!("SELECT {COLUMNS} FROM audit WHERE sequence = ?1");
         let found = session.row(&sql, &values![sequence], Plain::from_row).map_err(read(DOING))?;
         let Some(plain) = found else { return Ok(None) };
-        let row = self.open_or_erased(&plain)?;
-        Ok(Some((self.act_entry(&plain)?, row)))
+        let entry = self.act_entry(&plain)?;
+        let row = match &entry.content {
+            Some(content) => self.read_audit(&plain, content)?,
+            None => audit::erased(&plain)?,
+        };
+        Ok(Some((entry, row)))
     }
 
     fn act_entry(&self, plain: &Plain) -> Result<LogEntry, StoreError> {

@@ -127,8 +127,8 @@ impl<B: Backend> SqlStore<B> {
         let (kept, entry) = match log {
             Log::Acts => match Plain::from_row(row) {
                 Ok(plain) => {
-                    let content = match self.open_audit(&plain) {
-                        Ok(_) => self.open_payload(&plain).map(Some),
+                    let content = match self.open_payload(&plain) {
+                        Ok(content) => self.read_audit(&plain, &content).map(|_| Some(content)),
                         Err(StoreError::KeyGone { .. }) => self.may_be_gone(&plain, now).map(|()| None),
                         Err(error) => Err(error),
                     };

@@ -1,9 +1,9 @@
 //! The trees over the logs: rows enter, are proven, and every change made in the database behind our back is named.
 
-use clinical_model::{PatientId, Timestamp};
+use clinical_model::{PatientId, RecordId as _, Timestamp, UserId};
 use store::{
-    Actor, AuditAction, AuditQuery, AuditRecord, KeptCheckpoint, Log, LogAgainst, Store, TransactError,
-    Transaction,
+    Actor, AuditAction, AuditOutcome, AuditQuery, AuditRecord, HEARTBEAT, KeptCheckpoint, Log, LogAgainst,
+    Store, TransactError, Transaction,
 };
 use trust::log::check::{Fault, Report, Signpost};
 use trust::log::checkpoint::Checkpoint;
@@ -248,6 +248,65 @@ pub fn each_change_of_the_acts_is_found_and_named(factory: &dyn Factory) {
 
 pub fn each_change_of_the_groups_is_found_and_named(factory: &dyn Factory) {
     each_is_named(factory, Log::Groups, &GROUPS);
+}
+
+pub fn every_search_of_the_log_finds_what_a_look_at_each_row_finds(factory: &dyn Factory) {
+    let store = factory.open();
+    let users: Vec<Actor> = (1..=2).map(|number| Actor::User(UserId::from_bytes([number; 16]))).collect();
+    let audit: Vec<AuditRecord> = (0..120_u64)
+        .map(|number| {
+            let pick = |of: u64| (number / of) as usize;
+            // Clocks of several nodes do not quite agree.
+            let seconds = number as i64 + if number.is_multiple_of(7) { -9 } else { 0 };
+            let is_beat = number.is_multiple_of(5);
+            let actor = if is_beat { Actor::System } else { users[pick(3) % 2].clone() };
+            let action = AuditAction::ALL[pick(2) % 3];
+            let object = if is_beat { HEARTBEAT } else { "Observation" };
+            AuditRecord {
+                outcome: AuditOutcome::ALL[pick(1) % 3],
+                patient: (number % 4 == 1).then(|| patient(1)),
+                device: (number % 3 == 1).then(|| crate::support::device(4)),
+                break_glass: (number % 11 == 2).then_some([7; 16]),
+                ..AuditRecord::new(at(seconds), actor, action, object)
+            }
+        })
+        .collect();
+    store.transact(&Transaction { at: at(0), audit: audit.clone(), ..Transaction::default() }).unwrap();
+    for case in 0..512_u32 {
+        let is = |bit: u32| case & (1 << bit) != 0;
+        let query = AuditQuery {
+            patient: is(0).then(|| patient(1)),
+            device: is(1).then(|| crate::support::device(4)),
+            actor: is(2).then(|| users[0].clone()),
+            break_glass: is(3),
+            outcome: is(4).then_some(AuditOutcome::ALL[case as usize % 3]),
+            actions: if is(5) { AuditAction::ALL[..1 + case as usize % 2].to_vec() } else { Vec::new() },
+            without_heartbeats: is(6),
+            from: is(7).then(|| at(20)),
+            to: is(8).then(|| at(100)),
+            before: (case % 5 == 0).then_some(90),
+            limit: 7,
+        };
+        let fits = |row: &AuditRecord| {
+            query.patient.is_none_or(|patient| row.patient == Some(patient))
+                && query.device.is_none_or(|device| row.device == Some(device))
+                && query.actor.as_ref().is_none_or(|actor| row.actor == *actor)
+                && (!query.break_glass || row.break_glass.is_some())
+                && query.outcome.is_none_or(|outcome| row.outcome == outcome)
+                && (query.actions.is_empty() || query.actions.contains(&row.action))
+                && (!query.without_heartbeats || row.object != HEARTBEAT)
+                && query.from.is_none_or(|from| row.at >= from)
+                && query.to.is_none_or(|to| row.at < to)
+        };
+        let wanted: Vec<u64> = (1..)
+            .zip(&audit)
+            .filter(|(sequence, row)| query.before.is_none_or(|before| *sequence < before) && fits(row))
+            .map(|(sequence, _)| sequence)
+            .collect();
+        let wanted: Vec<u64> = wanted.into_iter().rev().take(query.limit).collect();
+        let found: Vec<u64> = store.audit_rows(&query).unwrap().iter().map(|row| row.sequence).collect();
+        assert_eq!(found, wanted, "{query:?}");
+    }
 }
 
 pub fn acts_come_with_the_frames_they_sent(factory: &dyn Factory) {

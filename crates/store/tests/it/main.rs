@@ -31,7 +31,8 @@ macro_rules! store_suite {
                     audit_has_no_gaps_and_filters, a_failed_transaction_leaves_nothing,
                     removed_documents_go_on_counting, versions_stay_readable, changes_are_listed_in_order,
                     news_wake_who_waits;
-                log: rows_enter_the_tree_and_are_proven, each_change_of_the_acts_is_found_and_named,
+                log: rows_enter_the_tree_and_are_proven,
+                    every_search_of_the_log_finds_what_a_look_at_each_row_finds, each_change_of_the_acts_is_found_and_named,
                     each_change_of_the_groups_is_found_and_named, acts_come_with_the_frames_they_sent,
                     one_of_two_writers_takes_rows_into_the_tree, the_signing_key_turns_over;
                 care: an_epoch_turns_in_steps_and_goes_on_after_every_end, a_promotion_that_failed_is_made_up_for,
