@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::io::{BufRead as _, BufReader as StdBufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use web_api::Web;
 
 use crate::backup::{BackupSummary, VerifySummary};
 use crate::care::{self, KeysSummary};
+use crate::pki::OnlineAuthority;
 use crate::user::{self, UserLink};
 
 /// Name of the socket in the data directory.
@@ -55,6 +57,8 @@ pub enum Request {
         /// Why.
         reason: String,
     },
+    /// Read the files of the certificate authority again.
+    ReadAuthority,
     /// Forget every way in of a person, and make a one-time link.
     ResetUser {
         /// The name to sign in with.
@@ -112,6 +116,7 @@ pub fn bind(data_dir: &Path) -> anyhow::Result<UnixListener> {
 pub async fn serve(
     listener: UnixListener,
     web: Arc<Web>,
+    authority: Arc<OnlineAuthority>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let mut running = JoinSet::new();
@@ -123,9 +128,9 @@ pub async fn serve(
             Some(_) = running.join_next() => {}
             accepted = listener.accept(), if running.len() < REQUEST_LIMIT => match accepted {
                 Ok((stream, _)) => {
-                    let web = Arc::clone(&web);
+                    let (web, authority) = (Arc::clone(&web), Arc::clone(&authority));
                     running.spawn(async move {
-                        if let Err(error) = answer(stream, web).await {
+                        if let Err(error) = answer(stream, web, authority).await {
                             tracing::warn!("the admin socket: {error:#}");
                         }
                     });
@@ -144,7 +149,7 @@ pub async fn serve(
     Ok(())
 }
 
-async fn answer(stream: UnixStream, web: Arc<Web>) -> anyhow::Result<()> {
+async fn answer(stream: UnixStream, web: Arc<Web>, authority: Arc<OnlineAuthority>) -> anyhow::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let mut reader = BufReader::new(reader.take(REQUEST_LIMIT_BYTES));
@@ -152,7 +157,9 @@ async fn answer(stream: UnixStream, web: Arc<Web>) -> anyhow::Result<()> {
     read.await.context("no request came")?.context("the request could not be read")?;
     let (sender, mut answers) = mpsc::channel(PROGRESS_LIMIT);
     match serde_json::from_str::<Request>(&line) {
-        Ok(request) => drop(tokio::task::spawn_blocking(move || perform(&web, &request, &sender))),
+        Ok(request) => {
+            drop(tokio::task::spawn_blocking(move || perform(&web, &authority, &request, &sender)))
+        }
         Err(error) => {
             sender.send(Answer::Failed(format!("the request is not understood: {error}"))).await?;
             drop(sender);
@@ -166,7 +173,7 @@ async fn answer(stream: UnixStream, web: Arc<Web>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn perform(web: &Web, request: &Request, answers: &mpsc::Sender<Answer>) {
+fn perform(web: &Web, authority: &OnlineAuthority, request: &Request, answers: &mpsc::Sender<Answer>) {
     let site = web.site();
     // Progress that finds no room is left out; the next one says more anyway.
     let mut progress = |done: u64, total: u64| drop(answers.try_send(Answer::Progress(done, total)));
@@ -176,6 +183,7 @@ fn perform(web: &Web, request: &Request, answers: &mpsc::Sender<Answer>) {
         Request::RotateKeys { reason } => care::rotate(site, reason, &mut progress).map(Answer::Keys),
         Request::Verify => verify(site, &mut progress).map(Answer::Verified),
         Request::Audit(question) => crate::audit::perform_on(site, question, &mut progress),
+        Request::ReadAuthority => read_authority(authority).map(|()| Answer::Text(String::new())),
         Request::ResetUser { name } => user::reset(web, name).map(Answer::Link),
     };
     let answer = result.unwrap_or_else(|error| Answer::Failed(format!("{error:#}")));
@@ -193,6 +201,11 @@ fn back_up(site: &Site, target: &Path, progress: &mut dyn FnMut(u64, u64)) -> an
     let outcome = if copied.is_ok() { AuditOutcome::Success } else { AuditOutcome::Failed };
     site.record(act(), outcome).context("the backup could not be noted in the audit log")?;
     Ok(BackupSummary::from(copied.context("the backup failed")?))
+}
+
+fn read_authority(authority: &OnlineAuthority) -> anyhow::Result<()> {
+    authority.refresh()?;
+    authority.read_lists().map(drop)
 }
 
 fn verify(site: &Site, progress: &mut dyn FnMut(u64, u64)) -> anyhow::Result<VerifySummary> {
@@ -213,26 +226,46 @@ pub fn ask(
     request: &Request,
     progress: &mut dyn FnMut(u64, u64),
 ) -> anyhow::Result<Option<Answer>> {
+    connect(data_dir)?.map(|stream| exchange(stream, request, progress)).transpose()
+}
+
+/// As [`ask`], for what the server would find out by itself soon: it need not answer, and gets so long.
+///
+/// # Errors
+/// What the server says, or that it did not answer in time.
+pub fn tell(data_dir: &Path, request: &Request, limit: Duration) -> anyhow::Result<()> {
+    let Some(stream) = connect(data_dir)? else { return Ok(()) };
+    stream.set_read_timeout(Some(limit)).context("the wait for an answer cannot be bounded")?;
+    exchange(stream, request, &mut |_, _| {}).map(drop)
+}
+
+/// The server that runs on a data directory, where one does.
+fn connect(data_dir: &Path) -> anyhow::Result<Option<StdUnixStream>> {
     let path = data_dir.join(SOCKET_FILE);
-    let mut stream = match std::os::unix::net::UnixStream::connect(&path) {
-        Ok(stream) => stream,
+    match StdUnixStream::connect(&path) {
+        Ok(stream) => Ok(Some(stream)),
         Err(error)
             if matches!(
                 error.kind(),
                 std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
             ) =>
         {
-            return Ok(None);
+            Ok(None)
         }
-        Err(error) => {
-            return Err(error).with_context(|| {
-                format!(
-                    "the server's admin socket {} cannot be used; run this as the server's user",
-                    path.display()
-                )
-            });
-        }
-    };
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "the server's admin socket {} cannot be used; run this as the server's user",
+                path.display()
+            )
+        }),
+    }
+}
+
+fn exchange(
+    mut stream: StdUnixStream,
+    request: &Request,
+    progress: &mut dyn FnMut(u64, u64),
+) -> anyhow::Result<Answer> {
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line).context("the server did not take the request")?;
@@ -241,7 +274,7 @@ pub fn ask(
         match serde_json::from_str(&line).context("the server's answer is not understood")? {
             Answer::Progress(done, total) => progress(done, total),
             Answer::Failed(what) => bail!("the running server says: {what}"),
-            answer => return Ok(Some(answer)),
+            answer => return Ok(answer),
         }
     }
     bail!("the server went away before it had finished; look into its log")

@@ -166,7 +166,7 @@ impl Running {
         ));
         let witnesses = config.audit.witnesses.clone();
         ports.spawn(audit::watching::ask_witnesses(Arc::clone(&site), witnesses, ended()));
-        ports.spawn(admin_socket::serve(admin_port, Arc::clone(&web), ended()));
+        ports.spawn(admin_socket::serve(admin_port, Arc::clone(&web), Arc::clone(&authority), ended()));
         ports.spawn(watch_lists(Arc::clone(&authority), ended()));
         let secure_web = config.web.tls;
         Ok(Running { site, web, authority, addresses, secure_web, stop, ports, _hold: hold })

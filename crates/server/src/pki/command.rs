@@ -12,8 +12,9 @@ use trust::pki::{NameLimits, PeerUri, SigningRequest};
 use trust::{KekRing, SecretText};
 
 use super::{DEFAULT_DAYS, PkiDirectory, ProgramLine, RootHome, RootSource, server_names};
+use crate::admin_socket::Request;
 use crate::config::{Config, ConfigArguments, KeyConfig};
-use crate::{kek, keys, pki, terminal};
+use crate::{admin_socket, kek, keys, pki, terminal};
 
 /// What `auscult pki` does.
 #[derive(Clone, Debug, Subcommand)]
@@ -228,6 +229,9 @@ fn read_passphrase(path: &Path) -> anyhow::Result<SecretText> {
     Ok(phrase)
 }
 
+/// How long a command waits for the server to have read what changed.
+const TELL_LIMIT: Duration = Duration::from_secs(5);
+
 /// Does it.
 ///
 /// # Errors
@@ -238,6 +242,7 @@ pub fn run(command: &PkiCommand) -> anyhow::Result<ExitCode> {
         PkiCommand::Issue(arguments) => issue(arguments)?,
         PkiCommand::Revoke { dir, serial, reason } => {
             let new = PkiDirectory::look(dir)?.revoke(serial, reason)?;
+            tell_server(dir)?;
             let word = if new { "is revoked now" } else { "was revoked before" };
             terminal::println(&format!("{serial} {word}."));
         }
@@ -249,6 +254,7 @@ pub fn run(command: &PkiCommand) -> anyhow::Result<ExitCode> {
             };
             let mut pki = PkiDirectory::open(dir, &keks)?;
             pki.rotate(&source, &limits(limit)?, &keks)?;
+            tell_server(dir)?;
             terminal::println("A new issuing key is in force. Both are believed for now:");
             show(&pki)?;
         }
@@ -269,6 +275,7 @@ pub fn run(command: &PkiCommand) -> anyhow::Result<ExitCode> {
             let pki = PkiDirectory::look(dir)?;
             let line = ProgramLine::new(pki::timestamp(SystemTime::now()), program, scope)?;
             pki::append_programs(&pki.programs_file(), &[line])?;
+            tell_server(dir)?;
             terminal::println(&format!("{program} may: {}", scope.join(" ")));
         }
         PkiCommand::Show { dir } => show(&PkiDirectory::look(dir)?)?,
@@ -279,6 +286,17 @@ pub fn run(command: &PkiCommand) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A server that runs over this authority knows what changed before the command ends, and not a moment later. Other nodes,
+/// and one that does not answer, see it by themselves within a second.
+fn tell_server(dir: &Path) -> anyhow::Result<()> {
+    let directory = dir.canonicalize().with_context(|| format!("{} cannot be looked at", dir.display()))?;
+    let Some(data_dir) = directory.parent() else { return Ok(()) };
+    if let Err(error) = admin_socket::tell(data_dir, &Request::ReadAuthority, TELL_LIMIT) {
+        tracing::debug!("the server reads the authority by itself: {error:#}");
+    }
+    Ok(())
 }
 
 fn limits(texts: &[String]) -> anyhow::Result<NameLimits> {
@@ -345,6 +363,7 @@ fn issue(arguments: &IssueArguments) -> anyhow::Result<()> {
         write(&authority, pki.certificate_pem())?;
     }
     written.push(authority);
+    tell_server(&arguments.dir)?;
     for path in written {
         terminal::println(&path.display().to_string());
     }

@@ -179,3 +179,34 @@ async fn a_revoked_certificate_ends_a_live_connection() {
     }
     assert!(Publisher::connect(options).await.is_err(), "it must not come back");
 }
+
+/// It held a quarter of a second later: a program that was issued and used at once had the rights of an unknown one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_changes_in_the_authority_holds_when_it_ends() {
+    let place = Place::new();
+    let ids = devices::provision(&place, 4);
+    let (pki, certs) = issue(&place, "01930e6c-9e3c-7d1a-8f5b-2f1c5f0a9b11");
+    let (pki, out) = (pki.to_str().unwrap(), certs.to_str().unwrap());
+    let server = Server::serve(&place, &[]);
+    for device in ids {
+        let name = device.to_string();
+        place.pki(&["issue", pki, "--device", &name, "--out", out]);
+        let read = |name: String| std::fs::read_to_string(certs.join(name)).unwrap();
+        let (certificate, key) = (read(format!("{name}.pem")), read(format!("{name}.key")));
+        let tls = trust::tls::client_config(
+            &read("authority.pem".into()),
+            Some((certificate.as_str(), key.as_str())),
+            &[],
+        );
+        let host = ServerName::try_from("localhost").unwrap();
+        let mut options = ConnectOptions::new(server.address("mqtt"), host, Arc::new(tls.unwrap()), &name);
+        options.reconnect = Reconnect::Never;
+        Publisher::connect(options.clone()).await.unwrap().disconnect().await;
+        let list = succeed(&["pki", "list", pki]);
+        for line in list.lines().filter(|line| line.contains(&name)) {
+            succeed(&["pki", "revoke", pki, line.split(' ').next().unwrap(), "--reason", "a test"]);
+        }
+        assert!(Publisher::connect(options).await.is_err(), "{name} is revoked; log: {}", server.log());
+    }
+    assert!(server.stop().0.success());
+}
