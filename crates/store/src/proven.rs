@@ -79,6 +79,34 @@ pub struct LogEntry {
     pub leaf: Hash,
 }
 
+/// How far a pass over the checkpoints of a log has come that lets old ones go. A new one begins with the oldest.
+#[derive(Clone, Debug, Default)]
+pub struct Thinning {
+    /// The last number that was looked at.
+    pub(crate) after: u64,
+    /// The span of time that is being looked at.
+    pub(crate) span: Option<ThinningSpan>,
+    /// Those of the span that stay so far, with the witnesses for whose sake they do.
+    pub(crate) held: Vec<(u64, Vec<String>)>,
+}
+
+/// A span of time, in one epoch, of which the last checkpoint stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ThinningSpan {
+    pub(crate) origin: String,
+    pub(crate) is_day: bool,
+    pub(crate) index: i64,
+}
+
+/// What a step of such a pass did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thinned {
+    /// Checkpoints that went.
+    pub removed: u64,
+    /// Whether there are more to look at.
+    pub more: bool,
+}
+
 /// Who writes to a log, where a lease decides it.
 pub type Lease = Option<(&'static str, [u8; 16])>;
 
@@ -142,6 +170,22 @@ pub trait ProvenLog: Send + Sync {
         checkpoint: &KeptCheckpoint,
         lease: Lease,
     ) -> Result<(), TransactError>;
+
+    /// Goes on with a pass over the checkpoints, in a bounded step: those of the last thirty days stay, of those before the
+    /// last of each hour, of those older than a year the last of each day; always the first, the last of an epoch, and of
+    /// each hour or day the last that each witness cosigned. Whoever takes away another one is found out by
+    /// [`ProvenLog::check_log`].
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] where one is missing that was not let go: nothing goes then. [`TransactError`]; the pass
+    /// must begin again then.
+    fn thin_checkpoints(
+        &self,
+        log: Log,
+        pass: &mut Thinning,
+        now: Timestamp,
+        lease: Lease,
+    ) -> Result<Thinned, TransactError>;
 
     /// The keys that sign checkpoints, oldest first; the last one signs. Made where there is none.
     ///

@@ -178,6 +178,7 @@ fn copy<F: Backend, T: Movable>(
             .map_err(database(doing))?;
         add(synced);
     }
+    places::copy_epoch(&source.data, &target.data).map_err(database("copying the epoch".to_owned()))?;
     let wrap = |row: &mut [Owned]| wrap_anew(row, keks);
     let change: tables::Change<'_> =
         if keks.0.fingerprint() == keks.1.fingerprint() { &|_| Ok(()) } else { &wrap };

@@ -7,7 +7,7 @@ use trust::Kek;
 
 use super::{META_MOVING, MoveError, copy, database};
 use crate::postgres::{PgStore, Postgres, raw};
-use crate::rules::{Options, SqlStore};
+use crate::rules::{META_EPOCH, META_RESTORED, Options, SqlStore};
 use crate::sql::{Backend, Begin, DbError, Fault, Session, read, values, write};
 use crate::sqlite::{Sqlite, files};
 use crate::words::RestoreReport;
@@ -120,6 +120,18 @@ fn opening(place: &Place) -> impl Fn(OpenError) -> MoveError {
         OpenError::InUse { .. } => MoveError::InUse { place: place.clone() },
         source => MoveError::Open { place: place.clone(), source },
     }
+}
+
+/// Copies what the data say of the log's epoch: without it a moved log would not know its own checkpoints.
+pub(super) fn copy_epoch<F: Session, T: Session>(from: &F, to: &T) -> Result<(), DbError> {
+    for name in [META_EPOCH, META_RESTORED] {
+        let sql = "SELECT value FROM meta WHERE name = ?1";
+        match from.row::<Vec<u8>>(sql, &values![name], |row| row.get(0))? {
+            Some(value) => set_meta(to, name, &value)?,
+            None => to.execute("DELETE FROM meta WHERE name = ?1", &values![name]).map(drop)?,
+        }
+    }
+    Ok(())
 }
 
 /// A database that can be either end.

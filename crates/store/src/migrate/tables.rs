@@ -28,7 +28,7 @@ const fn plain(name: &'static str, key: &'static [&'static str], rest: &'static 
 }
 
 /// Everything of the data, what others name before what names it.
-pub(super) const DATA: [Table; 18] = [
+pub(super) const DATA: [Table; 19] = [
     plain("series", &["number"], &["subject_kind", "subject", "measure", "device"]),
     sealed("journal", &["number"], &["committed_at", "sealed"]),
     sealed("group_summary", &["number"], &["committed_at", "leaf", "sealed"]),
@@ -55,6 +55,7 @@ pub(super) const DATA: [Table; 18] = [
     plain("log_head", &["log"], &["size"]),
     plain("log_tile", &["log", "level", "number"], &["hashes"]),
     plain("log_checkpoint", &["log", "number"], &["size", "at", "note"]),
+    plain("log_thinned", &["log"], &["note"]),
 ];
 
 /// The wrapped data keys.

@@ -34,7 +34,7 @@ const OWN_KEKS: &str = "ALTER TABLE node ADD COLUMN keks TEXT NOT NULL DEFAULT '
 const OWN_LOG: &str = "ALTER TABLE log_tile ALTER COLUMN hashes SET STORAGE EXTERNAL";
 
 /// The scripts, in their order; the list only ever grows at its end.
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 10] = [
     schema::DATA[0],
     schema::DATA[1],
     schema::KEYSTORE[0],
@@ -44,6 +44,7 @@ const SCRIPTS: [&str; 9] = [
     schema::DATA[2],
     OWN_LOG,
     schema::DATA[3],
+    schema::DATA[4],
 ];
 
 /// Checks the server and brings the tables to the format of this release. The session keeps everybody else who starts

@@ -9,7 +9,7 @@ use crate::sql::{Backend, Begin, Column, Session, Tx, read};
 const DOING: &str = "hashing what is kept";
 
 /// The tables with their columns; `sealed` stands last where there is one, and is hashed as what it says.
-const TABLES: [(&str, &str); 18] = [
+const TABLES: [(&str, &str); 19] = [
     ("series", "number, subject_kind, subject, measure, device"),
     ("journal", "number, committed_at, sealed"),
     ("group_summary", "number, committed_at, leaf, sealed"),
@@ -28,6 +28,7 @@ const TABLES: [(&str, &str); 18] = [
     ("log_head", "log, size"),
     ("log_tile", "log, level, number, hashes"),
     ("log_checkpoint", "log, number, size, at, note"),
+    ("log_thinned", "log, note"),
 ];
 
 /// The rows of one table, opened.

@@ -31,6 +31,7 @@ pub(crate) mod schema;
 pub(crate) mod sealed;
 mod series;
 mod tail;
+mod thin;
 mod tree;
 mod tree_check;
 mod turn;
@@ -51,12 +52,12 @@ use trust::log::note::Signer;
 use trust::{BlindIndexKey, IdentityKey};
 
 use crate::care::*;
-use crate::proven::{KeptCheckpoint, Lease, Log, LogAgainst, LogEntry, LogState};
+use crate::proven::*;
 use crate::sql::{Backend, DbError, Fault, Session, lock, read, readable, writable, write};
 use crate::words::*;
 use crate::{ProvenLog, Store, StoreError, TransactError};
 
-pub(crate) use tree::META_RESTORED;
+pub(crate) use tree::{META_EPOCH, META_RESTORED};
 
 use keys::{Domain, Keys, Purpose};
 use news::Bell;
@@ -450,6 +451,16 @@ impl<B: Backend> ProvenLog for SqlStore<B> {
         lease: Lease,
     ) -> Result<(), TransactError> {
         self.write_checkpoint(log, checkpoint, lease)
+    }
+
+    fn thin_checkpoints(
+        &self,
+        log: Log,
+        pass: &mut Thinning,
+        now: Timestamp,
+        lease: Lease,
+    ) -> Result<Thinned, TransactError> {
+        self.thin_some(log, pass, now, lease)
     }
 
     fn log_signers(&self, at: Timestamp) -> Result<Vec<Signer>, StoreError> {

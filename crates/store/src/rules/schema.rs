@@ -91,6 +91,8 @@ CREATE INDEX audit_unsuccessful ON audit(outcome, sequence) WHERE outcome <> 0;
 CREATE INDEX audit_broken_glass ON audit(sequence) WHERE flags & 1 <> 0;
 DROP INDEX audit_flagged;
 ",
+    // Which checkpoints were left when old ones went.
+    "CREATE TABLE log_thinned(log INTEGER PRIMARY KEY, note TEXT NOT NULL);",
 ];
 
 /// Scripts of `keystore.db`.

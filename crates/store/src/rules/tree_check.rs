@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clinical_model::{PatientId, Timestamp};
 use trust::log::Hash;
-use trust::log::check::{Check, Content, Expectation, Report, Signpost};
+use trust::log::check::{Check, Content, Expectation, Fault, Finding, Report, Signpost};
 use trust::log::tree::Tiles as _;
 
 use super::audit::{COLUMNS, Plain};
@@ -40,6 +40,7 @@ impl<B: Backend> SqlStore<B> {
         signposts.extend(against.signposts.iter().cloned());
         let mut keys: Vec<_> =
             self.read_signers(now)?.iter().map(|signer| signer.verifier().clone()).collect();
+        let missing = self.missing_checkpoints(&rows, log, &origin, &keys)?;
         keys.extend(against.witnesses.iter().cloned());
         let log_name = log.name().to_owned();
         let mut check = Check::new(Expectation { log: log_name, origin, epoch, size, keys, signposts });
@@ -74,13 +75,19 @@ impl<B: Backend> SqlStore<B> {
             check.missing();
         }
         let mut fault = None;
-        let report = check.finish(|level, number| match tiles.tile(level, number) {
+        let mut report = check.finish(|level, number| match tiles.tile(level, number) {
             Ok(hashes) => Some(hashes),
             Err(error) => {
                 fault = Some(error);
                 None
             }
         });
+        report.findings.extend(missing.map(|how| Finding {
+            fault: Fault::Checkpoint,
+            first: None,
+            last: None,
+            what: format!("the checkpoints of the log of {}: {how}", log.name()),
+        }));
         fault.map_or(Ok(report), |error| Err(read(DOING)(error)))
     }
 

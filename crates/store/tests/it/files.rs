@@ -178,7 +178,7 @@ fn damaged_files_are_named() {
 
 #[test]
 fn a_later_format_is_refused() {
-    for (name, format) in [("data.db", 4), ("keystore.db", 2)] {
+    for (name, format) in [("data.db", 5), ("keystore.db", 2)] {
         let factory = SqliteFactory::new();
         drop(factory.sqlite());
         let file = Connection::open(factory.path().join(name)).unwrap();

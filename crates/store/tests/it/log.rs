@@ -1,13 +1,13 @@
 //! The trees over the logs: rows enter, are proven, and every change made in the database behind our back is named.
 
-use clinical_model::{PatientId, RecordId as _, Timestamp, UserId};
+use clinical_model::{PatientId, Timestamp, UserId};
 use store::{
     Actor, AuditAction, AuditOutcome, AuditQuery, AuditRecord, HEARTBEAT, KeptCheckpoint, Log, LogAgainst,
-    Store, TransactError, Transaction,
+    Store, StoreError, Thinning, TransactError, Transaction,
 };
 use trust::log::check::{Fault, Report, Signpost};
 use trust::log::checkpoint::Checkpoint;
-use trust::log::note::{Signer, VerifierKey};
+use trust::log::note::{KeyKind, Signer, VerifierKey};
 use trust::log::tree::{verify_consistency, verify_inclusion};
 
 use crate::support::{Factory, SqliteFactory, at, patient, reading, readings, series};
@@ -34,7 +34,7 @@ fn record(store: &dyn Store, numbers: std::ops::RangeInclusive<u64>) {
 }
 
 /// Signs what stands in the tree now, as the server does.
-fn sign(store: &dyn Store, log: Log, at: Timestamp) -> KeptCheckpoint {
+pub fn sign(store: &dyn Store, log: Log, at: Timestamp) -> KeptCheckpoint {
     while store.log().integrate(log, 7, None).unwrap() > 0 {}
     let state = store.log().log_state(log).unwrap();
     let root = store.log().log_root(log, state.size).unwrap();
@@ -47,7 +47,8 @@ fn sign(store: &dyn Store, log: Log, at: Timestamp) -> KeptCheckpoint {
     kept
 }
 
-fn filled(store: &dyn Store) {
+/// Forty rows of each log, with three checkpoints.
+pub fn filled(store: &dyn Store) {
     store.ensure_patient_key(patient(1)).unwrap();
     store.ensure_patient_key(patient(2)).unwrap();
     for (from, to) in [(1, 15), (16, 25), (26, ROWS)] {
@@ -341,6 +342,93 @@ pub fn one_of_two_writers_takes_rows_into_the_tree(factory: &dyn Factory) {
     assert_eq!(taken, 100);
     sign(&*store, Log::Acts, at(100));
     assert_eq!(check(&*store, Log::Acts, &[]).findings, []);
+}
+
+/// A checkpoint of what stands in the tree, at a time of its own, cosigned by a witness or not.
+fn keep_at(store: &dyn Store, number: u64, at: Timestamp, witness: Option<&Signer>) {
+    let state = store.log().log_state(Log::Acts).unwrap();
+    let root = store.log().log_root(Log::Acts, state.size).unwrap();
+    let checkpoint = Checkpoint { origin: state.origin_line(), size: state.size, root };
+    let signers = store.log().log_signers(at).unwrap();
+    let by: Vec<&Signer> = signers.last().into_iter().chain(witness).collect();
+    let kept = KeptCheckpoint { number, size: state.size, at, note: checkpoint.sign(&by, 1_000) };
+    store.log().keep_checkpoint(Log::Acts, &kept, None).unwrap();
+}
+
+fn thin(store: &dyn Store, now: Timestamp) -> Result<u64, TransactError> {
+    let (mut pass, mut removed) = (Thinning::default(), 0);
+    loop {
+        let thinned = store.log().thin_checkpoints(Log::Acts, &mut pass, now, None)?;
+        removed += thinned.removed;
+        if !thinned.more {
+            return Ok(removed);
+        }
+    }
+}
+
+fn kept_numbers(store: &dyn Store) -> Vec<u64> {
+    let kept = store.log().checkpoints(Log::Acts, None, 10_000).unwrap();
+    kept.iter().rev().map(|kept| kept.number).collect()
+}
+
+pub fn old_checkpoints_thin_out_and_one_more_that_goes_is_found(factory: &dyn Factory) {
+    const DAY: i64 = 86_400;
+    let day = |days: i64, seconds: i64| at((days * DAY + seconds) * 1_000);
+    let store = factory.open();
+    filled(&*store);
+    let witness = Signer::derive(&trust::Key::from_bytes(&[5; 32]), KeyKind::Witness, "w.example/1");
+    // Beside the first three, of day 0: three of an early day; nine from 07:30 to 08:50 half a year before day 1000, the
+    // second and the sixth cosigned; two of yesterday.
+    let times = [day(500, 0), day(500, 7_000), day(500, 50_000)]
+        .into_iter()
+        .chain((0..9).map(|at| day(820, at * 600)))
+        .chain([day(999, 0), day(999, 10)]);
+    for (number, at) in (4..).zip(times) {
+        keep_at(&*store, number, at, [8, 12].contains(&number).then_some(&witness));
+    }
+    assert_eq!(thin(&*store, day(1_000, 0)).unwrap(), 8);
+    // The first; the last of each early day; of each hour the last and the last cosigned one; all of yesterday.
+    assert_eq!(kept_numbers(&*store), [1, 3, 6, 8, 9, 12, 15, 16, 17]);
+    let sound = check(&*store, Log::Acts, &[]);
+    assert_eq!((sound.findings, sound.checkpoints), (vec![], 9));
+    assert_eq!(thin(&*store, day(1_000, 0)).unwrap(), 0, "once more changes nothing");
+    // More than a year later a day has one, and the last cosigned one beside it.
+    keep_at(&*store, 18, day(1_000, 1), None);
+    assert_eq!(thin(&*store, day(1_400, 0)).unwrap(), 3);
+    assert_eq!(kept_numbers(&*store), [1, 3, 6, 12, 15, 17, 18]);
+    assert_eq!(check(&*store, Log::Acts, &[]).findings, []);
+    for (number, at) in (19..).zip([day(1_401, 0), day(1_401, 1), day(1_401, 2), day(1_402, 0)]) {
+        keep_at(&*store, number, at, None);
+    }
+    drop(store);
+    for (sql, is_refused) in [
+        ("DELETE FROM log_checkpoint WHERE log = 1 AND number = 12", true),
+        ("DELETE FROM log_checkpoint WHERE log = 1 AND number = 18", true),
+        ("DELETE FROM log_checkpoint WHERE log = 1 AND number = 20", false),
+        ("DELETE FROM log_checkpoint WHERE log = 1 AND number <= 6", true),
+        ("UPDATE log_checkpoint SET at = at + 1 WHERE log = 1 AND number = 15", true),
+        ("DELETE FROM log_thinned", true),
+        ("UPDATE log_thinned SET note = replace(note, 'up to 16', 'up to 18')", true),
+    ] {
+        let before = "CREATE TABLE old_checkpoint AS SELECT * FROM log_checkpoint;
+            CREATE TABLE old_thinned AS SELECT * FROM log_thinned";
+        factory.tamper(&format!("{before}; {sql}"));
+        let store = factory.open();
+        let found = check(&*store, Log::Acts, &[]).findings;
+        assert_eq!(found.first().map(|found| found.fault), Some(Fault::Checkpoint), "{sql}: {found:?}");
+        assert!(!store.verify(&mut |_, _| {}).unwrap().findings.is_empty(), "{sql}");
+        // What was done does not become the rule when more goes.
+        let thinned = thin(&*store, day(3_000, 0));
+        let damaged = matches!(thinned, Err(TransactError::Store(StoreError::Damaged { .. })));
+        assert_eq!(damaged, is_refused, "{sql}: {thinned:?}");
+        assert!(!check(&*store, Log::Acts, &[]).findings.is_empty(), "{sql}: found no more");
+        drop(store);
+        let after = "DELETE FROM log_checkpoint; INSERT INTO log_checkpoint SELECT * FROM old_checkpoint;
+            DELETE FROM log_thinned; INSERT INTO log_thinned SELECT * FROM old_thinned;
+            DROP TABLE old_checkpoint; DROP TABLE old_thinned";
+        factory.tamper(after);
+    }
+    assert_eq!(check(&*factory.open(), Log::Acts, &[]).findings, []);
 }
 
 pub fn the_signing_key_turns_over(factory: &dyn Factory) {

@@ -34,7 +34,8 @@ macro_rules! store_suite {
                 log: rows_enter_the_tree_and_are_proven,
                     every_search_of_the_log_finds_what_a_look_at_each_row_finds, each_change_of_the_acts_is_found_and_named,
                     each_change_of_the_groups_is_found_and_named, acts_come_with_the_frames_they_sent,
-                    one_of_two_writers_takes_rows_into_the_tree, the_signing_key_turns_over;
+                    one_of_two_writers_takes_rows_into_the_tree, the_signing_key_turns_over,
+                    old_checkpoints_thin_out_and_one_more_that_goes_is_found;
                 care: an_epoch_turns_in_steps_and_goes_on_after_every_end, a_promotion_that_failed_is_made_up_for,
                     a_patients_key_turns_over_beside_writes, an_erased_patient_is_gone_and_stays_gone,
                     what_is_older_goes_and_what_is_on_hold_stays;

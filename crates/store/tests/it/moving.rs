@@ -64,7 +64,7 @@ fn a_running_store_moves_to_a_database_and_back_with_proof() {
     let wrong = finish(&from, &to, (other(), other()), &mut no_matter);
     assert!(matches!(wrong, Err(MoveError::Open { source: OpenError::WrongKey { .. }, .. })), "{wrong:?}");
     let moved = finish(&from, &to, (kek(), kek()), &mut no_matter).unwrap();
-    assert!(moved.removed > 0 && moved.tables.len() == 18, "{moved:?}");
+    assert!(moved.removed > 0 && moved.tables.len() == 19, "{moved:?}");
     assert!(moved.tables.iter().all(|table| table.source == table.target && table.source.len() == 64));
     let rows = |name: &str| moved.tables.iter().find(|table| table.table == name).unwrap().rows;
     assert_eq!((rows("journal"), rows("audit"), rows("group_summary")), (1, 2, 29));
@@ -91,6 +91,35 @@ fn a_running_store_moves_to_a_database_and_back_with_proof() {
     assert_eq!(answers(&again), before);
     assert_eq!(again.verify(&mut |_, _| {}).unwrap().findings, vec![]);
     assert_eq!(again.append(&[], at(400_000)).unwrap().group, 31);
+}
+
+#[test]
+fn a_moved_log_knows_its_epoch_and_its_checkpoints() {
+    let (files, database) = (SqliteFactory::new(), PgFactory::new());
+    let server = files.sqlite();
+    crate::log::filled(&server);
+    let backup = files.path().join("backup");
+    server.backup(&backup, &mut |_, _| {}).unwrap();
+    let restored = files.path().join("restored");
+    restore(&backup, &restored, kek()).unwrap();
+    let server = open(&restored);
+    assert!(server.log().begin_epoch_after_restore(at(100)).unwrap());
+    store::Log::ALL.iter().for_each(|log| drop(crate::log::sign(&server, *log, at(100))));
+    drop(server);
+
+    let (from, to) = (Place::Files(restored), Place::Database(database.url.clone()));
+    finish(&from, &to, (kek(), kek()), &mut no_matter).unwrap();
+    let server = database.postgres();
+    assert_eq!(server.log().log_state(store::Log::Acts).unwrap().epoch, 2);
+    assert_eq!(server.verify(&mut |_, _| {}).unwrap().findings, vec![]);
+    // So does a backup of the database, which waits for its own new epoch.
+    let backup = files.path().join("from database");
+    server.backup(&backup, &mut |_, _| {}).unwrap();
+    restore(&backup, &files.path().join("again"), kek()).unwrap();
+    let again = open(&files.path().join("again"));
+    assert!(again.log().begin_epoch_after_restore(at(200)).unwrap());
+    assert_eq!(again.log().log_state(store::Log::Groups).unwrap().epoch, 3);
+    assert_eq!(again.verify(&mut |_, _| {}).unwrap().findings, vec![]);
 }
 
 #[test]

@@ -299,6 +299,11 @@ impl Note {
         &self.text
     }
 
+    /// The names before its signatures, none of them believed.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().map(|line| line.name.as_str())
+    }
+
     /// Reads lines that somebody else signed this very text with.
     ///
     /// # Errors
