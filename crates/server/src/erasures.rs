@@ -5,13 +5,14 @@ use std::future::Future;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use clinical_model::{PatientId, Timestamp};
 use pipeline::Site;
+use pipeline::audited::Act;
 use serde::{Deserialize, Serialize};
-use store::{ErasureScope, Store};
+use store::{Actor, AuditAction, AuditOutcome, ErasureScope, Store};
 use trust::attest::Signer;
 
 use crate::config::Config;
@@ -134,6 +135,60 @@ pub fn write(store: &dyn Store, site: &str, path: &Path, at: Timestamp) -> anyho
 /// # Errors
 /// When the list is not one, is not signed by the site, or the store fails.
 pub fn apply(store: &Arc<dyn Store>, path: &Path, at: Timestamp) -> anyhow::Result<usize> {
+    let entries = read(store.as_ref(), path)?;
+    let known = store.care().erasures().context("the erasures cannot be read")?;
+    let is_done =
+        |entry: &Entry| known.iter().any(|one| one.patient == entry.patient && one.purged_at.is_some());
+    Ok(erase(store.as_ref(), entries.iter().filter(|entry| !is_done(entry)), at)?.len())
+}
+
+/// Erases at the start of a server whoever is on the list and unknown to the store as erased: its data was put back to an
+/// earlier state by other means than a restore. Without a list there is nothing to do: it is written then.
+///
+/// # Errors
+/// When the list cannot be read, is not the site's own, or the store fails: nothing may be served then, and the list is
+/// not written over.
+fn apply_at_start(store: &dyn Store, path: &Path, at: Timestamp) -> anyhow::Result<Vec<PatientId>> {
+    if !path.try_exists().with_context(|| format!("{} cannot be looked at", path.display()))? {
+        return Ok(Vec::new());
+    }
+    let entries = read(store, path)
+        .context("patients who were erased might be served; if the list is another site's, move it away")?;
+    let known = store.care().erasures().context("the erasures cannot be read")?;
+    let is_known = |entry: &Entry| known.iter().any(|one| one.patient == entry.patient);
+    erase(store, entries.iter().filter(|entry| !is_known(entry)), at)
+}
+
+/// Whoever was erased stays so, where the data was put back to an earlier state.
+///
+/// # Errors
+/// When the list is not the site's own or the store fails: nothing may be served then.
+pub async fn erase_again(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Vec<PatientId>> {
+    let path = config.key.erasures_file(&config.site.data_dir);
+    let at = crate::pki::timestamp(SystemTime::now());
+    let erased = tokio::task::spawn_blocking(move || apply_at_start(store.as_ref(), &path, at));
+    erased.await.context("applying the list of erasures was broken off")?
+}
+
+/// Says loudly, and in the audit log, who was erased again.
+///
+/// # Errors
+/// When the log cannot be written.
+pub fn note_erased_again(site: &Site, erased: &[PatientId]) -> anyhow::Result<()> {
+    for patient in erased {
+        tracing::error!(
+            %patient,
+            "the data is older than an erasure: the patient was erased again; look how it came to be put back"
+        );
+        let act = Act::new(Actor::System, AuditAction::Erase, "erasure").patient(*patient);
+        let act = act.detail("erased again: the data was put back to before the erasure");
+        site.record(act, AuditOutcome::Success).context("an erasure could not be recorded")?;
+    }
+    Ok(())
+}
+
+/// The list, where it is the site's own.
+fn read(store: &dyn Store, path: &Path) -> anyhow::Result<Vec<Entry>> {
     let shown = path.display();
     let mut text = String::new();
     File::open(path)
@@ -142,23 +197,23 @@ pub fn apply(store: &Arc<dyn Store>, path: &Path, at: Timestamp) -> anyhow::Resu
     let signed: Signed =
         serde_json::from_str(&text).with_context(|| format!("{shown} is no list of erasures"))?;
     let signature = unhex(&signed.signature);
-    check(store.as_ref(), &signed, &signature)
-        .with_context(|| format!("{shown} is not the list of this site"))?;
-    let entries: Vec<Entry> =
-        serde_json::from_str(&signed.list).with_context(|| format!("{shown} is no list of erasures"))?;
+    check(store, &signed, &signature).with_context(|| format!("{shown} is not the list of this site"))?;
+    serde_json::from_str(&signed.list).with_context(|| format!("{shown} is no list of erasures"))
+}
+
+fn erase<'a>(
+    store: &dyn Store,
+    entries: impl Iterator<Item = &'a Entry>,
+    at: Timestamp,
+) -> anyhow::Result<Vec<PatientId>> {
     let care = store.care();
-    let known = care.erasures().context("the erasures cannot be read")?;
-    let mut applied = 0;
-    for entry in &entries {
-        let is_done = known.iter().any(|one| one.patient == entry.patient && one.purged_at.is_some());
-        if is_done {
-            continue;
-        }
+    let mut erased = Vec::new();
+    for entry in entries {
         care.begin_erasure(entry.patient, at).context("an erasure could not be applied")?;
         while care.step_erasure(entry.patient, &ErasureScope::default(), STEP_LIMIT_ROWS)?.0.total() > 0 {}
-        applied += 1;
+        erased.push(entry.patient);
     }
-    Ok(applied)
+    Ok(erased)
 }
 
 /// A list that the site signed, by the signer that the restored store knows; one older than its first erasure knows none,

@@ -121,7 +121,7 @@ impl Running {
             devices: devices_port.local_addr()?,
         };
         let pki = at_address(pki, config, addresses.devices, &keks)?.with_clock(Arc::clone(&now));
-        let site = start_site(store, config.fold_interval(), Arc::clone(&now)).await?;
+        let site = open_site(store, config, Arc::clone(&now)).await?;
         let lists = Arc::new(RevokedLists {
             file: pki.revoked_file(),
             issued: pki.issued_file(),
@@ -405,6 +405,14 @@ fn key_home(config: &Config) -> KeyHome {
             .is_ok_and(|path| keys::shares_file_system(&path, &config.site.data_dir)),
         turn_within_days: config.key.turn_within_days,
     }
+}
+
+/// The site, in which whoever was erased stays so.
+async fn open_site(store: Arc<dyn Store>, config: &Config, now: Now) -> anyhow::Result<Arc<Site>> {
+    let erased = erasures::erase_again(config, Arc::clone(&store)).await?;
+    let site = start_site(store, config.fold_interval(), now).await?;
+    erasures::note_erased_again(&site, &erased)?;
+    Ok(site)
 }
 
 /// The keeper of the log looks at it once before anything is served.

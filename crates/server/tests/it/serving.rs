@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clinical_model::patient::Gender;
+use clinical_model::{Patient, PatientId, Private, RecordId as _};
+use pipeline::erasure::ErasureOrder;
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use simulator::client::{ConnectOptions, Publisher, Qos, Reconnect};
-use store::{SeriesFilter, Store as _};
+use store::{Actor, SeriesFilter, Store as _};
 
 use crate::devices;
-use crate::process::{Place, Server, refuse, run, succeed};
+use crate::process::{Place, Server, copy, refuse, run, succeed};
 
 /// Longest wait for a revocation to be noticed; the list is looked at each second.
 const REVOKED_LIMIT: Duration = Duration::from_secs(20);
@@ -209,4 +212,58 @@ async fn what_a_command_changes_in_the_authority_holds_when_it_ends() {
         assert!(Publisher::connect(options).await.is_err(), "{name} is revoked; log: {}", server.log());
     }
     assert!(server.stop().0.success());
+}
+
+/// A data directory that is put back by a snapshot of the disk brought erased patients back, and the list of erasures was
+/// written over with what it knew.
+#[test]
+fn an_erased_patient_does_not_come_back_with_an_older_data_directory() {
+    let place = Place::new();
+    devices::provision(&place, 1);
+    let patient = Patient {
+        id: PatientId::from_bytes([0x5a; 16]),
+        family: Private::new("Finch".into()),
+        given: Private::new("Ada".into()),
+        birth_date: None,
+        gender: Gender::Female,
+        record_number: Private::new("MRN-1".into()),
+        place: None,
+        active: true,
+    };
+    devices::with_site(&place, |site| site.add_patient(Actor::System, patient.clone()).unwrap());
+    assert!(Server::serve(&place, &[]).stop().0.success());
+    let snapshot = place.path("snapshot");
+    copy(&place.data(), &snapshot);
+    devices::with_site(&place, |site| {
+        let order = ErasureOrder {
+            patient: patient.id,
+            reason: "asked for".to_owned(),
+            request: "case 9".to_owned(),
+            confirm: "MRN-1".to_owned(),
+            turn_within_days: 30,
+        };
+        site.erase(&Actor::System, &order).unwrap();
+        while site.care_now("Test", 100).unwrap() {}
+    });
+    assert!(Server::serve(&place, &[]).stop().0.success());
+    let list = place.path("key.erasures");
+    let written = std::fs::read_to_string(&list).unwrap();
+    assert!(written.contains("5a5a5a5a"), "{written}");
+
+    std::fs::remove_dir_all(place.data()).unwrap();
+    copy(&snapshot, &place.data());
+    // A list that somebody changed is neither believed nor written over.
+    std::fs::write(&list, written.replace("5a5a5a5a", "5b5b5b5b")).unwrap();
+    let arguments = place.arguments();
+    let refused = refuse(&with("serve", &arguments, &["--web", "127.0.0.1:0"]));
+    assert!(refused.contains("is not the list of this site"), "{refused}");
+    std::fs::write(&list, &written).unwrap();
+
+    let server = Server::serve(&place, &[]);
+    assert!(server.log().contains("the patient was erased again"), "{}", server.log());
+    assert!(server.stop().0.success());
+    assert!(std::fs::read_to_string(&list).unwrap().contains("5a5a5a5a"));
+    let store = devices::open(&place, &place.data());
+    assert!(store.document(store::Kind::Patient, patient.id.to_bytes()).unwrap().is_none());
+    assert!(store.ensure_patient_key(patient.id).is_err(), "and no key is ever made again");
 }
