@@ -196,7 +196,14 @@ impl After {
             if last.is_some_and(|last| at < last) {
                 return false;
             }
+            // What came after its connection was lost came another way: it holds none now that could be lost.
+            let is_back = heard.connected == Some(false)
+                && heard.link_changed_at.is_none_or(|lost| lost < at || now < lost);
+            if is_back {
+                heard.connected = None;
+            }
             let tell = heard.silent
+                || is_back
                 || heard.last_heard_at.is_none()
                 || battery.is_some_and(|level| heard.battery != Some(level));
             heard.last_heard_at = Some(at);

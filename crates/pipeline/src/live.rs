@@ -76,6 +76,8 @@ pub struct Heard {
     pub last_heard_at: Option<Timestamp>,
     /// Whether it holds a connection now; `None` where its protocol has none.
     pub connected: Option<bool>,
+    /// When that became so.
+    pub link_changed_at: Option<Timestamp>,
     /// Its last battery level in percent.
     pub battery: Option<Decimal>,
     /// Whether it sends without a promise of delivery.
@@ -260,10 +262,11 @@ impl Live {
     }
 
     /// A device's connection came up or was lost.
-    pub fn device_link(&self, device: DeviceId, connected: bool, _at: Timestamp) {
+    pub fn device_link(&self, device: DeviceId, connected: bool, at: Timestamp) {
         self.update_heard(device, |heard| {
             let changed = heard.connected != Some(connected);
             heard.connected = Some(connected);
+            heard.link_changed_at = Some(at);
             changed
         });
     }

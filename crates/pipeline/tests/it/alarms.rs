@@ -101,6 +101,36 @@ async fn an_open_alarm_survives_a_restart_and_is_not_raised_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_device_whose_connection_was_lost_is_back_when_it_sends_another_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    let intake = site.intake().unwrap();
+    intake.device_status(MONITOR, true);
+    heart_rate(&site, 70).await;
+    clock.advance(5);
+    intake.device_status(MONITOR, false);
+    // What was on its way when the connection went does not bring it back.
+    heart_rate(&site, 71).await;
+    let now = || Some(site.clock().now());
+    eventually("heard", || site.live().heard(MONITOR).last_heard_at == now()).await;
+    assert_eq!(site.live().heard(MONITOR).connected, Some(false));
+    let seen = site.live().position();
+    clock.advance(5);
+    heart_rate(&site, 72).await;
+    eventually("back", || site.live().heard(MONITOR).connected.is_none()).await;
+    let is_told = |event: &std::sync::Arc<pipeline::live::LiveEvent>| matches!(event.happening, pipeline::live::Happening::Device(device) if device == MONITOR);
+    eventually("told", || {
+        let pipeline::live::Since::Events(events) = site.live().since(seen) else { panic!("all are kept") };
+        events.iter().any(is_told)
+    })
+    .await;
+    drop(intake);
+    site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_silent_device_is_itself_an_alert_and_ends_when_it_is_heard() {
     let directory = tempfile::tempdir().unwrap();
     let clock = SetClock::new();
