@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clinical_model::Timestamp;
 use store::{
-    Actor, AuditAction, AuditOutcome, HEARTBEAT, KeptCheckpoint, Log, LogState, Store, StoreError,
+    Actor, AuditAction, AuditOutcome, HEARTBEAT, KeptCheckpoint, Log, LogState, Store, StoreError, Thinning,
     TransactError,
 };
 use trust::log::checkpoint::{Checkpoint, CheckpointError};
@@ -29,6 +29,9 @@ const LEASE_LIFE: Duration = Duration::from_secs(15);
 
 /// How long checkpoints are put off while the disk does not keep up with what devices send.
 const GIVES_WAY_FOR: Duration = Duration::from_secs(300);
+
+/// Between two passes that let old checkpoints go: the last of each hour stays, so that there is nothing new sooner.
+const THIN_EVERY: Duration = Duration::from_secs(3_600);
 
 /// The pace of checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,6 +284,9 @@ struct Keeper {
     has_begun: bool,
     beat_at: Instant,
     looked_at: Instant,
+    /// The passes that let old checkpoints go, where they are under way.
+    thinning: Vec<(Log, Thinning)>,
+    thinned_at: Option<Instant>,
 }
 
 /// Looks once at a site's logs, before anything comes that would wait for it, and starts their keeper; it ends with the
@@ -299,6 +305,8 @@ pub fn start(site: &Arc<Site>, options: CheckpointOptions) -> Result<(), StartEr
         has_begun: false,
         beat_at: Instant::now(),
         looked_at: Instant::now(),
+        thinning: Vec::new(),
+        thinned_at: None,
     };
     if keeper.may_keep(site) {
         keeper.look(site, false);
@@ -313,6 +321,9 @@ impl Keeper {
             let Some(site) = self.site.upgrade() else { return };
             if self.may_keep(&site) && (is_over || !self.gives_way(&site)) {
                 self.look(&site, is_over);
+                if !is_over {
+                    self.thin(&site);
+                }
             }
             if is_over {
                 if self.holds_lease
@@ -341,6 +352,24 @@ impl Keeper {
     /// Whether the disk is so slow that readings come first.
     fn gives_way(&self, site: &Site) -> bool {
         site.disk_is_behind() && self.looked_at.elapsed() < GIVES_WAY_FOR
+    }
+
+    /// Lets some old checkpoints go, a step of each log at a time.
+    fn thin(&mut self, site: &Site) {
+        if self.thinned_at.is_none_or(|at| at.elapsed() >= THIN_EVERY) {
+            self.thinned_at = Some(Instant::now());
+            self.thinning = Log::ALL.map(|log| (log, Thinning::default())).to_vec();
+        }
+        let (store, now) = (site.store(), site.clock().now());
+        let lease = store.shared().then_some((LEASE, self.node));
+        self.thinning.retain_mut(|(log, pass)| match store.log().thin_checkpoints(*log, pass, now, lease) {
+            Ok(thinned) => thinned.more,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, log = log.name(), "old checkpoints stay; run `auscult verify`");
+                false
+            }
+        });
     }
 
     fn look(&mut self, site: &Site, is_over: bool) {

@@ -228,3 +228,22 @@ async fn futures_poll<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F:
     })
     .await
 }
+
+#[test]
+fn the_disk_is_behind_while_a_frame_waits_long_and_for_a_while_after_a_slow_group() {
+    let ago = |seconds: u64| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+    let (queue, end) = CommitQueue::new();
+    assert!(!queue.load().disk_is_behind, "nothing waits");
+    put(&queue, 1, Class::Live, 1);
+    assert!(!queue.load().disk_is_behind, "it came just now");
+    queue.shared.lock().arrivals.at[0] = Some(ago(2));
+    assert!(queue.load().disk_is_behind, "it waits for too long");
+    assert_eq!(taken(&end).len(), 1);
+    assert!(queue.load().disk_is_behind, "the group it is in is still being written");
+    put(&queue, 1, Class::Live, 2);
+    assert_eq!(taken(&end).len(), 1);
+    assert!(queue.load().oldest_waits < KEEPS_UP_WITHIN);
+    assert!(queue.load().disk_is_behind, "the group before took too long");
+    queue.shared.lock().slow_at = Some(ago(SLOW_FOR.as_secs()));
+    assert!(!queue.load().disk_is_behind, "that was a while ago");
+}
