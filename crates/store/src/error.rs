@@ -22,8 +22,11 @@ pub enum OpenError {
         /// The lock.
         path: PathBuf,
     },
-    /// The key-encryption key is not the one this store was made with.
-    #[error("the key-encryption key (fingerprint {given}) does not open this store (made with {expected})")]
+    /// The key-encryption key is not the one that wraps the keys of this store.
+    #[error(
+        "the key-encryption key (fingerprint {given}) does not open this store: it needs {expected}; a copy of before a \
+         turn of the key needs the key of then"
+    )]
     WrongKey {
         /// Fingerprint of the key that was given.
         given: String,

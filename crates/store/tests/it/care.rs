@@ -8,6 +8,7 @@ use clinical_model::{
     DeviceId, Fact, FrameKind, Interval, MeasureKind, PatientId, QuarantineId, QuarantineItem, SeriesKey,
     Subject, Timestamp,
 };
+use store::sqlite::{RestoreError, SqliteStore, restore, verify_backup};
 use store::{
     Actor, AuditAction, AuditQuery, AuditRecord, DocumentWrite, ErasureScope, Expected, IndexEntry,
     KeptClass, KeyDomain, Kind, OpenError, Store, StoreError, Transaction,
@@ -15,8 +16,8 @@ use store::{
 use trust::{Kek, KekRing, KekSource, SourceError};
 
 use super::support::{
-    ALL, Factory, KEK, at, curve, device, event, fold_all, measure_of, patient, reading, readings, record,
-    series, series_of,
+    ALL, Factory, KEK, SqliteFactory, at, curve, device, event, fold_all, measure_of, options, patient,
+    reading, readings, record, series, series_of,
 };
 
 /// A home of keys in memory, which outlives the stores that are opened with it.
@@ -230,6 +231,41 @@ pub fn a_promotion_that_failed_is_made_up_for(factory: &impl Factory) {
     assert_eq!(home.keys().len(), 1, "opening made up for it");
     assert_eq!(store.care().key_status().unwrap().epoch, turn.to);
     assert_eq!(told(&*store, 1), before);
+}
+
+#[test]
+fn a_backup_of_before_a_turn_opens_with_the_key_of_then_and_else_names_it() {
+    let (factory, home, place) = (SqliteFactory::new(), Home::new(), tempfile::tempdir().unwrap());
+    let store = factory.open_with(home.ring()).unwrap();
+    furnish(&*store, 1);
+    furnish(&*store, 2);
+    let (before, then) = (told(&*store, 1), store.care().key_status().unwrap().epoch);
+    let backup = place.path().join("backup");
+    store.backup(&backup, &mut |_, _| {}).unwrap();
+    store.care().begin_kek_turn().unwrap();
+    while store.care().step_kek_turn(1, at(0)).unwrap().is_some() {}
+    let now = store.care().key_status().unwrap().epoch;
+    drop(store);
+
+    let target = place.path().join("restored");
+    let refused = restore(&backup, &target, Kek::from_bytes(&home.keys()[0])).unwrap_err();
+    let RestoreError::Open(why @ OpenError::WrongKey { given, expected }) = &refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!((given, expected), (&now, &then));
+    assert!(why.to_string().contains(&then) && !target.exists(), "{why}");
+    assert!(verify_backup(&backup, &Kek::from_bytes(&home.keys()[0])).is_err());
+    // The whole of it is there for whoever kept the key, and so is a turn of its own.
+    let kept = || Kek::from_bytes(&KEK);
+    verify_backup(&backup, &kept()).unwrap();
+    restore(&backup, &target, kept()).unwrap();
+    let restored = SqliteStore::open(&target, Home::new().ring(), options()).unwrap();
+    assert_eq!(told(&restored, 1), before);
+    is_sound(&restored);
+    restored.care().begin_kek_turn().unwrap();
+    while restored.care().step_kek_turn(1, at(0)).unwrap().is_some() {}
+    assert_eq!(told(&restored, 1), before);
+    is_sound(&restored);
 }
 
 pub fn a_patients_key_turns_over_beside_writes(factory: &impl Factory) {
