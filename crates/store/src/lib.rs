@@ -27,7 +27,9 @@ pub use care::{
     Care, ErasedPatient, ErasureScope, KekTurn, KeptClass, KeyStatus, Outdated, Rekey, Removed, Rows,
 };
 pub use error::{OpenError, StoreError, TransactError};
-pub use proven::{KeptCheckpoint, Lease, Log, LogAgainst, LogEntry, LogState, ProvenLog, Thinned, Thinning};
+pub use proven::{
+    ActHeader, CONTENT_KEPT_FOR, KeptCheckpoint, Lease, Log, LogAgainst, LogEntry, LogState, ProvenLog, Thinned, Thinning,
+};
 pub use words::{
     Actor, Appended, AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow, Document, DocumentChange,
     DocumentQuery, DocumentWrite, Expected, Folded, FrameRecord, GroupSummary, HEARTBEAT, IndexEntry,

@@ -1,7 +1,9 @@
 //! The [`ProvenLog`] trait and its words: the trees over the audit log and over the records of groups, their signed
 //! checkpoints, proofs and the check of all of it.
 
-use clinical_model::Timestamp;
+use std::time::Duration;
+
+use clinical_model::{PatientId, RecordId as _, Timestamp};
 use trust::log::Hash;
 use trust::log::check::{Report, Signpost};
 use trust::log::note::Signer;
@@ -77,6 +79,33 @@ pub struct LogEntry {
     pub content: Option<([u8; 32], Vec<u8>)>,
     /// The leaf as kept.
     pub leaf: Hash,
+}
+
+/// Content of an act may be removed for its age no earlier than after so long: six years (45 CFR 164.316(b)(2)).
+pub const CONTENT_KEPT_FOR: Duration = Duration::from_secs(2_190 * 86_400);
+
+/// What the public part of an act's leaf says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActHeader {
+    /// When it was done.
+    pub at: Timestamp,
+    /// The number of its [`crate::AuditAction`].
+    pub action: u8,
+    /// The patient whom it was about.
+    pub patient: Option<PatientId>,
+}
+
+impl ActHeader {
+    /// Reads [`LogEntry::header`] of [`Log::Acts`]; `None` where it is none. Rows of the first releases name no patient.
+    pub fn parse(header: &[u8]) -> Option<Self> {
+        let at = i64::from_be_bytes(*header.get(8..)?.first_chunk()?);
+        let action = *header.get(16)?;
+        let patient = match header.get(19) {
+            Some(1) => Some(PatientId::from_bytes(*header.get(20..)?.first_chunk()?)),
+            _ => None,
+        };
+        Some(ActHeader { at: Timestamp::from_micros(at), action, patient })
+    }
 }
 
 /// How far a pass over the checkpoints of a log has come that lets old ones go. A new one begins with the oldest.

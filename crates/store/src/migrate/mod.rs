@@ -10,13 +10,13 @@ use trust::{Kek, KeyId};
 
 use crate::postgres::Postgres;
 use crate::rules::digest::TableDigest;
-use crate::sql::{Backend, DbError, Fault, Session, values};
+use crate::sql::{Backend, DbError, Fault, Owned, Session, values};
 use crate::sqlite::Sqlite;
 use crate::{OpenError, StoreError};
 
 pub use places::Place;
 use places::{Movable, Side};
-use tables::{Owned, Synced};
+use tables::Synced;
 
 /// In the target's meta table while a move into it is not finished: the id of the store that is being moved.
 pub(crate) const META_MOVING: &str = "moving";
@@ -172,7 +172,7 @@ fn copy<F: Backend, T: Movable>(
         compared += rows;
         progress(compared);
     };
-    for table in &tables::DATA {
+    for table in &crate::rules::tables::DATA {
         let doing = format!("copying table {}", table.name);
         let synced = tables::sync(&source.data, &mut target.data, table, &|_| Ok(()), &mut page)
             .map_err(database(doing))?;

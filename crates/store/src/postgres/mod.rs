@@ -102,7 +102,7 @@ impl Backend for Postgres {
     }
 
     fn scrub_data(session: &PgSession) -> Result<(), DbError> {
-        for table in crate::rules::sealed::SEALED.iter().map(|table| table.name).chain(["document_index"]) {
+        for table in crate::rules::tables::sealed().map(|table| table.name).chain(["document_index"]) {
             session.batch(&format!("VACUUM {table}"))?;
         }
         Ok(())

@@ -365,6 +365,30 @@ mod tests {
     }
 
     #[test]
+    fn the_header_says_when_what_and_about_whom() {
+        let plain = |patient, device, flags| Plain {
+            sequence: 7,
+            at: 1_234_567,
+            action: AuditAction::Read as u8,
+            outcome: AuditOutcome::Success as u8,
+            patient,
+            device,
+            actor: vec![SYSTEM],
+            flags,
+            sealed: Vec::new(),
+            leaf: [0; 32],
+        };
+        let said = |plain: &Plain| crate::ActHeader::parse(&plain.header()).unwrap();
+        for device in [None, Some([9; 16])] {
+            let about = said(&plain(Some([5; 16]), device, Some(FLAG_BREAK_GLASS)));
+            assert_eq!(about.patient, Some(PatientId::from_bytes([5; 16])));
+            assert_eq!((about.at, about.action), (Timestamp::from_micros(1_234_567), AuditAction::Read as u8));
+            assert_eq!(said(&plain(None, device, Some(0))).patient, None);
+        }
+        assert_eq!(crate::ActHeader::parse(&[0; 16]), None);
+    }
+
+    #[test]
     fn every_number_means_at_most_one_action_and_outcome() {
         for number in 0..=u8::MAX {
             assert!(action(number).is_none_or(|action| action as u8 == number));

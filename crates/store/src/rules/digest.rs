@@ -3,33 +3,11 @@
 use trust::digest::Sha256;
 
 use super::SqlStore;
+use super::tables::{DATA, Table};
 use crate::StoreError;
 use crate::sql::{Backend, Begin, Column, Session, Tx, read};
 
 const DOING: &str = "hashing what is kept";
-
-/// The tables with their columns; `sealed` stands last where there is one, and is hashed as what it says.
-const TABLES: [(&str, &str); 19] = [
-    ("series", "number, subject_kind, subject, measure, device"),
-    ("journal", "number, committed_at, sealed"),
-    ("group_summary", "number, committed_at, leaf, sealed"),
-    ("cursor", "consumer, position"),
-    ("latest", "series, measured_at, sequence, sealed"),
-    ("block", "number, series, first_at, first_sequence, last_at, count, sealed"),
-    ("wave_block", "number, series, start_at, duration_us, sealed"),
-    ("event", "series, at, sequence, version, sealed"),
-    ("frame_block", "number, device, patient, first_received, last_received, count, plain_bytes, sealed"),
-    ("quarantine", "id, received_at, waiting, frame_bytes, sealed"),
-    ("document", "kind, id, version, updated_at, sealed"),
-    ("document_history", "kind, id, version, updated_at, sealed"),
-    ("document_index", "kind, name, value, id, is_unique"),
-    ("audit", "sequence, at, action, outcome, patient, device, actor, flags, leaf, sealed"),
-    ("document_change", "change, kind, id, version, removed"),
-    ("log_head", "log, size"),
-    ("log_tile", "log, level, number, hashes"),
-    ("log_checkpoint", "log, number, size, at, note"),
-    ("log_thinned", "log, note"),
-];
 
 /// The rows of one table, opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,37 +26,31 @@ impl<B: Backend> SqlStore<B> {
         let mut session = self.backend.another()?;
         let snapshot = Tx::begin(&mut session, Begin::Snapshot).map_err(read(DOING))?;
         let mut done = 0;
-        TABLES
-            .iter()
-            .map(|(table, columns)| {
-                let digest = self.digest_table(&snapshot, table, columns, &mut || {
-                    done += 1;
-                    progress(done);
-                })?;
-                Ok(digest)
-            })
-            .collect()
+        let mut each = || {
+            done += 1;
+            progress(done);
+        };
+        DATA.iter().map(|table| self.digest_table(&snapshot, table, &mut each)).collect()
     }
 
     fn digest_table(
         &self,
         session: &B::Session,
-        table: &'static str,
-        columns: &str,
+        table: &'static Table,
         each: &mut dyn FnMut(),
     ) -> Result<TableDigest, StoreError> {
-        let mut digest = TableDigest { table, rows: 0, erased: 0, sum: [0; 32] };
-        let is_sealed = columns.ends_with("sealed");
-        let width = columns.split(',').count();
+        // What is sealed stands last, and is hashed as what it says.
+        let (name, is_sealed, width) = (table.name, table.is_sealed(), table.width());
+        let mut digest = TableDigest { table: name, rows: 0, erased: 0, sum: [0; 32] };
         let mut outcome = Ok(());
         session
-            .stream(&format!("SELECT {columns} FROM {table}"), &[], &mut |row| {
+            .stream(&format!("SELECT {} FROM {name}", table.columns()), &[], &mut |row| {
                 let mut hash = Sha256::new();
                 for at in 0..width - usize::from(is_sealed) {
                     add_column(&mut hash, row.0.column(at)?);
                 }
                 if is_sealed {
-                    match self.open_row(table, row, &row.get::<Vec<u8>>(width - 1)?) {
+                    match self.open_row(name, row, &row.get::<Vec<u8>>(width - 1)?) {
                         Ok(plain) => add_column(&mut hash, Column::Bytes(&plain)),
                         Err(StoreError::KeyGone { .. }) => digest.erased += 1,
                         Err(error) => {

@@ -7,11 +7,11 @@ use super::SqlStore;
 use super::fold::next_numbers;
 use super::keys::{Domain, META_KEK, Purpose, kept_fingerprint};
 use super::rekey::{by_key, sealed_by};
-use super::sealed::SealedTable;
+use super::tables::Table;
 use super::turn::now as clock_now;
 use crate::StoreError;
 use crate::care::{ErasedPatient, ErasureScope, Rows};
-use crate::sql::{Backend, Begin, Column, Session, Tx, Value, lock, read, readable, values, writable, write};
+use crate::sql::{Backend, Begin, Owned, Session, Tx, Value, lock, read, readable, values, writable, write};
 
 const DOING: &str = "erasing a patient";
 /// Where other processes hold keys, they have heard of the erasure after so long (microseconds): they look with every
@@ -20,9 +20,6 @@ const HEARD_AFTER_US: i64 = 60_000_000;
 /// The tables with rows of a patient, documents before their history.
 const TABLES: [&str; 8] =
     ["latest", "block", "wave_block", "event", "frame_block", "document", "document_history", "audit"];
-
-/// A value of a key column, copied out of a row.
-type Key = Vec<(Option<i64>, Vec<u8>)>;
 
 impl<B: Backend> SqlStore<B> {
     pub(super) fn begin_erasing(
@@ -229,31 +226,21 @@ impl<B: Backend> SqlStore<B> {
         mut bound: Vec<Value<'static>>,
         limit: usize,
     ) -> Result<(u64, u64), StoreError> {
-        let Some(table) = SealedTable::named(table) else { return Ok((0, 0)) };
+        let Some(table) = Table::named(table) else { return Ok((0, 0)) };
         bound.push(limit.into());
         let (keys, name, at) = (table.key.join(", "), table.name, bound.len());
         let sql = format!("SELECT length(sealed), {keys} FROM {name} WHERE {condition} LIMIT ?{at}");
-        let found: Vec<(u64, Key)> = session
+        let found: Vec<(u64, Vec<Owned>)> = session
             .rows(&sql, &bound, |row| {
-                let key = (1..=table.key.len()).map(|at| {
-                    Ok(match row.0.column(at)? {
-                        Column::Int(number) => (Some(number), Vec::new()),
-                        Column::Bytes(bytes) => (None, bytes.to_vec()),
-                        Column::Text(_) | Column::Null => (Some(0), Vec::new()),
-                    })
-                });
-                Ok((row.get(0)?, key.collect::<Result<Key, crate::sql::DbError>>()?))
+                let key = (1..=table.key.len()).map(|at| row.0.column(at).map(Owned::of));
+                Ok((row.get(0)?, key.collect::<Result<_, crate::sql::DbError>>()?))
             })
             .map_err(read(DOING))?;
         if found.is_empty() {
             return Ok((0, 0));
         }
-        let gone: Vec<Vec<Value<'_>>> = found
-            .iter()
-            .map(|(_, key)| {
-                key.iter().map(|(number, bytes)| number.map_or(Value::Bytes(bytes), Value::Int)).collect()
-            })
-            .collect();
+        let gone: Vec<Vec<Value<'_>>> =
+            found.iter().map(|(_, key)| key.iter().map(Owned::value).collect()).collect();
         let mut writer = self.writer(DOING)?;
         let transaction = Tx::begin(&mut *writer, Begin::Write).map_err(self.wrote(DOING))?;
         let condition = by_key(table, 1);

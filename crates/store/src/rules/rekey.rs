@@ -7,11 +7,12 @@ use clinical_model::{PatientId, Subject, Timestamp};
 
 use super::SqlStore;
 use super::keys::Domain;
-use super::sealed::{Place, SealedTable, place_of};
+use super::sealed::{Place, place_of};
+use super::tables::Table;
 use crate::StoreError;
 use crate::care::Rekey;
 use crate::sql::{
-    Backend, Begin, Column, Row, Session, Tx, Value, lock, read, readable, values, writable, write,
+    Backend, Begin, Owned, Row, Session, Tx, Value, lock, read, readable, values, writable, write,
 };
 
 const DOING: &str = "turning a patient's key over";
@@ -29,50 +30,23 @@ pub(super) struct Pass {
     found: u64,
 }
 
-/// A value of a key column.
-#[derive(Clone, Debug)]
-pub(super) enum Cell {
-    Int(i64),
-    Bytes(Vec<u8>),
-}
-
-impl Cell {
-    fn of(column: Column<'_>) -> Self {
-        match column {
-            Column::Int(number) => Cell::Int(number),
-            Column::Bytes(bytes) => Cell::Bytes(bytes.to_vec()),
-            // No key of a table is text or nothing.
-            Column::Text(_) | Column::Null => Cell::Int(0),
-        }
-    }
-
-    pub(super) fn value(&self) -> Value<'_> {
-        match self {
-            Cell::Int(number) => Value::Int(*number),
-            Cell::Bytes(bytes) => Value::Bytes(bytes),
-        }
-    }
-}
-
 /// A sealed row with what tells it from others.
 pub(super) struct Found {
-    pub(super) key: Vec<Cell>,
+    pub(super) key: Vec<Owned>,
     pub(super) place: Place,
     pub(super) sealed: Vec<u8>,
 }
 
 impl Found {
-    fn of(table: &SealedTable, row: &Row<'_>) -> Result<Self, crate::sql::DbError> {
-        let columns: Vec<&str> = table.columns.split(", ").collect();
-        let at = |name: &str| columns.iter().position(|column| *column == name).unwrap_or(0);
-        let key =
-            table.key.iter().map(|name| row.0.column(at(name)).map(Cell::of)).collect::<Result<_, _>>()?;
-        Ok(Found { key, place: place_of(table.name, row)?, sealed: row.get(table.sealed_at())? })
+    /// From the columns of its table, those of the key first.
+    fn of(table: &Table, row: &Row<'_>) -> Result<Self, crate::sql::DbError> {
+        let key = (0..table.key.len()).map(|at| row.0.column(at).map(Owned::of)).collect::<Result<_, _>>()?;
+        Ok(Found { key, place: place_of(table.name, row)?, sealed: row.get(table.width() - 1)? })
     }
 }
 
 /// The condition that finds a row by its key, with placeholders from `first` on.
-pub(super) fn by_key(table: &SealedTable, first: usize) -> String {
+pub(super) fn by_key(table: &Table, first: usize) -> String {
     let each = table.key.iter().zip(first..).map(|(column, at)| format!("{column} = ?{at}"));
     each.collect::<Vec<_>>().join(" AND ")
 }
@@ -234,12 +208,12 @@ impl<B: Backend> SqlStore<B> {
         keys: &[[u8; 16]],
         limit: usize,
     ) -> Result<Vec<Found>, StoreError> {
-        let Some(table) = SealedTable::named(table).filter(|_| !keys.is_empty()) else {
+        let Some(table) = Table::named(table).filter(|_| !keys.is_empty()) else {
             return Ok(Vec::new());
         };
         let (condition, mut bound) = sealed_by(keys, 0);
         bound.push(limit.into());
-        let (columns, name, at) = (table.columns, table.name, bound.len());
+        let (columns, name, at) = (table.columns(), table.name, bound.len());
         let sql = format!("SELECT {columns} FROM {name} WHERE {place} AND {condition} LIMIT ?{at}");
         session.rows(&sql, &bound, |row| Found::of(table, row)).map_err(read(DOING))
     }
@@ -251,7 +225,7 @@ impl<B: Backend> SqlStore<B> {
         domain: Domain,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let Some(table) = SealedTable::named(table).filter(|_| !rows.is_empty()) else { return Ok(()) };
+        let Some(table) = Table::named(table).filter(|_| !rows.is_empty()) else { return Ok(()) };
         let key = self.keys.sealing(domain, now)?;
         let mut changes = Vec::with_capacity(rows.len());
         for found in &rows {
@@ -266,7 +240,7 @@ impl<B: Backend> SqlStore<B> {
             .zip(&changes)
             .map(|(found, sealed)| {
                 let mut row = values![sealed, &found.sealed].to_vec();
-                row.extend(found.key.iter().map(Cell::value));
+                row.extend(found.key.iter().map(Owned::value));
                 row
             })
             .collect();

@@ -1,4 +1,4 @@
-//! Every table with sealed rows, written down once: its columns, its key, and the place that each ciphertext is bound to.
+//! The place that each ciphertext is bound to, and what a sealed row says.
 
 use clinical_model::{DeviceId, Timestamp};
 
@@ -8,50 +8,6 @@ use super::fold_parts::{BlockRef, EventPlace, WaveRef, frames_place, frames_row_
 use super::{SqlStore, audit, quarantine};
 use crate::StoreError;
 use crate::sql::{Backend, DbError, Fault, Row, read};
-
-/// A table with sealed rows.
-pub(crate) struct SealedTable {
-    pub(crate) name: &'static str,
-    /// All columns that its place, its owner or its checks need; the sealed one stands last.
-    pub(crate) columns: &'static str,
-    /// The columns of its key, which are among [`SealedTable::columns`].
-    pub(crate) key: &'static [&'static str],
-}
-
-const fn table(name: &'static str, columns: &'static str, key: &'static [&'static str]) -> SealedTable {
-    SealedTable { name, columns, key }
-}
-
-/// All of them. A column `sealed` that is not here fails the tests.
-pub(crate) const SEALED: [SealedTable; 11] = [
-    table("journal", "number, committed_at, sealed", &["number"]),
-    table("group_summary", "number, committed_at, sealed", &["number"]),
-    table("latest", "series, measured_at, sequence, sealed", &["series"]),
-    table("block", "number, series, first_at, first_sequence, last_at, count, sealed", &["number"]),
-    table("wave_block", "number, series, start_at, duration_us, sealed", &["number"]),
-    table("event", "series, at, sequence, version, sealed", &["series", "at", "sequence", "version"]),
-    table(
-        "frame_block",
-        "number, device, patient, first_received, last_received, count, plain_bytes, sealed",
-        &["number"],
-    ),
-    table("quarantine", "id, received_at, waiting, frame_bytes, sealed", &["id"]),
-    table("document", "kind, id, version, updated_at, sealed", &["kind", "id"]),
-    table("document_history", "kind, id, version, updated_at, sealed", &["kind", "id", "version"]),
-    table("audit", "sequence, at, action, outcome, patient, actor, leaf, sealed", &["sequence"]),
-];
-
-impl SealedTable {
-    /// The table of a name.
-    pub(crate) fn named(name: &str) -> Option<&'static SealedTable> {
-        SEALED.iter().find(|table| table.name == name)
-    }
-
-    /// Where the sealed column stands among the columns.
-    pub(crate) fn sealed_at(&self) -> usize {
-        self.columns.split(',').count() - 1
-    }
-}
 
 /// The place that a ciphertext is bound to.
 pub(crate) struct Place {
@@ -70,7 +26,7 @@ impl Place {
     }
 }
 
-/// The place of a row with the columns of its [`SealedTable`].
+/// The place of a row with the columns of its [`super::tables::Table`].
 pub(crate) fn place_of(table: &str, row: &Row<'_>) -> Result<Place, DbError> {
     let number = |at: usize| row.get::<i64>(at);
     let group = || Ok::<_, DbError>(group_key(number(0)?.unsigned_abs(), number(1)?).to_vec());
@@ -110,7 +66,7 @@ pub(crate) fn place_of(table: &str, row: &Row<'_>) -> Result<Place, DbError> {
 }
 
 impl<B: Backend> SqlStore<B> {
-    /// What a sealed row says; the row has the columns of its [`SealedTable`].
+    /// What a sealed row says; the row has the columns of its [`super::tables::Table`].
     pub(super) fn open_row(&self, table: &str, row: &Row<'_>, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
         let what = || {
             let first = row.get::<i64>(0).map_or(String::new(), |number| format!(" {number}"));

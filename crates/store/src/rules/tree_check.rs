@@ -1,8 +1,6 @@
 //! The check of a log as it is kept: every row against its leaf, every leaf against the tree, the tree against the
 //! checkpoints, in one pass at one instant.
 
-use std::time::Duration;
-
 use clinical_model::{PatientId, Timestamp};
 use trust::log::Hash;
 use trust::log::check::{Check, Content, Expectation, Fault, Finding, Report, Signpost};
@@ -13,13 +11,11 @@ use super::keys::Domain;
 use super::tree::{StoredTiles, leaf_of, page_checkpoints};
 use super::{SqlStore, describe};
 use crate::StoreError;
-use crate::proven::{Log, LogAgainst, LogEntry};
+use crate::proven::{CONTENT_KEPT_FOR, Log, LogAgainst, LogEntry};
 use crate::sql::{Backend, Begin, DbError, Row, Session, Tx, read};
 use crate::words::VerifyFinding;
 
 const DOING: &str = "checking the log";
-/// Content may be removed for its age no earlier than after so long: six years (45 CFR 164.316(b)(2)).
-const CONTENT_KEPT_FOR: Duration = Duration::from_secs(2_190 * 86_400);
 /// Checkpoints read at once.
 const CHECKPOINTS_PAGE: usize = 10_000;
 

@@ -218,7 +218,10 @@ impl<B: Backend> Keys<B> {
         let kept = kept_fingerprint(&*session, META_KEK).map_err(read(DOING))?.unwrap_or_default();
         if let Some(next) = next {
             // A key that has not come yet is asked for again with the next beat.
-            if self.held(&next).is_ok() {
+            if let Ok(key) = self.held(&next) {
+                let source = readable(&self.ring).source().cloned();
+                let taken = source.map_or(Ok(()), |source| source.take_along(&key));
+                taken.map_err(|source| StoreError::KeySource { doing: DOING, source })?;
                 let sql = "UPDATE node SET keks = ?2 WHERE id = ?1 AND keks <> ?2";
                 session.execute(sql, &values![node, &next]).map_err(write(DOING))?;
             }

@@ -7,27 +7,12 @@ use super::audit::{COLUMNS, Plain};
 use super::documents::kind_from_number;
 use super::fold_parts::{BlockRef, EventPlace, WaveRef};
 use super::quarantine::is_waiting;
-use super::{SqlStore, journal};
+use super::{SqlStore, journal, tables};
 use crate::StoreError;
 use crate::sql::{Backend, Begin, Column, DbError, Row as SqlRow, Session, Tx, read};
 use crate::words::{VerifyFinding, VerifyReport};
 
 const DOING: &str = "verifying the store";
-
-/// The tables with sealed rows.
-pub(crate) const SEALED_TABLES: [&str; 11] = [
-    "journal",
-    "group_summary",
-    "latest",
-    "block",
-    "wave_block",
-    "event",
-    "frame_block",
-    "quarantine",
-    "document",
-    "document_history",
-    "audit",
-];
 
 /// A report in the making.
 struct Work<'a> {
@@ -83,7 +68,7 @@ impl<B: Backend> SqlStore<B> {
             Some(fault) => work.find(place, fault),
             None => work.report.opened += 1,
         })?;
-        for table in SEALED_TABLES {
+        for table in tables::sealed().map(|table| table.name) {
             if let Err(error) = self.verify_table(&snapshot, table, &mut work) {
                 work.find(format!("{}, table {table}", B::PLACE), super::describe(&error));
             }
@@ -241,7 +226,7 @@ fn name_of(column: Column<'_>) -> String {
 
 /// Rows with something sealed in them.
 pub(super) fn count_rows<S: Session>(session: &S) -> Result<u64, StoreError> {
-    SEALED_TABLES.iter().map(|table| count_table(session, table)).sum()
+    tables::sealed().map(|table| count_table(session, table.name)).sum()
 }
 
 pub(crate) fn count_table<S: Session>(session: &S, table: &str) -> Result<u64, StoreError> {

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 use crate::StoreError;
 use crate::error::Contended;
 
+pub(crate) use value::Owned;
 pub use value::{Column, Columns, FromColumn, Row, Value};
 
 /// Values for the placeholders of a statement, in their order.

@@ -194,3 +194,32 @@ impl<T: FromColumn> FromColumn for Option<T> {
         }
     }
 }
+
+/// A value of either database, kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Owned {
+    Null,
+    Int(i64),
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Owned {
+    pub(crate) fn of(column: Column<'_>) -> Self {
+        match column {
+            Column::Null => Owned::Null,
+            Column::Int(number) => Owned::Int(number),
+            Column::Text(text) => Owned::Text(text.to_owned()),
+            Column::Bytes(bytes) => Owned::Bytes(bytes.to_vec()),
+        }
+    }
+
+    pub(crate) fn value(&self) -> Value<'_> {
+        match self {
+            Owned::Null => Value::Null,
+            Owned::Int(number) => Value::Int(*number),
+            Owned::Text(text) => Value::Text(text),
+            Owned::Bytes(bytes) => Value::Bytes(bytes),
+        }
+    }
+}

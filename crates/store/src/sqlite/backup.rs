@@ -13,7 +13,7 @@ use trust::digest::Sha256;
 use super::files::has_content;
 use super::session::{SqliteSession, open_failure};
 use super::{DATA_FILE, KEYS_FILE, LOCK_FILE, Options, Sqlite, SqliteStore};
-use crate::rules::verify::{SEALED_TABLES, count_table};
+use crate::rules::verify::count_table;
 use crate::sql::{Backend as _, Begin, Session, read, write};
 use crate::words::RestoreReport;
 use crate::{OpenError, Store, StoreError};
@@ -330,7 +330,7 @@ type Counts = (Vec<(String, u64)>, u64, u64);
 
 fn count(session: &SqliteSession) -> Result<Counts, StoreError> {
     let mut counts = Vec::new();
-    for table in SEALED_TABLES {
+    for table in crate::rules::tables::sealed().map(|table| table.name) {
         counts.push((table.to_owned(), count_table(session, table)?));
     }
     let of = |sql: &str| session.one(sql, &[]).map_err(read(DOING));
