@@ -2,6 +2,7 @@
 
 import { mkdirSync } from "node:fs";
 
+import { tests as administration } from "./administration.mjs";
 import { complaints, launch, PHONE, SHOTS, signIn, WIDE } from "./browser.mjs";
 import { startDemo } from "./server.mjs";
 import { tests as screens } from "./tests.mjs";
@@ -13,7 +14,7 @@ const TEST_MS = 120_000;
 const STEP_MS = 30_000;
 
 const only = process.argv.slice(2);
-const tests = { ...screens, ...trust };
+const tests = { ...screens, ...trust, ...administration };
 mkdirSync(SHOTS, { recursive: true });
 
 const demo = await startDemo();

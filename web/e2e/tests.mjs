@@ -258,6 +258,11 @@ tests["the identity banner says who and what is not recorded"] = async ({ demo, 
   assert.ok(!(await page.title()).includes(patient.family), "the title of the tab names the patient");
 };
 
+/** The page of the address stands there, not the one before, which stays while the next is fetched. */
+async function arrived(page) {
+  await page.waitForSelector("main[aria-busy=false] h1");
+}
+
 /** What each role finds in its rail. */
 const RAILS = {
   nurse: ["Wards", "Alerts", "Patients", "Devices", "Quarantine"],
@@ -280,11 +285,11 @@ tests["each role finds its own pages, and none that refuses it"] = async ({ demo
     for (const label of RAILS[role]) {
       await page.click(`.rail a:has-text("${label}")`);
       await page.waitForSelector(".rail a[aria-current=page]");
-      await page.waitForSelector("h1");
+      await arrived(page);
       const tabs = label === "Admin" ? await page.$$eval(".tabs a", (found) => found.map((one) => one.textContent)) : [null];
       for (const tab of tabs) {
         if (tab !== null) await page.click(`.tabs a:has-text("${tab}")`);
-        await page.waitForSelector("h1");
+        await arrived(page);
         await page.waitForSelector(".waiting", { state: "detached" });
         assert.equal(await page.$("main .message-bad:has-text('did not work')"), null, `${label} ${tab ?? ""} refuses the ${role}`);
         await page.waitForSelector(".seen-by, .board-foot");

@@ -3,56 +3,11 @@
 import assert from "node:assert/strict";
 
 import { api, PHONE, proveAgain, send, SHOTS, signIn, violations } from "./browser.mjs";
+import { admin, enter, HAPPENS_MS, invite, PASSWORD, somebody } from "./people.mjs";
 import { nextCode, scan, withAuthenticator, wrongCode } from "./person.mjs";
-
-/** Longest wait for the server to do something by itself (a checkpoint, an event), in ms. */
-const HAPPENS_MS = 60_000;
-const PASSWORD = "a long enough password";
 
 const tests = {};
 export { tests };
-
-let invited = 0;
-/** Takes somebody in as the administrator `page` is signed in as; answers the one-time link and the name. */
-async function invite(page, demo, person) {
-  await proveAgain(page, demo);
-  invited += 1;
-  const name = `${person.role}-${process.pid}-${invited}`;
-  const { user, invitation } = await send(page, "POST", "/users", { name, display: `Test ${name}`, wards: null, ...person });
-  return { id: user.id, name, link: demo.address + invitation.path };
-}
-
-/** A new browser in which an invited person has made their way in with password and code app. */
-async function enter(open, page, demo, person, options = {}) {
-  const who = await invite(page, demo, person);
-  const theirs = await open({ signedIn: false, ...options });
-  await theirs.goto(who.link);
-  await theirs.click("button:has-text('Begin')");
-  await theirs.waitForSelector("h1:has-text('Make your way in')");
-  await send(theirs, "PUT", "/account/password", { password: PASSWORD });
-  const { secret } = await send(theirs, "POST", "/account/totp/begin");
-  await send(theirs, "POST", "/account/totp", { code: nextCode(secret) });
-  await theirs.goto(demo.address);
-  await theirs.waitForSelector(".rail");
-  return { ...who, page: theirs, secret };
-}
-
-async function admin(open, demo) {
-  const page = await open({ as: "admin" });
-  await page.goto(`${demo.address}/admin/people`);
-  await page.waitForSelector("tbody tr");
-  return page;
-}
-
-/** Somebody in a bed with vital signs, and the ward of the bed. */
-async function somebody(page, not = () => false) {
-  for (const ward of (await api(page, "/wards")).wards) {
-    const { tiles } = await api(page, `/wards/${ward.id}/board`);
-    const tile = tiles.find(({ patient, vitals }) => patient && vitals.some(({ measure }) => measure === "heart_rate") && !not(patient));
-    if (tile) return { ...tile, ward };
-  }
-  return assert.fail("no bed of the demonstration has a patient with a heart rate");
-}
 
 tests["an invited person makes a passkey, keeps recovery codes, and signs in with the passkey"] = async ({ demo, open }) => {
   const page = await admin(open, demo);
@@ -61,6 +16,8 @@ tests["an invited person makes a passkey, keeps recovery codes, and signs in wit
   await page.locator("dialog").getByLabel("Sign-in name").fill(name);
   await page.locator("dialog").getByLabel("Display name").fill("Dr. Passkey");
   await page.locator("dialog").getByLabel("Role").selectOption("physician");
+  assert.ok(await page.isDisabled("dialog button[type=submit]"), "somebody is invited to all wards without a word");
+  await page.locator("dialog").getByLabel("All wards").check();
   await page.click("dialog button[type=submit]");
   // The demonstration's session has proven nothing lately, or it has: both are fine here; the step-up has its own test.
   const link = page.locator("dialog .one-time-text");
@@ -79,15 +36,24 @@ tests["an invited person makes a passkey, keeps recovery codes, and signs in wit
     PublicKeyCredential.isConditionalMediationAvailable = () => Promise.resolve(false);
   });
   await theirs.goto(text);
+  await theirs.waitForSelector("button:has-text('Begin')");
+  assert.ok(!theirs.url().includes("token"), "the token stays in the address bar");
   await theirs.click("button:has-text('Begin')");
   await theirs.waitForSelector("h1:has-text('Make your way in')");
-  assert.ok(!theirs.url().includes("token"), "the spent token stays in the address bar");
   assert.deepEqual(await violations(theirs), []);
   await theirs.screenshot({ path: `${SHOTS}enrol.png` });
   await theirs.click("button:has-text('Make a passkey')");
+  // A recovery code is worth something after a password only: that comes first.
+  await theirs.waitForSelector("h1:has-text('If you lose your device')");
+  assert.ok(await theirs.isHidden("button:has-text('Show recovery codes')"), "codes are drawn that nobody can use");
+  assert.deepEqual(await violations(theirs), []);
+  await theirs.fill("input[name=new-password]", PASSWORD);
+  await theirs.fill("input[name=new-password-again]", PASSWORD);
+  await theirs.click("button:has-text('Set password')");
   await theirs.click("button:has-text('Show recovery codes')");
   await theirs.waitForSelector(".codes li");
-  assert.equal(new Set(await theirs.$$eval(".codes li", (found) => found.map((one) => one.textContent))).size, 10);
+  const codes = await theirs.$$eval(".codes li", (found) => found.map((one) => one.textContent));
+  assert.equal(new Set(codes).size, 10);
   assert.ok(await theirs.isDisabled("button:has-text('Go on')"), "one can go on without having kept the codes");
   assert.deepEqual(await violations(theirs), []);
   await theirs.screenshot({ path: `${SHOTS}recovery-codes.png` });
@@ -100,6 +66,15 @@ tests["an invited person makes a passkey, keeps recovery codes, and signs in wit
   await theirs.click("button:has-text('Sign in with a passkey')");
   await theirs.waitForSelector(".rail");
   assert.equal((await api(theirs, "/session")).user.name, name);
+  // The phone with the passkey is lost: the password and a code from the paper let in.
+  await theirs.click("button[aria-label='Sign out']");
+  await theirs.fill("input[name=username]", name);
+  await theirs.fill("input[name=password]", PASSWORD);
+  await theirs.click("button[type=submit]");
+  await theirs.fill("input[name=recovery-code]", codes[0]);
+  await theirs.click("button[type=submit]");
+  await theirs.waitForSelector(".rail");
+  assert.equal((await api(theirs, "/session")).recovery_codes_left, 9);
 
   const again = await open({ signedIn: false });
   await again.goto(text);
@@ -179,6 +154,7 @@ tests["a dangerous act asks for a fresh proof, and is done only with it"] = asyn
     await page.locator("dialog").getByLabel("Sign-in name").fill(name);
     await page.locator("dialog").getByLabel("Display name").fill("Ingrid Integrator");
     await page.locator("dialog").getByLabel("Role").selectOption("integrator");
+    await page.locator("dialog").getByLabel("All wards").check();
     await page.click("dialog button[type=submit]");
     await page.waitForSelector("h2:has-text('Confirm that it is you')");
     await page.unroute("**/api/v1/users");
@@ -346,6 +322,9 @@ tests["a claim code is shown as QR and text once, and can be withdrawn"] = async
   const read = await scan(page, "dialog .qr");
   assert.ok(read?.includes(serial), `the QR code does not name the device: ${read}`);
   assert.ok(read.replaceAll("-", "").includes(code.replaceAll("-", "")), "the QR code has another code than the text");
+  const pin = new URLSearchParams(new URL(read).hash.slice(1)).get("pin");
+  assert.match(pin, /^sha256:[0-9a-f]{64}$/);
+  await page.waitForSelector(`dialog .one-time-text:has-text("${pin}")`);
   assert.deepEqual(await violations(page), []);
   await page.screenshot({ path: `${SHOTS}claim-dark.png` });
   await page.click("dialog button:has-text('Done')");
@@ -378,7 +357,7 @@ tests["what a patient denies vanishes from a clinician's open page, and comes ba
   await theirs.click("dialog button:has-text('Save rule')");
   await theirs.waitForSelector(".consents .tag-bad:has-text('Denies')");
   await physician.waitForFunction(() => !document.querySelector(".latest")?.textContent.includes("HR"), null, { timeout: HAPPENS_MS });
-  await theirs.waitForSelector(".latest:has-text('HR')");
+  await theirs.waitForSelector(".latest:has-text('Heart rate')");
 
   await theirs.click(".consents button:has-text('Withdraw')");
   await theirs.click("dialog button:has-text('Withdraw')");

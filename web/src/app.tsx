@@ -1,35 +1,50 @@
 //! Which page is shown: the way in, or the shell with the page of the path.
 
-import { useCallback, useEffect, useState } from "react";
+import { type ComponentType, lazy, Suspense, useCallback, useDeferredValue, useEffect, useState } from "react";
 
-import { AccountPage } from "./pages/account.tsx";
-import { AdminPage } from "./pages/admin/admin.tsx";
-import { AuditPage } from "./pages/audit/audit.tsx";
-import { AuthorizePage } from "./pages/authorize.tsx";
 import { BoardPage } from "./pages/board.tsx";
-import { BreakGlassPage } from "./pages/break-glass.tsx";
-import { DevicePage } from "./pages/device.tsx";
-import { DevicesPage } from "./pages/devices.tsx";
-import { EnrolmentPage } from "./pages/enrolment.tsx";
 import { InboxPage } from "./pages/inbox.tsx";
-import { MePage } from "./pages/me/me.tsx";
-import { MyPeoplePage } from "./pages/me/my-people.tsx";
 import { NotFound } from "./pages/not-found.tsx";
-import { PatientPage } from "./pages/patient.tsx";
-import { PatientsPage } from "./pages/patients.tsx";
-import { QuarantinePage } from "./pages/quarantine.tsx";
 import { WardsPage } from "./pages/wards.tsx";
 import { match, navigate, useLocation } from "./router.tsx";
 import { useRights, useSession } from "./session.tsx";
+import { Waiting } from "./ui/basics.tsx";
 import { Boundary } from "./ui/boundary.tsx";
 import { homeOf } from "./ui/roles.ts";
 import { Shell } from "./ui/shell.tsx";
-import { Enrol, KeepCodes } from "./way-in/enrol.tsx";
-import { Invited, Setup } from "./way-in/links.tsx";
 import { SecondFactor } from "./way-in/second-factor.tsx";
 import { SignIn } from "./way-in/sign-in.tsx";
 
+/** A page that is fetched when it is first shown. Signing in, the wards and their boards come with the app itself. */
+const later = <P extends object>(load: () => Promise<ComponentType<P>>) => lazy(async () => ({ default: await load() }));
+
+const AccountPage = later(async () => (await import("./pages/account.tsx")).AccountPage);
+const AdminPage = later(async () => (await import("./pages/admin/admin.tsx")).AdminPage);
+const AuditPage = later(async () => (await import("./pages/audit/audit.tsx")).AuditPage);
+const AuthorizePage = later(async () => (await import("./pages/authorize.tsx")).AuthorizePage);
+const BreakGlassPage = later(async () => (await import("./pages/break-glass.tsx")).BreakGlassPage);
+const DevicePage = later(async () => (await import("./pages/device.tsx")).DevicePage);
+const DevicesPage = later(async () => (await import("./pages/devices.tsx")).DevicesPage);
+const Enrol = later(async () => (await import("./way-in/enrol.tsx")).Enrol);
+const EnrolmentPage = later(async () => (await import("./pages/enrolment.tsx")).EnrolmentPage);
+const Invited = later(async () => (await import("./way-in/links.tsx")).Invited);
+const KeepCodes = later(async () => (await import("./way-in/enrol.tsx")).KeepCodes);
+const MePage = later(async () => (await import("./pages/me/me.tsx")).MePage);
+const MyPeoplePage = later(async () => (await import("./pages/me/my-people.tsx")).MyPeoplePage);
+const PatientPage = later(async () => (await import("./pages/patient.tsx")).PatientPage);
+const PatientsPage = later(async () => (await import("./pages/patients.tsx")).PatientsPage);
+const QuarantinePage = later(async () => (await import("./pages/quarantine.tsx")).QuarantinePage);
+const Setup = later(async () => (await import("./way-in/links.tsx")).Setup);
+
 export function App() {
+  return (
+    <Suspense fallback={<Waiting what="Auscult" />}>
+      <Way />
+    </Suspense>
+  );
+}
+
+function Way() {
   const { session } = useSession();
   const { pathname } = useLocation();
   // Set when a way in has just been made complete: recovery codes are offered before anything else.
@@ -57,7 +72,9 @@ export function App() {
 }
 
 function SignedIn() {
-  const { pathname } = useLocation();
+  const { pathname: wanted } = useLocation();
+  // While a page is being fetched the one before stays: nothing flashes, and what is on screen stays live.
+  const pathname = useDeferredValue(wanted);
   const rights = useRights();
   const atDoor = ["/", "/sign-in", "/setup"].includes(pathname);
   useEffect(() => {
@@ -71,8 +88,18 @@ function SignedIn() {
   else if (patient !== undefined) scope = `?patient=${encodeURIComponent(patient)}`;
 
   return (
-    <Shell scope={scope}>
-      <Boundary path={pathname}>{atDoor ? null : <Page pathname={pathname} />}</Boundary>
+    <Shell scope={scope} busy={pathname !== wanted}>
+      <Boundary path={pathname}>
+        <Suspense
+          fallback={
+            <div className="page">
+              <Waiting what="the page" />
+            </div>
+          }
+        >
+          {atDoor ? null : <Page pathname={pathname} />}
+        </Suspense>
+      </Boundary>
     </Shell>
   );
 }

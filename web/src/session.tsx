@@ -56,6 +56,8 @@ export function SessionProvider({ children, waiting, failed }: ProviderProps) {
   const client = useQueryClient();
   const [ended, setEnded] = useState<EndReason | null>(null);
   const tabs = useRef<BroadcastChannel | null>(null);
+  // The live stream may hear of one's own signing out before its answer is here.
+  const leaving = useRef(false);
   const session = useQuery({ queryKey: ["session"], queryFn: ({ signal }) => get<Session>("/session", signal), staleTime: Infinity, retry: 2 });
 
   const adopt = useCallback(
@@ -70,7 +72,7 @@ export function SessionProvider({ children, waiting, failed }: ProviderProps) {
     (reason: EndReason) => {
       const known = client.getQueryData<Session>(["session"]);
       if (known === undefined || known.state === "signed-out" || known.state === "setup-needed") return;
-      setEnded(reason);
+      setEnded(leaving.current ? "signed-out-here" : reason);
       // First the page changes, then what was read is forgotten: nothing of a patient stays on screen or in memory.
       client.setQueryData(["session"], {
         ...known,
@@ -89,8 +91,13 @@ export function SessionProvider({ children, waiting, failed }: ProviderProps) {
   );
 
   const signOut = useCallback(async () => {
-    await post("/sign-out");
-    end("signed-out-here");
+    leaving.current = true;
+    try {
+      await post("/sign-out");
+      end("signed-out-here");
+    } finally {
+      leaving.current = false;
+    }
     tabs.current?.postMessage("signed-out");
   }, [end]);
 

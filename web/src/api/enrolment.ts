@@ -6,7 +6,8 @@ export interface Certificate {
   serial_hex: string;
   not_before: string;
   not_after: string;
-  issued_at: string;
+  /** Not known of those that an operator issued beside the server. */
+  issued_at: string | null;
   via: "claim" | "est" | "renewal" | "operator";
   revoked_at: string | null;
   revoked_because: string | null;
@@ -20,7 +21,7 @@ export interface Enrolment {
   serial: string;
   retired: boolean;
   state: EnrolmentState;
-  claim: { created_at: string; expires_at: string; tries_left: number; state: "open" | "used" | "spent" | "expired" | "withdrawn"; created_by: { id: string; label: string } | null } | null;
+  claim: { created_at: string; expires_at: string; state: "open" | "used" | "expired" | "withdrawn"; created_by: { id: string; label: string } | null } | null;
   certificate: Certificate | null;
   certificates: number;
   last_renewed_at: string | null;

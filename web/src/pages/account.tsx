@@ -15,10 +15,10 @@ import { useSession, useUser } from "../session.tsx";
 import { Dialog, DialogFoot, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { CodeSheet } from "../ui/once.tsx";
 import { AttemptFailed } from "../way-in/alone.tsx";
-import { PasskeyForm, PasswordForm, TotpForm } from "../way-in/means.tsx";
+import { CODES_NEED_PASSWORD, PasskeyForm, PasswordForm, TotpForm } from "../way-in/means.tsx";
 
 const LAST_WAY = "This is your last complete way in. Add another one first.";
-const SIGNED_IN_BY: Record<string, string> = { passkey: "Passkey", password: "Password and code", link: "One-time link", provider: "Identity provider" };
+const SIGNED_IN_BY: Record<string, string> = { passkey: "Passkey", password: "Password and code", link: "One-time link", provider: "Identity provider", demo: "Demonstration's link" };
 
 export function AccountPage() {
   useDocumentTitle("Your account");
@@ -140,6 +140,7 @@ function WaysIn() {
         <p className={codesLeft < 3 ? "bad" : undefined}>
           {codesLeft === 0 ? "You have none left. Make new ones, so that a lost phone does not lock you out." : `${codesLeft} of 10 left.`}
         </p>
+        {!hasPassword && <p className="hint">{CODES_NEED_PASSWORD}</p>}
       </section>
       {open === "passkey" && (
         <Dialog title="Add a passkey" onClose={() => setOpen(null)}>

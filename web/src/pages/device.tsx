@@ -59,7 +59,7 @@ function Detail({ device, reload }: { device: Device; reload: () => void }) {
   return (
     <div className="page">
       <PageTitle
-        seenBy="clinicians of the wards it serves, biomedical engineers and administrators."
+        seenBy="clinicians of the wards it serves, biomedical engineers, integrators and administrators."
         actions={
           <>
             {mayManageDevices(rights) && (
@@ -82,12 +82,12 @@ function Detail({ device, reload }: { device: Device; reload: () => void }) {
       <section className="card">
         <dl className="facts">
           <Fact label="Kind">{device.kind}</Fact>
-          <Fact label="Manufacturer and model">{[device.manufacturer, device.model].filter(Boolean).join(" ") || "Not Known"}</Fact>
-          <Fact label="Serial number">{device.serial || "Not Known"}</Fact>
+          <Fact label="Manufacturer and model">{[device.manufacturer, device.model].filter(Boolean).join(" ") || "Not known"}</Fact>
+          <Fact label="Serial number">{device.serial || "Not known"}</Fact>
           <Fact label="Last heard">
             {device.last_heard_at === null ? "Never" : `${agoText(ageSeconds(device.last_heard_at, now))} (${instantText(device.last_heard_at)})`}
           </Fact>
-          <Fact label="Battery">{device.battery_percent === null ? "Not Known" : `${device.battery_percent} %`}</Fact>
+          <Fact label="Battery">{device.battery_percent === null ? "Not known" : `${device.battery_percent} %`}</Fact>
           <Fact label="Longest usual silence">{device.expected_interval_s === null ? "None: sends when it is used" : `${device.expected_interval_s} s`}</Fact>
           <Fact label="Its clock">{clockText(device.clock)}</Fact>
           <Fact label="Zone of its clock">{offsetText(device.utc_offset_min)}</Fact>

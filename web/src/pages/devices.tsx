@@ -56,7 +56,7 @@ export function DevicesPage() {
   return (
     <div className="page">
       <PageTitle
-        seenBy="clinicians, biomedical engineers and administrators."
+        seenBy="clinicians, biomedical engineers, integrators and administrators."
         actions={
           <>
             {mayEnrolDevices(rights) && (

@@ -52,7 +52,7 @@ export function PatientsPage() {
 function Found({ patients }: { patients: PatientLine[] }) {
   return (
     <div className="table-scroll">
-      <table>
+      <table className="stack-table">
         <thead>
           <tr>
             <th scope="col">Name</th>
@@ -68,10 +68,10 @@ function Found({ patients }: { patients: PatientLine[] }) {
               <th scope="row">
                 <Link to={`/patients/${patient.id}`}>{fullName(patient)}</Link>
               </th>
-              <td>{bornText(patient.birth_date, new Date())}</td>
-              <td>{genderText(patient.gender)}</td>
-              <td className="mono">{patient.record_number}</td>
-              <td>{patient.place?.name ?? "Not Known"}</td>
+              <td data-label="Born">{bornText(patient.birth_date, new Date())}</td>
+              <td data-label="Gender">{genderText(patient.gender)}</td>
+              <td data-label="Record No." className="mono">{patient.record_number}</td>
+              <td data-label="Place">{patient.place?.name ?? <span className="muted">None</span>}</td>
             </tr>
           ))}
         </tbody>

@@ -28,10 +28,12 @@ interface LatestProps {
   devices: DeviceState[];
   now: number;
   linkLost: boolean;
+  /** Names what was measured in full, for those who do not read charts for a living. */
+  inWords?: boolean;
   onOrigin: (observationId: string) => void;
 }
 
-export function LatestVitals({ vitals, devices, now, linkLost, onOrigin }: LatestProps) {
+export function LatestVitals({ vitals, devices, now, linkLost, inWords = false, onOrigin }: LatestProps) {
   const ordered = inReadingOrder(vitals);
   if (ordered.length === 0) return <p className="latest-none">Nothing was measured yet.</p>;
   return (
@@ -51,7 +53,7 @@ export function LatestVitals({ vitals, devices, now, linkLost, onOrigin }: Lates
               title={`${vital.display}: show where it comes from`}
             >
               <span className="reading-label">
-                {vital.short} <span className="reading-unit">{vital.unit_display}</span>
+                {inWords ? vital.display : vital.short} <span className="reading-unit">{vital.unit_display}</span>
               </span>
               <span className="reading-value">{valueText(vital)}</span>
               <span className="reading-age">

@@ -1,6 +1,6 @@
 //! Small pieces that every page uses: headings, messages, dialogs, drawers, fields.
 
-import { type ReactNode, useEffect, useId, useLayoutEffect, useRef, useState } from "react";
+import { cloneElement, isValidElement, type ReactNode, useEffect, useId, useLayoutEffect, useRef, useState } from "react";
 
 import { explain } from "../api/client.ts";
 import { useLinkLost } from "../live/context.tsx";
@@ -155,11 +155,20 @@ export function DialogFoot({ action, refusal, blocked = false, dangerous = false
 }
 
 export function Field({ label, hint, children }: { label: string; hint?: string; children: ReactNode }) {
+  const id = useId();
+  // The hint describes the field; it is no part of its name, which a screen reader repeats at every turn.
+  const names = { "aria-labelledby": `${id}-label`, "aria-describedby": hint ? `${id}-hint` : undefined };
   return (
     <label className="field">
-      <span className="field-label">{label}</span>
-      {children}
-      {hint && <span className="hint">{hint}</span>}
+      <span className="field-label" id={`${id}-label`}>
+        {label}
+      </span>
+      {isValidElement<typeof names>(children) ? cloneElement(children, names) : children}
+      {hint && (
+        <span className="hint" id={`${id}-hint`}>
+          {hint}
+        </span>
+      )}
     </label>
   );
 }

@@ -7,7 +7,7 @@ import { get, post, remove } from "../api/client.ts";
 import type { Certificate, Claim, Decommissioned, Enrolment, EnrolmentState } from "../api/enrolment.ts";
 import { instantText } from "../format/time.ts";
 import { Dialog, DialogFoot, Fact, Failure, Field, Waiting } from "./basics.tsx";
-import { OneTimeText, saveText } from "./once.tsx";
+import { CopyButton, OneTimeText, saveText } from "./once.tsx";
 import { QrCode } from "./qr.tsx";
 
 const STATES: Record<EnrolmentState, { text: string; tone: "good" | "warn" | "bad" | "" }> = {
@@ -26,7 +26,7 @@ export function EnrolmentBadge({ state }: { state: EnrolmentState }) {
   return <span className={`tag ${known.tone === "" ? "" : `tag-${known.tone}`}`}>{known.text}</span>;
 }
 
-const VIA: Record<Certificate["via"], string> = { claim: "claim code", est: "EST", renewal: "renewal", operator: "operator" };
+const VIA: Record<Certificate["via"], string> = { claim: "claim code", est: "EST", renewal: "renewal", operator: "an operator on the server" };
 
 type Act = "claim" | "revoke" | "decommission" | "review" | null;
 
@@ -77,7 +77,7 @@ export function EnrolmentCard({ deviceId }: { deviceId: string }) {
       {withdraw.isError && <Failure error={withdraw.error} />}
       {one?.claim?.state === "open" && (
         <p className="message message-note">
-          A claim code waits until {instantText(one.claim.expires_at)}; {one.claim.tries_left} tries left.{" "}
+          A claim code waits until {instantText(one.claim.expires_at)}.{" "}
           <button type="button" className="link" disabled={withdraw.isPending} onClick={() => withdraw.mutate()}>
             Withdraw it
           </button>
@@ -88,7 +88,7 @@ export function EnrolmentCard({ deviceId }: { deviceId: string }) {
         <dl className="facts">
           <Fact label="Valid until">{instantText(one.certificate.not_after)}</Fact>
           <Fact label="Issued">
-            {instantText(one.certificate.issued_at)} by {VIA[one.certificate.via] ?? one.certificate.via}
+            {one.certificate.issued_at === null ? "Time not known" : instantText(one.certificate.issued_at)}, by {VIA[one.certificate.via] ?? one.certificate.via}
           </Fact>
           <Fact label="Last renewed">{one.last_renewed_at === null ? "Never" : instantText(one.last_renewed_at)}</Fact>
           <Fact label="Serial number of the certificate">
@@ -127,6 +127,9 @@ export function EnrolmentCard({ deviceId }: { deviceId: string }) {
   );
 }
 
+/** `sha256:…` of the authority's root: whoever types by hand compares it, and no device believes a server untold. */
+const pinOf = (claim: Claim): string => new URLSearchParams(new URL(claim.qr_text).hash.slice(1)).get("pin") ?? "";
+
 export function ClaimDialog({ enrolment, onClose }: { enrolment: Pick<Enrolment, "device_id" | "name" | "serial" | "certificate">; onClose: () => void }) {
   const make = useMutation({ mutationFn: () => post<Claim>(`/devices/${encodeURIComponent(enrolment.device_id)}/claim`) });
   return (
@@ -149,7 +152,7 @@ export function ClaimDialog({ enrolment, onClose }: { enrolment: Pick<Enrolment,
       ) : (
         <>
           <p>
-            Scan this with the installer's phone, or type the code into the device. Shown <strong>once, now</strong>; good until {instantText(make.data.expires_at)}, for five tries.
+            Scan this with the installer's phone, or type the code into the device. Shown <strong>once, now</strong>; good until {instantText(make.data.expires_at)}.
           </p>
           <div className="qr-beside claim">
             <QrCode text={make.data.qr_text} label={`QR code to enrol ${enrolment.name}`} />
@@ -163,6 +166,8 @@ export function ClaimDialog({ enrolment, onClose }: { enrolment: Pick<Enrolment,
                   <span className="mono">{make.data.claim_url}</span>
                 </Fact>
               </dl>
+              <OneTimeText label="Pin: by it the device knows this server" text={pinOf(make.data)} />
+              <CopyButton text={make.data.qr_text} label="Copy all of it as a link" />
             </div>
           </div>
           <div className="form-actions">

@@ -26,7 +26,14 @@ const COUNT_AT_LEAST_EVERY_MS = 60_000;
 /** How often the server is asked whether it keeps up, in ms: overload is shown for a minute after it ends. */
 const STATUS_EVERY_MS = 15_000;
 
-export function Shell({ scope, children }: { scope: string; children: ReactNode }) {
+interface ShellProps {
+  scope: string;
+  /** True while another page than the one shown is being fetched. */
+  busy: boolean;
+  children: ReactNode;
+}
+
+export function Shell({ scope, busy, children }: ShellProps) {
   const [link, setLink] = useState<LiveLink | null>(null);
   // The scope whose stream was refused, or ended because it is no longer open to this person: the general one is followed instead.
   const [refused, setRefused] = useState<string | null>(null);
@@ -59,12 +66,12 @@ export function Shell({ scope, children }: { scope: string; children: ReactNode 
   if (link === null) return null;
   return (
     <LinkProvider link={link}>
-      <Frame>{children}</Frame>
+      <Frame busy={busy}>{children}</Frame>
     </LinkProvider>
   );
 }
 
-function Frame({ children }: { children: ReactNode }) {
+function Frame({ busy, children }: Omit<ShellProps, "scope">) {
   const [open, setOpen] = useState<"search" | "shortcuts" | null>(null);
   const status = useLinkStatus();
   const rights = useRights();
@@ -79,7 +86,7 @@ function Frame({ children }: { children: ReactNode }) {
       <LostBanner />
       <Announcer />
       <GlassAnnouncer enabled={mayReviewBreakGlass(rights)} />
-      <main id="content" tabIndex={-1}>
+      <main id="content" tabIndex={-1} aria-busy={busy}>
         <GlassBanner />
         <OverloadBanner />
         {children}

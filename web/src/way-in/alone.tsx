@@ -1,6 +1,6 @@
 //! The frame of the pages on the way in: one card, the site's name, nothing of any patient.
 
-import type { ReactNode } from "react";
+import type { AriaAttributes, ReactNode } from "react";
 
 import { explain } from "../api/client.ts";
 import { PasskeyDeclined } from "../auth/webauthn.ts";
@@ -43,10 +43,17 @@ export function AttemptFailed({ error, refusals = {} }: { error: unknown; refusa
   );
 }
 
+interface CodeInputProps extends AriaAttributes {
+  value: string;
+  onChange: (code: string) => void;
+  autoFocus?: boolean;
+}
+
 /** The field for six digits of a code app: phones and password managers fill it in. */
-export function CodeInput({ value, onChange, autoFocus = false }: { value: string; onChange: (code: string) => void; autoFocus?: boolean }) {
+export function CodeInput({ value, onChange, autoFocus = false, ...aria }: CodeInputProps) {
   return (
     <input
+      {...aria}
       className="code-input"
       name="code"
       inputMode="numeric"

@@ -74,13 +74,28 @@ export function Enrol({ onComplete }: { onComplete: () => void }) {
 export function KeepCodes({ onDone }: { onDone: () => void }) {
   const { session } = useSession();
   const [kept, setKept] = useState(false);
+  const account = useQuery({ queryKey: ["account"], queryFn: ({ signal }) => get<Account>("/account", signal) });
   const make = useMutation({ mutationFn: () => post<{ codes: string[] }>("/account/recovery-codes") });
   const host = window.location.host;
+  if (account.data?.has_password === false) {
+    return (
+      <Alone title="If you lose your device" wide>
+        <p>Your passkey is your only way in so far. When it is gone, a password together with a recovery code lets you in: choose the password now, and the codes come next. Or add a passkey on a second device later, in your account.</p>
+        <PasswordForm onDone={() => void account.refetch()} userName={account.data.user.name} />
+        <div className="form-actions">
+          <button type="button" onClick={onDone}>
+            Later
+          </button>
+        </div>
+      </Alone>
+    );
+  }
   return (
     <Alone title="If you lose your device" wide>
+      {account.isPending && <Waiting what="your account" />}
       {make.data === undefined ? (
         <>
-          <p>Recovery codes let you in when your passkey or code app is gone. Keep them on paper, or in a password manager, away from this device.</p>
+          <p>After your password, a recovery code lets you in when your code app or passkey is gone. Keep the codes on paper, or in a password manager, away from this device.</p>
           <AttemptFailed error={make.error} />
           <div className="form-actions">
             <button type="button" onClick={onDone}>
@@ -94,7 +109,7 @@ export function KeepCodes({ onDone }: { onDone: () => void }) {
       ) : (
         <>
           <p>
-            These ten codes are <strong>shown once, now</strong>. Each lets you in once in place of your code app.
+            These ten codes are <strong>shown once, now</strong>. Each lets you in once after your password, in place of your code app or passkey.
           </p>
           <CodeSheet codes={make.data.codes} heading={`Recovery codes of ${session.user?.name ?? "my account"} for Auscult at ${host}`} fileName="auscult-recovery-codes.txt" />
           <label className="check">

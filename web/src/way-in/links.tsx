@@ -1,7 +1,7 @@
 //! One-time links: the set-up of the first administrator, and invitations.
 
 import { useMutation } from "@tanstack/react-query";
-import { useState } from "react";
+import { useEffect, useState } from "react";
 
 import { post } from "../api/client.ts";
 import type { Session } from "../api/types.ts";
@@ -10,15 +10,20 @@ import { useSession } from "../session.tsx";
 import { Field } from "../ui/basics.tsx";
 import { Alone, AttemptFailed } from "./alone.tsx";
 
-/** The token after `#token=`: a fragment is never sent to a server, nor written to its logs. */
-const tokenHere = (): string => new URLSearchParams(window.location.hash.slice(1)).get("token") ?? "";
+/** The token after `#token=`: a fragment is never sent to a server, nor written to its logs. It is taken out of the address bar at once. */
+function useTokenHere(): string {
+  const [token] = useState(() => new URLSearchParams(window.location.hash.slice(1)).get("token") ?? "");
+  useEffect(() => {
+    if (token !== "") window.history.replaceState(null, "", window.location.pathname);
+  }, [token]);
+  return token;
+}
 
-/** A spent token must not stay in the address bar. */
 const leave = () => navigate("/", { replace: true });
 
 export function Setup() {
   const { adopt } = useSession();
-  const [token, setToken] = useState(tokenHere);
+  const [token, setToken] = useState(useTokenHere());
   const [form, setForm] = useState({ name: "", display: "" });
   const set = (key: keyof typeof form) => (event: { target: { value: string } }) => setForm({ ...form, [key]: event.target.value });
   const start = useMutation({
@@ -57,7 +62,8 @@ export function Setup() {
 
 export function Invited() {
   const { session, adopt, signOut } = useSession();
-  const [token, setToken] = useState(tokenHere);
+  const given = useTokenHere();
+  const [token, setToken] = useState(given);
   const begin = useMutation({
     mutationFn: () => post<Session>("/sign-in/link", { token }),
     onSuccess: (next) => {
@@ -91,7 +97,7 @@ export function Invited() {
           begin.mutate();
         }}
       >
-        {tokenHere() === "" && (
+        {given === "" && (
           <Field label="One-time token" hint="The part of your link after #token=">
             <input required value={token} autoComplete="off" spellCheck={false} onChange={(event) => setToken(event.target.value)} />
           </Field>

@@ -18,6 +18,9 @@ export const PASSWORD_MIN = 12;
 /** Longest name of a passkey, in characters. */
 const NAME_MAX = 60;
 
+/** What a recovery code is worth to whoever has only passkeys. */
+export const CODES_NEED_PASSWORD = "A recovery code works after your password only, and you have none: set a password too, or add a passkey on a second device.";
+
 interface MeansProps {
   onDone: (session: Session) => void;
 }

@@ -1,6 +1,6 @@
 //! Administration: tabs for what this person may administer, and the page of the one that is open.
 
-import { useEffect } from "react";
+import { useEffect, useRef } from "react";
 
 import { Link, navigate } from "../../router.tsx";
 import { useRights } from "../../session.tsx";
@@ -22,10 +22,16 @@ export function AdminPage({ pathname }: { pathname: string }) {
   useEffect(() => {
     if (pathname === "/admin" && first !== undefined) navigate(first, { replace: true });
   }, [pathname, first]);
+  // Nine tabs are wider than a phone: the open one is brought into sight.
+  const nav = useRef<HTMLElement>(null);
+  useEffect(() => {
+    // In braces: some browsers answer with a promise, which is no way to clean up.
+    nav.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  }, [pathname]);
   if (tabs.length === 0) return <NotFound />;
   return (
     <>
-      <nav className="tabs" aria-label="Administration">
+      <nav ref={nav} className="tabs" aria-label="Administration">
         {tabs.map((tab) => (
           <Link key={tab.to} to={tab.to} aria-current={pathname === tab.to ? "page" : undefined}>
             {tab.label}

@@ -67,11 +67,12 @@ export function ErasurePage() {
       >
         Erasure and export
       </PageTitle>
+      <p className="muted">An erased patient's key is destroyed, so that nobody can bring the data back, and a signed certificate says so. An export hands patients everything kept about them.</p>
       {mayErase && (
         <>
           {erasures.isPending && <Waiting what="erasures" />}
           {erasures.isError && <Failure error={erasures.error} retry={() => void erasures.refetch()} />}
-          {erasures.data && erasures.data.erasures.length === 0 && <Empty>Nobody was erased.</Empty>}
+          {erasures.data && erasures.data.erasures.length === 0 && <Empty>Nobody has been erased.</Empty>}
           {erasures.data && erasures.data.erasures.length > 0 && <Erased erasures={erasures.data.erasures} />}
         </>
       )}

@@ -113,7 +113,7 @@ function ProviderDialog({ provider, onClose, onDone }: DoneProps & { provider?: 
   const setMapped = (roles: Provider["roles"]) => setForm({ ...form, roles });
   const save = useMutation({
     mutationFn: () => {
-      const { has_secret: _, ...body } = form;
+      const { id: _id, has_secret: _has, ...body } = form;
       return put<Provider>(`/identity-providers/settings/${encodeURIComponent(form.id)}`, {
         ...body,
         client_secret: secret === "" ? null : secret,
@@ -125,6 +125,8 @@ function ProviderDialog({ provider, onClose, onDone }: DoneProps & { provider?: 
     onSuccess: onDone,
   });
   const changed = save.error instanceof ApiError && save.error.code === "changed-by-somebody-else";
+  // A secret goes to whom it was given for: the server forgets it with another issuer.
+  const keepsSecret = form.has_secret && form.issuer === provider?.issuer;
   return (
     <Dialog title={provider === undefined ? "Add a provider" : `Change ${provider.name}`} onClose={onClose} wide>
       <form
@@ -152,7 +154,7 @@ function ProviderDialog({ provider, onClose, onDone }: DoneProps & { provider?: 
           Prove ourselves by our own key instead of a secret (private_key_jwt)
         </label>
         {!form.uses_key && (
-          <Field label="Client secret" hint={form.has_secret ? "One is kept; leave empty to keep it" : "Kept sealed, never shown again"}>
+          <Field label="Client secret" hint={keepsSecret ? "One is kept; leave empty to keep it" : "Kept sealed, never shown again"}>
             <input type="password" autoComplete="new-password" value={secret} onChange={(event) => setSecret(event.target.value)} />
           </Field>
         )}

@@ -44,7 +44,7 @@ export function KeysPage() {
   return (
     <div className="page page-narrow">
       <PageTitle
-        seenBy="administrators. No key is ever shown, to nobody."
+        seenBy="administrators. No key is ever shown to anybody."
         actions={
           <>
             <button type="button" onClick={() => setOpen("patient")}>

@@ -140,7 +140,7 @@ interface PersonProps {
 function PersonDialog({ person, wards, onClose, onInvited, onChanged }: PersonProps) {
   const me = useUser();
   const [form, setForm] = useState({ name: "", display: person?.display ?? "", role: person?.role ?? ("nurse" as Role), teams: person?.care_teams.join(", ") ?? "" });
-  const [all, setAll] = useState(person === undefined || person.wards === null);
+  const [all, setAll] = useState(person?.wards === null);
   const [chosen, setChosen] = useState<string[]>(person?.wards ?? []);
   const [disabled, setDisabled] = useState(person?.disabled ?? false);
   const [patient, setPatient] = useState<{ id: string; label: string } | null>(person?.patient ? { id: person.patient, label: "The patient chosen before" } : null);
@@ -167,6 +167,8 @@ function PersonDialog({ person, wards, onClose, onInvited, onChanged }: PersonPr
     "last-administrator": "This is the last administrator with a way in: somebody must be able to administer the site.",
     "changed-by-somebody-else": "Somebody else has changed this person meanwhile. Close this, look, and repeat your change.",
   };
+  // Whoever invites must say where: the whole house is given on purpose only.
+  const lacksWards = person === undefined && hasWards(form.role) && !all && chosen.length === 0;
   const lacksPatient = form.role === "patient" && patient === null;
   return (
     <Dialog title={person === undefined ? "Invite somebody" : `Change ${person.display}`} onClose={onClose}>
@@ -213,6 +215,7 @@ function PersonDialog({ person, wards, onClose, onInvited, onChanged }: PersonPr
           <>
             <fieldset className="radio-group">
               <legend>Wards</legend>
+              {lacksWards && <p className="hint">Choose at least one, or all.</p>}
               <label className="check">
                 <input type="checkbox" checked={all} onChange={(event) => setAll(event.target.checked)} /> All wards
               </label>
@@ -239,7 +242,7 @@ function PersonDialog({ person, wards, onClose, onInvited, onChanged }: PersonPr
             Disabled: cannot sign in, and all sessions end at once
           </label>
         )}
-        <DialogFoot action={save} refusal={save.isError ? (refusals[code] ?? explain(save.error)) : undefined} blocked={lacksPatient} onClose={onClose}>
+        <DialogFoot action={save} refusal={save.isError ? (refusals[code] ?? explain(save.error)) : undefined} blocked={lacksPatient || lacksWards} onClose={onClose}>
           {person === undefined ? "Invite" : "Save"}
         </DialogFoot>
       </form>

@@ -65,8 +65,7 @@ export function RetentionPage() {
           <RunState retention={found.data} />
           <WhatGoes keep={null} current={found.data.keep_days} />
           <p className="hint">
-            Version {found.data.version}
-            {found.data.updated_at && `, of ${instantText(found.data.updated_at)}`}. Trends are computed from readings, and go with them. The audit log's rows stay provable when their details have gone.
+            {found.data.version === 0 ? "No policy has been set yet: everything is kept for ever." : `Version ${found.data.version} of the policy${found.data.updated_at ? `, of ${instantText(found.data.updated_at)}` : ""}.`} Trends are computed from readings, and go with them. The audit log's rows stay provable when their details have gone.
           </p>
         </>
       )}

@@ -53,7 +53,7 @@ export function Readings({ patientId }: { patientId: string }) {
       </h2>
       {error ? <Failure error={error} retry={refetch} /> : null}
       {data.latest.length === 0 && <Empty>No reading so far.</Empty>}
-      <LatestVitals vitals={data.latest} devices={data.devices} now={now} linkLost={linkLost} onOrigin={setOrigin} />
+      <LatestVitals vitals={data.latest} devices={data.devices} now={now} linkLost={linkLost} inWords onOrigin={setOrigin} />
       {data.series.length > 0 && <Trends chart={data} onOrigin={setOrigin} />}
       {origin !== null && <ProvenanceDrawer observationId={origin} onClose={() => setOrigin(null)} />}
     </section>
