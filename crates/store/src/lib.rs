@@ -28,7 +28,8 @@ pub use care::{
 };
 pub use error::{OpenError, StoreError, TransactError};
 pub use proven::{
-    ActHeader, CONTENT_KEPT_FOR, KeptCheckpoint, Lease, Log, LogAgainst, LogEntry, LogState, ProvenLog, Thinned, Thinning,
+    ActHeader, CONTENT_KEPT_FOR, KeptCheckpoint, Lease, Log, LogAgainst, LogEntry, LogState, ProvenLog,
+    Thinned, Thinning,
 };
 pub use words::{
     Actor, Appended, AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow, Document, DocumentChange,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use clinical_model::{PatientId, RecordId as _, Timestamp};
+use clinical_model::{PatientId, Timestamp};
 use trust::log::Hash;
 use trust::log::check::{Report, Signpost};
 use trust::log::note::Signer;

@@ -61,6 +61,15 @@ pub trait KekSource: Send + Sync + fmt::Debug {
     /// [`SourceError::ByHand`] where only a person can; [`SourceError::Failed`].
     fn make_next(&self) -> Result<Kek, SourceError>;
 
+    /// Wraps with the next key whatever else on this machine is wrapped by these keys. Called before this machine says
+    /// that it has the next key, and again after a crash; after that the one before may be destroyed at any time.
+    ///
+    /// # Errors
+    /// [`SourceError::Failed`].
+    fn take_along(&self, _next: &Kek) -> Result<(), SourceError> {
+        Ok(())
+    }
+
     /// Makes the next key the current one and destroys the one before; nothing where there is no next key.
     ///
     /// # Errors

@@ -382,7 +382,10 @@ mod tests {
         for device in [None, Some([9; 16])] {
             let about = said(&plain(Some([5; 16]), device, Some(FLAG_BREAK_GLASS)));
             assert_eq!(about.patient, Some(PatientId::from_bytes([5; 16])));
-            assert_eq!((about.at, about.action), (Timestamp::from_micros(1_234_567), AuditAction::Read as u8));
+            assert_eq!(
+                (about.at, about.action),
+                (Timestamp::from_micros(1_234_567), AuditAction::Read as u8)
+            );
             assert_eq!(said(&plain(None, device, Some(0))).patient, None);
         }
         assert_eq!(crate::ActHeader::parse(&[0; 16]), None);

@@ -220,8 +220,13 @@ impl<B: Backend> Keys<B> {
             // A key that has not come yet is asked for again with the next beat.
             if let Ok(key) = self.held(&next) {
                 let source = readable(&self.ring).source().cloned();
-                let taken = source.map_or(Ok(()), |source| source.take_along(&key));
-                taken.map_err(|source| StoreError::KeySource { doing: DOING, source })?;
+                if let Err(error) = source.map_or(Ok(()), |source| source.take_along(&key)) {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "the turn of the key-encryption key waits for this node; it is tried again"
+                    );
+                    return Ok(());
+                }
                 let sql = "UPDATE node SET keks = ?2 WHERE id = ?1 AND keks <> ?2";
                 session.execute(sql, &values![node, &next]).map_err(write(DOING))?;
             }
