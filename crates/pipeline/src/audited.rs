@@ -1,6 +1,6 @@
 //! The audit wrapper: no patient's data is read outside it, and nothing is read when the record cannot be written.
 
-use clinical_model::{DeviceId, PatientId, Purpose, RecordId as _, Timestamp};
+use clinical_model::{DeviceId, PatientId, Purpose, RecordId as _, Timestamp, UserId};
 use store::{Actor, AuditAction, AuditOutcome, AuditRecord, StoreError, TransactError};
 
 use crate::chart::Chart;
@@ -35,6 +35,64 @@ pub struct Act {
     pub role: Option<String>,
     /// From which network address.
     pub address: Option<String>,
+}
+
+/// Who acts, and what the audit log says besides: under which role, why, and from where. Made of an actor alone where
+/// nobody asked over a network.
+#[derive(Clone, Debug)]
+pub struct Agent<A = Actor> {
+    /// Who.
+    pub who: A,
+    /// Under which role.
+    pub role: Option<String>,
+    /// For what purpose of use: a code of HL7 v3 ActReason.
+    pub purpose: Option<String>,
+    /// From which network address.
+    pub address: Option<String>,
+}
+
+impl<A> Agent<A> {
+    /// The same, of whom it is said otherwise who they are.
+    pub fn with<B>(self, who: B) -> Agent<B> {
+        Agent { who, role: self.role, purpose: self.purpose, address: self.address }
+    }
+}
+
+impl Agent {
+    /// An act of theirs.
+    pub fn act(&self, action: AuditAction, object: &'static str) -> Act {
+        Act {
+            role: self.role.clone(),
+            purpose: self.purpose.clone(),
+            address: self.address.clone(),
+            ..Act::new(self.who.clone(), action, object)
+        }
+    }
+}
+
+impl<A> From<A> for Agent<A> {
+    fn from(who: A) -> Self {
+        Agent { who, role: None, purpose: None, address: None }
+    }
+}
+
+impl From<&Actor> for Agent {
+    fn from(who: &Actor) -> Self {
+        who.clone().into()
+    }
+}
+
+impl From<UserId> for Agent {
+    fn from(user: UserId) -> Self {
+        Actor::User(user).into()
+    }
+}
+
+impl From<Agent<UserId>> for Agent {
+    fn from(by: Agent<UserId>) -> Self {
+        let actor = Actor::User(by.who);
+        by.with(actor)
+    }
 }
 
 impl Act {

@@ -16,7 +16,7 @@ use store::{
 };
 
 use self::held::{Held, glass_from, listed, write_of};
-use crate::audited::Act;
+use crate::audited::{Act, Agent};
 use crate::desk::{DeskError, refused};
 use crate::live::Happening;
 use crate::site::{Site, Stop};
@@ -111,7 +111,7 @@ impl Site {
         };
         let detail =
             format!("broken until {}: {} ({})", glass.until, request.reason.code(), glass.text.expose());
-        let act = self.glass_act(Actor::User(by), AuditAction::BreakGlass, &glass, detail);
+        let act = self.glass_act(&by.into(), AuditAction::BreakGlass, &glass, detail);
         // Under the role, from the address and by the policies with which it was asked.
         let act = Act { detail: act.detail, patient: act.patient, ..asked.clone() }
             .purpose(Purpose::BreakGlass.code());
@@ -143,8 +143,8 @@ impl Site {
         kept(self.record(act.detail(why), AuditOutcome::Refused))
     }
 
-    fn glass_act(&self, actor: Actor, action: AuditAction, glass: &BreakGlass, detail: String) -> Act {
-        Act::new(actor, action, OBJECT).patient(glass.patient).detail(format!("{}: {detail}", glass.id))
+    fn glass_act(&self, by: &Agent, action: AuditAction, glass: &BreakGlass, detail: String) -> Act {
+        by.act(action, OBJECT).patient(glass.patient).detail(format!("{}: {detail}", glass.id))
     }
 
     /// Takes up what was written, and tells the screens.
@@ -171,18 +171,23 @@ impl Site {
     ///
     /// # Errors
     /// [`GlassError`]; somebody else's is not there.
-    pub fn end_glass(&self, by: UserId, id: GlassId) -> Result<(Arc<BreakGlass>, u64), GlassError> {
+    pub fn end_glass(
+        &self,
+        by: impl Into<Agent<UserId>>,
+        id: GlassId,
+    ) -> Result<(Arc<BreakGlass>, u64), GlassError> {
+        let by = by.into();
         let at = self.clock().now();
         let not_there = || GlassError::Desk(DeskError::NotFound { what: "broken glass", id: id.to_string() });
         let (glass, version) = self.glass(id)?;
-        if glass.by != by {
+        if glass.by != by.who {
             return Err(not_there());
         }
         if !self.glass_stands(&glass) {
             return Err(GlassError::Over);
         }
         let glass = BreakGlass { ended_at: Some(at), ..glass };
-        let act = self.glass_act(Actor::User(by), AuditAction::BreakGlass, &glass, "ended".to_owned());
+        let act = self.glass_act(&by.into(), AuditAction::BreakGlass, &glass, "ended".to_owned());
         kept(self.transact_with(act, at, vec![write_of(&glass, Expected::Version(version))]))?;
         Ok((self.glass_changed(glass, version + 1, at), version + 1))
     }
@@ -194,7 +199,7 @@ impl Site {
     /// it already, [`DeskError::Conflict`] where it changed since `version`.
     pub fn review_glass(
         &self,
-        by: UserId,
+        by: impl Into<Agent<UserId>>,
         id: GlassId,
         version: u64,
         finding: Finding,
@@ -202,10 +207,12 @@ impl Site {
     ) -> Result<(Arc<BreakGlass>, u64), GlassError> {
         let at = self.clock().now();
         let note = said("note", note)?;
+        let by = by.into();
+        let user = by.who;
         let (glass, _) = self.glass(id)?;
-        if glass.by == by {
+        if glass.by == user {
             let why = format!("{id}: who broke the glass cannot review it");
-            let act = Act::new(Actor::User(by), AuditAction::BreakGlass, OBJECT).patient(glass.patient);
+            let act = Agent::from(by).act(AuditAction::BreakGlass, OBJECT).patient(glass.patient);
             self.glass_refused(act, &why)?;
             return Err(GlassError::Own);
         }
@@ -216,8 +223,8 @@ impl Site {
             return Err(GlassError::StillStands);
         }
         let detail = format!("reviewed: {} ({})", finding.code(), note.expose());
-        let glass = BreakGlass { review: Some(Review { finding, note, at, by }), ..glass };
-        let act = self.glass_act(Actor::User(by), AuditAction::BreakGlass, &glass, detail);
+        let glass = BreakGlass { review: Some(Review { finding, note, at, by: user }), ..glass };
+        let act = self.glass_act(&by.into(), AuditAction::BreakGlass, &glass, detail);
         kept(self.transact_with(act, at, vec![write_of(&glass, Expected::Version(version))]))?;
         Ok((self.glass_changed(glass, version + 1, at), version + 1))
     }
@@ -253,8 +260,12 @@ impl Site {
         };
         for (glass, version) in due {
             let glass = BreakGlass { escalated_at: Some(at), ..glass };
-            let act =
-                self.glass_act(Actor::System, AuditAction::BreakGlass, &glass, "review overdue".to_owned());
+            let act = self.glass_act(
+                &Actor::System.into(),
+                AuditAction::BreakGlass,
+                &glass,
+                "review overdue".to_owned(),
+            );
             match self.transact_with(act, at, vec![write_of(&glass, Expected::Version(version))]) {
                 Ok(()) => {
                     tracing::warn!(glass = %glass.id, "the review of a broken glass is overdue");

@@ -709,7 +709,7 @@ impl Site {
         };
         for id in alerts {
             let ended = self.change_alert(
-                (Actor::System, AuditAction::Update),
+                (&Actor::System.into(), AuditAction::Update),
                 id,
                 "the value was put right",
                 |alert, at| {

@@ -12,11 +12,11 @@ use clinical_model::{
     PatientId, Place, QuarantineId, QuarantineItem, RecordId as _, Subject, Timestamp, UserId,
 };
 use store::{
-    Actor, AuditAction, AuditOutcome, DocumentWrite, Expected, Kind, StoreError, TransactError, Transaction,
+    AuditAction, AuditOutcome, DocumentWrite, Expected, Kind, StoreError, TransactError, Transaction,
 };
 
 use crate::alarms::{self, Alarms};
-use crate::audited::Act;
+use crate::audited::{Act, Agent};
 use crate::intake::{EntryOutcome, IntakeError, Receipt};
 use crate::live::Happening;
 use crate::records::{self, PatientLimits};
@@ -131,9 +131,9 @@ impl Site {
     ///
     /// # Errors
     /// [`DeskError`].
-    pub fn add_place(&self, actor: Actor, place: Place) -> Result<Place, DeskError> {
+    pub fn add_place(&self, by: impl Into<Agent>, place: Place) -> Result<Place, DeskError> {
         let _desk = self.desk_lock();
-        let act = Act::new(actor, AuditAction::Create, "Place").detail(place.name.clone());
+        let act = by.into().act(AuditAction::Create, "Place").detail(place.name.clone());
         kept("the place", self.act_on(act, vec![records::place_write(&place, Expected::Absent)]))?;
         self.registry().put_place(place.clone());
         Ok(place)
@@ -144,7 +144,7 @@ impl Site {
     /// # Errors
     /// [`DeskError::Taken`] where the record number is another patient's, or somebody lies in the bed: a second patient in
     /// one bed would hide the first from the ward board.
-    pub fn add_patient(&self, actor: Actor, patient: Patient) -> Result<Patient, DeskError> {
+    pub fn add_patient(&self, by: impl Into<Agent>, patient: Patient) -> Result<Patient, DeskError> {
         let _desk = self.desk_lock();
         if let Some(place) = patient.place.and_then(|id| self.registry().place(id))
             && self.registry().patients().iter().any(|other| other.place == Some(place.id))
@@ -152,7 +152,7 @@ impl Site {
             return Err(DeskError::Taken { what: format!("{} is taken by another patient", place.name) });
         }
         self.store().ensure_patient_key(patient.id).map_err(DeskError::Store)?;
-        let act = Act::new(actor, AuditAction::Create, "Patient").patient(patient.id);
+        let act = by.into().act(AuditAction::Create, "Patient").patient(patient.id);
         let write = records::patient_write(self.store(), &patient, Expected::Absent);
         kept_new("another patient has this record number", self.act_on(act, vec![write]))?;
         self.registry().put_patient(patient.clone(), 1);
@@ -164,9 +164,9 @@ impl Site {
     ///
     /// # Errors
     /// [`DeskError::Taken`] where maker, model and serial number are those of another device.
-    pub fn add_device(&self, actor: Actor, device: Device) -> Result<Device, DeskError> {
+    pub fn add_device(&self, by: impl Into<Agent>, device: Device) -> Result<Device, DeskError> {
         let _desk = self.desk_lock();
-        let act = Act::new(actor, AuditAction::Create, "Device").device(device.id);
+        let act = by.into().act(AuditAction::Create, "Device").device(device.id);
         let write = records::device_write(self.store(), &device, Expected::Absent);
         let taken = "a device of this manufacturer, model and serial number is registered already";
         kept_new(taken, self.act_on(act, vec![write]))?;
@@ -178,9 +178,14 @@ impl Site {
     ///
     /// # Errors
     /// [`DeskError::Conflict`] where `version` is no longer the current one.
-    pub fn update_device(&self, actor: Actor, device: Device, version: u64) -> Result<u64, DeskError> {
+    pub fn update_device(
+        &self,
+        by: impl Into<Agent>,
+        device: Device,
+        version: u64,
+    ) -> Result<u64, DeskError> {
         let _desk = self.desk_lock();
-        let act = Act::new(actor, AuditAction::Update, "Device").device(device.id).detail(format!(
+        let act = by.into().act(AuditAction::Update, "Device").device(device.id).detail(format!(
             "clock {:?}, zone {} min, retired {}",
             device.clock, device.utc_offset_min, device.retired
         ));
@@ -211,7 +216,7 @@ impl Site {
     /// # Errors
     /// [`DeskError::Overlap`] where it is assigned then already, [`DeskError::NotFound`] for an unknown device or
     /// subject.
-    pub fn assign(&self, actor: Actor, assignment: Assignment) -> Result<Assignment, DeskError> {
+    pub fn assign(&self, by: impl Into<Agent>, assignment: Assignment) -> Result<Assignment, DeskError> {
         let _desk = self.desk_lock();
         let Interval { start, end } = assignment.interval;
         if end.is_some_and(|end| end <= start) {
@@ -221,7 +226,7 @@ impl Site {
         self.known_subject(assignment.subject)?;
         let mut history = self.registry().assignment_history(assignment.device);
         history.put(assignment).map_err(DeskError::Overlap)?;
-        let act = self.assignment_act(actor, &assignment, format!("from {start}"));
+        let act = self.assignment_act(&by.into(), &assignment, format!("from {start}"));
         self.keep_assignment(act, assignment, Expected::Absent)?;
         Ok(assignment)
     }
@@ -243,7 +248,7 @@ impl Site {
     /// [`DeskError::Time`] where it ended already, [`DeskError::Conflict`] where somebody else is ending it just now.
     pub fn end_assignment(
         &self,
-        actor: Actor,
+        by: impl Into<Agent>,
         id: AssignmentId,
         end: Timestamp,
     ) -> Result<Assignment, DeskError> {
@@ -258,7 +263,7 @@ impl Site {
             return Err(DeskError::Time { what: format!("the assignment ended at {earlier} already") });
         }
         assignment.interval.end = Some(end);
-        let act = self.assignment_act(actor, &assignment, format!("until {end}"));
+        let act = self.assignment_act(&by.into(), &assignment, format!("until {end}"));
         self.keep_assignment(act, assignment, Expected::Version(version))?;
         Ok(assignment)
     }
@@ -280,8 +285,8 @@ impl Site {
         Ok(())
     }
 
-    fn assignment_act(&self, actor: Actor, assignment: &Assignment, detail: String) -> Act {
-        let act = Act::new(actor, AuditAction::Assign, "Assignment").device(assignment.device).detail(detail);
+    fn assignment_act(&self, by: &Agent, assignment: &Assignment, detail: String) -> Act {
+        let act = by.act(AuditAction::Assign, "Assignment").device(assignment.device).detail(detail);
         match assignment.subject {
             Subject::Patient(patient) => act.patient(patient),
             Subject::Device(_) | Subject::Place(_) => act,
@@ -312,11 +317,16 @@ impl Site {
     ///
     /// # Errors
     /// [`DeskError::Limit`] where one makes no sense.
-    pub fn set_limits(&self, actor: Actor, patient: PatientId, limits: Vec<Limit>) -> Result<(), DeskError> {
+    pub fn set_limits(
+        &self,
+        by: impl Into<Agent>,
+        patient: PatientId,
+        limits: Vec<Limit>,
+    ) -> Result<(), DeskError> {
         let _desk = self.desk_lock();
         self.known_subject(Subject::Patient(patient))?;
         Limit::check_all(&limits).map_err(DeskError::Limit)?;
-        let act = Act::new(actor, AuditAction::Update, "Alert limits").patient(patient);
+        let act = by.into().act(AuditAction::Update, "Alert limits").patient(patient);
         let write = records::limits_write(&PatientLimits { patient, limits: limits.clone() });
         kept("the alert limits", self.act_on(act, vec![write]))?;
         self.registry().put_limits(patient, limits);
@@ -327,26 +337,40 @@ impl Site {
     ///
     /// # Errors
     /// [`DeskError::Alert`] where it does not stand raised.
-    pub fn acknowledge(&self, by: UserId, id: AlertId, note: Option<String>) -> Result<Alert, DeskError> {
-        self.answer(by, id, "acknowledged", |alert, at| alert.acknowledge(by, at, note.clone()))
+    pub fn acknowledge(
+        &self,
+        by: impl Into<Agent<UserId>>,
+        id: AlertId,
+        note: Option<String>,
+    ) -> Result<Alert, DeskError> {
+        let by = by.into();
+        let user = by.who;
+        self.answer(by, id, "acknowledged", |alert, at| alert.acknowledge(user, at, note.clone()))
     }
 
     /// A person closes an alert.
     ///
     /// # Errors
     /// [`DeskError::Alert`] where it is resolved already.
-    pub fn resolve(&self, by: UserId, id: AlertId, note: Option<String>) -> Result<Alert, DeskError> {
-        self.answer(by, id, "resolved", |alert, at| alert.resolve(by, at, note.clone()))
+    pub fn resolve(
+        &self,
+        by: impl Into<Agent<UserId>>,
+        id: AlertId,
+        note: Option<String>,
+    ) -> Result<Alert, DeskError> {
+        let by = by.into();
+        let user = by.who;
+        self.answer(by, id, "resolved", |alert, at| alert.resolve(user, at, note.clone()))
     }
 
     fn answer(
         &self,
-        by: UserId,
+        by: Agent<UserId>,
         id: AlertId,
         word: &'static str,
         change: impl Fn(&mut Alert, Timestamp) -> Result<(), AlertTransitionError>,
     ) -> Result<Alert, DeskError> {
-        self.change_alert((Actor::User(by), AuditAction::Answer), id, word, change)
+        self.change_alert((&by.into(), AuditAction::Answer), id, word, change)
     }
 
     /// Changes an open alert; somebody else's change in between is taken up first.
@@ -355,7 +379,7 @@ impl Site {
     /// [`DeskError`].
     pub(crate) fn change_alert(
         &self,
-        (actor, action): (Actor, AuditAction),
+        (by, action): (&Agent, AuditAction),
         id: AlertId,
         word: &'static str,
         change: impl Fn(&mut Alert, Timestamp) -> Result<(), AlertTransitionError>,
@@ -373,7 +397,8 @@ impl Site {
                 return Err(self.not_open(id));
             };
             change(&mut alert, at).map_err(DeskError::Alert)?;
-            let act = Act::new(actor.clone(), action, "Alert")
+            let act = by
+                .act(action, "Alert")
                 .device(alert.device)
                 .detail(format!("{word}: {}", alarms::describe(&alert)));
             let act = alert.subject.patient().into_iter().fold(act, Act::patient);
@@ -434,7 +459,9 @@ impl Site {
     ///
     /// # Errors
     /// [`DeskError`]; an item that is still not believed is no error.
-    pub async fn rerun(&self, by: UserId, id: QuarantineId) -> Result<Rerun, DeskError> {
+    pub async fn rerun(&self, by: impl Into<Agent<UserId>>, id: QuarantineId) -> Result<Rerun, DeskError> {
+        let by = by.into();
+        let user = by.who;
         let item = self.waiting_item(id)?;
         let frame = Frame {
             device: item.device,
@@ -443,13 +470,14 @@ impl Site {
             delivery: if item.at_most_once { Delivery::AtMostOnce } else { Delivery::AtLeastOnce },
             bytes: item.bytes.clone(),
         };
-        let act = Act::new(Actor::User(by), AuditAction::Quarantine, "Quarantine")
+        let act = Agent::from(by)
+            .act(AuditAction::Quarantine, "Quarantine")
             .device(item.device)
             .detail(format!("run again: {id}"));
         let at = self.clock().now();
         kept("the audit log", self.record(act, AuditOutcome::Success))?;
         let intake = self.intake().ok_or(DeskError::Intake(IntakeError::Stopping))?;
-        let pending = intake.submit_released(frame, Some((id, by))).await.map_err(DeskError::Intake)?;
+        let pending = intake.submit_released(frame, Some((id, user))).await.map_err(DeskError::Intake)?;
         let receipt = pending.await.map_err(DeskError::Intake)?;
         let refused = receipt.entries.iter().find_map(|entry| match entry {
             EntryOutcome::Quarantined { reason, what, .. } => Some((*reason, what.clone())),
@@ -468,12 +496,19 @@ impl Site {
     ///
     /// # Errors
     /// [`DeskError`].
-    pub fn discard(&self, by: UserId, id: QuarantineId, reason: &str) -> Result<QuarantineItem, DeskError> {
+    pub fn discard(
+        &self,
+        by: impl Into<Agent<UserId>>,
+        id: QuarantineId,
+        reason: &str,
+    ) -> Result<QuarantineItem, DeskError> {
+        let by = by.into();
         let _desk = self.desk_lock();
         let item = self.waiting_item(id)?;
         let at = self.clock().now();
-        let item = QuarantineItem { state: QuarantineState::Discarded { at, by }, ..item };
-        let act = Act::new(Actor::User(by), AuditAction::Quarantine, "Quarantine")
+        let item = QuarantineItem { state: QuarantineState::Discarded { at, by: by.who }, ..item };
+        let act = Agent::from(by)
+            .act(AuditAction::Quarantine, "Quarantine")
             .device(item.device)
             .detail(format!("discarded {id}: {reason}"));
         let transaction = Transaction {

@@ -11,7 +11,7 @@ use store::{
 };
 use trust::attest::{AttestError, Signer};
 
-use crate::audited::Act;
+use crate::audited::{Act, Agent};
 use crate::holds::{self, Hold};
 use crate::records;
 use crate::site::Site;
@@ -461,9 +461,13 @@ impl Site {
     ///
     /// # Errors
     /// [`ErasureError`].
-    pub fn preview_erasure(&self, by: &Actor, patient: PatientId) -> Result<ErasurePreview, ErasureError> {
+    pub fn preview_erasure(
+        &self,
+        by: impl Into<Agent>,
+        patient: PatientId,
+    ) -> Result<ErasurePreview, ErasureError> {
         let known = self.registry().patient(patient).ok_or(ErasureError::NotFound)?;
-        let act = Act::new(by.clone(), AuditAction::Read, "erasure").patient(patient).detail("what would go");
+        let act = by.into().act(AuditAction::Read, "erasure").patient(patient).detail("what would go");
         self.record(act, AuditOutcome::Success)?;
         let worn: Vec<Worn> = self.worn_by(patient).into_iter().map(|(_, worn)| worn).collect();
         let interval = |worn: &Worn| clinical_model::Interval { start: worn.start, end: worn.end };
@@ -485,7 +489,8 @@ impl Site {
     ///
     /// # Errors
     /// [`ErasureError`]; nothing was erased then, unless it is a failure of the store.
-    pub fn erase(&self, by: &Actor, order: &ErasureOrder) -> Result<Erasure, ErasureError> {
+    pub fn erase(&self, by: impl Into<Agent>, order: &ErasureOrder) -> Result<Erasure, ErasureError> {
+        let by = by.into();
         let _desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         let patient = order.patient;
         let known = self.registry().patient(patient).ok_or(ErasureError::NotFound)?;
@@ -508,8 +513,8 @@ impl Site {
         let mut erasure = Erasure {
             patient,
             request: order.request.trim().to_owned(),
-            by: match by {
-                Actor::User(user) => Some(*user),
+            by: match by.who {
+                Actor::User(user) => Some(user),
                 _ => None,
             },
             begun_at: at,
@@ -525,7 +530,7 @@ impl Site {
         };
         // The act stands in the log before anything is gone, without the patient's name or key.
         let detail = format!("patient {patient}, request {}, because: {}", erasure.request, order.reason);
-        let act = Act::new(by.clone(), AuditAction::Erase, "erasure").detail(detail);
+        let act = by.act(AuditAction::Erase, "erasure").detail(detail);
         let gone = self.documents_about(patient, &worn)?;
         let mut writes = vec![erasure_write(&erasure)];
         writes.extend(gone.iter().map(|(kind, id)| removal(*kind, *id)));

@@ -9,7 +9,7 @@ use store::{
     Transaction,
 };
 
-use crate::audited::Act;
+use crate::audited::{Act, Agent};
 use crate::desk::{DeskError, refused};
 use crate::records;
 use crate::site::Site;
@@ -82,11 +82,12 @@ impl Site {
     /// [`DeskError`].
     pub fn hold(
         &self,
-        by: &Actor,
+        by: impl Into<Agent>,
         patient: PatientId,
         reason: &str,
         until: Option<Timestamp>,
     ) -> Result<Hold, DeskError> {
+        let by = by.into();
         // Not while an erasure looks for holds.
         let _desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         let at = self.clock().now();
@@ -97,8 +98,8 @@ impl Site {
         if until.is_some_and(|until| until <= at) {
             return Err(DeskError::Time { what: "the end of the hold has passed already".to_owned() });
         }
-        let user = match by {
-            Actor::User(user) => Some(*user),
+        let user = match by.who {
+            Actor::User(user) => Some(user),
             _ => None,
         };
         let hold = Hold { patient, reason: reason.trim().to_owned(), by: user, since: at, until };
@@ -111,7 +112,7 @@ impl Site {
             &hold,
             Vec::new(),
         );
-        let act = Act::new(by.clone(), AuditAction::Create, "legal hold").patient(patient).detail(reason);
+        let act = by.act(AuditAction::Create, "legal hold").patient(patient).detail(reason);
         self.keep_hold(at, write, act)?;
         Ok(hold)
     }
@@ -120,7 +121,7 @@ impl Site {
     ///
     /// # Errors
     /// [`DeskError`].
-    pub fn end_hold(&self, by: &Actor, patient: PatientId, reason: &str) -> Result<(), DeskError> {
+    pub fn end_hold(&self, by: impl Into<Agent>, patient: PatientId, reason: &str) -> Result<(), DeskError> {
         let at = self.clock().now();
         self.patient_is_here(patient)?;
         if find(self.store(), patient, at).map_err(DeskError::Store)?.is_none() {
@@ -134,7 +135,7 @@ impl Site {
             body: None,
             index: Vec::new(),
         };
-        let act = Act::new(by.clone(), AuditAction::Delete, "legal hold").patient(patient).detail(reason);
+        let act = by.into().act(AuditAction::Delete, "legal hold").patient(patient).detail(reason);
         self.keep_hold(at, write, act)
     }
 

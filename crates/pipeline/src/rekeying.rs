@@ -7,7 +7,7 @@ use std::time::Duration;
 use clinical_model::PatientId;
 use store::{Actor, AuditAction, AuditOutcome, KekTurn, Rekey, StoreError, TransactError};
 
-use crate::audited::Act;
+use crate::audited::{Act, Agent};
 use crate::clock::new_id;
 use crate::site::{Site, StartError, Stop};
 
@@ -43,8 +43,10 @@ impl Site {
     ///
     /// # Errors
     /// [`TurnError`].
-    pub fn turn_kek(&self, by: &Actor, reason: &str) -> Result<KekTurn, TurnError> {
-        let act = Act::new(by.clone(), AuditAction::Keys, "key-encryption key")
+    pub fn turn_kek(&self, by: impl Into<Agent>, reason: &str) -> Result<KekTurn, TurnError> {
+        let act = by
+            .into()
+            .act(AuditAction::Keys, "key-encryption key")
             .detail(format!("turned over, because: {reason}"));
         self.record(act, AuditOutcome::Success).map_err(TurnError::Audit)?;
         self.store().care().begin_kek_turn().map_err(TurnError::Store)
@@ -54,9 +56,16 @@ impl Site {
     ///
     /// # Errors
     /// [`TurnError`].
-    pub fn turn_patient_key(&self, by: &Actor, patient: PatientId, reason: &str) -> Result<Rekey, TurnError> {
+    pub fn turn_patient_key(
+        &self,
+        by: impl Into<Agent>,
+        patient: PatientId,
+        reason: &str,
+    ) -> Result<Rekey, TurnError> {
         self.registry().patient(patient).ok_or(TurnError::NotFound)?;
-        let act = Act::new(by.clone(), AuditAction::Keys, "patient's key")
+        let act = by
+            .into()
+            .act(AuditAction::Keys, "patient's key")
             .patient(patient)
             .detail(format!("turned over, because: {reason}"));
         self.record(act, AuditOutcome::Success).map_err(TurnError::Audit)?;

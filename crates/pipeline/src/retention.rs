@@ -11,7 +11,7 @@ use store::{
     Order, Outdated, StoreError, TransactError, Transaction,
 };
 
-use crate::audited::Act;
+use crate::audited::{Act, Agent};
 use crate::clock::new_id;
 use crate::desk::{DeskError, refused};
 use crate::holds;
@@ -203,7 +203,7 @@ impl Site {
     /// [`DeskError::Conflict`] where the version is another.
     pub fn set_retention(
         &self,
-        by: &Actor,
+        by: impl Into<Agent>,
         version: u64,
         keep_days: KeepDays,
         reason: &str,
@@ -212,7 +212,7 @@ impl Site {
         let kept = self.retention().map_err(DeskError::Store)?;
         let days = keep_days.iter().map(|(class, days)| format!("{} {days} d", class.word()));
         let detail = format!("{}; because: {reason}", days.collect::<Vec<_>>().join(", "));
-        let act = Act::new(by.clone(), AuditAction::Update, "retention policy").detail(detail);
+        let act = by.into().act(AuditAction::Update, "retention policy").detail(detail);
         let policy = RetentionPolicy { keep_days, run: kept.policy.run };
         self.keep_policy(&policy, version, Some(act))
             .map_err(|error| refused("the retention policy", error))?;
@@ -225,7 +225,7 @@ impl Site {
     /// [`DeskError`].
     pub fn count_outdated(
         &self,
-        by: &Actor,
+        by: impl Into<Agent>,
         keep_days: Option<KeepDays>,
     ) -> Result<Vec<ClassCount>, DeskError> {
         let keep_days = match keep_days {
@@ -233,7 +233,7 @@ impl Site {
             None => self.retention().map_err(DeskError::Store)?.policy.keep_days,
         };
         check(&keep_days)?;
-        let act = Act::new(by.clone(), AuditAction::Read, "retention").detail("what would go");
+        let act = by.into().act(AuditAction::Read, "retention").detail("what would go");
         self.record(act, AuditOutcome::Success).map_err(|error| refused("the audit log", error))?;
         let at = self.clock().now();
         let held = self.held(at).map_err(DeskError::Store)?;
@@ -302,7 +302,7 @@ impl Site {
     ///
     /// # Errors
     /// [`DeskError::Taken`] while one is under way.
-    pub fn run_retention(&self, by: &Actor, reason: &str) -> Result<Run, DeskError> {
+    pub fn run_retention(&self, by: impl Into<Agent>, reason: &str) -> Result<Run, DeskError> {
         let _desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = self.retention().map_err(DeskError::Store)?;
         if kept.policy.run.as_ref().is_some_and(|run| run.ended_at.is_none()) {
@@ -321,8 +321,7 @@ impl Site {
             bytes: 0,
             error: None,
         };
-        let act =
-            Act::new(by.clone(), AuditAction::Erase, "retention").detail(format!("run, because: {reason}"));
+        let act = by.into().act(AuditAction::Erase, "retention").detail(format!("run, because: {reason}"));
         let policy = RetentionPolicy { run: Some(run.clone()), ..kept.policy };
         self.keep_policy(&policy, kept.version, Some(act))
             .map_err(|error| refused("the retention policy", error))?;

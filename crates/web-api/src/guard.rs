@@ -3,6 +3,7 @@
 //!
 //! Passkeys are not guarded: there is nothing to guess.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -115,34 +116,61 @@ impl SignInGuard {
         self.here.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Seconds to wait before an attempt may be made, or `None`: then it is counted as a failure at once, before anything
-    /// is checked, so that many attempts at one time do not slip through together. Blocks.
+    /// Seconds to wait before an attempt may be made, or `None`: then it has been counted as a failure already, in the
+    /// same step in which it was found to be free, before anything is checked: of many attempts at one time no more
+    /// pass than one after the other would. Blocks.
     ///
     /// # Errors
     /// [`TransactError`] where the counts are kept in the store, and it failed.
     pub(crate) fn attempt(&self, trying: &Trying, now: Timestamp) -> Result<Option<u64>, TransactError> {
-        let keys = trying.keys();
-        let mut longest = None;
-        for (key, free) in &keys {
-            longest = longest.max(self.wait_s(key, *free, now)?);
-        }
-        if longest.is_none() {
-            for (key, _) in &keys {
-                self.change(key, now, |failed| {
-                    let count = failed.map_or(0, |failed| failed.count).saturating_add(1);
-                    Some(Failures { count, last: now })
-                })?;
+        let mut reserved = Vec::new();
+        for (key, free) in trying.keys() {
+            match self.reserve(&key, free, now)? {
+                Ok(before) => reserved.push((key, before)),
+                Err(wait_s) => {
+                    // What waits elsewhere was no attempt here.
+                    for (key, before) in reserved {
+                        self.give_back(&key, before, now)?;
+                    }
+                    return Ok(Some(wait_s));
+                }
             }
         }
-        Ok(longest)
+        Ok(None)
     }
 
-    fn wait_s(&self, key: &str, free: u32, now: Timestamp) -> Result<Option<u64>, TransactError> {
-        let Some(failed) = self.failures(key, now)? else { return Ok(None) };
-        let Some(over) = failed.count.checked_sub(free) else { return Ok(None) };
-        let wait = LONGEST_WAIT_S.min(2u64.saturating_pow(over.min(20)));
-        let passed = now.duration_since(failed.last).as_secs();
-        Ok((passed < wait).then(|| wait - passed))
+    /// Counts an attempt, where it need not wait: what stood before it, or the seconds to wait.
+    fn reserve(
+        &self,
+        key: &str,
+        free: u32,
+        now: Timestamp,
+    ) -> Result<Result<Option<Failures>, u64>, TransactError> {
+        let found = Cell::new(Ok(None));
+        self.change(key, now, |failed| match wait_s(failed, free, now) {
+            Some(wait_s) => {
+                found.set(Err(wait_s));
+                failed
+            }
+            None => {
+                found.set(Ok(failed));
+                let count = failed.map_or(0, |failed| failed.count).saturating_add(1);
+                Some(Failures { count, last: now })
+            }
+        })?;
+        Ok(found.get())
+    }
+
+    /// Takes back one count. Where nobody else was counted meanwhile, it is as if nothing had been.
+    fn give_back(&self, key: &str, before: Option<Failures>, now: Timestamp) -> Result<(), TransactError> {
+        self.change(key, now, |failed| {
+            let failed = failed?;
+            match before {
+                Some(before) if failed.count == before.count.saturating_add(1) => Some(before),
+                None if failed.count == 1 => None,
+                _ => Some(Failures { count: failed.count.saturating_sub(1), last: failed.last }),
+            }
+        })
     }
 
     /// A success clears what it is about, and takes back what this attempt counted against its address: a change of shift
@@ -158,14 +186,6 @@ impl SignInGuard {
             })?;
         }
         Ok(())
-    }
-
-    fn failures(&self, key: &str, now: Timestamp) -> Result<Option<Failures>, TransactError> {
-        let failed = match &self.shared {
-            None => self.lock().get(key).copied(),
-            Some(store) => read(store.as_ref(), key)?.map(|(failed, _)| failed),
-        };
-        Ok(failed.filter(|failed| now.duration_since(failed.last) < FORGET_AFTER))
     }
 
     fn change(
@@ -197,6 +217,15 @@ impl SignInGuard {
     }
 }
 
+/// Seconds to wait after so many failures, if any.
+fn wait_s(failed: Option<Failures>, free: u32, now: Timestamp) -> Option<u64> {
+    let failed = failed?;
+    let over = failed.count.checked_sub(free)?;
+    let wait = LONGEST_WAIT_S.min(2u64.saturating_pow(over.min(20)));
+    let passed = now.duration_since(failed.last).as_secs();
+    (passed < wait).then(|| wait - passed)
+}
+
 fn read(store: &dyn Store, key: &str) -> Result<Option<(Failures, u64)>, StoreError> {
     let document = store.document(Kind::Session, id_of(key))?;
     Ok(document.and_then(|document| Some((json_from(&document.body).ok()?, document.version))))
@@ -213,7 +242,12 @@ fn change_in(
     loop {
         let before = read(store, key)?;
         let expected = before.map_or(Expected::Absent, |(_, version)| Expected::Version(version));
-        let after = change(before.map(|(failed, _)| failed).filter(|failed| !is_over(failed)));
+        let known = before.map(|(failed, _)| failed).filter(|failed| !is_over(failed));
+        let after = change(known);
+        // Whoever has to wait writes nothing.
+        if after.is_some() && after == known {
+            return Ok(());
+        }
         let write = match after {
             None if before.is_none() => return Ok(()),
             None => DocumentWrite {
@@ -341,6 +375,33 @@ mod tests {
         assert!(guard.attempt(&code, at(0)).unwrap().is_some());
         let theirs = Trying::Code { user, browser: Some(BrowserId([1; 16])) };
         assert_eq!(guard.attempt(&theirs, at(0)).unwrap(), None);
+    }
+
+    #[test]
+    fn guesses_at_one_time_do_not_pass_together() {
+        let guard = guard();
+        let passed = std::sync::atomic::AtomicU32::new(0);
+        let barrier = std::sync::Barrier::new(32);
+        std::thread::scope(|scope| {
+            for _ in 0..32 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    if guard.attempt(&password("nurse", "10.0.0.1"), at(0)).unwrap().is_none() {
+                        passed.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!(passed.into_inner(), FREE_ATTEMPTS);
+        // Who waits for one count is not counted at another.
+        for number in 0..FREE_ATTEMPTS_ADDRESS {
+            let _ = guard.attempt(&password(&format!("name {number}"), "10.0.0.2"), at(0)).unwrap();
+        }
+        for _ in 0..10 {
+            assert!(guard.attempt(&password("other", "10.0.0.2"), at(0)).unwrap().is_some());
+        }
+        let key = &password("other", "10.0.0.2").keys()[0].0;
+        assert_eq!(guard.lock().get(key), None);
     }
 
     #[test]

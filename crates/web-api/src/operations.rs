@@ -398,12 +398,11 @@ pub(crate) async fn has_session(
     let current = current.ok_or_else(signed_out)?;
     if !current.caller.fits(caller, web.options.binding) {
         // Whoever has the token is not where it was given out: nobody goes on with it.
-        let act = Act::new(Actor::User(current.user), AuditAction::SignOut, "session").detail(format!(
+        let act = caller.by(Actor::User(current.user)).act(AuditAction::SignOut, "session").detail(format!(
             "ended, for it began{} and was shown{}",
             current.caller.words(),
             caller.words()
         ));
-        let act = caller.did(act);
         web.blocking(move |web| web.sessions.end(&hash, act, AuditOutcome::Refused, now)).await??;
         return Err(signed_out());
     }

@@ -2,10 +2,10 @@
 
 use clinical_model::{Device, DeviceId, Timestamp};
 use serde::Serialize;
-use store::{Actor, AuditAction, AuditOutcome};
+use store::{AuditAction, AuditOutcome};
 
 use super::{CertificateAuthority, ClaimState, EnrolError, Enrolment, Kept, LIMIT_TRIES, uri_of};
-use crate::audited::Act;
+use crate::audited::Agent;
 use crate::desk::DeskError;
 use crate::site::Site;
 
@@ -37,10 +37,11 @@ impl Site {
     pub fn revoke_certificates(
         &self,
         authority: &dyn CertificateAuthority,
-        actor: &Actor,
+        by: impl Into<Agent>,
         device: DeviceId,
         reason: &str,
     ) -> Result<(Enrolment, Vec<String>), EnrolError> {
+        let by = by.into();
         self.device_to_enrol(device)?;
         let mut serials = self.serials_of(authority, device)?;
         // First the effect, then the record of it: what is revoked but not recorded is seen in the list.
@@ -55,7 +56,8 @@ impl Site {
                 claim.withdrawn_at = Some(now);
             }
             enrolment.review = None;
-            let act = Act::new(actor.clone(), AuditAction::Delete, "certificate")
+            let act = by
+                .act(AuditAction::Delete, "certificate")
                 .device(device)
                 .detail(format!("revoked {}: {reason}", serials.join(", ")));
             if !self.keep_enrolment(device, expected, &enrolment, vec![(act, AuditOutcome::Success)])? {
@@ -80,11 +82,12 @@ impl Site {
     pub fn decommission(
         &self,
         authority: &dyn CertificateAuthority,
-        actor: &Actor,
+        by: impl Into<Agent>,
         device: DeviceId,
         reason: &str,
     ) -> Result<(Enrolment, Proof), EnrolError> {
-        let (_, mut revoked) = self.revoke_certificates(authority, actor, device, reason)?;
+        let by = by.into();
+        let (_, mut revoked) = self.revoke_certificates(authority, by.clone(), device, reason)?;
         // With those that were revoked before, so that the proof names all.
         for one in authority.issued_to(&uri_of(device).to_string())? {
             if authority.revocation(&one.serial_hex).is_some() && !revoked.contains(&one.serial_hex) {
@@ -93,7 +96,7 @@ impl Site {
         }
         let now = self.clock().now();
         let assignment_ended = match self.registry().assignment_at(device, now) {
-            Some(assignment) => match self.end_assignment(actor.clone(), assignment.id, now) {
+            Some(assignment) => match self.end_assignment(by.clone(), assignment.id, now) {
                 Ok(_) => true,
                 Err(error) => return Err(of_desk(error)),
             },
@@ -102,13 +105,14 @@ impl Site {
         let (known, version) = self.registry().device_versioned(device).ok_or(EnrolError::NoDevice)?;
         if !known.retired {
             let retired = Device { retired: true, ..Device::clone(&known) };
-            self.update_device(actor.clone(), retired, version).map_err(of_desk)?;
+            self.update_device(by.clone(), retired, version).map_err(of_desk)?;
         }
         self.admission().note_change();
         for _ in 0..LIMIT_TRIES {
             let Kept { mut enrolment, expected } = self.kept_enrolment(device)?;
             enrolment.decommissioned_at = Some(now);
-            let act = Act::new(actor.clone(), AuditAction::Administer, "certificate")
+            let act = by
+                .act(AuditAction::Administer, "certificate")
                 .device(device)
                 .detail(format!("taken out of service: {reason}"));
             if self.keep_enrolment(device, expected, &enrolment, vec![(act, AuditOutcome::Success)])? {

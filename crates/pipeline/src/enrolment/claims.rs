@@ -9,7 +9,7 @@ use super::{
     CLAIM_LIFE, CLAIM_TRIES, Certificate, CertificateAuthority, Claim, ClaimState, EnrolError, Enrolment,
     Kept, LIMIT_TRIES, NewCertificate, Via, asks_for, common_name_of, uri_of,
 };
-use crate::audited::Act;
+use crate::audited::{Act, Agent};
 use crate::site::Site;
 
 /// Bytes of a code: 128 bit.
@@ -106,7 +106,7 @@ impl Site {
     ///
     /// # Errors
     /// [`EnrolError`].
-    pub fn open_claim(&self, actor: Actor, device: DeviceId) -> Result<OpenedClaim, EnrolError> {
+    pub fn open_claim(&self, by: impl Into<Agent>, device: DeviceId) -> Result<OpenedClaim, EnrolError> {
         let known = self.device_to_enrol(device)?;
         if known.retired {
             return Err(EnrolError::NotNow("the device is out of service; put it back into service first"));
@@ -114,7 +114,8 @@ impl Site {
         if known.serial.trim().is_empty() {
             return Err(EnrolError::NotNow("the device has no serial number, to which a code is bound"));
         }
-        let created_by = if let Actor::User(user) = &actor { Some(*user) } else { None };
+        let by = by.into();
+        let created_by = if let Actor::User(user) = &by.who { Some(*user) } else { None };
         for _ in 0..LIMIT_TRIES {
             let Kept { mut enrolment, expected } = self.kept_enrolment(device)?;
             let (code, now) = (ClaimCode::generate(), self.clock().now());
@@ -130,7 +131,8 @@ impl Site {
                 withdrawn_at: None,
             });
             enrolment.decommissioned_at = None;
-            let act = Act::new(actor.clone(), AuditAction::Create, "claim")
+            let act = by
+                .act(AuditAction::Create, "claim")
                 .device(device)
                 .detail(format!("serial number {}, until {expires_at}", known.serial));
             if self.keep_enrolment(device, expected, &enrolment, vec![(act, AuditOutcome::Success)])? {
@@ -145,7 +147,8 @@ impl Site {
     ///
     /// # Errors
     /// [`EnrolError::NotNow`] where none is open.
-    pub fn withdraw_claim(&self, actor: &Actor, device: DeviceId) -> Result<Enrolment, EnrolError> {
+    pub fn withdraw_claim(&self, by: impl Into<Agent>, device: DeviceId) -> Result<Enrolment, EnrolError> {
+        let by = by.into();
         self.device_to_enrol(device)?;
         for _ in 0..LIMIT_TRIES {
             let Kept { mut enrolment, expected } = self.kept_enrolment(device)?;
@@ -155,7 +158,7 @@ impl Site {
                 return Err(EnrolError::NotNow("no code is open for this device"));
             };
             claim.withdrawn_at = Some(now);
-            let act = Act::new(actor.clone(), AuditAction::Delete, "claim").device(device);
+            let act = by.act(AuditAction::Delete, "claim").device(device);
             if self.keep_enrolment(device, expected, &enrolment, vec![(act, AuditOutcome::Success)])? {
                 return Ok(enrolment);
             }
@@ -236,6 +239,7 @@ impl Site {
             enrolment.review = None;
             let act = Act::new(Actor::Device(device.id), AuditAction::Create, "certificate")
                 .device(device.id)
+                .address(asked.from.clone())
                 .detail(format!("claimed by code from {}: {}", asked.from, issued.serial_hex));
             if self.keep_enrolment(device.id, expected, &enrolment, vec![(act, AuditOutcome::Success)])? {
                 supersede(authority, &earlier);
@@ -285,7 +289,9 @@ impl Site {
 
 fn refusal(asked: &ClaimRequest<'_>, device: Option<DeviceId>, detail: &str) -> Act {
     let claimed: String = asked.serial.chars().filter(|c| !c.is_control()).take(100).collect();
-    let act = Act::new(Actor::Unproven(claimed), AuditAction::Create, "certificate").detail(detail);
+    let act = Act::new(Actor::Unproven(claimed), AuditAction::Create, "certificate")
+        .address(asked.from.clone())
+        .detail(detail);
     match device {
         Some(device) => act.device(device),
         None => act,

@@ -9,7 +9,7 @@ use super::{
     APPROVAL_LIFE, CertificateAuthority, EnrolError, Enrolment, ISSUED_PER_HOUR, Kept, LATE_AFTER,
     LIMIT_TRIES, NewCertificate, Review, Via, asks_for, common_name_of, uri_of,
 };
-use crate::audited::Act;
+use crate::audited::{Act, Agent};
 use crate::site::Site;
 
 /// An hour.
@@ -128,11 +128,12 @@ impl Site {
     pub fn review_late_renewal(
         &self,
         authority: &dyn CertificateAuthority,
-        actor: &Actor,
+        by: impl Into<Agent>,
         device: DeviceId,
         approves: bool,
         note: &str,
     ) -> Result<Enrolment, EnrolError> {
+        let by = by.into();
         self.device_to_enrol(device)?;
         for _ in 0..LIMIT_TRIES {
             let Kept { mut enrolment, expected } = self.kept_enrolment(device)?;
@@ -148,7 +149,8 @@ impl Site {
                 enrolment.review = None;
             }
             let word = if approves { "approved" } else { "refused" };
-            let act = Act::new(actor.clone(), AuditAction::Administer, "certificate")
+            let act = by
+                .act(AuditAction::Administer, "certificate")
                 .device(device)
                 .detail(format!("late renewal of {serial} {word}: {note}"));
             if self.keep_enrolment(device, expected, &enrolment, vec![(act, AuditOutcome::Success)])? {

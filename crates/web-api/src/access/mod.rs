@@ -14,7 +14,7 @@ use ::access::scopes::Ceiling;
 use ::access::{Asker, Person, Principal};
 use clinical_model::{PatientId, Purpose, UserId};
 use pipeline::Peer;
-use pipeline::audited::Act;
+use pipeline::audited::{Act, Agent};
 use store::{Actor, AuditAction};
 
 pub use ::access::{Permission, may};
@@ -134,18 +134,22 @@ impl Access {
         }
     }
 
-    /// An act of theirs, with why they do it, under which role and from which address.
+    /// An act of theirs.
     pub fn act(&self, action: AuditAction, object: &'static str) -> Act {
-        let act = Act::new(self.actor(), action, object).purpose(self.purpose.code());
-        let act = match (&self.who, self.person()) {
+        self.by().act(action, object)
+    }
+
+    /// Who they are, for the audit log: with why they ask, under which role and from which address.
+    pub fn by(&self) -> Agent {
+        let role = match (&self.who, self.person()) {
             // The person is the actor, and the program is named beside them: it was the program that read.
             (Who::App(app), Some(user)) => {
-                act.role(format!("{}, by the program {}", user.role.word(), app.client_name))
+                Some(format!("{}, by the program {}", user.role.word(), app.client_name))
             }
-            (_, Some(user)) => act.role(user.role.word()),
-            (_, None) => act,
+            (_, user) => user.map(|user| user.role.word().to_owned()),
         };
-        self.address.iter().fold(act, |act, address| act.address(address.to_string()))
+        let (purpose, address) = (self.purpose.code().to_owned(), self.address.map(|from| from.to_string()));
+        Agent { who: self.actor(), role, purpose: Some(purpose), address }
     }
 
     /// An act of theirs that is refused for want of a permission, with the policies that decided so.
@@ -154,6 +158,11 @@ impl Access {
         self.act(AuditAction::Read, object)
             .detail(format!("{what} needs {permission}: {}", decision.why()))
             .policies(decision.policies)
+    }
+
+    /// As [`Access::by`], where it is a person.
+    pub fn by_person(&self) -> Option<Agent<UserId>> {
+        self.user().map(|user| self.by().with(user))
     }
 
     /// A look at a patient that is refused, with the policies that forbid it. Where none permits it there are none, nor

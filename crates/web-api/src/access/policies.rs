@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use ::access::rules::{BadPolicies, FILE_LIMIT_BYTES, FILES_LIMIT, Source};
 use ::access::{Asker, Engine, Principal};
 use clinical_model::Timestamp;
-use pipeline::audited::Act;
-use store::{Actor, AuditAction, AuditOutcome, TransactError};
+use pipeline::audited::Agent;
+use store::{AuditAction, AuditOutcome, TransactError};
 
 use crate::state::Web;
 
@@ -110,9 +110,9 @@ impl Web {
     ///
     /// # Errors
     /// [`PoliciesError`] with every mistake; [`PoliciesError::Unrecorded`] where the log cannot be written.
-    pub fn reload_policies(&self, by: Actor) -> Result<(), PoliciesError> {
+    pub fn reload_policies(&self, by: impl Into<Agent>) -> Result<(), PoliciesError> {
         let result = self.policies.reload(self.site.clock().now());
-        let act = Act::new(by, AuditAction::Administer, "Policies");
+        let act = by.into().act(AuditAction::Administer, "Policies");
         let (act, outcome) = match &result {
             Ok(()) => (act.detail("loaded again"), AuditOutcome::Success),
             Err(error) => (act.detail(error.to_string()), AuditOutcome::Failed),

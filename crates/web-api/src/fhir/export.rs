@@ -91,7 +91,7 @@ fn kick_off(web: &Web, call: &Call, ward: Option<PlaceId>) -> Result<Answer, Ref
         None => format!("{}/$export", call.kind),
     };
     let job = Job {
-        owner: call.access()?.actor(),
+        owner: call.access()?.by(),
         request: page::link(&call.base, &path, &call.params),
         transaction_at: at,
         since: request.since,
@@ -230,5 +230,5 @@ fn mine(web: &Web, call: &Call, id: &str) -> Result<(Arc<Job>, Step), Refusal> {
     let now: Timestamp = web.site.clock().now();
     let found = web.exports.get(id, now);
     let owner = call.access()?.actor();
-    found.filter(|(job, _)| job.owner == owner).ok_or_else(|| Refusal::not_found("export"))
+    found.filter(|(job, _)| job.owner.who == owner).ok_or_else(|| Refusal::not_found("export"))
 }

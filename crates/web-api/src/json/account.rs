@@ -9,7 +9,7 @@ use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clinical_model::{Timestamp, UserId};
-use pipeline::audited::Act;
+use pipeline::audited::Agent;
 use serde::{Deserialize, Serialize};
 use store::{Actor, AuditAction};
 use trust::webauthn;
@@ -69,6 +69,11 @@ fn account_view(kept: &Kept) -> AccountView {
     }
 }
 
+/// Whose account it is, for the audit log.
+fn by(permit: &Permit<may::SignedIn>, current: &Current) -> Agent<UserId> {
+    permit.by().with(current.user)
+}
+
 fn kept(web: &Web, id: UserId) -> Result<Kept, Problem> {
     web.people.kept(id).ok_or_else(|| people_problem(PeopleError::NotFound))
 }
@@ -116,20 +121,20 @@ pub(crate) struct NewPasskey {
 
 pub(crate) async fn add_passkey(
     State(web): State<Arc<Web>>,
-    _permit: Permit<may::SignedIn>,
+    permit: Permit<may::SignedIn>,
     Extension(current): Extension<Current>,
     from: Asking,
     Body(new): Body<NewPasskey>,
 ) -> Result<Response, Problem> {
     let not_base64 = |()| Problem::bad_request("the passkey's answer is no base64url");
     let (client_data, object) = new.credential.decoded().map_err(not_base64)?;
-    let (id, hash) = (current.user, current.hash);
+    let (by, hash) = (by(&permit, &current), current.hash);
     let add = move |web: &Web| {
         let now = web.site.clock().now();
         let answered = ceremony::answered(web.site.store(), Purpose::Register(&hash), &new.ceremony, now);
         let answered = answered.ok_or(PeopleError::Ceremony)?;
         let registered = webauthn::register(&web.party, &answered.challenge, &client_data, &object);
-        web.add_passkey(id, answered.used, &registered.map_err(PeopleError::Passkey)?, &new.name)
+        web.add_passkey(by, answered.used, &registered.map_err(PeopleError::Passkey)?, &new.name)
     };
     change(&web, &from, &current, add).await
 }
@@ -154,25 +159,27 @@ pub(crate) struct Named {
 
 pub(crate) async fn rename_passkey(
     State(web): State<Arc<Web>>,
-    _permit: Permit<may::SignedIn>,
+    permit: Permit<may::SignedIn>,
     Extension(current): Extension<Current>,
     Path(passkey): Path<String>,
     Body(new): Body<Named>,
 ) -> Answer<AccountView> {
     let (id, passkey) = (current.user, passkey_id(&passkey)?);
-    let renamed = web.blocking(move |web| web.rename_passkey(id, &passkey, &new.name)).await?;
+    let by = by(&permit, &current);
+    let renamed = web.blocking(move |web| web.rename_passkey(by, &passkey, &new.name)).await?;
     renamed.map_err(passkey_problem)?;
     Ok(Json(account_view(&kept(&web, id)?)))
 }
 
 pub(crate) async fn remove_passkey(
     State(web): State<Arc<Web>>,
-    _permit: Permit<may::SignedIn>,
+    permit: Permit<may::SignedIn>,
     Extension(current): Extension<Current>,
     Path(passkey): Path<String>,
 ) -> Answer<AccountView> {
     let (id, passkey) = (current.user, passkey_id(&passkey)?);
-    web.blocking(move |web| web.remove_passkey(id, &passkey)).await?.map_err(passkey_problem)?;
+    let by = by(&permit, &current);
+    web.blocking(move |web| web.remove_passkey(by, &passkey)).await?.map_err(passkey_problem)?;
     Ok(Json(account_view(&kept(&web, id)?)))
 }
 
@@ -184,18 +191,21 @@ pub(crate) struct NewPassword {
 
 pub(crate) async fn set_password(
     State(web): State<Arc<Web>>,
-    _permit: Permit<may::SignedIn>,
+    permit: Permit<may::SignedIn>,
     Extension(current): Extension<Current>,
     from: Asking,
     Body(new): Body<NewPassword>,
 ) -> Result<Response, Problem> {
     let _turn = turn(&web).await?;
-    let (id, hash) = (current.user, current.hash);
+    let (by, hash) = (by(&permit, &current), current.hash);
+    let ending = permit
+        .act(AuditAction::SignOut, "session")
+        .detail("all own sessions but this one, for the password was set");
     let set = move |web: &Web| {
-        web.set_password(id, &new.password)?;
+        let id = by.who;
+        web.set_password(by, &new.password)?;
         // Whoever knew the old one is out.
-        let act = own_act(id, "all own sessions but this one, for the password was set");
-        web.end_sessions_of(id, Some(&hash), act).map(drop)
+        web.end_sessions_of(id, Some(&hash), ending).map(drop)
     };
     change(&web, &from, &current, set).await
 }
@@ -222,22 +232,23 @@ pub(crate) async fn totp_begin(
 
 pub(crate) async fn add_totp(
     State(web): State<Arc<Web>>,
-    _permit: Permit<may::SignedIn>,
+    permit: Permit<may::SignedIn>,
     Extension(current): Extension<Current>,
     from: Asking,
     Body(given): Body<GivenCode>,
 ) -> Result<Response, Problem> {
-    let id = current.user;
-    change(&web, &from, &current, move |web| web.finish_totp(id, &given.code)).await
+    let by = by(&permit, &current);
+    change(&web, &from, &current, move |web| web.finish_totp(by, &given.code)).await
 }
 
 pub(crate) async fn remove_totp(
     State(web): State<Arc<Web>>,
-    _permit: Permit<may::SignedIn>,
+    permit: Permit<may::SignedIn>,
     Extension(current): Extension<Current>,
 ) -> Answer<AccountView> {
     let id = current.user;
-    let removed = web.blocking(move |web| web.remove_totp(id)).await?;
+    let by = by(&permit, &current);
+    let removed = web.blocking(move |web| web.remove_totp(by)).await?;
     removed.map_err(|error| match error {
         PeopleError::NotFound => Problem::not_found("authenticator app"),
         other => people_problem(other),
@@ -252,11 +263,11 @@ pub(crate) struct RecoveryCodes {
 
 pub(crate) async fn recovery_codes(
     State(web): State<Arc<Web>>,
-    _permit: Permit<may::SignedIn>,
+    permit: Permit<may::SignedIn>,
     Extension(current): Extension<Current>,
 ) -> Answer<RecoveryCodes> {
-    let id = current.user;
-    let codes = web.blocking(move |web| web.draw_recovery_codes(id)).await?.map_err(people_problem)?;
+    let by = by(&permit, &current);
+    let codes = web.blocking(move |web| web.draw_recovery_codes(by)).await?.map_err(people_problem)?;
     Ok(Json(RecoveryCodes { codes: codes.iter().map(|code| code.expose().to_owned()).collect() }))
 }
 
@@ -307,10 +318,6 @@ pub(crate) async fn sessions(
     Extension(current): Extension<Current>,
 ) -> Answer<SessionsView> {
     own_sessions(&web, current).await
-}
-
-fn own_act(user: UserId, what: impl Into<String>) -> Act {
-    Act::new(Actor::User(user), AuditAction::SignOut, "session").detail(what)
 }
 
 pub(crate) async fn end_session(

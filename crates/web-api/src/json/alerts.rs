@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use clinical_model::{Alert, AlertId, UserId};
 use pipeline::Site;
+use pipeline::audited::Agent;
 use pipeline::desk::DeskError;
 use serde::{Deserialize, Serialize};
 use store::AuditAction;
@@ -73,7 +74,7 @@ pub(crate) struct AnswerNote {
     note: Option<String>,
 }
 
-type Act2 = fn(&Site, UserId, AlertId, Option<String>) -> Result<Alert, DeskError>;
+type Act2 = fn(&Site, Agent<UserId>, AlertId, Option<String>) -> Result<Alert, DeskError>;
 
 async fn answer(
     web: Arc<Web>,
@@ -83,7 +84,7 @@ async fn answer(
     act: Act2,
 ) -> Answer<AlertView> {
     let id: AlertId = id_of(&id, "alert")?;
-    let by = access.user().ok_or_else(|| Problem::not_found("alert"))?;
+    let by = access.by_person().ok_or_else(|| Problem::not_found("alert"))?;
     let note = note.note.map(|note| note.trim().to_owned()).filter(|note| !note.is_empty());
     if note.as_ref().is_some_and(|note| note.chars().count() > NOTE_LIMIT_CHARS) {
         return Err(Problem::bad_request(format!("a note has at most {NOTE_LIMIT_CHARS} characters")));

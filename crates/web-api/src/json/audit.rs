@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use clinical_model::{DeviceId, Timestamp, UserId};
-use pipeline::audited::{Act, ReadError};
+use pipeline::audited::{Act, Agent, ReadError};
 use serde::{Deserialize, Serialize};
 use store::{Actor, AuditAction, AuditOutcome, AuditQuery, AuditRow, Log};
 
@@ -221,7 +221,7 @@ impl RowsQuery {
     }
 
     /// The act of asking.
-    pub(super) fn act(&self, actor: Actor, action: AuditAction, page: &AuditQuery) -> Act {
+    pub(super) fn act(&self, by: &Agent, action: AuditAction, page: &AuditQuery) -> Act {
         let mut detail = String::new();
         let mut note = |name: &str, value: &Option<String>| {
             if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
@@ -233,7 +233,7 @@ impl RowsQuery {
         note("outcome", &self.outcome);
         note("from", &self.from);
         note("to", &self.to);
-        let mut act = Act::new(actor, action, "audit log").detail(detail.trim_end());
+        let mut act = by.act(action, "audit log").detail(detail.trim_end());
         if let Some(patient) = page.patient {
             act = act.patient(patient);
         }
@@ -292,7 +292,7 @@ pub(crate) async fn rows(
 ) -> Answer<Rows> {
     web.blocking(move |web| {
         let page = query.page(web, PAGE_LIMIT)?;
-        let act = query.act(access.actor(), AuditAction::Search, &page);
+        let act = query.act(&access.by(), AuditAction::Search, &page);
         let rows = access.read(web, act, |chart| chart.audit_rows(&page))?;
         let covered = covered(web, Log::Acts)?;
         let more = rows.len() == page.limit;

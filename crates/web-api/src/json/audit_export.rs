@@ -105,7 +105,7 @@ pub(crate) async fn export(
     let opened = web.blocking(move |web| {
         let page = query.page(web, READ_ROWS)?;
         let page = AuditQuery { limit: READ_ROWS, ..page };
-        let act = query.act(access.actor(), AuditAction::Export, &page);
+        let act = query.act(&access.by(), AuditAction::Export, &page);
         access.read(web, act, |_| Ok(()))?;
         Ok::<_, Problem>(page)
     });

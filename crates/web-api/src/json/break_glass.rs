@@ -5,12 +5,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use clinical_model::{GlassId, PatientId, Private, RecordId as _, Timestamp, UserId};
+use pipeline::audited::Agent;
 use pipeline::break_glass::{self, BreakGlass, Finding, GlassError, Listed, Reason, Request};
 use serde::{Deserialize, Serialize};
 use store::AuditAction;
 
 use super::{Answer, Asked, Body, hex, id_of};
-use crate::access::{Permission, Permit, may};
+use crate::access::{Access, Permission, Permit, may};
 use crate::problem::{Code, Problem};
 use crate::state::Web;
 
@@ -153,8 +154,8 @@ pub(crate) struct Asking {
     text: Private<String>,
 }
 
-fn person(user: Option<UserId>) -> Result<UserId, Problem> {
-    user.ok_or_else(|| Problem::new(Code::Forbidden, "only a person breaks the glass"))
+fn asker(access: &Access) -> Result<Agent<UserId>, Problem> {
+    access.by_person().ok_or_else(|| Problem::new(Code::Forbidden, "only a person breaks the glass"))
 }
 
 pub(crate) async fn open(
@@ -162,14 +163,14 @@ pub(crate) async fn open(
     access: Permit<may::BreakGlass>,
     Body(asking): Body<Asking>,
 ) -> Answer<Glass> {
-    let by = person(access.user())?;
+    let by = asker(&access)?;
     let Asking { record_number, birth_date, reason, text } = asking;
     let request = Request { record_number, birth_date, reason, text };
     let decided = access.decision(Permission::BreakGlass).policies;
     let asked = access.act(AuditAction::BreakGlass, break_glass::OBJECT).policies(decided);
     web.blocking(move |web| {
         let sees = |patient| access.sight(web).allowed(patient).is_all();
-        let (glass, version) = web.site.break_glass(by, &request, &asked, sees)?;
+        let (glass, version) = web.site.break_glass(by.who, &request, &asked, sees)?;
         Ok(Json(view(web, &glass, version, Shown::Name)))
     })
     .await?
@@ -198,7 +199,7 @@ pub(crate) async fn end(
     access: Permit<may::SignedIn>,
     Path(id): Path<String>,
 ) -> Answer<Glass> {
-    let by = person(access.user())?;
+    let by = asker(&access)?;
     let id: GlassId = id_of(&id, "broken glass")?;
     web.blocking(move |web| {
         let (glass, version) = web.site.end_glass(by, id)?;
@@ -285,7 +286,7 @@ pub(crate) async fn review(
     Path(id): Path<String>,
     Body(reviewing): Body<Reviewing>,
 ) -> Answer<Glass> {
-    let by = person(access.user())?;
+    let by = asker(&access)?;
     let id: GlassId = id_of(&id, "broken glass")?;
     web.blocking(move |web| {
         let Reviewing { version, finding, note } = reviewing;

@@ -209,7 +209,7 @@ pub(crate) async fn register(
         retired: false,
     };
     web.blocking(move |web| {
-        let device = web.site.add_device(access.actor(), device)?;
+        let device = web.site.add_device(access.by(), device)?;
         full_view(web, &access, device.id).map(Json)
     })
     .await?
@@ -250,7 +250,7 @@ pub(crate) async fn update(
             retired: changed.retired,
             ..Device::clone(&known)
         };
-        web.site.update_device(access.actor(), device, changed.version)?;
+        web.site.update_device(access.by(), device, changed.version)?;
         full_view(web, &access, id).map(Json)
     })
     .await?
@@ -299,7 +299,7 @@ pub(crate) async fn assign(
         interval: Interval { start: new.start, end: new.end },
     };
     web.blocking(move |web| {
-        let assignment = web.site.assign(access.actor(), assignment)?;
+        let assignment = web.site.assign(access.by(), assignment)?;
         Ok(Json(assignment_view(web, &access, &assignment)))
     })
     .await?
@@ -328,7 +328,7 @@ pub(crate) async fn end_assignment(
         return Err(Problem::not_found("assignment"));
     }
     web.blocking(move |web| {
-        let assignment = web.site.end_assignment(access.actor(), id, end.end)?;
+        let assignment = web.site.end_assignment(access.by(), id, end.end)?;
         Ok(Json(assignment_view(web, &access, &assignment)))
     })
     .await?

@@ -306,7 +306,7 @@ pub(crate) async fn open_claim(
     let id: DeviceId = id_of(&id, "device")?;
     let outline = web.authority()?.outline();
     web.blocking(move |web| {
-        let opened = web.site.open_claim(permit.actor(), id)?;
+        let opened = web.site.open_claim(permit.by(), id)?;
         let code = opened.code.expose().to_owned();
         let qr_text = qr_text(&outline, &opened.serial, &code);
         let drawn = QrCode::new(qr_text.as_bytes()).map_err(|error| {
@@ -328,7 +328,7 @@ pub(crate) async fn withdraw_claim(
     let id: DeviceId = id_of(&id, "device")?;
     let authority = Arc::clone(web.authority()?);
     web.blocking(move |web| {
-        web.site.withdraw_claim(&permit.actor(), id)?;
+        web.site.withdraw_claim(permit.by(), id)?;
         shown(web, authority.as_ref(), id, false).map(Json)
     })
     .await?
@@ -363,7 +363,7 @@ pub(crate) async fn revoke(
     let reason = because.reason()?;
     let authority = Arc::clone(web.authority()?);
     web.blocking(move |web| {
-        web.site.revoke_certificates(authority.as_ref(), &permit.actor(), id, &reason)?;
+        web.site.revoke_certificates(authority.as_ref(), permit.by(), id, &reason)?;
         shown(web, authority.as_ref(), id, false).map(Json)
     })
     .await?
@@ -392,7 +392,7 @@ pub(crate) async fn decommission(
     let reason = because.reason()?;
     let authority = Arc::clone(web.authority()?);
     web.blocking(move |web| {
-        let (_, proof) = web.site.decommission(authority.as_ref(), &permit.actor(), id, &reason)?;
+        let (_, proof) = web.site.decommission(authority.as_ref(), permit.by(), id, &reason)?;
         let by = permit.user().map(|id| {
             let label = web.people.by_id(id).map_or_else(String::new, |user| user.display.clone());
             PersonView { id, label }
@@ -421,7 +421,7 @@ pub(crate) async fn late_renewal(
     let authority = Arc::clone(web.authority()?);
     web.blocking(move |web| {
         let approves = decision.approve;
-        web.site.review_late_renewal(authority.as_ref(), &permit.actor(), id, approves, &note)?;
+        web.site.review_late_renewal(authority.as_ref(), permit.by(), id, approves, &note)?;
         shown(web, authority.as_ref(), id, false).map(Json)
     })
     .await?

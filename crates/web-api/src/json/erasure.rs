@@ -113,7 +113,7 @@ pub(crate) async fn preview(
         if !permit.sight(web).may(Permission::EraseData, patient) {
             return Err(Problem::not_found("patient"));
         }
-        let preview = web.site.preview_erasure(&permit.actor(), patient).map_err(refused)?;
+        let preview = web.site.preview_erasure(permit.by(), patient).map_err(refused)?;
         let rows = preview.rows;
         let mut devices: Vec<_> = preview.worn.iter().map(|worn| worn.device).collect();
         devices.sort();
@@ -164,7 +164,7 @@ pub(crate) async fn erase(
             confirm: order.confirm,
             turn_within_days: web.options.key_home.turn_within_days.max(1),
         };
-        let erasure = web.site.erase(&permit.actor(), &order).map_err(refused)?;
+        let erasure = web.site.erase(permit.by(), &order).map_err(refused)?;
         web.follow_erasures();
         Ok(Json(Erased { erasure: view(web, &erasure) }))
     })

@@ -197,7 +197,7 @@ pub(crate) async fn turn(
 ) -> Answer<Turned> {
     because.checked()?;
     let turned =
-        web.blocking(move |web| web.site.turn_kek(&permit.actor(), because.checked().unwrap_or_default()));
+        web.blocking(move |web| web.site.turn_kek(permit.by(), because.checked().unwrap_or_default()));
     Ok(Json(Turned { turn: turned.await?.map_err(refused)?.into() }))
 }
 
@@ -215,7 +215,7 @@ pub(crate) async fn turn_of_patient(
             return Err(Problem::not_found("patient"));
         }
         let reason = because.checked()?;
-        let rekey = web.site.turn_patient_key(&permit.actor(), patient, reason).map_err(refused)?;
+        let rekey = web.site.turn_patient_key(permit.by(), patient, reason).map_err(refused)?;
         turn_view(web, &rekey).map(Json).ok_or_else(Problem::internal)
     })
     .await?

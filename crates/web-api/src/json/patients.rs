@@ -136,7 +136,7 @@ pub(crate) async fn admit(
             place: new.place_id,
             active: true,
         };
-        let patient = web.site.add_patient(access.actor(), patient)?;
+        let patient = web.site.add_patient(access.by(), patient)?;
         Ok(Json(views::patient_line(web, &patient)))
     })
     .await?
@@ -305,7 +305,7 @@ pub(crate) async fn set_limits(
         return Err(Problem::bad_request("at most 50 limits a patient"));
     }
     web.blocking(move |web| {
-        web.site.set_limits(access.actor(), patient.id, limits.limits.clone())?;
+        web.site.set_limits(access.by(), patient.id, limits.limits.clone())?;
         Ok(Json(Limits { limits: limit_views(&limits.limits) }))
     })
     .await?

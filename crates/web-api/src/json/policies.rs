@@ -59,7 +59,7 @@ pub(crate) async fn reload(
     access: Permit<may::ManagePolicies>,
 ) -> Answer<Shown> {
     web.blocking(move |web| {
-        web.reload_policies(access.actor()).map_err(|error| match error {
+        web.reload_policies(access.by()).map_err(|error| match error {
             PoliciesError::Unrecorded(error) => error.into(),
             wrong => Problem::bad_request(wrong.to_string()),
         })?;

@@ -13,8 +13,8 @@ use trust::pki::PeerUri;
 
 use super::enrolment::Because;
 use super::{Answer, Body};
-use crate::access::{Permit, may};
-use crate::problem::Problem;
+use crate::access::{Permission, Permit, may};
+use crate::problem::{Code, Problem};
 use crate::state::Web;
 
 #[derive(Serialize)]
@@ -90,9 +90,17 @@ pub(crate) async fn set_scopes(
     }
     let authority = Arc::clone(web.authority()?);
     web.blocking(move |web| {
-        of_name(authority.as_ref(), &name)?;
+        let before = of_name(authority.as_ref(), &name)?.scopes.join(" ").parse::<Scopes>();
         let detail = format!("{name}: {}", new.scopes.join(" "));
         let act = permit.act(AuditAction::Administer, "program").detail(detail);
+        // As with registered services (`oauth::clients`): who sees no chart opens none through a program of theirs.
+        let is_wider = !before.is_ok_and(|before| before.covers(&scopes));
+        if is_wider && !permit.holds(Permission::ReadChart) {
+            web.site.record(act, AuditOutcome::Refused)?;
+            let what =
+                "a program acts by itself: only somebody who may see charts lets it do more than before";
+            return Err(Problem::new(Code::Forbidden, what));
+        }
         web.site.record(act, AuditOutcome::Success)?;
         authority.register_program(&name, &new.scopes).map_err(EnrolError::Authority)?;
         of_name(authority.as_ref(), &name).map(Json)

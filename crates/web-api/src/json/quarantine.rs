@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use clinical_model::quarantine::QuarantineState;
 use clinical_model::{DeviceId, QuarantineId, QuarantineItem, QuarantineReason, Timestamp, UserId};
+use pipeline::audited::Agent;
 use pipeline::desk::{DeskError, Rerun};
 use pipeline::intake::{EntryOutcome, IntakeError, QUARANTINE_LIMIT_ITEMS};
 use serde::{Deserialize, Serialize};
@@ -157,8 +158,8 @@ async fn check_theirs(
     .await?
 }
 
-fn user_of(access: &Access) -> Result<UserId, Problem> {
-    access.user().ok_or_else(|| Problem::not_found("quarantined item"))
+fn person_of(access: &Access) -> Result<Agent<UserId>, Problem> {
+    access.by_person().ok_or_else(|| Problem::not_found("quarantined item"))
 }
 
 pub(crate) async fn rerun(
@@ -167,7 +168,7 @@ pub(crate) async fn rerun(
     Path(id): Path<String>,
 ) -> Answer<RerunAnswer> {
     let id: QuarantineId = id_of(&id, "quarantined item")?;
-    let by = user_of(&access)?;
+    let by = person_of(&access)?;
     check_theirs(&web, &access, id).await?;
     match web.site.rerun(by, id).await? {
         Rerun::StillQuarantined { what } => {
@@ -211,7 +212,7 @@ pub(crate) async fn rerun_many(
     access: Permit<may::MendQuarantine>,
     Body(many): Body<Many>,
 ) -> Answer<ManyAnswer> {
-    let by = user_of(&access)?;
+    let by = person_of(&access)?;
     let act = access.act(AuditAction::Search, "Quarantine").detail("to run again");
     let permit = access.clone();
     let waiting =
@@ -224,7 +225,7 @@ pub(crate) async fn rerun_many(
     });
     // Oldest first, so that what follows sees its neighbours in order.
     for item in wanted.collect::<Vec<_>>().into_iter().rev() {
-        match web.site.rerun(by, item.id).await {
+        match web.site.rerun(by.clone(), item.id).await {
             Ok(Rerun::Committed(_)) => answer.released += 1,
             // What cannot be run now (a retired device) must not keep the others waiting.
             Ok(Rerun::StillQuarantined { .. })
@@ -251,7 +252,7 @@ pub(crate) async fn discard(
     Body(discard): Body<Discard>,
 ) -> Answer<ItemView> {
     let id: QuarantineId = id_of(&id, "quarantined item")?;
-    let by = user_of(&access)?;
+    let by = person_of(&access)?;
     let reason = discard.reason.trim().to_owned();
     if reason.is_empty() || reason.chars().count() > 500 {
         return Err(Problem::bad_request("say why, in 1 to 500 characters"));

@@ -118,7 +118,7 @@ pub(crate) async fn set(
     }
     web.blocking(move |web| {
         let keep_days = new.keep_days.into_iter().filter_map(|(class, days)| Some((class, days?))).collect();
-        let kept = web.site.set_retention(&permit.actor(), new.version, keep_days, new.reason.trim())?;
+        let kept = web.site.set_retention(permit.by(), new.version, keep_days, new.reason.trim())?;
         policy_view(web, &kept).map(Json)
     })
     .await?
@@ -150,7 +150,7 @@ pub(crate) async fn dry_run(
 ) -> Answer<DryRun> {
     web.blocking(move |web| {
         let proposed = (!proposed.is_empty()).then_some(proposed);
-        let counts = web.site.count_outdated(&permit.actor(), proposed)?;
+        let counts = web.site.count_outdated(permit.by(), proposed)?;
         let view = |count: &ClassCount| CountView {
             class: count.class.word(),
             before: count.before,
@@ -178,7 +178,7 @@ pub(crate) async fn run(
     Body(because): Body<Because>,
 ) -> Answer<Running> {
     web.blocking(move |web| {
-        let run = web.site.run_retention(&permit.actor(), because.checked()?)?;
+        let run = web.site.run_retention(permit.by(), because.checked()?)?;
         Ok(Json(Running { run: RunView::from(&run) }))
     })
     .await?
@@ -259,7 +259,7 @@ pub(crate) async fn hold(
         if !permit.sight(web).may(Permission::ManageRetention, patient) {
             return Err(Problem::not_found("patient"));
         }
-        let hold = web.site.hold(&permit.actor(), patient, &new.reason, new.until)?;
+        let hold = web.site.hold(permit.by(), patient, &new.reason, new.until)?;
         Ok(Json(HoldView::of(web, &hold)))
     })
     .await?
@@ -277,7 +277,7 @@ pub(crate) async fn end_hold(
         if !permit.sight(web).may(Permission::ManageRetention, patient) {
             return Err(Problem::not_found("patient"));
         }
-        web.site.end_hold(&permit.actor(), patient, because.checked()?)?;
+        web.site.end_hold(permit.by(), patient, because.checked()?)?;
         Ok(Json(Map::new()))
     })
     .await?

@@ -187,7 +187,8 @@ pub(crate) async fn set_up(
         care_teams: Vec::new(),
         patient: None,
     };
-    let user = web.blocking(move |web| web.set_up(&setup.token, new, setup.password.as_deref())).await?;
+    let by = from.caller.by(Actor::Unproven("first start".to_owned()));
+    let user = web.blocking(move |web| web.set_up(&by, &setup.token, new, setup.password.as_deref())).await?;
     let user = user.map_err(people_problem)?.id;
     begin(&web, &from, beginning(&from, user, Stage::Enrolling, By::Link, "after the first start")).await
 }
@@ -230,8 +231,7 @@ pub(crate) fn beginning(from: &Asking, user: UserId, stage: Stage, by: By, how: 
 
 /// The act of signing in, or of trying to, somewhere.
 pub(crate) fn sign_in_act(caller: &Caller, actor: Actor, how: &str) -> Act {
-    let act = Act::new(actor, AuditAction::SignIn, "session").detail(format!("{how}{}", caller.words()));
-    caller.did(act)
+    caller.by(actor).act(AuditAction::SignIn, "session").detail(format!("{how}{}", caller.words()))
 }
 
 impl Web {
@@ -335,7 +335,7 @@ pub(crate) async fn same(web: &Arc<Web>, from: &Asking, hash: &TokenHash) -> Res
 
 pub(crate) async fn sign_out(State(web): State<Arc<Web>>, from: Asking) -> Result<Response, Problem> {
     if let Ok((user, current)) = has_session(&web, &from.caller, &from.headers, false).await {
-        let act = from.caller.did(Act::new(Actor::User(user.id), AuditAction::SignOut, "session"));
+        let act = from.caller.by(Actor::User(user.id)).act(AuditAction::SignOut, "session");
         let now = web.site.clock().now();
         web.blocking(move |web| web.sessions.end(&current.hash, act, AuditOutcome::Success, now)).await??;
     }

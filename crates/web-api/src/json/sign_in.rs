@@ -158,8 +158,8 @@ async fn waiting(web: &Arc<Web>, from: &Asking) -> Result<(User, Current), Probl
     if current.stage != Stage::SecondFactor {
         return Err(begin_again());
     }
-    let (hash, now) = (current.hash, web.site.clock().now());
-    if !web.blocking(move |web| web.sessions.may_try_code(&hash, now)).await?? {
+    let (hash, caller, now) = (current.hash, from.caller.clone(), web.site.clock().now());
+    if !web.blocking(move |web| web.sessions.may_try_code(&hash, &caller, now)).await?? {
         return Err(begin_again());
     }
     Ok((user, current))
@@ -181,9 +181,9 @@ pub(crate) async fn by_recovery_code(
     Body(given): Body<GivenCode>,
 ) -> Result<Response, Problem> {
     let (user, current) = waiting(&web, &from).await?;
-    let id = user.id;
+    let by = from.caller.by(user.id);
     let what = (current.by, "a recovery code");
-    by_code(&web, &from, &user, what, move |web| web.take_recovery_code(id, &given.code)).await
+    by_code(&web, &from, &user, what, move |web| web.take_recovery_code(by, &given.code)).await
 }
 
 /// A ceremony that begins: what the browser needs, and what it sends back.
@@ -270,8 +270,8 @@ pub(crate) async fn by_link(
         let second_factor_at = Some(web.site.clock().now());
         return begin(&web, &from, NewSession { second_factor_at, ..whole }).await;
     }
-    let words = from.caller.words();
-    let spent = web.blocking(move |web| web.spend_link(&given.token, &words)).await?;
+    let caller = from.caller.clone();
+    let spent = web.blocking(move |web| web.spend_link(&given.token, &caller)).await?;
     if matches!(spent, Err(PeopleError::LinkSpent)) {
         let actor = Actor::Unproven("a one-time link".to_owned());
         refused(&web, &from, actor, "the link does not work").await?;

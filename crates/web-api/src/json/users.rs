@@ -103,8 +103,8 @@ pub(crate) async fn add(
 ) -> Answer<Invited> {
     check_named(&web, new.wards.as_deref(), new.patient)?;
     web.blocking(move |web| {
-        let user = web.add_user(permit.actor(), new).map_err(people_problem)?;
-        let invitation = web.reset_user(permit.actor(), user.id).map_err(people_problem)?;
+        let user = web.add_user(permit.by(), new).map_err(people_problem)?;
+        let invitation = web.reset_user(permit.by(), user.id).map_err(people_problem)?;
         invited(web, user.id, &invitation)
     })
     .await?
@@ -119,7 +119,7 @@ pub(crate) async fn update(
     let id: UserId = id_of(&id, "person")?;
     check_named(&web, to.wards.as_deref(), to.patient)?;
     web.blocking(move |web| {
-        web.update_user(permit.actor(), id, to).map_err(people_problem)?;
+        web.update_user(permit.by(), id, to).map_err(people_problem)?;
         Ok(Json(line_of(web, id)?))
     })
     .await?
@@ -132,7 +132,7 @@ pub(crate) async fn reset(
 ) -> Answer<Invited> {
     let id: UserId = id_of(&id, "person")?;
     web.blocking(move |web| {
-        let invitation = web.reset_user(permit.actor(), id).map_err(people_problem)?;
+        let invitation = web.reset_user(permit.by(), id).map_err(people_problem)?;
         invited(web, id, &invitation)
     })
     .await?
@@ -166,6 +166,8 @@ pub(crate) async fn end_sessions(
         line_of(web, id)?;
         // One's own stays: it is ended by signing out.
         let ended = web.end_sessions_of(id, Some(&current.hash), act.clone()).map_err(people_problem)?;
+        // Programs that were let in outlast the sessions, and hold what whoever had them could do.
+        web.end_grants_of(id).map_err(people_problem)?;
         if ended == 0 {
             // Nothing was changed: the row stands by itself.
             web.site.record(act, AuditOutcome::Success)?;

@@ -251,7 +251,7 @@ pub(crate) async fn add_place(
     web.blocking(move |web| {
         let id = PlaceId::from_bytes(pipeline::new_id(web.site.clock().now()));
         let place = Place { id, name, kind: new.kind, ward: new.ward_id };
-        let place = web.site.add_place(access.actor(), place)?;
+        let place = web.site.add_place(access.by(), place)?;
         Ok(Json(views::place(&place)))
     })
     .await?

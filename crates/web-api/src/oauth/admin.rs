@@ -117,10 +117,10 @@ pub(crate) async fn add(
     permit: Permit<may::ManageApps>,
     Body(new): Body<NewClient>,
 ) -> Result<(StatusCode, Json<ClientView>), Problem> {
-    let by = (permit.actor(), permit.user());
+    let by = permit.by();
     let sees_charts = permit.holds(Permission::ReadChart);
     web.blocking(move |web| {
-        let client = web.keep_client(by, sees_charts, None, new)?;
+        let client = web.keep_client(&by, sees_charts, None, new)?;
         Ok((StatusCode::CREATED, Json(view(&client))))
     })
     .await?
@@ -137,9 +137,9 @@ pub(crate) async fn change(
     if new.version.is_none() {
         return Err(Problem::bad_request("say which version was changed (\"version\")"));
     }
-    let by = (permit.actor(), permit.user());
+    let by = permit.by();
     let sees_charts = permit.holds(Permission::ReadChart);
-    web.blocking(move |web| Ok(Json(view(&*web.keep_client(by, sees_charts, Some(id), new)?)))).await?
+    web.blocking(move |web| Ok(Json(view(&*web.keep_client(&by, sees_charts, Some(id), new)?)))).await?
 }
 
 /// `DELETE /api/v1/clients/{id}`
@@ -149,8 +149,8 @@ pub(crate) async fn remove(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let id = known_id(&id)?;
-    let actor = permit.actor();
-    web.blocking(move |web| web.remove_client(actor, id)).await??;
+    let by = permit.by();
+    web.blocking(move |web| web.remove_client(&by, id)).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 

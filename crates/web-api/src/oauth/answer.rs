@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{Query, Request};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::FORM_LIMIT_BYTES;
+use crate::json::session::Asking;
 use crate::problem::Problem;
 use crate::serve::read_body;
 
@@ -153,20 +154,21 @@ impl Parameters {
     ///
     /// # Errors
     /// [`Wrong`].
-    pub(super) async fn of_form(request: Request) -> Result<(Self, HeaderMap), Wrong> {
+    pub(super) async fn of_form(request: Request) -> Result<(Self, Asking), Wrong> {
         if request.uri().query().is_some_and(|query| !query.is_empty()) {
             return Err(Wrong::request("parameters go into the body, not into the address"));
         }
-        let headers = request.headers().clone();
+        let from = Asking::of(request.headers(), request.extensions());
+        let headers = &from.headers;
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
         let kind = kind.split(';').next().unwrap_or("").trim();
         if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err(Wrong::request("the body must be application/x-www-form-urlencoded"));
         }
-        let body = read_body(request.into_body(), &headers, FORM_LIMIT_BYTES).await;
+        let body = read_body(request.into_body(), headers, FORM_LIMIT_BYTES).await;
         let body = body.map_err(|error| Wrong::request(error.to_string()))?;
         let text = std::str::from_utf8(&body).map_err(|_| Wrong::request("the form cannot be read"))?;
-        Ok((Parameters::of_text(text)?, headers))
+        Ok((Parameters::of_text(text)?, from))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {

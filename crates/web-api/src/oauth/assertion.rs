@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
 use clinical_model::Timestamp;
-use pipeline::audited::Act;
 use pipeline::records::{json_write, sortable};
 use store::{
     Actor, AuditAction, AuditOutcome, DocumentQuery, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind,
@@ -17,6 +16,7 @@ use trust::jwt::{self, Algorithm};
 use super::answer::{Parameters, Word, Wrong};
 use super::clients::Client;
 use super::origin_of;
+use crate::json::session::Asking;
 use crate::state::Web;
 
 /// Signature algorithms of assertions: those that SMART requires, and the usual ones beside them.
@@ -43,7 +43,8 @@ fn invalid(what: impl Into<String>) -> Wrong {
 ///
 /// # Errors
 /// [`Wrong`], `invalid_client`: which of the reasons it was stands in the audit log only where it would help a guesser.
-pub(super) fn client_of(web: &Web, headers: &HeaderMap, asked: &Parameters) -> Result<Arc<Client>, Wrong> {
+pub(super) fn client_of(web: &Web, from: &Asking, asked: &Parameters) -> Result<Arc<Client>, Wrong> {
+    let headers = &from.headers;
     if headers.contains_key(header::AUTHORIZATION) || asked.get("client_secret").is_some() {
         return Err(invalid(
             "secrets are not taken here: public apps send client_id, others private_key_jwt",
@@ -63,8 +64,8 @@ pub(super) fn client_of(web: &Web, headers: &HeaderMap, asked: &Parameters) -> R
     let proven = proven(web, headers, asked, &claimed);
     if let Err(wrong) = &proven {
         let claimed: String = claimed.chars().take(64).collect();
-        let act =
-            Act::new(Actor::Unproven(claimed), AuditAction::SignIn, "program").detail(wrong.what.clone());
+        let by = from.caller.by(Actor::Unproven(claimed));
+        let act = by.act(AuditAction::SignIn, "program").detail(wrong.what.clone());
         if let Err(error) = web.site.record(act, AuditOutcome::Refused) {
             tracing::error!(error = &error as &dyn std::error::Error, "a refusal could not be recorded");
         }

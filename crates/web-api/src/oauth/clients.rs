@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use access::scopes::{ScopeError, Scopes};
 use clinical_model::{Timestamp, UserId};
-use pipeline::audited::Act;
+use pipeline::audited::Agent;
 use pipeline::records::{self, RecordError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -345,12 +345,16 @@ impl Web {
     /// Registers a program, or changes one. Blocks.
     pub(crate) fn keep_client(
         &self,
-        by: (Actor, Option<UserId>),
+        by: &Agent,
         sees_charts: bool,
         id: Option<[u8; 16]>,
         new: NewClient,
     ) -> Result<Arc<Client>, ClientsError> {
         let at = self.site.clock().now();
+        let created_by = match by.who {
+            Actor::User(user) => Some(user),
+            _ => None,
+        };
         let known = match id {
             Some(id) => Some(self.oauth.clients.by_id(id).ok_or(ClientsError::NotFound)?),
             None if self.oauth.clients.all().len() >= CLIENTS_LIMIT => return Err(ClientsError::TooMany),
@@ -362,7 +366,7 @@ impl Web {
                 let version = new.version.unwrap_or(known.version);
                 (known.record.id, created, Expected::Version(version), AuditAction::Update)
             }
-            None => (trust::random_bytes(), (by.1, at), Expected::Absent, AuditAction::Create),
+            None => (trust::random_bytes(), (created_by, at), Expected::Absent, AuditAction::Create),
         };
         let record = new.checked(id, created)?;
         let was_service = known.as_ref().is_some_and(|known| known.record.kind == ClientKind::Service);
@@ -371,8 +375,7 @@ impl Web {
         }
         self.name_is_free(&record)?;
         let detail = format!("{} {}: {}", hex(&record.id), record.name, record.scopes);
-        let act =
-            Act::new(by.0, action, "registered program").detail(detail).record(at, AuditOutcome::Success);
+        let act = by.act(action, "registered program").detail(detail).record(at, AuditOutcome::Success);
         let writes = vec![write_of(&record, expected)];
         let store = self.site.store();
         let transaction = Transaction { at, writes, audit: vec![act], ..Transaction::default() };
@@ -400,10 +403,11 @@ impl Web {
     }
 
     /// Removes a registration: its tokens are worth nothing from then on. Blocks.
-    pub(crate) fn remove_client(&self, actor: Actor, id: [u8; 16]) -> Result<(), ClientsError> {
+    pub(crate) fn remove_client(&self, by: &Agent, id: [u8; 16]) -> Result<(), ClientsError> {
         let at = self.site.clock().now();
         let known = self.oauth.clients.by_id(id).ok_or(ClientsError::NotFound)?;
-        let act = Act::new(actor, AuditAction::Delete, "registered program")
+        let act = by
+            .act(AuditAction::Delete, "registered program")
             .detail(format!("{} {}", hex(&id), known.name))
             .record(at, AuditOutcome::Success);
         let write = DocumentWrite {

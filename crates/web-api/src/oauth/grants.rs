@@ -205,18 +205,21 @@ pub(super) fn of_user(store: &dyn Store, user: UserId) -> Result<Vec<Grant>, Sto
     listed(store, BY_USER, user.to_bytes().to_vec(), Order::Descending, SHOWN_LIMIT)
 }
 
-/// Ends what a person let in: their ways in were reset, and whoever had them may have let something in that outlasts the
-/// sessions.
+/// The writes that end what a person let in, as far as they fit into one transaction.
+pub(crate) fn ending_of(store: &dyn Store, user: UserId) -> Result<Vec<DocumentWrite>, StoreError> {
+    Ok(of_user(store, user)?.iter().map(|grant| removal(grant.id)).collect())
+}
+
+/// Ends what a person let in: it may outlast the sessions, and whoever had the ways in may have let it in.
 ///
 /// # Errors
 /// [`TransactError`].
 pub(crate) fn end_all_of(store: &dyn Store, user: UserId, now: Timestamp) -> Result<(), TransactError> {
     loop {
-        let theirs = of_user(store, user).map_err(TransactError::Store)?;
-        if theirs.is_empty() {
+        let writes = ending_of(store, user).map_err(TransactError::Store)?;
+        if writes.is_empty() {
             return Ok(());
         }
-        let writes = theirs.iter().map(|grant| removal(grant.id)).collect();
         store.transact(&store::Transaction { at: now, writes, ..store::Transaction::default() })?;
     }
 }

@@ -5,27 +5,27 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use pipeline::audited::Act;
 use serde_json::{Value, json};
 use store::{Actor, AuditAction, AuditOutcome, Transaction};
 
 use super::answer::{Parameters, Wrong, answer};
 use super::clients::Client;
 use super::{assertion, grants};
+use crate::session::Caller;
 use crate::state::Web;
 
 async fn asked(
     web: Arc<Web>,
     request: Request,
-    run: fn(&Web, &Client, &str) -> Result<Value, Wrong>,
+    run: fn(&Web, &Caller, &Client, &str) -> Result<Value, Wrong>,
 ) -> Response {
-    let (asked, headers) = match Parameters::of_form(request).await {
+    let (asked, from) = match Parameters::of_form(request).await {
         Ok(asked) => asked,
         Err(wrong) => return wrong.into_response(),
     };
     let given = web.blocking(move |web| {
-        let client = assertion::client_of(web, &headers, &asked)?;
-        run(web, &client, asked.needed("token")?)
+        let client = assertion::client_of(web, &from, &asked)?;
+        run(web, &from.caller, &client, asked.needed("token")?)
     });
     match given.await {
         Ok(Ok(body)) => answer(StatusCode::OK, body),
@@ -36,7 +36,7 @@ async fn asked(
 
 /// `POST /oauth2/introspect`
 pub(super) async fn introspect(State(web): State<Arc<Web>>, request: Request) -> Response {
-    asked(web, request, |web, client, token| {
+    asked(web, request, |web, _, client, token| {
         let known = web.known_token(token)?.filter(|known| known.grant.client == client.record.id);
         let Some(known) = known else { return Ok(json!({"active": false})) };
         let mut body = json!({
@@ -61,7 +61,7 @@ pub(super) async fn introspect(State(web): State<Arc<Web>>, request: Request) ->
 /// `POST /oauth2/revoke`: of an access or a refresh token, both end the grant with all its tokens. Whether the token was
 /// known is not said.
 pub(super) async fn revoke(State(web): State<Arc<Web>>, request: Request) -> Response {
-    asked(web, request, |web, client, token| {
+    asked(web, request, |web, caller, client, token| {
         let Some((id, hash)) = grants::ticket_parts(token) else { return Ok(json!({})) };
         let store = web.site.store();
         let Some((grant, _)) = grants::read(store, id)? else { return Ok(json!({})) };
@@ -70,7 +70,9 @@ pub(super) async fn revoke(State(web): State<Arc<Web>>, request: Request) -> Res
         if grant.client == client.record.id && (is_access || is_refresh) {
             let now = web.site.clock().now();
             let actor = grant.user.map_or_else(|| Actor::Program(client.name.clone()), Actor::User);
-            let act = Act::new(actor, AuditAction::Delete, "grant")
+            let act = caller
+                .by(actor)
+                .act(AuditAction::Delete, "grant")
                 .detail(format!("given back by {}", client.name));
             let audit = vec![act.record(now, AuditOutcome::Success)];
             let writes = vec![grants::removal(id)];

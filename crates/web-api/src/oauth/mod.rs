@@ -31,7 +31,7 @@ pub(crate) use admin::{add as add_client, change as change_client, list as list_
 pub(crate) use admin::{grants as list_grants, remove as remove_client, remove_grant, show as show_client};
 pub(crate) use answer::{Parameters, Word, Wrong};
 pub(crate) use authorize::{decide, describe};
-pub(crate) use grants::{NotABearer, end_all_of as end_grants_of};
+pub(crate) use grants::{NotABearer, end_all_of as end_grants_of, ending_of as ending_grants_of};
 pub(crate) use keys::sign_with_ours;
 
 /// Longest body of a request to a protocol endpoint, in bytes: an assertion and a few parameters.

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use access::scopes::{Context, Extra, Scopes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clinical_model::Timestamp;
-use pipeline::audited::Act;
 use serde_json::{Value, json};
 use store::{Actor, AuditAction, AuditOutcome, Expected, TransactError, Transaction};
 use trust::digest::Sha256;
@@ -18,7 +17,9 @@ use super::answer::{Parameters, Word, Wrong, answer};
 use super::clients::{Client, ClientKind};
 use super::grants::{self, ACCESS_LIFE, Grant};
 use super::{assertion, keys, origin_of};
+use crate::json::session::Asking;
 use crate::people::{Role, User};
+use crate::session::Caller;
 use crate::state::Web;
 
 /// Times that a grant is read again because another request was faster.
@@ -28,11 +29,11 @@ const VERIFIER_CHARS: std::ops::RangeInclusive<usize> = 43..=128;
 
 /// `POST /oauth2/token`
 pub(super) async fn token(State(web): State<Arc<Web>>, request: Request) -> Response {
-    let (asked, headers) = match Parameters::of_form(request).await {
+    let (asked, from) = match Parameters::of_form(request).await {
         Ok(asked) => asked,
         Err(wrong) => return wrong.into_response(),
     };
-    let given = web.blocking(move |web| give(web, &headers, &asked)).await;
+    let given = web.blocking(move |web| give(web, &from, &asked)).await;
     match given {
         Ok(Ok(body)) => answer(StatusCode::OK, body),
         Ok(Err(wrong)) => wrong.into_response(),
@@ -40,23 +41,23 @@ pub(super) async fn token(State(web): State<Arc<Web>>, request: Request) -> Resp
     }
 }
 
-fn give(web: &Web, headers: &HeaderMap, asked: &Parameters) -> Result<Value, Wrong> {
+fn give(web: &Web, from: &Asking, asked: &Parameters) -> Result<Value, Wrong> {
     let kind = asked.needed("grant_type")?;
     match kind {
         "authorization_code" => {
-            let client = assertion::client_of(web, headers, asked)?;
-            redeem(web, headers, asked, &client)
+            let client = assertion::client_of(web, from, asked)?;
+            redeem(web, from, asked, &client)
         }
         "refresh_token" => {
             let client = match asked.get("client_id").or(asked.get("client_assertion")) {
-                Some(_) => assertion::client_of(web, headers, asked)?,
+                Some(_) => assertion::client_of(web, from, asked)?,
                 None => holder_of(web, asked)?,
             };
-            refresh(web, asked, &client)
+            refresh(web, &from.caller, asked, &client)
         }
         "client_credentials" => {
-            let client = assertion::client_of(web, headers, asked)?;
-            credentials(web, asked, &client)
+            let client = assertion::client_of(web, from, asked)?;
+            credentials(web, &from.caller, asked, &client)
         }
         _ => Err(Wrong::new(Word::UnsupportedGrantType, "this grant type is not supported")),
     }
@@ -88,6 +89,7 @@ enum Refused {
 /// Reads the grant of a ticket, lets `judge` change it, and keeps it; where that ends it, removes it and records why.
 fn changed<T>(
     web: &Web,
+    caller: &Caller,
     ticket: &str,
     judge: impl Fn(&mut Grant, [u8; 32], Timestamp) -> Result<T, Refused>,
 ) -> Result<T, Wrong> {
@@ -105,7 +107,7 @@ fn changed<T>(
             Err(Refused::Only(wrong)) => return Err(wrong),
             Err(Refused::Ending(wrong)) => {
                 let actor = grant.user.map_or(Actor::System, Actor::User);
-                let act = Act::new(actor, AuditAction::Delete, "grant").detail(wrong.what.clone());
+                let act = caller.by(actor).act(AuditAction::Delete, "grant").detail(wrong.what.clone());
                 tracing::warn!(
                     why = wrong.what,
                     client = crate::json::hex(&grant.client),
@@ -132,13 +134,13 @@ fn changed<T>(
     Err(Wrong::new(Word::ServerError, "too many ask with this at one time; try again"))
 }
 
-fn redeem(web: &Web, headers: &HeaderMap, asked: &Parameters, client: &Client) -> Result<Value, Wrong> {
+fn redeem(web: &Web, from: &Asking, asked: &Parameters, client: &Client) -> Result<Value, Wrong> {
     let code = asked.needed("code")?;
     let redirect_uri = asked.needed("redirect_uri")?;
     let verifier = asked.needed("code_verifier")?;
-    let origin = origin_of(&web.options, headers);
+    let origin = origin_of(&web.options, &from.headers);
     let ending = |what: &str| Refused::Ending(Wrong::grant(what));
-    changed(web, code, |grant, hash, now| {
+    changed(web, &from.caller, code, |grant, hash, now| {
         if grant.spent_code.is_some_and(|spent| trust::equal(&spent, &hash)) {
             return Err(ending("the code was used already: all that it gave has ended"));
         }
@@ -232,14 +234,14 @@ fn holder_of(web: &Web, asked: &Parameters) -> Result<Arc<Client>, Wrong> {
     if client.is_confidential() { Err(unknown()) } else { Ok(client) }
 }
 
-fn refresh(web: &Web, asked: &Parameters, client: &Client) -> Result<Value, Wrong> {
+fn refresh(web: &Web, caller: &Caller, asked: &Parameters, client: &Client) -> Result<Value, Wrong> {
     let token = asked.needed("refresh_token")?;
     let fewer: Option<Scopes> = match asked.get("scope") {
         None => None,
         Some(text) => Some(text.parse().map_err(|error| Wrong::new(Word::InvalidScope, format!("{error}")))?),
     };
     let ending = |what: &str| Refused::Ending(Wrong::grant(what));
-    changed(web, token, |grant, hash, now| {
+    changed(web, caller, token, |grant, hash, now| {
         if grant.spent.iter().any(|spent| trust::equal(spent, &hash)) {
             return Err(ending("the refresh token was used already: all that it gave has ended"));
         }
@@ -266,7 +268,7 @@ fn refresh(web: &Web, asked: &Parameters, client: &Client) -> Result<Value, Wron
     })
 }
 
-fn credentials(web: &Web, asked: &Parameters, client: &Client) -> Result<Value, Wrong> {
+fn credentials(web: &Web, caller: &Caller, asked: &Parameters, client: &Client) -> Result<Value, Wrong> {
     if client.record.kind != ClientKind::Service {
         let what = "this program acts for people only; register it as a service";
         return Err(Wrong::new(Word::UnauthorizedClient, what));
@@ -297,7 +299,7 @@ fn credentials(web: &Web, asked: &Parameters, client: &Client) -> Result<Value, 
     };
     let token = grant.issue(now, None);
     let actor = Actor::Program(client.name.clone());
-    let act = Act::new(actor, AuditAction::SignIn, "program").detail(grant.scopes.clone());
+    let act = caller.by(actor).act(AuditAction::SignIn, "program").detail(grant.scopes.clone());
     let store = web.site.store();
     let writes = grants::beginning(store, &grant, now)?;
     let audit = vec![act.record(now, AuditOutcome::Success)];

@@ -10,7 +10,6 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clinical_model::Timestamp;
-use pipeline::audited::Act;
 use pipeline::records::{json_from, json_write, sortable};
 use serde::{Deserialize, Serialize};
 use store::{
@@ -318,7 +317,7 @@ pub(crate) async fn callback(
         Ok(Err(problem)) => problem.into_response(),
         Err(error) => {
             let actor = Actor::Unproven("somebody from an identity provider".to_owned());
-            let act = Act::new(actor, AuditAction::SignIn, "session").detail(error.sentence());
+            let act = from.caller.by(actor).act(AuditAction::SignIn, "session").detail(error.sentence());
             let recorded = web.blocking(move |web| web.site.record(act, AuditOutcome::Refused)).await;
             if let Ok(Err(error)) = recorded {
                 tracing::error!(error = &error as &dyn std::error::Error, "a refusal could not be recorded");
@@ -360,7 +359,8 @@ async fn signed_in(web: &Arc<Web>, from: &Asking, asked: &Parameters) -> Result<
     if person::needs(&provider).into_iter().any(|claim| claims.get(claim).is_none()) {
         claims = claims.with_missing(remote::more_about(&description, &given, &subject).await?);
     }
-    let (user, counts) = blocking(web, move |web| Ok(person::of(web, &provider, &claims)?)).await?;
+    let caller = from.caller.clone();
+    let (user, counts) = blocking(web, move |web| Ok(person::of(web, &provider, &claims, &caller)?)).await?;
     let second_factor_at = second_factor_at.filter(|_| counts);
     let cookies = begin_by_provider(web, from, &user, second_factor_at).await;
     Ok(cookies.map(|cookies| (pending.next, cookies)))

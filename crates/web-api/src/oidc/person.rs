@@ -10,6 +10,7 @@ use trust::jwt::Claims;
 
 use super::providers::{Provider, Provisioning};
 use crate::people::{NewUser, PeopleError, User};
+use crate::session::Caller;
 use crate::state::Web;
 
 /// Longest subject, in bytes (OpenID Connect Core §2).
@@ -84,7 +85,12 @@ fn digest(parts: &[&str]) -> [u8; 16] {
 }
 
 /// The person whom believed claims are about, and whether the provider's second factor can count for them. Blocks.
-pub(super) fn of(web: &Web, provider: &Provider, claims: &Claims) -> Result<(User, bool), StrangerError> {
+pub(super) fn of(
+    web: &Web,
+    provider: &Provider,
+    claims: &Claims,
+    from: &Caller,
+) -> Result<(User, bool), StrangerError> {
     let missing = |claim: &str| StrangerError::Claim { claim: claim.to_owned() };
     let subject = claims.text("sub").filter(|text| !text.is_empty() && text.len() <= SUBJECT_LIMIT_BYTES);
     let subject = subject.ok_or_else(|| missing("sub"))?;
@@ -99,7 +105,9 @@ pub(super) fn of(web: &Web, provider: &Provider, claims: &Claims) -> Result<(Use
     let name = claims.text(&provider.name_claim).ok_or_else(|| missing(&provider.name_claim))?;
     let user = match web.people.by_name(name) {
         Some(known) => standing(Some(known))?,
-        None if provider.provisioning == Provisioning::JustInTime => added(web, provider, claims, name)?,
+        None if provider.provisioning == Provisioning::JustInTime => {
+            added(web, provider, claims, name, from)?
+        }
         None => return Err(StrangerError::Unknown),
     };
     let has_own_ways = web.people.kept(user.id).is_some_and(|kept| kept.record.is_complete());
@@ -132,7 +140,13 @@ fn check_domain(provider: &Provider, claims: &Claims) -> Result<(), StrangerErro
     (is_verified && domain.is_some_and(is_known)).then_some(()).ok_or(StrangerError::Domain)
 }
 
-fn added(web: &Web, provider: &Provider, claims: &Claims, name: &str) -> Result<User, StrangerError> {
+fn added(
+    web: &Web,
+    provider: &Provider,
+    claims: &Claims,
+    name: &str,
+    from: &Caller,
+) -> Result<User, StrangerError> {
     let values = provider.role_claim.as_deref().map(|claim| claims.texts(claim)).unwrap_or_default();
     let rule = provider.roles.iter().find(|rule| values.contains(&rule.value.as_str()));
     let rule = rule.ok_or(StrangerError::NoRole)?;
@@ -146,7 +160,7 @@ fn added(web: &Web, provider: &Provider, claims: &Claims, name: &str) -> Result<
         patient: None,
     };
     let actor = Actor::Unproven(format!("identity provider {}", provider.id));
-    web.add_user(actor, new).map_err(StrangerError::Add)
+    web.add_user(from.by(actor), new).map_err(StrangerError::Add)
 }
 
 /// Whether the provider says that a second factor was used, as the site reads it.

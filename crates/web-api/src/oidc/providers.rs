@@ -2,12 +2,12 @@
 
 use access::Role;
 use clinical_model::PlaceId;
-use pipeline::audited::Act;
+use pipeline::audited::Agent;
 use pipeline::records::{self, RecordError};
 use serde::{Deserialize, Serialize};
 use store::{
-    Actor, AuditAction, AuditOutcome, DocumentQuery, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind,
-    Order, Store, StoreError, TransactError, Transaction,
+    AuditAction, AuditOutcome, DocumentQuery, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind, Order,
+    Store, StoreError, TransactError, Transaction,
 };
 
 use crate::state::Web;
@@ -194,7 +194,7 @@ pub(super) fn enabled(store: &dyn Store, id: &str) -> Result<Provider, ProviderE
 /// Keeps the settings of a provider. Blocks.
 pub(super) fn keep(
     web: &Web,
-    actor: Actor,
+    by: &Agent,
     provider: &Provider,
     expected: Expected,
 ) -> Result<(), ProviderError> {
@@ -212,14 +212,14 @@ pub(super) fn keep(
     let write = records::json_write(Kind::IdentityProvider, id, expected, KeyDomain::System, provider, index);
     // Without the secret: the log is read by others.
     let detail = format!("{}: {}, enabled: {}", provider.id, provider.issuer, provider.enabled);
-    let act = Act::new(actor, AuditAction::Update, "identity provider").detail(detail);
+    let act = by.act(AuditAction::Update, "identity provider").detail(detail);
     let audit = vec![act.record(at, AuditOutcome::Success)];
     let transaction = Transaction { at, writes: vec![write], audit, ..Transaction::default() };
     store.transact(&transaction).map_err(ProviderError::Keep)
 }
 
 /// Removes a provider. Blocks.
-pub(super) fn remove(web: &Web, actor: Actor, id: &str) -> Result<(), ProviderError> {
+pub(super) fn remove(web: &Web, by: &Agent, id: &str) -> Result<(), ProviderError> {
     let store = web.site.store();
     one(store, id)?;
     let at = web.site.clock().now();
@@ -231,7 +231,7 @@ pub(super) fn remove(web: &Web, actor: Actor, id: &str) -> Result<(), ProviderEr
         body: None,
         index: Vec::new(),
     };
-    let act = Act::new(actor, AuditAction::Delete, "identity provider").detail(id);
+    let act = by.act(AuditAction::Delete, "identity provider").detail(id);
     let audit = vec![act.record(at, AuditOutcome::Success)];
     let transaction = Transaction { at, writes: vec![write], audit, ..Transaction::default() };
     store.transact(&transaction).map_err(ProviderError::Keep)

@@ -165,7 +165,7 @@ pub(crate) async fn change(
     Path(id): Path<String>,
     Body(settings): Body<Settings>,
 ) -> Answer<ProviderView> {
-    let actor = permit.actor();
+    let by = permit.by();
     web.blocking(move |web| {
         let known = match providers::one(web.site.store(), &id) {
             Ok((known, _)) => Some(known),
@@ -197,7 +197,7 @@ pub(crate) async fn change(
             enabled: settings.enabled,
         };
         let expected = settings.version.map_or(Expected::Absent, Expected::Version);
-        providers::keep(web, actor, &provider, expected)?;
+        providers::keep(web, &by, &provider, expected)?;
         Ok(Json(view(providers::one(web.site.store(), &provider.id)?)))
     })
     .await?
@@ -209,7 +209,7 @@ pub(crate) async fn remove(
     permit: Permit<may::ManageIdentityProvider>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let actor = permit.actor();
-    web.blocking(move |web| providers::remove(web, actor, &id)).await??;
+    let by = permit.by();
+    web.blocking(move |web| providers::remove(web, &by, &id)).await??;
     Ok(StatusCode::NO_CONTENT)
 }

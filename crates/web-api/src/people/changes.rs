@@ -1,13 +1,16 @@
 //! Adding and changing people, each change with its audit record in one transaction.
 
 use clinical_model::{PatientId, PlaceId, Timestamp, UserId};
-use pipeline::audited::Act;
+use pipeline::audited::{Act, Agent};
 use serde::Deserialize;
 use store::{Actor, AuditAction, AuditOutcome, DocumentWrite, Expected, TransactError, Transaction};
 use trust::{SecretText, TokenSecret};
 
 use super::record::Link;
 use super::{CARE_TEAM_LIMIT, NAME_LIMIT_CHARS, NewUser, PeopleError, Role, User, UserRecord};
+use crate::json::session::sign_in_act;
+use crate::oauth::{end_grants_of, ending_grants_of};
+use crate::session::Caller;
 use crate::state::Web;
 
 /// Times that a person is read again because another node or thread was faster to write.
@@ -73,8 +76,8 @@ fn check_rights(role: Role, care_teams: &[String], patient: Option<PatientId>) -
 }
 
 /// The end of all sessions of a person, as it follows from another act.
-fn ending(actor: Actor, id: UserId, why: &str) -> Act {
-    Act::new(actor, AuditAction::SignOut, "session").detail(format!("all of {id}, {why}"))
+fn ending(by: &Agent, id: UserId, why: &str) -> Act {
+    by.act(AuditAction::SignOut, "session").detail(format!("all of {id}, {why}"))
 }
 
 impl Web {
@@ -82,13 +85,13 @@ impl Web {
     ///
     /// # Errors
     /// [`PeopleError`].
-    pub fn add_user(&self, actor: Actor, new: NewUser) -> Result<User, PeopleError> {
-        self.keep_user(actor, new, Vec::new(), |_| {})
+    pub fn add_user(&self, by: impl Into<Agent>, new: NewUser) -> Result<User, PeopleError> {
+        self.keep_user(&by.into(), new, Vec::new(), |_| {})
     }
 
     pub(super) fn keep_user(
         &self,
-        actor: Actor,
+        by: &Agent,
         new: NewUser,
         mut writes: Vec<DocumentWrite>,
         finish: impl FnOnce(&mut UserRecord),
@@ -116,7 +119,8 @@ impl Web {
             edits: 0,
         };
         finish(&mut record);
-        let act = Act::new(actor, AuditAction::Create, "User")
+        let act = by
+            .act(AuditAction::Create, "User")
             .detail(format!("{} as {:?}", record.name, record.role))
             .record(at, AuditOutcome::Success);
         writes.push(record.write(self.site.store(), Expected::Absent));
@@ -168,19 +172,29 @@ impl Web {
     }
 
     /// Changes what an administrator may change. It takes effect at once: the person's sessions end where their rights
-    /// change. Blocks.
+    /// change, and the programs that they let in are let in no longer where they are let out or get another role. Blocks.
     ///
     /// # Errors
     /// [`PeopleError`].
-    pub fn update_user(&self, actor: Actor, id: UserId, to: UserChange) -> Result<User, PeopleError> {
+    pub fn update_user(&self, by: impl Into<Agent>, id: UserId, to: UserChange) -> Result<User, PeopleError> {
+        let by = by.into();
         check_text("display name", &to.display)?;
         check_rights(to.role, &to.care_teams, to.patient)?;
         let stays = to.role == Role::Administrator && !to.disabled;
         let detail = format!("as {:?}{}", to.role, if to.disabled { ", disabled" } else { "" });
-        let act = Act::new(actor, AuditAction::Update, "User").detail(format!("{id} {detail}"));
-        let ending = ending(act.actor.clone(), id, "for the person was changed");
+        let act = by.act(AuditAction::Update, "User").detail(format!("{id} {detail}"));
+        let ending = ending(&by, id, "for the person was changed");
         let others = self.people.has_administrator_but(id);
-        let (user, has_changed) = self.change_user(id, Some(act), &[], |record| {
+        let store = self.site.store();
+        // What they let in ends in the same transaction, when they are let out and when they are let in again, so that
+        // nothing is left to revive; and with another role, for it was let in under the one before.
+        let (known, _) = self.people.read_one(store, id)?.ok_or(PeopleError::NotFound)?;
+        let is_another = (known.disabled, known.role, known.patient) != (to.disabled, to.role, to.patient);
+        let ended = match is_another {
+            true => ending_grants_of(store, id).map_err(PeopleError::Store)?,
+            false => Vec::new(),
+        };
+        let (user, has_changed) = self.change_user(id, Some(act), &ended, |record| {
             if record.edits != to.version {
                 return Err(PeopleError::Changed);
             }
@@ -205,20 +219,25 @@ impl Web {
         if has_changed {
             self.end_sessions_of(id, None, ending)?;
         }
+        if is_another {
+            self.end_grants_of(id)?;
+        }
         Ok(user)
     }
 
-    /// Forgets every way in of a person, ends their sessions, and makes a one-time link with which they set new ones.
+    /// Forgets every way in of a person, ends their sessions and what they let in, and makes a one-time link with which they set new ones.
     /// Blocks.
     ///
     /// # Errors
     /// [`PeopleError`].
-    pub fn reset_user(&self, actor: Actor, id: UserId) -> Result<Invitation, PeopleError> {
+    pub fn reset_user(&self, by: impl Into<Agent>, id: UserId) -> Result<Invitation, PeopleError> {
+        let by = by.into();
         let token = TokenSecret::generate();
         let expires_at = self.site.clock().now().plus(std::time::Duration::from_secs(LINK_LIFE_S));
-        let ending = ending(actor.clone(), id, "for the ways in were reset");
-        let act = Act::new(actor, AuditAction::Administer, "User").detail(format!("{id} one-time link"));
-        self.change_user(id, Some(act), &[], |record| {
+        let ending = ending(&by, id, "for the ways in were reset");
+        let act = by.act(AuditAction::Administer, "User").detail(format!("{id} one-time link"));
+        let ended = ending_grants_of(self.site.store(), id).map_err(PeopleError::Store)?;
+        self.change_user(id, Some(act), &ended, |record| {
             if record.disabled {
                 return Err(PeopleError::NotFound);
             }
@@ -228,20 +247,18 @@ impl Web {
             Ok(())
         })?;
         self.end_sessions_of(id, None, ending)?;
-        crate::oauth::end_grants_of(self.site.store(), id, self.site.clock().now())
-            .map_err(PeopleError::Keep)?;
+        self.end_grants_of(id)?;
         // The id tells whose link it is, so that no index of tokens is needed.
         Ok(Invitation { token: SecretText::new(format!("{id}.{}", token.to_text().expose())), expires_at })
     }
 
     /// Spends a one-time link and answers with whose it is. Blocks.
-    pub(crate) fn spend_link(&self, text: &str, from: &str) -> Result<User, PeopleError> {
+    pub(crate) fn spend_link(&self, text: &str, from: &Caller) -> Result<User, PeopleError> {
         let (id, token) = text.split_once('.').ok_or(PeopleError::LinkSpent)?;
         let id: UserId = id.parse().map_err(|_| PeopleError::LinkSpent)?;
         let token = TokenSecret::parse(token).map_err(|_| PeopleError::LinkSpent)?;
         let now = self.site.clock().now();
-        let act =
-            Act::new(Actor::User(id), AuditAction::SignIn, "session").detail(format!("one-time link{from}"));
+        let act = sign_in_act(from, Actor::User(id), "one-time link");
         let spent = self.change_user(id, Some(act), &[], |record| {
             let link = record.link.take().ok_or(PeopleError::LinkSpent)?;
             let is_it =
@@ -252,6 +269,11 @@ impl Web {
             PeopleError::NotFound => PeopleError::LinkSpent,
             other => other,
         })
+    }
+
+    /// Ends what a person let in, and what was being let in just then. Blocks.
+    pub(crate) fn end_grants_of(&self, id: UserId) -> Result<(), PeopleError> {
+        end_grants_of(self.site.store(), id, self.site.clock().now()).map_err(PeopleError::Keep)
     }
 
     /// Ends the sessions of a person, but one; where there were any, with the row of the act. Blocks.

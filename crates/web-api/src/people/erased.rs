@@ -37,6 +37,7 @@ impl Web {
             let detail = format!("all of {id}, for the patient was erased");
             let ending = Act::new(Actor::System, AuditAction::SignOut, "session").detail(detail);
             self.end_sessions_of(id, None, ending)?;
+            self.end_grants_of(id)?;
             care.forget_versions(&[(Kind::User, id.to_bytes())]).map_err(PeopleError::Store)?;
             ended += 1;
         }

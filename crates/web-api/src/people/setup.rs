@@ -2,8 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use pipeline::audited::Agent;
 use pipeline::records;
-use store::{Actor, Expected, KeyDomain, Kind, Store};
+use store::{AuditAction, Expected, KeyDomain, Kind, Store};
 use trust::password;
 use trust::{SecretText, TokenSecret};
 
@@ -36,8 +37,9 @@ impl Web {
     ///
     /// # Errors
     /// [`PeopleError::SetupClosed`] for a wrong or spent token.
-    pub fn set_up(
+    pub(crate) fn set_up(
         &self,
+        by: &Agent,
         token: &str,
         user: NewUser,
         new_password: Option<&str>,
@@ -58,17 +60,17 @@ impl Web {
         };
         let is_over = password_hash.is_some();
         let before = self.people.named(&user.name).filter(|kept| kept.record.role == Role::Administrator);
-        let actor = Actor::Unproven("first start".to_owned());
         let added = match before {
             Some(kept) => {
-                let act = pipeline::audited::Act::new(actor, store::AuditAction::Administer, "User")
+                let act = by
+                    .act(AuditAction::Administer, "User")
                     .detail(format!("{} set up again", kept.record.id));
                 self.change_user(kept.record.id, Some(act), &[], |record| {
                     record.password_hash.clone_from(&password_hash);
                     Ok(record.user())
                 })?
             }
-            None => self.add_first(actor, user, password_hash)?,
+            None => self.add_first(by, user, password_hash)?,
         };
         if is_over {
             *first_start = None;
@@ -78,7 +80,7 @@ impl Web {
 
     fn add_first(
         &self,
-        actor: Actor,
+        by: &Agent,
         user: NewUser,
         password_hash: Option<String>,
     ) -> Result<User, PeopleError> {
@@ -93,7 +95,7 @@ impl Web {
             &self.site.clock().now(),
             Vec::new(),
         );
-        let added = self.keep_user(actor, user, vec![once], |record| record.password_hash = password_hash);
+        let added = self.keep_user(by, user, vec![once], |record| record.password_hash = password_hash);
         added.map_err(|error| match error {
             PeopleError::Exists { .. } => PeopleError::SetupClosed,
             other => other,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clinical_model::{RecordId as _, Timestamp, UserId};
-use pipeline::audited::Act;
-use store::{Actor, AuditAction, DocumentWrite};
+use pipeline::audited::{Act, Agent};
+use store::{AuditAction, DocumentWrite};
 use trust::password::{self, MAX_PASSWORD_BYTES, PasswordError};
 use trust::totp::TotpSecret;
 use trust::webauthn::{self, CredentialKey, Registered, WebauthnError};
@@ -47,6 +47,10 @@ pub(crate) enum Checked {
     Incomplete(User),
 }
 
+fn own_act(by: Agent<UserId>, what: &str) -> Act {
+    Agent::from(by).act(AuditAction::Administer, "way in").detail(what)
+}
+
 fn seconds(at: Timestamp) -> u64 {
     u64::try_from(at.as_millis() / 1_000).unwrap_or_default()
 }
@@ -67,10 +71,6 @@ fn passkey_of(registered: &Registered, name: &str, now: Timestamp) -> Passkey {
 }
 
 impl Web {
-    fn own_act(&self, id: UserId, what: impl Into<String>) -> Act {
-        Act::new(Actor::User(id), AuditAction::Administer, "way in").detail(what)
-    }
-
     /// Whether name and password belong together. Takes as long for a name that nobody has, and for a person without a
     /// password. Blocks.
     pub(crate) fn check_password(&self, name: &str, given: &str) -> Result<Checked, PasswordError> {
@@ -103,8 +103,9 @@ impl Web {
     }
 
     /// Takes a recovery code, once. Blocks.
-    pub(crate) fn take_recovery_code(&self, id: UserId, code: &str) -> Result<usize, PeopleError> {
-        let act = self.own_act(id, "a recovery code was used");
+    pub(crate) fn take_recovery_code(&self, by: Agent<UserId>, code: &str) -> Result<usize, PeopleError> {
+        let id = by.who;
+        let act = own_act(by, "a recovery code was used");
         self.change_user(id, Some(act), &[], |record| {
             if record.disabled {
                 return Err(PeopleError::BadCode);
@@ -165,17 +166,18 @@ impl Web {
     /// Adds a passkey that was just registered. Blocks.
     pub(crate) fn add_passkey(
         &self,
-        id: UserId,
+        by: Agent<UserId>,
         used: DocumentWrite,
         registered: &Registered,
         name: &str,
     ) -> Result<(), PeopleError> {
+        let id = by.who;
         let is_known = |kept: &super::Kept| kept.record.passkeys.iter().any(|one| one.id == registered.id);
         if self.people.list().iter().any(is_known) {
             return Err(PeopleError::PasskeyKnown);
         }
         let now = self.site.clock().now();
-        let act = self.own_act(id, "a passkey was added");
+        let act = own_act(by, "a passkey was added");
         self.change_user(id, Some(act), &[used], |record| {
             if record.passkeys.len() >= PASSKEY_LIMIT {
                 return Err(PeopleError::TooManyPasskeys);
@@ -186,9 +188,15 @@ impl Web {
     }
 
     /// Names a passkey anew. Blocks.
-    pub(crate) fn rename_passkey(&self, id: UserId, passkey: &[u8], name: &str) -> Result<(), PeopleError> {
+    pub(crate) fn rename_passkey(
+        &self,
+        by: Agent<UserId>,
+        passkey: &[u8],
+        name: &str,
+    ) -> Result<(), PeopleError> {
+        let id = by.who;
         super::changes::check_text("name", name)?;
-        self.change_user(id, Some(self.own_act(id, "a passkey was renamed")), &[], |record| {
+        self.change_user(id, Some(own_act(by, "a passkey was renamed")), &[], |record| {
             let one =
                 record.passkeys.iter_mut().find(|one| one.id == passkey).ok_or(PeopleError::NotFound)?;
             one.name = name.trim().chars().take(PASSKEY_NAME_LIMIT_CHARS).collect();
@@ -197,8 +205,9 @@ impl Web {
     }
 
     /// Removes a passkey, unless it is the last complete way in. Blocks.
-    pub(crate) fn remove_passkey(&self, id: UserId, passkey: &[u8]) -> Result<(), PeopleError> {
-        self.change_user(id, Some(self.own_act(id, "a passkey was removed")), &[], |record| {
+    pub(crate) fn remove_passkey(&self, by: Agent<UserId>, passkey: &[u8]) -> Result<(), PeopleError> {
+        let id = by.who;
+        self.change_user(id, Some(own_act(by, "a passkey was removed")), &[], |record| {
             let before = record.passkeys.len();
             record.passkeys.retain(|one| one.id != passkey);
             if record.passkeys.len() == before {
@@ -209,11 +218,12 @@ impl Web {
     }
 
     /// Sets a password. Blocks.
-    pub(crate) fn set_password(&self, id: UserId, new: &str) -> Result<(), PeopleError> {
+    pub(crate) fn set_password(&self, by: Agent<UserId>, new: &str) -> Result<(), PeopleError> {
+        let id = by.who;
         let name = self.people.by_id(id).ok_or(PeopleError::NotFound)?.name;
         password::check_strength(new, &name).map_err(PeopleError::Weak)?;
         let hash = password::hash(new, self.options.password_cost).map_err(PeopleError::Hash)?;
-        self.change_user(id, Some(self.own_act(id, "the password was set")), &[], |record| {
+        self.change_user(id, Some(own_act(by, "the password was set")), &[], |record| {
             record.password_hash = Some(hash.clone());
             Ok(())
         })
@@ -231,9 +241,10 @@ impl Web {
     }
 
     /// Takes up the secret that was shown, with the first code of it. Blocks.
-    pub(crate) fn finish_totp(&self, id: UserId, code: &str) -> Result<(), PeopleError> {
+    pub(crate) fn finish_totp(&self, by: Agent<UserId>, code: &str) -> Result<(), PeopleError> {
+        let id = by.who;
         let now = self.site.clock().now();
-        let act = self.own_act(id, "an authenticator app was added");
+        let act = own_act(by, "an authenticator app was added");
         self.change_user(id, Some(act), &[], |record| {
             let pending = record.pending_totp.take().filter(|pending| pending.expires_at > now);
             let secret = TotpSecret::from_bytes(pending.ok_or(PeopleError::Ceremony)?.secret);
@@ -244,16 +255,18 @@ impl Web {
     }
 
     /// Removes the authenticator app, unless it belongs to the last complete way in. Blocks.
-    pub(crate) fn remove_totp(&self, id: UserId) -> Result<(), PeopleError> {
-        self.change_user(id, Some(self.own_act(id, "the authenticator app was removed")), &[], |record| {
+    pub(crate) fn remove_totp(&self, by: Agent<UserId>) -> Result<(), PeopleError> {
+        let id = by.who;
+        self.change_user(id, Some(own_act(by, "the authenticator app was removed")), &[], |record| {
             record.totp.take().ok_or(PeopleError::NotFound)?;
             still_complete(record)
         })
     }
 
     /// Draws ten recovery codes; those before are void. Blocks.
-    pub(crate) fn draw_recovery_codes(&self, id: UserId) -> Result<Vec<SecretText>, PeopleError> {
-        let act = self.own_act(id, "recovery codes were drawn");
+    pub(crate) fn draw_recovery_codes(&self, by: Agent<UserId>) -> Result<Vec<SecretText>, PeopleError> {
+        let id = by.who;
+        let act = own_act(by, "recovery codes were drawn");
         self.change_user(id, Some(act), &[], |record| {
             let (codes, hashes) = recovery::generate(&id.to_bytes()).into_iter().unzip();
             record.recovery_codes = hashes;
@@ -274,12 +287,12 @@ impl Web {
     ///
     /// # Errors
     /// [`PeopleError`].
-    pub fn equip(&self, actor: Actor, id: UserId, ways: Ways<'_>) -> Result<(), PeopleError> {
+    pub fn equip(&self, by: impl Into<Agent>, id: UserId, ways: Ways<'_>) -> Result<(), PeopleError> {
         let cost = self.options.password_cost;
         let hash =
             ways.password.map(|new| password::hash(new, cost)).transpose().map_err(PeopleError::Hash)?;
         let now = self.site.clock().now();
-        let act = Act::new(actor, AuditAction::Administer, "way in").detail(format!("{id} was equipped"));
+        let act = by.into().act(AuditAction::Administer, "way in").detail(format!("{id} was equipped"));
         self.change_user(id, Some(act), &[], |record| {
             if let Some(hash) = &hash {
                 record.password_hash = Some(hash.clone());

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use axum::http::{Extensions, HeaderMap, header};
-use pipeline::audited::Act;
+use pipeline::audited::Agent;
 use serde::{Deserialize, Serialize};
 
 /// Bits of an IPv6 address that name a network: browsers change the rest by themselves from day to day.
@@ -58,9 +58,9 @@ impl Caller {
         is_same_browser && (is_same_place || binding == Binding::Browser)
     }
 
-    /// An act with the address that it came from.
-    pub(crate) fn did(&self, act: Act) -> Act {
-        self.whole_address.iter().fold(act, |act, address| act.address(address.to_string()))
+    /// Somebody who acts from here, for the audit log.
+    pub(crate) fn by<A>(&self, who: A) -> Agent<A> {
+        Agent { address: self.whole_address.map(|address| address.to_string()), ..Agent::from(who) }
     }
 
     /// For the audit log.

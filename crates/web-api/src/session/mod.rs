@@ -37,6 +37,8 @@ const TOUCHES_OF_IDLE_TIME: u32 = 15;
 const FRESH_FOR: Duration = Duration::from_secs(1);
 /// Times that a session is read again because another node was faster to write it.
 const LOOK_LIMIT_TRIES: usize = 4;
+/// Times that the sessions of a person are looked for again when all of them are ended.
+const END_LIMIT_ROUNDS: usize = 8;
 /// The index of sessions by their beginning.
 const BY_START: &str = "started";
 /// The index of sessions by person and beginning.
@@ -151,10 +153,12 @@ impl Sessions {
             caller: new.caller,
             wrong_codes: 0,
         };
-        let first = self.listed(BY_START, Vec::new(), Order::Ascending, SWEEP_LIMIT)?;
-        let over = first.into_iter().filter(|old| now.duration_since(old.started_at) > self.limit);
-        let theirs = self.of_user(new.user)?;
-        let oldest = theirs.into_iter().nth(OF_ONE_USER_LIMIT - 1);
+        let over = self
+            .oldest(SWEEP_LIMIT)?
+            .into_iter()
+            .filter(|old| now.duration_since(old.started_at) > self.limit);
+        // All beyond the limit: those that began at one time may have passed it together.
+        let oldest = self.of_user(new.user)?.into_iter().skip(OF_ONE_USER_LIMIT - 1);
         let mut ending: BTreeSet<[u8; 16]> = over.chain(oldest).map(|record| record.id()).collect();
         ending.extend(new.replaces.as_ref().map(id_of));
         let mut writes = vec![record.write(Expected::Absent)];
@@ -166,12 +170,30 @@ impl Sessions {
         Ok(token)
     }
 
-    /// The sessions of a person, the newest first. Blocks.
+    /// All sessions of a person, the newest first. Blocks.
     ///
     /// # Errors
     /// [`StoreError`].
     pub(crate) fn of_user(&self, user: UserId) -> Result<Vec<Record>, StoreError> {
-        self.listed(BY_USER, user.to_bytes().to_vec(), Order::Descending, OF_ONE_USER_LIMIT)
+        let (prefix, mut all, mut after) = (user.to_bytes().to_vec(), Vec::new(), None);
+        loop {
+            let query = DocumentQuery {
+                kind: Kind::Session,
+                index: BY_USER,
+                prefix: prefix.clone(),
+                after: after.take(),
+                order: Order::Descending,
+                limit: OF_ONE_USER_LIMIT,
+            };
+            let page = self.store.documents(&query)?;
+            all.extend(page.iter().filter_map(|document| json_from::<Record>(&document.body).ok()));
+            match page.last() {
+                Some(last) if page.len() == OF_ONE_USER_LIMIT => {
+                    after = Some((last.index_value.clone(), last.id));
+                }
+                _ => return Ok(all),
+            }
+        }
     }
 
     /// Those that still run. Blocks.
@@ -200,12 +222,19 @@ impl Sessions {
         now: Timestamp,
     ) -> Result<usize, TransactError> {
         let but = but.map(id_of);
-        let ending: Vec<[u8; 16]> =
-            self.of_user(user)?.iter().map(Record::id).filter(|id| Some(*id) != but).collect();
-        if !ending.is_empty() {
-            self.end_these(&ending, vec![act.record(now, AuditOutcome::Success)], now)?;
+        let mut acts = vec![act.record(now, AuditOutcome::Success)];
+        let mut ended = 0;
+        // Again, for one may have begun meanwhile.
+        for _ in 0..END_LIMIT_ROUNDS {
+            let ending: Vec<[u8; 16]> =
+                self.of_user(user)?.iter().map(Record::id).filter(|id| Some(*id) != but).collect();
+            if ending.is_empty() {
+                break;
+            }
+            self.end_these(&ending, std::mem::take(&mut acts), now)?;
+            ended += ending.len();
         }
-        Ok(ending.len())
+        Ok(ended)
     }
 
     /// Ends one session of a person by its id, with the row of the act; false where it is not theirs. Blocks.
@@ -219,7 +248,9 @@ impl Sessions {
         act: Act,
         now: Timestamp,
     ) -> Result<bool, TransactError> {
-        let is_theirs = self.of_user(user)?.iter().any(|record| record.id() == id);
+        let found = self.store.document(Kind::Session, id)?;
+        let found = found.and_then(|document| json_from::<Record>(&document.body).ok());
+        let is_theirs = found.is_some_and(|record| record.user == user);
         if is_theirs {
             self.end_these(&[id], vec![act.record(now, AuditOutcome::Success)], now)?;
         }
@@ -281,12 +312,19 @@ impl Sessions {
     ///
     /// # Errors
     /// [`TransactError`].
-    pub(crate) fn may_try_code(&self, hash: &TokenHash, now: Timestamp) -> Result<bool, TransactError> {
+    pub(crate) fn may_try_code(
+        &self,
+        hash: &TokenHash,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<bool, TransactError> {
         let counted = |record: &mut Record| record.wrong_codes = record.wrong_codes.saturating_add(1);
         let Some(current) = self.change(hash, None, now, counted)? else { return Ok(false) };
         let tries = self.lock().get(&id_of(hash)).map_or(u8::MAX, |one| one.record.wrong_codes);
         if tries > WRONG_CODES_LIMIT {
-            let act = Act::new(Actor::User(current.user), AuditAction::SignOut, "session")
+            let act = caller
+                .by(Actor::User(current.user))
+                .act(AuditAction::SignOut, "session")
                 .detail("ended, for too many wrong codes were given");
             self.end(hash, act, AuditOutcome::Refused, now)?;
             return Ok(false);
@@ -309,14 +347,16 @@ impl Sessions {
         }
     }
 
-    fn listed(
-        &self,
-        index: &'static str,
-        prefix: Vec<u8>,
-        order: Order,
-        limit: usize,
-    ) -> Result<Vec<Record>, StoreError> {
-        let query = DocumentQuery { kind: Kind::Session, index, prefix, after: None, order, limit };
+    /// The oldest sessions of all.
+    fn oldest(&self, limit: usize) -> Result<Vec<Record>, StoreError> {
+        let query = DocumentQuery {
+            kind: Kind::Session,
+            index: BY_START,
+            prefix: Vec::new(),
+            after: None,
+            order: Order::Ascending,
+            limit,
+        };
         let found = self.store.documents(&query)?;
         Ok(found.iter().filter_map(|document| json_from(&document.body).ok()).collect())
     }

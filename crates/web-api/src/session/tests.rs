@@ -93,7 +93,7 @@ fn a_person_has_no_more_sessions_than_the_limit_and_old_ones_are_swept() {
     sessions.begin(user(), at(200)).unwrap();
     assert!(current(&sessions, &first, 201, true).is_none());
     sessions.begin(session_of(2), at(5_000)).unwrap();
-    let left = sessions.listed(BY_START, Vec::new(), Order::Ascending, 1_000).unwrap();
+    let left = sessions.oldest(1_000).unwrap();
     assert_eq!(left.len(), OF_ONE_USER_LIMIT + 1 - SWEEP_LIMIT);
 }
 
@@ -135,9 +135,9 @@ fn a_session_ends_after_too_many_wrong_codes() {
     let (_directory, sessions, _) = two_nodes(3_600, 36_000);
     let hash = sessions.begin(user(), at(0)).unwrap().hash();
     for _ in 0..WRONG_CODES_LIMIT {
-        assert!(sessions.may_try_code(&hash, at(1)).unwrap());
+        assert!(sessions.may_try_code(&hash, &Caller::default(), at(1)).unwrap());
     }
-    assert!(!sessions.may_try_code(&hash, at(1)).unwrap());
+    assert!(!sessions.may_try_code(&hash, &Caller::default(), at(1)).unwrap());
     assert!(current(&sessions, &hash, 2, true).is_none());
 }
 
@@ -162,4 +162,46 @@ fn a_session_of_an_earlier_release_must_make_its_way_in_complete() {
         "started_at":"2026-11-22T08:30:00Z","seen_at":"2026-11-22T08:30:00Z"}"#;
     let record: Record = serde_json::from_str(old).unwrap();
     assert_eq!((record.stage, record.second_factor_at), (Stage::Enrolling, None));
+}
+
+#[test]
+fn sessions_beyond_the_limit_end_and_none_is_left_out_when_all_are_ended() {
+    let (_directory, sessions, _) = two_nodes(3_600, 36_000);
+    // As sign-ins at one time leave them: more than the limit, each of which saw no more than that.
+    let hidden: Vec<TokenHash> = (0..OF_ONE_USER_LIMIT + 30)
+        .map(|number| {
+            let token = TokenSecret::generate();
+            let new = user();
+            let record = Record {
+                hash: token.hash().0,
+                user: new.user,
+                started_at: at(number as i64),
+                seen_at: at(number as i64),
+                stage: new.stage,
+                by: new.by,
+                second_factor_at: None,
+                caller: Caller::default(),
+                wrong_codes: 0,
+            };
+            let writes = vec![record.write(Expected::Absent)];
+            sessions.store.transact(&Transaction { at: at(0), writes, ..Transaction::default() }).unwrap();
+            token.hash()
+        })
+        .collect();
+    assert_eq!(
+        sessions.running(user().user, at(200)).unwrap().len(),
+        OF_ONE_USER_LIMIT + 30,
+        "all are shown"
+    );
+    let oldest = id_of(&hidden[0]);
+    assert!(
+        sessions.end_one(user().user, oldest, act(), at(200)).unwrap(),
+        "also the oldest is ended by its id"
+    );
+    let mine = sessions.begin(user(), at(200)).unwrap().hash();
+    assert_eq!(sessions.running(user().user, at(200)).unwrap().len(), OF_ONE_USER_LIMIT);
+    let ended = sessions.end_all_of(user().user, Some(&mine), act(), at(200)).unwrap();
+    assert_eq!(ended, OF_ONE_USER_LIMIT - 1);
+    assert!(hidden.iter().all(|hash| sessions.look(hash, at(201), false).unwrap().is_none()));
+    assert!(sessions.look(&mine, at(201), false).unwrap().is_some());
 }

@@ -1,6 +1,7 @@
 //! A small clinic for tests: two wards with a patient each, a monitor each, and one person of every role.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ use trust::password::PasswordCost;
 use trust::totp::TotpSecret;
 use trust::webauthn::software::SoftwarePasskey;
 use web_api::people::User;
+use web_api::session::RemoteAddress;
 use web_api::{CostLimits, NewUser, Role, Ways, Web, WebOptions, operations};
 
 use crate::passkeys;
@@ -74,6 +76,8 @@ pub struct Clinic {
     pub web: Arc<Web>,
     pub router: Router,
     pub clock: Arc<SetClock>,
+    /// From where requests come; `None`: from no listener.
+    pub address: Option<IpAddr>,
     /// Everybody's passkey, by name.
     passkeys: Mutex<HashMap<String, (User, SoftwarePasskey)>>,
     _directory: tempfile::TempDir,
@@ -111,7 +115,7 @@ impl Clinic {
         let options = WebOptions { password_cost: cheap(), ..WebOptions::default() };
         let web = Web::new(Arc::clone(&site), options).unwrap();
         let router = operations::router(&web);
-        Clinic { site, web, router, clock, passkeys: Mutex::default(), _directory: directory }
+        Clinic { site, web, router, clock, address: None, passkeys: Mutex::default(), _directory: directory }
     }
 
     /// Two wards; people of every role: clinicians belong to ward 1 only.
@@ -249,14 +253,21 @@ impl Clinic {
     /// The text of an answer that is no JSON.
     pub async fn text(&self, path: &str, cookie: &str) -> String {
         let request = Request::builder().uri(path).header(axum::http::header::COOKIE, cookie);
-        let response = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let response = self.answered(request.body(Body::empty()).unwrap()).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         String::from_utf8(bytes.to_vec()).unwrap()
     }
 
+    async fn answered(&self, mut request: Request<Body>) -> axum::response::Response {
+        if let Some(address) = self.address {
+            request.extensions_mut().insert(RemoteAddress(address));
+        }
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
     pub async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.answered(request).await;
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         Answer { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }

@@ -236,3 +236,35 @@ async fn programs_are_registered_and_ended() {
     assert_eq!(none.status, 404);
     house.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sees_no_chart_widens_no_program() {
+    use pipeline::enrolment::CertificateAuthority as _;
+    let house = House::open().await;
+    let integrator = house.clinic.sign_in("integrator").await;
+    let administrator = house.clinic.sign_in("administrator").await;
+    house.authority.register_program("lab", &["system/Observation.rs".to_owned()]).unwrap();
+    let set = async |cookie: &str, scopes: &str| {
+        let body = Some(json!({ "scopes": [scopes] }));
+        let path = "/api/v1/programs/lab/scopes";
+        house.clinic.call(axum::http::Method::PUT, path, Some(cookie), body).await.status
+    };
+    for wider in ["system/*.cruds", "system/Observation.crs", "system/Patient.r", "system/*.rs"] {
+        assert_eq!(set(&integrator, wider).await, 403, "{wider}");
+    }
+    assert_eq!(&*house.clinic.site.admission().program_scopes("lab"), ["system/Observation.rs"]);
+    assert_eq!(
+        set(&integrator, "system/Observation.r?category=vital-signs").await,
+        200,
+        "narrower is theirs"
+    );
+    assert_eq!(set(&integrator, "system/Observation.rs").await, 403, "and there is no way back for them");
+    assert_eq!(set(&administrator, "system/*.cruds").await, 200);
+    let query = store::AuditQuery { limit: 100, ..store::AuditQuery::default() };
+    let rows = house.clinic.site.store().audit_rows(&query).unwrap();
+    let refused = rows
+        .iter()
+        .filter(|row| row.record.object == "program" && row.record.outcome == store::AuditOutcome::Refused);
+    assert_eq!(refused.count(), 5);
+    house.close().await;
+}

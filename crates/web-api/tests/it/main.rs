@@ -4,6 +4,7 @@
 #[path = "../../../pipeline/tests/it/kept.rs"]
 mod kept;
 
+mod addresses;
 mod assigning;
 mod audit;
 mod bombs;

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clinical_model::{Interval, SeriesKey, Subject, Timestamp};
 use health_codecs::fhir::search::ResourceType;
 use pipeline::Site;
-use pipeline::audited::{Act, ReadError};
-use store::{Actor, AuditAction};
+use pipeline::audited::{Agent, ReadError};
+use store::AuditAction;
 use tokio::sync::Semaphore;
 
 use super::super::everything::{Changed, Observed, Place};
@@ -47,7 +47,7 @@ pub(crate) struct File {
 #[derive(Debug)]
 pub(crate) struct Job {
     /// Who began it; nobody else sees it.
-    pub owner: Actor,
+    pub owner: Agent,
     /// The address with which it was begun.
     pub request: String,
     /// What was committed from then on is not in it.
@@ -129,7 +129,7 @@ impl Exports {
         {
             let mut jobs = self.locked();
             forget_old(&mut jobs, now);
-            let of_owner = jobs.values().filter(|kept| kept.job.owner == job.owner).count();
+            let of_owner = jobs.values().filter(|kept| kept.job.owner.who == job.owner.who).count();
             if jobs.len() >= JOBS_LIMIT || of_owner >= JOBS_LIMIT_EACH {
                 return Err(NoRoom);
             }
@@ -181,7 +181,7 @@ impl Exports {
                     count
                 }
                 Content::Observations(subject, series) => {
-                    let act = Act::new(job.owner.clone(), AuditAction::Search, "export");
+                    let act = job.owner.act(AuditAction::Search, "export");
                     let act =
                         subject.and_then(Subject::patient).into_iter().fold(act, |act, id| act.patient(id));
                     let observed = job.observed(series);

@@ -88,7 +88,7 @@ pub(crate) async fn import(
                 expected_interval_s: None,
                 retired: false,
             };
-            let added = web.site.add_device(permit.actor(), device).map_err(|error| match error {
+            let added = web.site.add_device(permit.by(), device).map_err(|error| match error {
                 DeskError::Taken { .. } | DeskError::Conflict { .. } => {
                     let what = format!("line {}: {error}; the lines before it were added", row.line);
                     Problem::new(Code::Exists, what)

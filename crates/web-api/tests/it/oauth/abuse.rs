@@ -5,7 +5,7 @@ use axum::http::{Method, Request, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::{REDIRECT, TOKEN, VERIFIER, asked, asking, challenge, form, redeeming, said};
-use crate::clinic::{Clinic, patient};
+use crate::clinic::{Clinic, patient, ward};
 
 const SCOPES: &str = "user/Observation.rs offline_access";
 
@@ -298,4 +298,50 @@ async fn what_a_thief_let_in_ends_when_the_ways_in_are_reset() {
         ("refresh_token", given["refresh_token"].as_str().unwrap()),
     ];
     assert_eq!(clinic.form(TOKEN, &sent).await.body["error"], "invalid_grant");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_let_in_ends_when_an_administrator_ends_their_sessions_or_lets_them_out() {
+    let clinic = Clinic::furnished();
+    let client = clinic.register_app("user/Observation.rs offline_access").await;
+    let admin = clinic.sign_in("administrator").await;
+    let nurse = async || {
+        let users = clinic.get("/api/v1/users", &admin).await.body;
+        users["users"].as_array().unwrap().iter().find(|user| user["name"] == "nurse").unwrap().clone()
+    };
+    let path = format!("/api/v1/users/{}", nurse().await["id"].as_str().unwrap());
+    let change = async |disabled: bool, ward_number: u8| {
+        let body = json!({
+            "display": "nurse", "role": "nurse", "wards": [ward(ward_number)], "disabled": disabled,
+            "version": nurse().await["version"],
+        });
+        let changed = clinic.call(Method::PUT, &path, Some(&admin), Some(body)).await;
+        assert_eq!(changed.status, StatusCode::OK, "{:?}", changed.body);
+    };
+    let refreshed = async |given: &Value| {
+        let sent = [
+            ("grant_type", "refresh_token"),
+            ("client_id", client.as_str()),
+            ("refresh_token", given["refresh_token"].as_str().unwrap()),
+        ];
+        clinic.form(TOKEN, &sent).await.body["access_token"].is_string()
+    };
+    let let_in = async || clinic.let_in(&client, "user/Observation.rs offline_access").await.0;
+
+    let given = let_in().await;
+    let ended = clinic.call(Method::DELETE, &format!("{path}/sessions"), Some(&admin), None).await;
+    assert_eq!(ended.status, StatusCode::OK, "{:?}", ended.body);
+    assert!(!clinic.is_good(&given["access_token"]).await, "the sessions were ended");
+    assert!(!refreshed(&given).await, "the sessions were ended");
+
+    let (given, other) = (let_in().await, let_in().await);
+    change(false, 2).await;
+    assert!(refreshed(&given).await, "another ward narrows what is seen, and ends nothing");
+    change(true, 2).await;
+    assert!(!refreshed(&other).await, "let out");
+    change(false, 1).await;
+    assert!(!refreshed(&other).await, "let in again, which revives nothing");
+    assert!(!clinic.is_good(&other["access_token"]).await);
+    let cookie = clinic.sign_in("nurse").await;
+    assert_eq!(clinic.get("/api/v1/grants", &cookie).await.body["grants"], json!([]));
 }
