@@ -42,17 +42,21 @@ impl KekSource for Home {
         self.source.make_next()
     }
 
+    fn take_along(&self, next: &Kek) -> Result<(), SourceError> {
+        let ring = KekRing::load(Arc::clone(&self.source))?;
+        pki::rewrap(&self.pki_dir, &ring, next).map_err(|error| SourceError::Failed {
+            what: format!(
+                "the sealing key of the authority in {} was not wrapped anew",
+                self.pki_dir.display()
+            ),
+            source: Some(error.into()),
+        })
+    }
+
     fn promote(&self) -> Result<(), SourceError> {
         // Before the key that wrapped it is destroyed; again after a crash, when it is wrapped anew already.
         if let Some(next) = self.source.next()? {
-            let ring = KekRing::load(Arc::clone(&self.source))?;
-            pki::rewrap(&self.pki_dir, &ring, &next).map_err(|error| SourceError::Failed {
-                what: format!(
-                    "the sealing key of the authority in {} was not wrapped anew",
-                    self.pki_dir.display()
-                ),
-                source: Some(error.into()),
-            })?;
+            self.take_along(&next)?;
         }
         self.source.promote()
     }

@@ -15,7 +15,7 @@ use store::{
     Transaction,
 };
 use tokio::sync::Notify;
-use trust::pki::{NameLimits, RevokedSerials};
+use trust::pki::{NameLimits, RevokedSerials, SealedError};
 use trust::{KekRing, SecretText};
 
 use super::directory::PkiDirectory;
@@ -152,7 +152,7 @@ fn adopt(shared: &Authority, directory: &Path, keks: &KekRing) -> anyhow::Result
     if !PkiDirectory::exists(directory) {
         return put(shared, None, directory, keks);
     }
-    let here = PkiDirectory::open(directory, keks)?;
+    let here = PkiDirectory::look(directory)?;
     if here.certificate_pem().trim() != shared.certificate_pem.trim() {
         bail!(
             "{} holds another authority than the database: devices that trust one do not trust the other. Move this \
@@ -160,12 +160,53 @@ fn adopt(shared: &Authority, directory: &Path, keks: &KekRing) -> anyhow::Result
             directory.display()
         );
     }
+    let here = match PkiDirectory::open(directory, keks) {
+        Err(error) if is_of_another_key(&error) => return fetch_again(shared, directory, keks, &error),
+        opened => opened?,
+    };
     let tiers = shared.tiers()?;
     if here.tiers().generation() < tiers.generation() {
         here.take_over(&tiers, &shared.keys(&tiers))?;
         return PkiDirectory::open(directory, keks);
     }
     Ok(here)
+}
+
+/// Whether a directory is sealed by a key-encryption key that is not to be had.
+fn is_of_another_key(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(SealedError::Kek { .. })))
+}
+
+/// Puts a copy that no key opens aside and fetches the authority from the database, as at a first start: this node was
+/// away while the key-encryption key turned over. What was revoked or issued here meanwhile is taken along.
+fn fetch_again(
+    shared: &Authority,
+    directory: &Path,
+    keks: &KekRing,
+    why: &anyhow::Error,
+) -> anyhow::Result<PkiDirectory> {
+    let mut aside = directory.as_os_str().to_owned();
+    aside.push(format!(".unreadable-{}", pki::timestamp(SystemTime::now()).as_micros()));
+    let aside = PathBuf::from(aside);
+    tracing::warn!(
+        aside = %aside.display(),
+        "this node's copy of the authority is sealed by an earlier key-encryption key; it is put aside and fetched from \
+         the database: {why:#}"
+    );
+    std::fs::rename(directory, &aside)
+        .with_context(|| format!("{} cannot be put aside as {}", directory.display(), aside.display()))?;
+    put(shared, None, directory, keks)?;
+    let old = PkiDirectory::look(&aside)?;
+    let new = PkiDirectory::open(directory, keks)?;
+    let lists = [
+        (old.revoked_file(), new.revoked_file()),
+        (old.issued_file(), new.issued_file()),
+        (old.programs_file(), new.programs_file()),
+    ];
+    for (from, to) in lists.iter().filter(|(from, _)| from.exists()) {
+        std::fs::copy(from, to).with_context(|| format!("{} cannot be taken along", from.display()))?;
+    }
+    Ok(new)
 }
 
 fn read<T: serde::de::DeserializeOwned>(store: &dyn Store, id: [u8; 16]) -> anyhow::Result<Option<(T, u64)>> {

@@ -73,6 +73,38 @@ fn the_directory_opens_with_its_key_encryption_key_only_and_follows_its_turn() {
     rewrap(&directory.path().join("none"), &ring(), &Kek::from_bytes(&[9; 32])).unwrap();
 }
 
+/// A node that was away while the key turned over could never start again: its copy is wrapped by a key that is gone.
+#[test]
+fn a_copy_that_no_key_opens_is_fetched_from_the_database_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = store::sqlite::Options::default();
+    let store =
+        store::sqlite::SqliteStore::open(&directory.path().join("data"), Kek::from_bytes(&[1; 32]), options)
+            .unwrap();
+    let (one, two) = (directory.path().join("one"), directory.path().join("two"));
+    let first = shared::settle(&store, &one, "Site", &ring()).unwrap();
+    let second = shared::settle(&store, &two, "Site", &ring()).unwrap();
+    let issued = second.issue_client(device(), "Monitor", 30).unwrap();
+    second.revoke(&issued.serial_hex, "stolen").unwrap();
+
+    let next = KekRing::from(Kek::from_bytes(&[8; 32]));
+    assert!(PkiDirectory::open(&two, &next).is_err());
+    let again = shared::settle(&store, &two, "Site", &next).unwrap();
+    assert_eq!(again.certificate_pem(), first.certificate_pem());
+    assert_eq!(again.issuing_pem(), first.issuing_pem());
+    again.issue_client(device(), "Monitor", 30).unwrap();
+    let revoked = read_revoked(&again.revoked_file()).unwrap();
+    assert!(revoked.contains(&issued.serial_hex), "what was revoked here is not lost");
+    let aside = std::fs::read_dir(directory.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("two.unreadable-"));
+    assert_eq!(aside.count(), 1, "the earlier copy is kept");
+    nothing_is_plain(&two);
+    // A directory that cannot be read for another reason is not put aside.
+    std::fs::write(two.join("sealing.key"), "damaged").unwrap();
+    assert!(shared::settle(&store, &two, "Site", &next).is_err() && two.exists());
+}
+
 #[test]
 fn the_server_certificate_is_kept_until_its_names_change() {
     let directory = tempfile::tempdir().unwrap();

@@ -25,11 +25,19 @@ use super::support::{
 pub struct Home {
     keys: Mutex<Vec<[u8; 32]>>,
     fails: AtomicBool,
+    /// What else the keys wrap here is wrapped with this one.
+    taken_along: Mutex<Option<[u8; 8]>>,
+    cannot_take_along: AtomicBool,
 }
 
 impl Home {
     pub fn new() -> Arc<Self> {
-        Arc::new(Home { keys: Mutex::new(vec![KEK]), fails: AtomicBool::default() })
+        Arc::new(Home {
+            keys: Mutex::new(vec![KEK]),
+            fails: AtomicBool::default(),
+            taken_along: Mutex::default(),
+            cannot_take_along: AtomicBool::default(),
+        })
     }
 
     pub fn ring(self: &Arc<Self>) -> KekRing {
@@ -64,6 +72,14 @@ impl KekSource for Home {
             keys.push(trust::random_bytes());
         }
         Ok(Kek::from_bytes(&keys[1]))
+    }
+
+    fn take_along(&self, next: &Kek) -> Result<(), SourceError> {
+        if self.cannot_take_along.load(Ordering::SeqCst) {
+            return Err(SourceError::failed("the disk is full"));
+        }
+        *self.taken_along.lock().unwrap() = Some(next.fingerprint());
+        Ok(())
     }
 
     fn promote(&self) -> Result<(), SourceError> {
@@ -446,6 +462,37 @@ pub fn what_is_older_goes_and_what_is_on_hold_stays(factory: &impl Factory) {
     for finding in &report.findings {
         assert!(finding.what.contains("its content was removed"), "{finding:?}");
     }
+}
+
+/// Nodes over one home of the key: the directory of the authority of each is wrapped with it too, and the one that ended
+/// the turn destroyed the key before under the others, which could not start again.
+#[test]
+fn an_epoch_waits_until_each_node_has_taken_along_what_the_key_wraps_there() {
+    let factory = super::support::PgFactory::new();
+    let (here, there) = (Home::new(), Home::new());
+    let first = factory.open_with(here.ring()).unwrap();
+    let second = factory.open_with(there.ring()).unwrap();
+    let beat = || {
+        for (number, node) in [(1, &first), (2, &second)] {
+            node.node_progress([number; 16], 1_000_000, std::time::Duration::from_secs(600)).unwrap();
+            node.care().follow_kek([number; 16]).unwrap();
+        }
+    };
+    beat();
+    first.care().begin_kek_turn().unwrap();
+    there.keys.lock().unwrap().push(here.keys()[1]);
+    there.cannot_take_along.store(true, Ordering::SeqCst);
+    beat();
+    let waiting = first.care().step_kek_turn(1_000, at(0)).unwrap().unwrap();
+    assert_eq!(
+        waiting.nodes_waiting, 1,
+        "it has the key, and its own directory is wrapped with the one before"
+    );
+    there.cannot_take_along.store(false, Ordering::SeqCst);
+    beat();
+    let next = Kek::from_bytes(&here.keys()[1]).fingerprint();
+    assert_eq!(*there.taken_along.lock().unwrap(), Some(next));
+    assert_eq!(first.care().step_kek_turn(1_000, at(0)).unwrap(), None);
 }
 
 /// Two nodes, each with a home of the key of its own: nothing is wrapped with a key that one of them does not hold.
