@@ -42,6 +42,7 @@ pub mod totp;
 pub mod webauthn;
 
 mod encoding;
+mod guessable;
 #[cfg(feature = "planted")]
 mod planted;
 

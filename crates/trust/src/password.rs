@@ -15,6 +15,10 @@ use crate::random::random_bytes;
 /// Fewest characters of a password.
 pub const MIN_PASSWORD_CHARS: usize = 12;
 
+/// Fewest pieces of a password where a common word, a name, a year, a row of keys or a repetition counts as one, and any
+/// other character as one.
+pub const MIN_UNITS: usize = 8;
+
 /// Longest password that is hashed, in bytes: hashing a megabyte would be a gift to an attacker.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
 
@@ -113,8 +117,8 @@ pub fn needs_rehash(phc: &str, cost: PasswordCost) -> Result<bool, PasswordError
     Ok(stored.memory_kib < cost.memory_kib || stored.passes < cost.passes)
 }
 
-/// Checks a new password: at least [`MIN_PASSWORD_CHARS`] characters, at most
-/// [`MAX_PASSWORD_BYTES`] bytes, not the user name and not one character repeated.
+/// Checks a new password: at least [`MIN_PASSWORD_CHARS`] characters, at most [`MAX_PASSWORD_BYTES`] bytes, not the user
+/// name, not one character repeated, and at least [`MIN_UNITS`] characters that are not guessed with their neighbours.
 ///
 /// Length counts more than kinds of characters (NIST SP 800-63B, section 5.1.1.2), so none are asked for.
 ///
@@ -135,6 +139,9 @@ pub fn check_strength(password: &str, user_name: &str) -> Result<(), WeakPasswor
     let first = rest.next();
     if rest.all(|next| Some(next) == first) {
         return Err(WeakPassword::OneCharacter);
+    }
+    if crate::guessable::units(password, user_name) < MIN_UNITS {
+        return Err(WeakPassword::Guessable);
     }
     Ok(())
 }
@@ -191,6 +198,12 @@ pub enum WeakPassword {
     /// One character repeated.
     #[error("the password must not be one character repeated")]
     OneCharacter,
+    /// Made of what is guessed first.
+    #[error(
+        "the password is made of what is guessed first: common words, your name, years, rows of keys, or one piece \
+         repeated; add words that have nothing to do with each other"
+    )]
+    Guessable,
 }
 
 fn check_len(password: &str) -> Result<(), PasswordError> {

@@ -77,7 +77,11 @@ fn overlong_passwords_and_impossible_costs_are_refused() {
 fn new_passwords_are_long_and_not_the_user_name() {
     assert_eq!(check_strength("twelve chars", "nurse"), Ok(()));
     assert_eq!(check_strength("elevenchars", "nurse"), Err(WeakPassword::TooShort { chars: 11 }));
-    assert_eq!(check_strength("äöüäöüäöüäöü", "nurse"), Ok(()), "characters count, not bytes");
+    assert_eq!(check_strength("äöüßéèñçåøæó", "nurse"), Ok(()), "characters count, not bytes");
+    for guessed in ["passwordpassword", "P@ssw0rd!2026", "qwertyuiop12", "nurse-nurse-7", "äöüäöüäöüäöü"]
+    {
+        assert_eq!(check_strength(guessed, "nurse"), Err(WeakPassword::Guessable), "{guessed}");
+    }
     assert_eq!(check_strength(" Head.Nurse.Ward2", "head.nurse.ward2"), Err(WeakPassword::EqualsUserName));
     assert_eq!(check_strength("aaaaaaaaaaaaaaaa", "nurse"), Err(WeakPassword::OneCharacter));
     let bytes = MAX_PASSWORD_BYTES + 1;
