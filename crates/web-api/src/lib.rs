@@ -19,6 +19,7 @@ mod oauth;
 mod oidc;
 pub mod operations;
 pub mod people;
+mod places;
 pub mod problem;
 mod proxied;
 mod serve;

@@ -11,7 +11,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
@@ -30,7 +30,7 @@ use pipeline::{AdmissionRefused, Peer, PeerCertificate};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -39,13 +39,15 @@ use trust::pki::PeerIdentity;
 
 use crate::encoded::refuse_packed;
 use crate::enrol::Shown;
+use crate::places::{NoPlace, Place, Places};
 use crate::problem::{Code, Problem};
 use crate::proxied::Balancers;
 use crate::session::RemoteAddress;
 use crate::state::Web;
 use crate::{enrol, fhir, ingest, operations, proxied};
 
-/// Connections of one port at one time: each costs about 50 KB; further ones are closed at once.
+/// Connections of one port at one time: each costs about 50 KB; further ones are closed at once. Once half of them are in
+/// use, one address gets 256 at most.
 pub const CONNECTIONS_LIMIT: usize = 4_096;
 /// Connections of clients without a certificate on the device port at one time: who has none must not take the place of
 /// devices that have one.
@@ -54,6 +56,8 @@ pub const STRANGERS_LIMIT: usize = 512;
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for the headers of a request, and for a kept connection to be idle.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for the first request of a connection: who only keeps a place has nothing to say.
+pub const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of the headers of one request.
 pub const HEADER_LIMIT_BYTES: u32 = 32 << 10;
 /// Bytes of a request body, unless its handler takes fewer.
@@ -66,6 +70,9 @@ pub const PING_EVERY: Duration = Duration::from_secs(30);
 pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time that requests under way have when the server stops.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two lines in the log that connections were closed for want of places: whoever floods the port must not
+/// flood the log too.
+const FULL_LOG_EVERY: Duration = Duration::from_secs(60);
 /// Wait after a connection could not be accepted, for instance because all file descriptors are in use.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -159,10 +166,10 @@ struct Port {
 
 async fn run(listener: TcpListener, port: Arc<Port>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     let address = listener.local_addr()?;
-    let places = Arc::new(Semaphore::new(CONNECTIONS_LIMIT));
+    let places = Places::new(CONNECTIONS_LIMIT);
     let stopping = CancellationToken::new();
     let mut connections = JoinSet::new();
-    let mut is_full = false;
+    let mut full = Full::default();
     tracing::info!(%address, port = port.name, "HTTP is served");
     let mut shutdown = pin!(shutdown);
     loop {
@@ -171,20 +178,16 @@ async fn run(listener: TcpListener, port: Arc<Port>, shutdown: impl Future<Outpu
             () = &mut shutdown => break,
             Some(ended) = connections.join_next() => report(ended),
             accepted = listener.accept() => match accepted {
-                Ok((socket, from)) => match Arc::clone(&places).try_acquire_owned() {
-                    Ok(place) => {
-                        is_full = false;
-                        let (port, stopping) = (Arc::clone(&port), stopping.clone());
-                        connections.spawn(async move {
-                            let _place = place;
-                            serve_one(socket, from, port, stopping).await;
-                        });
+                Ok((socket, from)) => {
+                    let known = (!port.balancers.contains(from.ip())).then(|| from.ip());
+                    match places.take(known) {
+                        Ok(place) => {
+                            let (port, stopping) = (Arc::clone(&port), stopping.clone());
+                            connections.spawn(serve_one(socket, from, place, port, stopping));
+                        }
+                        Err(why) => full.note(&port, from, why),
                     }
-                    // Logged once, so that whoever floods the port does not flood the log too.
-                    Err(_) => if !std::mem::replace(&mut is_full, true) {
-                        tracing::warn!(port = port.name, limit = CONNECTIONS_LIMIT, "all connections are in use");
-                    },
-                },
+                }
                 Err(error) => {
                     tracing::warn!(%error, port = port.name, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_RETRY).await;
@@ -210,6 +213,23 @@ async fn run(listener: TcpListener, port: Arc<Port>, shutdown: impl Future<Outpu
     Ok(())
 }
 
+/// Connections that were closed for want of places.
+#[derive(Default)]
+struct Full {
+    closed: u64,
+    logged_at: Option<Instant>,
+}
+
+impl Full {
+    fn note(&mut self, port: &Port, from: SocketAddr, why: NoPlace) {
+        self.closed += 1;
+        if self.logged_at.is_none_or(|at| at.elapsed() >= FULL_LOG_EVERY) {
+            self.logged_at = Some(Instant::now());
+            tracing::warn!(port = port.name, %from, closed = self.closed, "connections are closed at once: {why}");
+        }
+    }
+}
+
 fn report(ended: Result<(), JoinError>) {
     if ended.is_err_and(|error| error.is_panic()) {
         tracing::error!("a connection ended by a fault of this program; its client can connect again");
@@ -228,6 +248,7 @@ struct Caller {
 async fn serve_one(
     mut socket: TcpStream,
     mut from: SocketAddr,
+    mut place: Place,
     port: Arc<Port>,
     stopping: CancellationToken,
 ) {
@@ -238,6 +259,9 @@ async fn serve_one(
             Ok(Ok(client)) => from = client.unwrap_or(from),
             Ok(Err(error)) => return tracing::debug!(%from, %error, "no line of the PROXY protocol came"),
             Err(_) => return tracing::debug!(%from, "no line of the PROXY protocol came in time"),
+        }
+        if let Err(why) = place.belongs_to(from.ip()) {
+            return tracing::debug!(%from, "a connection is closed at once: {why}");
         }
     }
     let Some(acceptor) = port.tls.clone() else {
@@ -308,8 +332,11 @@ where
     let builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
     let caller = Arc::new(caller);
     let revoked = is_cut_off(port.devices.clone(), Arc::clone(&caller));
+    let asked = Arc::new(Notify::new());
+    let silent = stays_silent(Arc::clone(&asked));
     let service = service_fn(move |request: Request<Incoming>| {
         let (port, caller) = (Arc::clone(&port), Arc::clone(&caller));
+        asked.notify_one();
         async move {
             Ok::<Response, std::convert::Infallible>(answer(request.map(Body::new), &port, &caller).await)
         }
@@ -320,6 +347,7 @@ where
         () = revoked => {
             return tracing::warn!("a connection is cut: its certificate is revoked, or its device out of service");
         }
+        () = silent => return tracing::debug!("a connection is cut: no request came"),
         () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -327,6 +355,13 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Resolves when no first request came in time; never where one did.
+async fn stays_silent(asked: Arc<Notify>) {
+    if tokio::time::timeout(FIRST_REQUEST_TIMEOUT, asked.notified()).await.is_ok() {
+        std::future::pending().await
     }
 }
 
