@@ -12,7 +12,7 @@ use clinical_model::{PatientId, Timestamp};
 use pipeline::Site;
 use pipeline::audited::Act;
 use serde::{Deserialize, Serialize};
-use store::{Actor, AuditAction, AuditOutcome, ErasureScope, Store};
+use store::{Actor, AuditAction, AuditOutcome, ErasureScope, Store, Transaction};
 use trust::attest::Signer;
 
 use crate::config::Config;
@@ -170,21 +170,14 @@ pub async fn erase_again(config: &Config, store: Arc<dyn Store>) -> anyhow::Resu
     erased.await.context("applying the list of erasures was broken off")?
 }
 
-/// Says loudly, and in the audit log, who was erased again.
-///
-/// # Errors
-/// When the log cannot be written.
-pub fn note_erased_again(site: &Site, erased: &[PatientId]) -> anyhow::Result<()> {
+/// Says loudly who was erased again.
+pub fn tell_erased_again(erased: &[PatientId]) {
     for patient in erased {
         tracing::error!(
             %patient,
             "the data is older than an erasure: the patient was erased again; look how it came to be put back"
         );
-        let act = Act::new(Actor::System, AuditAction::Erase, "erasure").patient(*patient);
-        let act = act.detail("erased again: the data was put back to before the erasure");
-        site.record(act, AuditOutcome::Success).context("an erasure could not be recorded")?;
     }
-    Ok(())
 }
 
 /// The list, where it is the site's own.
@@ -211,6 +204,13 @@ fn erase<'a>(
     for entry in entries {
         care.begin_erasure(entry.patient, at).context("an erasure could not be applied")?;
         while care.step_erasure(entry.patient, &ErasureScope::default(), STEP_LIMIT_ROWS)?.0.total() > 0 {}
+        // The row of the erasure itself is gone with what was put back; without one, rows that lost their content would look
+        // as if somebody hid them.
+        let act = Act::new(Actor::System, AuditAction::Erase, "erasure").patient(entry.patient);
+        let act = act.detail("erased again: the data was put back to before the erasure");
+        let audit = vec![act.record(at, AuditOutcome::Success)];
+        let noted = store.transact(&Transaction { at, audit, ..Transaction::default() });
+        noted.context("an erasure could not be recorded")?;
         erased.push(entry.patient);
     }
     Ok(erased)

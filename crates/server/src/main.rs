@@ -18,6 +18,7 @@ mod fleet;
 mod kek;
 mod keys;
 mod logging;
+mod memory;
 mod migrate_store;
 mod opening;
 mod passkey;
@@ -41,6 +42,7 @@ use cli::{Cli, Command, KeyCommand};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    memory::keep_private();
     let result = run(Cli::parse());
     result.unwrap_or_else(|error| {
         terminal::print_error(&error);

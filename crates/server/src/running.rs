@@ -409,10 +409,8 @@ fn key_home(config: &Config) -> KeyHome {
 
 /// The site, in which whoever was erased stays so.
 async fn open_site(store: Arc<dyn Store>, config: &Config, now: Now) -> anyhow::Result<Arc<Site>> {
-    let erased = erasures::erase_again(config, Arc::clone(&store)).await?;
-    let site = start_site(store, config.fold_interval(), now).await?;
-    erasures::note_erased_again(&site, &erased)?;
-    Ok(site)
+    erasures::tell_erased_again(&erasures::erase_again(config, Arc::clone(&store)).await?);
+    start_site(store, config.fold_interval(), now).await
 }
 
 /// The keeper of the log looks at it once before anything is served.
@@ -510,18 +508,6 @@ async fn watch_lists(authority: Arc<OnlineAuthority>, stop: impl Future<Output =
                 known = seen.filter(|_| authority.lists().shared.is_none());
             }
         }
-    }
-}
-
-/// Lets nobody but root look into this process, and lets the system write none of its memory into a core file: keys and
-/// readings stand there in the clear. What is swapped out is the operator's to encrypt.
-pub fn keep_memory_private() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "the memory of this process can be looked at by its user");
-    }
-    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
-        tracing::warn!(%error, "a core file of this process would hold keys");
     }
 }
 

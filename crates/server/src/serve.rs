@@ -58,8 +58,6 @@ pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     }
     config.check()?;
     logging::start(&config.log.level)?;
-    // Before any key is in memory.
-    running::keep_memory_private();
     let kek = kek::ring(&config)?;
     running::raise_file_limit();
     block_on(async {
