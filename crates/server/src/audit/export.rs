@@ -12,9 +12,12 @@ use clinical_model::Timestamp;
 use serde::{Deserialize, Serialize};
 use store::{Log, LogEntry, Store};
 use trust::log::Hash;
-use trust::log::check::{Check, Content, Expectation, Report, Signpost};
+use trust::log::check::{Check, Content, Expectation, Fault, Report, Signpost};
 use trust::log::note::VerifierKey;
 use trust::log::tree::TILE_WIDTH;
+
+use super::judging::{self, Gone};
+use super::{now, shared_out};
 
 /// Format of the file; later ones take later numbers.
 const FORMAT: u32 = 1;
@@ -100,29 +103,45 @@ impl RowLine {
         }
     }
 
-    /// The kept leaf, and what the row says.
-    fn content(&self) -> (Option<Hash>, Content) {
-        let kept = hash(&self.leaf);
-        let damaged = |what: &str| (kept, Content::Damaged(what.to_owned()));
-        let Ok(header) = STANDARD.decode(&self.header) else { return damaged("its header is not base64") };
+    /// What it says, and how that fits the kept leaf.
+    fn read(&self) -> ReadRow {
+        let mut row =
+            ReadRow { kept: hash(&self.leaf), header: Vec::new(), payload: None, content: Content::Erased };
+        match self.read_into(&mut row) {
+            Ok(content) => row.content = content,
+            Err(what) => row.content = Content::Damaged(what.to_owned()),
+        }
+        row
+    }
+
+    fn read_into(&self, row: &mut ReadRow) -> Result<Content, &'static str> {
+        row.header = STANDARD.decode(&self.header).map_err(|_| "its header is not base64")?;
         // The number in the row and the one that the leaf commits to must be one.
-        if header.first_chunk::<8>().map(|first| u64::from_be_bytes(*first)) != Some(self.sequence) {
-            return damaged("its header is that of another row");
+        if row.header.first_chunk::<8>().map(|first| u64::from_be_bytes(*first)) != Some(self.sequence) {
+            return Err("its header is that of another row");
         }
         let payload = match (&self.payload, &self.payload_base64) {
             (Some(text), None) => text.clone().into_bytes(),
-            (None, Some(packed)) => match STANDARD.decode(packed) {
-                Ok(bytes) => bytes,
-                Err(_) => return damaged("its payload is not base64"),
-            },
-            (None, None) if self.blinding.is_none() => return (kept, Content::Erased),
-            _ => return damaged("it has a blinding without a payload, or two payloads"),
+            (None, Some(packed)) => STANDARD.decode(packed).map_err(|_| "its payload is not base64")?,
+            (None, None) if self.blinding.is_none() => return Ok(Content::Erased),
+            _ => return Err("it has a blinding without a payload, or two payloads"),
         };
-        let Some(blinding) = self.blinding.as_deref().and_then(hash) else {
-            return damaged("its blinding is missing or has another length");
-        };
-        (kept, Content::Leaf(trust::audit::leaf(&header, &blinding, &payload)))
+        let blinding = self.blinding.as_deref().and_then(hash);
+        let blinding = blinding.ok_or("its blinding is missing or has another length")?;
+        let leaf = trust::audit::leaf(&row.header, &blinding, &payload);
+        row.payload = Some(payload);
+        Ok(Content::Leaf(leaf))
     }
+}
+
+/// A row as it was read.
+struct ReadRow {
+    /// The kept leaf.
+    kept: Option<Hash>,
+    header: Vec<u8>,
+    /// `None` where it says nothing any more.
+    payload: Option<Vec<u8>>,
+    content: Content,
 }
 
 fn hash(text: &str) -> Option<Hash> {
@@ -241,11 +260,14 @@ fn write_lines(
 
 /// A log of the export while it is read.
 struct Reading {
+    log: Log,
     line: LogLine,
     signposts: Vec<Signpost>,
     check: Option<Check>,
     upper: HashMap<(u8, u64), Vec<Hash>>,
     pending: HashMap<u64, Vec<Hash>>,
+    /// Rows that say nothing any more, in the log of acts; no record of a group is ever erased.
+    gone: Option<Gone>,
 }
 
 /// What a check of an export is told.
@@ -277,8 +299,15 @@ pub fn check(
     if format != FORMAT {
         bail!("{shown} has format {format}, which this release does not know");
     }
-    if keys.len() + witness_keys.len() > KEYS_LIMIT || logs.len() > Log::ALL.len() {
-        bail!("{shown} names too many keys or logs");
+    if keys.len() + witness_keys.len() > KEYS_LIMIT {
+        bail!("{shown} names too many keys");
+    }
+    let names: Vec<&str> = logs.iter().map(|line| line.log.as_str()).collect();
+    if names != Log::ALL.map(Log::name) {
+        bail!(
+            "{shown} is no whole export: it names the logs {names:?}, and there are {:?}",
+            Log::ALL.map(Log::name)
+        );
     }
     let parse = |texts: &[String]| -> anyhow::Result<Vec<VerifierKey>> {
         texts.iter().map(|text| text.parse().with_context(|| format!("\"{text}\" is no key"))).collect()
@@ -288,8 +317,12 @@ pub fn check(
         if believed.witness_keys.is_empty() { parse(&witness_keys)? } else { believed.witness_keys.clone() };
     known.extend(witnesses);
     let all = logs.iter().map(|log| log.rows).sum();
-    let mut readings: Vec<Reading> = logs.into_iter().map(|line| Reading::new(line, believed)).collect();
-    let (mut rows, mut ended) = (0, None);
+    let origins: Vec<String> = logs.iter().map(|line| line.origin.clone()).collect();
+    let shared = shared_out(believed.against.iter().cloned(), &origins);
+    let parts = Log::ALL.into_iter().zip(logs).zip(shared);
+    let mut readings: Vec<Reading> =
+        parts.map(|((log, line), signposts)| Reading::new(log, line, signposts)).collect();
+    let (mut rows, mut ended, now) = (0, None, now());
     while let Some(line) = lines.next()? {
         if ended.is_some() {
             bail!("{shown} goes on after its end, in line {}", lines.number);
@@ -313,7 +346,7 @@ pub fn check(
             }
             Line::Row(row) => {
                 let at = of(&mut readings, &row.log)?;
-                readings[at].take_row(&row, &known);
+                readings[at].take_row(&row, &known, now);
                 rows += 1;
                 progress(rows, all);
             }
@@ -328,18 +361,15 @@ pub fn check(
             None => "the export breaks off: its last line is missing".to_owned(),
             Some(stated) => format!("the export has {rows} rows, its last line says {stated}"),
         };
-        let fault = trust::log::check::Fault::Missing;
-        last.findings.push(trust::log::check::Finding { fault, first: None, last: None, what });
+        judging::find(last, Fault::Missing, None, what);
     }
     Ok(reports)
 }
 
 impl Reading {
-    fn new(line: LogLine, believed: &Believed) -> Self {
-        // A checkpoint from elsewhere is of one log; its origin says which.
-        let of_this = |signpost: &&Signpost| signpost.note.starts_with(&line.origin);
-        let signposts = believed.against.iter().filter(of_this).cloned().collect();
-        Reading { signposts, check: None, upper: HashMap::new(), pending: HashMap::new(), line }
+    fn new(log: Log, line: LogLine, signposts: Vec<Signpost>) -> Self {
+        let gone = (log == Log::Acts).then(Gone::default);
+        Reading { log, signposts, check: None, upper: HashMap::new(), pending: HashMap::new(), gone, line }
     }
 
     fn check(&mut self, known: &[VerifierKey]) -> &mut Check {
@@ -372,7 +402,7 @@ impl Reading {
         true
     }
 
-    fn take_row(&mut self, row: &RowLine, known: &[VerifierKey]) {
+    fn take_row(&mut self, row: &RowLine, known: &[VerifierKey], now: Timestamp) {
         let size = self.line.size;
         while self.check(known).next_row() < row.sequence && self.check(known).next_row() <= size {
             if !self.give_tile(known) {
@@ -382,7 +412,19 @@ impl Reading {
         }
         self.check(known).gap(row.sequence);
         self.give_tile(known);
-        let (kept, content) = row.content();
+        let ReadRow { kept, header, payload, mut content } = row.read();
+        let is_sound = match content {
+            Content::Leaf(leaf) => kept == Some(leaf),
+            Content::Erased => true,
+            Content::Damaged(_) => false,
+        };
+        match &mut self.gone {
+            Some(gone) if is_sound => gone.take(row.sequence, &header, payload.as_deref(), now),
+            None if content == Content::Erased => {
+                content = Content::Damaged("its content is missing".to_owned());
+            }
+            _ => {}
+        }
         self.check(known).row(row.sequence, kept, content);
     }
 
@@ -390,9 +432,24 @@ impl Reading {
         while self.check(known).next_row() <= self.line.size && self.give_tile(known) {
             self.check(known).missing();
         }
+        self.check(known);
         let upper = self.upper;
         let Some(check) = self.check else { return Report::default() };
-        check.finish(|level, number| Some(upper.get(&(level, number)).cloned().unwrap_or_default()))
+        let mut report =
+            check.finish(|level, number| Some(upper.get(&(level, number)).cloned().unwrap_or_default()));
+        if !judging::is_origin_of(&self.line.origin, self.log, known) {
+            let what = format!(
+                "it calls itself {}, which is the log of {} of no key that is believed",
+                self.line.origin,
+                self.log.name()
+            );
+            judging::find(&mut report, Fault::Checkpoint, None, what);
+        }
+        judging::judge_signatures(&mut report);
+        if let Some(gone) = self.gone {
+            gone.judge(&mut report);
+        }
+        report
     }
 }
 

@@ -1,6 +1,7 @@
 //! The audit log on the command line: exports, proofs, checkpoints, keys, and the check of all of it.
 
 pub mod export;
+mod judging;
 pub mod watching;
 pub mod witness;
 
@@ -195,14 +196,17 @@ pub fn perform(
         }
         Question::Check(against) => {
             let keys: Vec<VerifierKey> = witnesses.iter().filter_map(|key| key.parse().ok()).collect();
+            let origins = Log::ALL.map(|log| store.log().log_state(log).map(|state| state.origin));
+            let origins = origins.into_iter().collect::<Result<Vec<_>, _>>()?;
+            let given = against.iter().map(|(name, note)| Signpost {
+                name: name.clone(),
+                note: note.clone(),
+                outside: true,
+            });
+            let mut shared = shared_out(given, &origins).into_iter();
             let mut summaries = Vec::new();
             for log in Log::ALL {
-                let origin = store.log().log_state(log)?.origin;
-                let signposts = against
-                    .iter()
-                    .filter(|(_, note)| note.starts_with(&origin))
-                    .map(|(name, note)| Signpost { name: name.clone(), note: note.clone(), outside: true })
-                    .collect();
+                let signposts = shared.next().unwrap_or_default();
                 let against = LogAgainst { signposts, witnesses: keys.clone() };
                 let report = store.log().check_log(log, &against, now(), progress);
                 summaries.push(LogSummary::from(report.context("the log could not be read")?));
@@ -210,6 +214,19 @@ pub fn perform(
             Ok(Answer::LogChecked(summaries))
         }
     }
+}
+
+/// The checkpoints from elsewhere by the log that judges each: the one whose origin it names. One that names none of them
+/// goes to the first, which finds that it is another log's.
+fn shared_out(given: impl Iterator<Item = Signpost>, origins: &[String]) -> Vec<Vec<Signpost>> {
+    let mut shared = vec![Vec::new(); origins.len()];
+    for signpost in given {
+        let own = origins.iter().position(|origin| signpost.note.starts_with(origin.as_str()));
+        if let Some(of) = shared.get_mut(own.unwrap_or(0)) {
+            of.push(signpost);
+        }
+    }
+    shared
 }
 
 /// Does what was asked through the running server, and records it.

@@ -5,8 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use clinical_model::PatientId;
+use pipeline::erasure::ErasureOrder;
 use serde_json::Value;
+use store::Actor;
 
+use crate::cluster::{Cluster, send};
+use crate::devices;
 use crate::process::{Place, Server, auscult, copy, run, succeed};
 
 /// Longest wait for a checkpoint or a cosignature, which come within seconds on an idle machine.
@@ -211,4 +216,164 @@ fn a_witness_in_a_process_of_its_own_refuses_a_log_that_was_rolled_back() {
     }
     until(|| witness.logs(), |text| text.contains("REFUSED"));
     server.stop();
+}
+
+/// An export line by line, to be written again otherwise.
+struct Pages {
+    place: Place,
+    lines: Vec<Value>,
+    key: String,
+    /// The last checkpoint of the log of acts, kept elsewhere.
+    kept: PathBuf,
+    patient: PatientId,
+}
+
+/// Where an erased patient was looked at before, and several acts were about nobody.
+async fn pages() -> Pages {
+    let cluster = Cluster::in_directory(2);
+    let patient = devices::with_site(&cluster.place, |site| {
+        let patient = site.registry().patients().remove(0);
+        let order = ErasureOrder {
+            patient: patient.id,
+            reason: "asked for".to_owned(),
+            request: "case 9".to_owned(),
+            confirm: patient.record_number.expose().clone(),
+            turn_within_days: 30,
+        };
+        site.erase(&Actor::System, &order).unwrap();
+        while site.care_now("Test", 100).unwrap() {}
+        patient.id
+    });
+    let server = serve(&cluster.place, None);
+    let publisher = cluster.publisher(cluster.devices[1], &server.address("mqtt")).await;
+    assert!(send(&publisher, cluster.devices[1], "heart_rate", 72).await);
+    let place = cluster.place;
+    grow(&place);
+    let own = place.arguments();
+    let export = place.path("audit.jsonl");
+    succeed(&arguments(&own, &["audit", "export"], &[export.to_str().unwrap()]));
+    let key = succeed(&arguments(&own, &["audit", "key"], &[])).trim().to_owned();
+    let checkpoint = succeed(&arguments(&own, &["audit", "checkpoint"], &[]));
+    server.stop();
+    let kept = place.path("checkpoint");
+    std::fs::write(&kept, checkpoint.split("\n\nauscult/").next().unwrap()).unwrap();
+    let text = std::fs::read_to_string(&export).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    Pages { place, lines, key, kept, patient }
+}
+
+fn of_acts(line: &Value) -> bool {
+    ["row", "tile", "checkpoint"].iter().any(|kind| line[kind]["log"] == "acts")
+}
+
+impl Pages {
+    /// What `auscult verify` says of these lines with the site's own key and the checkpoint that was kept elsewhere.
+    fn verified(&self, lines: &[Value]) -> Output {
+        let path = self.place.path("rewritten.jsonl");
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        std::fs::write(&path, text).unwrap();
+        verify(&path, &["--log-key", &self.key, "--against", self.kept.to_str().unwrap()])
+    }
+
+    fn refused(&self, what: &str, lines: &[Value], named: &str) {
+        let output = self.verified(lines);
+        let said = format!("{}{}", said(&output), String::from_utf8_lossy(&output.stderr));
+        assert_ne!(output.status.code(), Some(0), "{what}: {said}");
+        assert!(said.contains(named) && !said.contains("The log is sound"), "{what}: {said}");
+    }
+
+    /// The rows of the log of acts without content.
+    fn erased(&self) -> usize {
+        self.lines
+            .iter()
+            .filter(|line| {
+                of_acts(line) && line["row"]["header"].is_string() && line["row"]["blinding"].is_null()
+            })
+            .count()
+    }
+}
+
+fn ending(mut lines: Vec<Value>) -> Vec<Value> {
+    let rows = lines.iter().filter(|line| line["row"].is_object()).count();
+    *lines.last_mut().unwrap() = serde_json::json!({"end": {"rows": rows}});
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_proves_nothing_is_not_called_sound() {
+    let pages = pages().await;
+    let sound = pages.verified(&pages.lines);
+    assert_eq!(sound.status.code(), Some(0), "{}", said(&sound));
+    assert!(pages.erased() > 0 && said(&sound).contains("1 erased patients"), "{}", said(&sound));
+
+    // A log is left out, or both, or one is called the other.
+    let logs = |chosen: &[usize]| {
+        let mut head = pages.lines[0].clone();
+        let all = head["export"]["logs"].as_array().unwrap().clone();
+        head["export"]["logs"] = chosen.iter().map(|at| all[*at].clone()).collect();
+        head
+    };
+    let ends = |head: Value, kept: fn(&Value) -> bool| {
+        let inner = pages.lines[1..pages.lines.len() - 1].iter().filter(|line| kept(line)).cloned();
+        ending([vec![head], inner.collect(), vec![Value::Null]].concat())
+    };
+    pages.refused("no log at all", &ends(logs(&[]), |_| false), "no whole export");
+    pages.refused("without the acts", &ends(logs(&[1]), |line| !of_acts(line)), "no whole export");
+    let mut renamed = ends(logs(&[1, 1]), |line| !of_acts(line));
+    renamed[0]["export"]["logs"][0]["log"] = "acts".into();
+    for line in &mut renamed[1..] {
+        for kind in ["row", "tile", "checkpoint"] {
+            if line[kind].is_object() {
+                line[kind]["log"] = "acts".into();
+            }
+        }
+    }
+    pages.refused("groups that pose as acts", &renamed, "of no key that is believed");
+
+    // Rows that no signature covers are whatever somebody wrote.
+    let mut unsigned = ends(pages.lines[0].clone(), |line| line["row"].is_object());
+    for log in unsigned[0]["export"]["logs"].as_array_mut().unwrap() {
+        log["size"] = 0.into();
+    }
+    pages.refused("nothing is signed", &unsigned, "nothing proves them");
+    // A checkpoint from elsewhere that is of no log of the export is not passed over.
+    let elsewhere = std::fs::read_to_string(&pages.kept).unwrap();
+    std::fs::write(&pages.kept, elsewhere.replace("auscult/", "auscult/0")).unwrap();
+    pages.refused("a checkpoint of another log", &pages.lines, "CHECKPOINT-CHANGED");
+    std::fs::write(&pages.kept, &elsewhere).unwrap();
+
+    // Content that is taken out looks like content that was erased.
+    let strip = |lines: &mut Vec<Value>, sequence: u64| {
+        let line =
+            lines.iter_mut().find(|line| of_acts(line) && line["row"]["sequence"] == sequence).unwrap();
+        let row = line["row"].as_object_mut().unwrap();
+        row.remove("blinding").unwrap();
+        row.remove("payload").unwrap();
+    };
+    let rows = || pages.lines.iter().filter(|line| of_acts(line) && line["row"]["payload"].is_string());
+    let about = |line: &&Value, patient: bool| {
+        line["row"]["payload"].as_str().unwrap().contains("\"patient\":null") != patient
+    };
+    let sequence = |line: &Value| line["row"]["sequence"].as_u64().unwrap();
+    let mut hidden = pages.lines.clone();
+    strip(&mut hidden, sequence(rows().find(|line| about(line, false)).unwrap()));
+    pages.refused("an act about nobody", &hidden, "are about no patient");
+    let mut hidden = pages.lines.clone();
+    strip(&mut hidden, sequence(rows().find(|line| about(line, true)).unwrap()));
+    pages.refused("an act about somebody who was not erased", &hidden, "no erasure of that patient");
+    // Nor is the erasure itself left out, which explains the others.
+    let name = pages.patient.to_string();
+    let mut hidden = pages.lines.clone();
+    for row in rows().filter(|line| line["row"]["payload"].as_str().unwrap().contains(&name)) {
+        strip(&mut hidden, sequence(row));
+    }
+    pages.refused("the erasure", &hidden, "no erasure of that patient");
+    let mut hidden = pages.lines.clone();
+    for line in hidden.iter_mut().filter(|line| line["row"]["log"] == "groups") {
+        line["row"]
+            .as_object_mut()
+            .unwrap()
+            .retain(|name, _| name != "blinding" && !name.starts_with("payload"));
+    }
+    pages.refused("a record of a group", &hidden, "its content is missing");
 }
