@@ -475,9 +475,9 @@ impl Site {
             .device(item.device)
             .detail(format!("run again: {id}"));
         let at = self.clock().now();
-        kept("the audit log", self.record(act, AuditOutcome::Success))?;
+        let record = self.record_of(act, at, AuditOutcome::Success);
         let intake = self.intake().ok_or(DeskError::Intake(IntakeError::Stopping))?;
-        let pending = intake.submit_released(frame, Some((id, user))).await.map_err(DeskError::Intake)?;
+        let pending = intake.submit_released(frame, (id, user), record).await.map_err(DeskError::Intake)?;
         let receipt = pending.await.map_err(DeskError::Intake)?;
         let refused = receipt.entries.iter().find_map(|entry| match entry {
             EntryOutcome::Quarantined { reason, what, .. } => Some((*reason, what.clone())),

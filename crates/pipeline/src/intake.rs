@@ -14,7 +14,7 @@ use clinical_model::{
     QuarantineItem, QuarantineReason, SeriesKey, Subject, Timestamp, UserId,
 };
 use health_codecs::fhir::foreign::{ForeignEntry, ForeignFrame};
-use store::{AuditOutcome, FrameRecord, Store};
+use store::{AuditOutcome, AuditRecord, FrameRecord, Store};
 use tokio::sync::oneshot;
 
 use crate::admission::{Admission, AdmissionRefused, Peer, PeerCertificate};
@@ -252,25 +252,27 @@ impl Intake {
         self.submit_as(frame, None, Patience::Endless).await
     }
 
-    /// As [`Intake::submit_promised`], for an item that a person runs again from quarantine.
+    /// As [`Intake::submit_promised`], for an item that a person runs again from quarantine: the record of that is kept in
+    /// the same commit, or neither is.
     pub(crate) async fn submit_released(
         &self,
         frame: Frame,
-        released: Option<(QuarantineId, UserId)>,
+        released: (QuarantineId, UserId),
+        record: AuditRecord,
     ) -> Result<Pending, IntakeError> {
-        self.submit_as(frame, released, Patience::Endless).await
+        self.submit_as(frame, Some((released, record)), Patience::Endless).await
     }
 
     async fn submit_as(
         &self,
         frame: Frame,
-        released: Option<(QuarantineId, UserId)>,
+        again: Option<((QuarantineId, UserId), AuditRecord)>,
         patience: Patience,
     ) -> Result<Pending, IntakeError> {
         if self.line.as_ref().is_some_and(Line::is_broken) {
             return Err(IntakeError::NotKept);
         }
-        let submitted = self.hand_over(frame, released, patience).await;
+        let submitted = self.hand_over(frame, again, patience).await;
         if let (Some(line), Err(refusal)) = (&self.line, &submitted) {
             line.note(refusal);
         }
@@ -280,14 +282,16 @@ impl Intake {
     async fn hand_over(
         &self,
         frame: Frame,
-        released: Option<(QuarantineId, UserId)>,
+        again: Option<((QuarantineId, UserId), AuditRecord)>,
         patience: Patience,
     ) -> Result<Pending, IntakeError> {
+        let (released, record_of_it) = again.unzip();
         let (record, receipt, counted) = self.read(frame, released, Counting::On)?;
         remember(&self.previous, &record.facts);
         let class = Class::of(&record, &self.registry);
         let line = self.line.clone();
-        let submission = Submission { record, receipt, class, counted, line, audit: Vec::new() };
+        let audit = record_of_it.into_iter().collect();
+        let submission = Submission { record, receipt, class, counted, line, audit };
         self.queue.submit(submission, patience, &self.bounds, self.now()).await.map(Pending)
     }
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clinical_model::{
-    Committed, DeviceId, Event, PatientId, QuarantineId, QuarantineItem, Reading, SeriesKey, Subject,
-    Timestamp, Waveform,
+    Committed, DeviceId, Event, FrameKind, PatientId, QuarantineId, QuarantineItem, Reading, SeriesKey,
+    Subject, Timestamp, Waveform,
 };
 use pipeline::Site;
 use pipeline::audited::{Act, ReadError};
@@ -20,7 +20,9 @@ use store::{
 };
 use trust::Kek;
 
-use crate::site::{KEY, MONITOR, NURSE, PATIENT, SetClock, assignment, furnish, heart_rate, quiet};
+use crate::site::{
+    KEY, MONITOR, NURSE, PATIENT, START_S, SetClock, assignment, device, furnish, heart_rate, quiet, send,
+};
 
 struct Refusing {
     kept: SqliteStore,
@@ -37,8 +39,11 @@ impl Store for Refusing {
         self.kept.transact(transaction)
     }
 
-    as_kept! {
-        append_with(frames: &[FrameRecord], audit: &[AuditRecord], at: Timestamp) -> Kept<Appended>;
+    fn append_with(&self, frames: &[FrameRecord], audit: &[AuditRecord], at: Timestamp) -> Kept<Appended> {
+        if self.refuse.load(Ordering::SeqCst) && !audit.is_empty() {
+            return Err(StoreError::Full { doing: "writing the audit log" });
+        }
+        self.kept.append_with(frames, audit, at)
     }
 
     one_node_as_kept!();
@@ -80,5 +85,40 @@ async fn what_cannot_be_recorded_is_not_seen_and_not_done() {
     refuse.store(false, Ordering::SeqCst);
     let latest = site.read(act(), |chart| chart.latest(Subject::Patient(PATIENT))).unwrap();
     assert_eq!(latest.len(), 1);
+    site.stop();
+}
+
+/// The record of the act stands in the commit of what it charts: nothing is charted without it, and it says nothing that
+/// did not happen.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_run_again_from_quarantine_is_kept_with_its_record_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let kept = SqliteStore::open(directory.path(), Kek::from_bytes(&KEY), Options::default()).unwrap();
+    let refuse = Arc::new(AtomicBool::new(false));
+    let store = Refusing { kept, refuse: Arc::clone(&refuse) };
+    let site = Site::start(Arc::new(store), SetClock::new(), quiet()).unwrap();
+    furnish(&site);
+    let cuff = DeviceId::from_bytes([77; 16]);
+    site.add_device(Actor::System, device(cuff, "Thermometer 2")).unwrap();
+    send(&site, cuff, FrameKind::Envelope, br#"{"measure":"heart_rate","value":61}"#).await;
+    let id = site.store().quarantine(true, None, 9).unwrap()[0].id;
+    site.assign(Actor::User(NURSE), assignment(2, cuff, Timestamp::from_seconds(START_S - 60))).unwrap();
+    let rows = || {
+        let all = AuditQuery { actions: vec![AuditAction::Quarantine], limit: 99, ..AuditQuery::default() };
+        site.store().audit_rows(&all).unwrap()
+    };
+
+    refuse.store(true, Ordering::SeqCst);
+    let refused = site.rerun(NURSE, id).await;
+    assert!(matches!(refused, Err(DeskError::Intake(_))), "{refused:?}");
+    refuse.store(false, Ordering::SeqCst);
+    assert_eq!((rows().len(), site.store().quarantine_count().items), (0, 1));
+    assert_eq!(site.store().latest(Subject::Patient(PATIENT)).unwrap(), []);
+
+    site.rerun(NURSE, id).await.unwrap();
+    let (row, group) = (rows().remove(0), site.store().last_group());
+    assert_eq!((rows().len(), site.store().quarantine_count().items), (1, 0));
+    assert_eq!((row.record.device, row.record.actor), (Some(cuff), Actor::User(NURSE)));
+    assert_eq!(site.store().group_summaries(None, 1).unwrap()[0].group, group);
     site.stop();
 }
