@@ -147,7 +147,7 @@ fn clock(data_dir: &Path) -> Check {
         Ok(written) if written > now + CLOCK_BACK_LIMIT => fail(
             "clock",
             format!("it shows {shown}, but the data were written at {}", pki::timestamp(written)),
-            "the clock was set back; set it right before readings get wrong times",
+            "it was ahead then, or is behind now: set it right, and keep it by NTP",
         ),
         _ => ok("clock", shown),
     }

@@ -37,8 +37,11 @@ const PORTS_STOP_LIMIT: Duration = Duration::from_secs(25);
 const SITE_STOP_LIMIT: Duration = Duration::from_secs(20);
 /// How often the lists of the authority are looked at: a revocation by command holds within a second, with its round.
 const LISTS_POLL: Duration = Duration::from_millis(250);
-/// How often it is looked whether the server's certificate is due, and an earlier issuing key has ended.
-const RENEWAL_POLL: Duration = Duration::from_secs(3_600);
+/// How often it is looked whether the server's certificate is due, and an earlier issuing key has ended: often enough that
+/// devices do not wait long after a clock was set right.
+const RENEWAL_POLL: Duration = Duration::from_secs(300);
+/// How far the last commit may lie ahead of the machine's clock before it is worth a line in the log.
+const CLOCK_STEP_ENDURED: Duration = Duration::from_secs(300);
 /// An instant that has certainly passed: this release was not made before it.
 const RELEASED_AT: Timestamp = Timestamp::from_seconds(1_795_305_600);
 
@@ -281,8 +284,8 @@ impl Ports {
     }
 }
 
-/// The clock of this server. Where the machine's shows a time before the last commit, its battery is empty: time goes on
-/// from that commit until the machine's is right.
+/// The clock of this server. Where the machine's shows a time before this release was made, its battery is empty: time
+/// goes on from the last commit until the machine's is right.
 async fn clock_of(store: Arc<dyn Store>) -> anyhow::Result<Now> {
     let read = tokio::task::spawn_blocking(move || {
         let groups = store.group_summaries(None, 1)?;
@@ -292,16 +295,24 @@ async fn clock_of(store: Arc<dyn Store>) -> anyhow::Result<Now> {
     let read = read.await.context("reading the last commit was broken off")?;
     let (groups, acts) = read.context("the last commit cannot be read")?;
     let last = groups.iter().map(|group| group.committed_at).chain(acts.iter().map(|row| row.record.at));
-    let floor = last.max().unwrap_or(RELEASED_AT).max(RELEASED_AT);
+    let last = last.max().unwrap_or(RELEASED_AT);
     let shown = pki::timestamp(SystemTime::now());
-    if shown < floor {
+    if shown < RELEASED_AT {
         tracing::error!(
             clock = %shown,
-            last_commit = %floor,
-            "the clock of this machine is behind the last commit; time goes on from there. Set the clock"
+            last_commit = %last,
+            "the clock of this machine shows a time before this release was made; time goes on from the last commit. Set \
+             the clock"
+        );
+    } else if shown.plus(CLOCK_STEP_ENDURED) < last {
+        tracing::error!(
+            clock = %shown,
+            last_commit = %last,
+            "the last commit lies ahead of this machine's clock: it was ahead then, or is behind now. What was written \
+             meanwhile has wrong times"
         );
     }
-    Ok(pki::floored_clock(floor))
+    Ok(pki::floored_clock(RELEASED_AT, last))
 }
 
 /// Tells the time that certificates are judged by.

@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, bail};
 use trust::pki::{
     Authority, IssueRequest, IssueServerRequest, Issued, IssuedForRequest, MAX_COMMON_NAME_CHARS, PeerUri,
-    RevokedSerials, SealingKey, SigningRequest, certificates_of, is_plain_key, is_signed_by,
+    RevokedSerials, SealingKey, SigningRequest, begins_at, certificates_of, is_plain_key, is_signed_by,
 };
 use trust::{KekRing, SecretText};
 
@@ -61,6 +61,9 @@ pub struct PkiDirectory {
     authority: Option<Authority>,
     now: trust::tls::Now,
 }
+
+/// What stands in the list of what was issued instead of the common name of whoever asked for a certificate itself.
+const BY_REQUEST: &str = "by request";
 
 impl PkiDirectory {
     /// Whether a directory holds an authority.
@@ -230,7 +233,8 @@ impl PkiDirectory {
             .authority()?
             .issue_client_for_key(request, &asked)
             .with_context(|| format!("the signing request for {purpose} cannot be granted"))?;
-        self.note(&issued.serial_hex, not_after, &purpose, common_name)?;
+        // Its name is the device's serial number, which stands in no list that is not sealed.
+        self.note(&issued.serial_hex, not_after, &purpose, BY_REQUEST)?;
         Ok((issued, not_before, not_after))
     }
 
@@ -319,6 +323,16 @@ impl PkiDirectory {
         let serves = last.is_some_and(|line| line.purpose == purpose && line.not_after > fresh_until);
         let (chain_pem, key) = (read_text(certificate)?, read_text(key)?);
         if !serves || is_plain_key(&key) || !is_signed_by(&chain_pem, self.authority()?.certificate_pem()) {
+            return Ok(None);
+        }
+        let now = (self.now)();
+        let authority = self.authority()?;
+        // Nothing begins before its authority: that takes a new issuing key.
+        if authority.not_before() <= now && begins_at(&chain_pem).is_none_or(|begins| begins > now) {
+            tracing::error!(
+                clock = %timestamp(now),
+                "the server's certificate begins later: the clock was ahead when it was issued; it is replaced"
+            );
             return Ok(None);
         }
         let key_pem = self.sealing()?.open(SERVER_KEY_FILE, &key)?;

@@ -240,12 +240,17 @@ impl CertificateAuthority for OnlineAuthority {
     }
 }
 
-/// The clock that the server goes by: the system's, but never before an instant that has certainly passed. A machine whose
-/// battery is empty starts in 1970, and would believe certificates that ended long ago and issue ones that have ended.
-pub fn floored_clock(floor: Timestamp) -> Now {
-    let (floor, started) = (system_time(floor), std::time::Instant::now());
+/// The clock that the server goes by: the system's, where it shows a time that can be right. A machine whose battery is
+/// empty starts in 1970, and would believe certificates that ended long ago and issue ones that have ended: there time
+/// goes on from the floor.
+///
+/// A time that can be right is believed though rows of later times are kept: they may have been written while the clock
+/// ran ahead, and to go on from there would refuse every certificate and every one-time code.
+pub fn floored_clock(released_at: Timestamp, floor: Timestamp) -> Now {
+    let released_at = system_time(released_at);
+    let (floor, started) = (system_time(floor).max(released_at), std::time::Instant::now());
     Arc::new(move || {
-        let (shown, least) = (SystemTime::now(), floor + started.elapsed());
-        if shown < floor { least } else { shown }
+        let shown = SystemTime::now();
+        if shown < released_at { floor + started.elapsed() } else { shown }
     })
 }

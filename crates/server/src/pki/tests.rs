@@ -1,10 +1,11 @@
 //! The directory of the authority: made, sealed, turned over, taken from an earlier release.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clinical_model::Timestamp;
-use trust::pki::{Authority, NameLimits, PeerUri, certificates_of, is_signed_by};
+use trust::pki::{Authority, NameLimits, PeerUri, begins_at, certificates_of, is_signed_by};
 use trust::{Kek, KekRing, SecretText};
 
 use super::*;
@@ -225,12 +226,35 @@ fn a_damaged_list_is_refused_with_its_line() {
 }
 
 #[test]
-fn time_never_goes_below_its_floor() {
-    let floor = Timestamp::from_seconds(4_000_000_000);
-    let behind = floored_clock(floor);
-    let first = behind();
-    assert!(first >= system_time(floor), "the machine's clock is behind the last commit");
-    assert!(behind() >= first && behind() < first + Duration::from_secs(60), "it goes on");
-    let right = floored_clock(Timestamp::from_seconds(0));
+fn time_goes_on_from_the_floor_where_the_battery_is_empty() {
+    let (released, floor) = (Timestamp::from_seconds(4_000_000_000), Timestamp::from_seconds(4_100_000_000));
+    let empty = floored_clock(released, floor);
+    let first = empty();
+    assert!(first >= system_time(floor), "no release is older than itself");
+    assert!(empty() >= first && empty() < first + Duration::from_secs(60), "it goes on");
+    let new = floored_clock(released, Timestamp::from_seconds(0));
+    assert!(new() >= system_time(released), "nothing was committed yet");
+}
+
+/// One row of a clock that ran ahead refused every device and every code until its time came.
+#[test]
+fn a_time_that_can_be_right_is_believed_though_later_ones_were_kept() {
+    let right = floored_clock(Timestamp::from_seconds(1_700_000_000), Timestamp::from_seconds(4_000_000_000));
     assert!(right().duration_since(SystemTime::now()).unwrap_or_default() < Duration::from_secs(1));
+}
+
+/// It stayed until its first instant came, and every device refused the server.
+#[test]
+fn a_server_certificate_of_a_clock_that_ran_ahead_is_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(made(directory.path()));
+    let names = ["localhost".to_owned()];
+    let year = Duration::from_secs(365 * 86_400);
+    let opened = || PkiDirectory::open(directory.path(), &ring()).unwrap();
+    let ahead = opened().with_clock(Arc::new(move || SystemTime::now() + year));
+    let first = ahead.server_identity(&names).unwrap();
+    assert!(begins_at(&first.chain_pem).unwrap() > SystemTime::now());
+    let second = opened().server_identity(&names).unwrap();
+    assert!(begins_at(&second.chain_pem).unwrap() <= SystemTime::now());
+    assert_eq!(opened().server_identity(&names).unwrap().chain_pem, second.chain_pem, "which is kept");
 }

@@ -29,4 +29,4 @@ pub use revocation::{
 pub use sealed::{
     SealedError, SealingKey, is_plain_key, is_under_passphrase, open_with_passphrase, seal_with_passphrase,
 };
-pub use tiers::{NameLimits, is_signed_by};
+pub use tiers::{NameLimits, begins_at, is_signed_by};

@@ -14,6 +14,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::authority::{Authority, AuthorityPem};
 use super::errors::{AuthorityError, IssueError};
+use super::pkcs7::certificates_of;
 use super::revocation::RevokedSerials;
 use crate::encoding::unhex_into;
 use crate::secret::SecretText;
@@ -138,6 +139,13 @@ impl Authority {
         let list = params.signed_by(&self.issuer).map_err(|source| IssueError::Library { source })?;
         Ok(list.der().to_vec())
     }
+}
+
+/// First instant of validity of the first certificate of a PEM text.
+pub fn begins_at(chain_pem: &str) -> Option<SystemTime> {
+    let der = certificates_of(chain_pem).into_iter().next()?;
+    let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+    Some(certificate.validity().not_before.to_datetime().into())
 }
 
 /// Whether the first certificate of a PEM text was signed by the first of another.

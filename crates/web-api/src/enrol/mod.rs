@@ -5,7 +5,6 @@
 
 mod claim;
 mod est;
-mod flood;
 mod lists;
 
 use std::net::IpAddr;
@@ -22,7 +21,6 @@ use pipeline::PeerCertificate;
 use pipeline::enrolment::{CertificateAuthority, EnrolError};
 use trust::pki::{RequestError, SigningRequest};
 
-use self::flood::Flood;
 use crate::problem::{Code, Problem};
 use crate::state::Web;
 
@@ -37,13 +35,24 @@ const EST_PATH: &str = "/.well-known/est/";
 #[derive(Default)]
 pub(crate) struct Enrolling {
     authority: OnceLock<Arc<dyn CertificateAuthority>>,
-    flood: Flood,
 }
 
 impl Web {
-    /// Lets this server issue and revoke certificates. Once; a second authority is not taken.
-    pub fn set_authority(&self, authority: Arc<dyn CertificateAuthority>) {
-        let _ = self.enrolling.authority.set(authority);
+    /// Lets this server issue and revoke certificates, and finishes claims that were broken off. Once; a second authority is
+    /// not taken.
+    pub fn set_authority(self: &Arc<Self>, authority: Arc<dyn CertificateAuthority>) {
+        let _ = self.enrolling.authority.set(Arc::clone(&authority));
+        let web = Arc::clone(self);
+        // In its own thread: the store blocks, and nobody waits for it.
+        std::thread::spawn(move || {
+            if let Err(error) = web.site.finish_claims(authority.as_ref()) {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(
+                    error,
+                    "it was not looked whether earlier certificates of claimed devices still stand"
+                );
+            }
+        });
     }
 
     /// Whoever holds the issuing key.
@@ -79,7 +88,8 @@ impl Shown {
         if now < self.not_before {
             let begins = self.not_before;
             return Some(format!(
-                "the certificate begins {begins}, and here it is {now}; set the clock that is wrong"
+                "the certificate begins {begins}, and here it is {now}; set the clock that is wrong, or renew it at \
+                 {EST_PATH}simplereenroll"
             ));
         }
         None
