@@ -5,16 +5,17 @@ import { mkdirSync } from "node:fs";
 import { tests as administration } from "./administration.mjs";
 import { complaints, launch, PHONE, SHOTS, signIn, WIDE } from "./browser.mjs";
 import { startDemo } from "./server.mjs";
-import { tests as screens } from "./tests.mjs";
+import { alone, tests as screens } from "./tests.mjs";
 import { tests as trust } from "./trust.mjs";
 
 /** Longest time for one test, in ms. */
-const TEST_MS = 120_000;
+const TEST_MS = 180_000;
 /** Longest wait for one thing to appear, in ms: the machine may be busy with other tests. */
 const STEP_MS = 30_000;
 
 const only = process.argv.slice(2);
-const tests = { ...screens, ...trust, ...administration };
+/** Tests of one lane run one after the other, lanes beside each other: most of a test is waiting for the server or the browser. */
+const lanes = [screens, { ...trust, ...administration }];
 mkdirSync(SHOTS, { recursive: true });
 
 const demo = await startDemo();
@@ -65,9 +66,13 @@ try {
     states[as] = await context.storageState();
     await context.close();
   }
-  for (const [name, test] of Object.entries(tests)) {
-    if (only.length === 0 || only.some((part) => name.includes(part))) await run(name, test);
-  }
+  const wanted = lanes.map((lane) => Object.entries(lane).filter(([name]) => only.length === 0 || only.some((part) => name.includes(part))));
+  await Promise.all(
+    wanted.map(async (lane) => {
+      for (const [name, test] of lane) if (!alone.has(name)) await run(name, test);
+    }),
+  );
+  for (const [name, test] of wanted.flat()) if (alone.has(name)) await run(name, test);
 } catch (error) {
   failed += 1;
   console.log(`FAIL  getting started\n      ${error?.stack ?? error}`);

@@ -73,6 +73,9 @@ async function show(page, demo, [, path, ready, then]) {
 const tests = {};
 export { tests };
 
+/** Tests that no other may run beside: they stop the server for all. */
+export const alone = new Set(["a lost link is shown on the whole screen, and mends itself"]);
+
 tests["sign-in refuses a wrong password and takes the right one"] = async ({ demo, open }) => {
   const page = await open({ signedIn: false });
   await page.goto(`${demo.address}/alerts`);

@@ -300,6 +300,8 @@ export interface QuarantineItem {
 export interface QuarantineList {
   items: QuarantineItem[];
   count: { items: number; bytes: number; limit_items: number };
+  /** Given back as `before`, it leads to the next page; nothing at the end. */
+  next_before?: string | null;
 }
 
 export interface QuarantineDetail {

@@ -4,7 +4,7 @@ import type { Alert, Board, DeviceState, PatientChart, Tile, Vital } from "../ap
 import { laterAlert } from "../format/alerts.ts";
 import type { LiveEvent } from "./follow.ts";
 
-interface VitalsEvent {
+export interface VitalsEvent {
   patient_id: string | null;
   place_id: string | null;
   vitals: Vital[];

@@ -3,7 +3,7 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { ApiError, explain, get, post, put, remove } from "../api/client.ts";
+import { get, post, put, remove } from "../api/client.ts";
 import type { Grant } from "../api/oauth.ts";
 import type { Account, OwnSession, Passkey } from "../api/people.ts";
 import type { Session } from "../api/types.ts";
@@ -12,7 +12,8 @@ import { roleText } from "../format/people.ts";
 import { ageSeconds, agoText, instantText } from "../format/time.ts";
 import { useNow } from "../live/context.tsx";
 import { useSession, useUser } from "../session.tsx";
-import { Dialog, DialogFoot, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { ActForm } from "../ui/act-form.tsx";
+import { Dialog, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { CodeSheet } from "../ui/once.tsx";
 import { AttemptFailed } from "../way-in/alone.tsx";
 import { CODES_NEED_PASSWORD, PasskeyForm, PasswordForm, TotpForm } from "../way-in/means.tsx";
@@ -184,20 +185,11 @@ interface RemoveProps {
 
 function RemoveDialog({ title, path, children, onClose, onDone }: RemoveProps) {
   const drop = useMutation({ mutationFn: () => remove<Account>(path), onSuccess: onDone });
-  const last = drop.error instanceof ApiError && drop.error.code === "last-way-in";
   return (
     <Dialog title={title} onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          drop.mutate();
-        }}
-      >
+      <ActForm action={drop} verb="Remove" refusals={{ "last-way-in": LAST_WAY }} dangerous onClose={onClose}>
         <p>{children}</p>
-        <DialogFoot action={drop} refusal={drop.isError ? (last ? LAST_WAY : explain(drop.error)) : undefined} dangerous onClose={onClose}>
-          Remove
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }
@@ -207,19 +199,11 @@ function RenameDialog({ passkey, onClose, onDone }: { passkey: Passkey; onClose:
   const save = useMutation({ mutationFn: () => put<Account>(`/account/passkeys/${encodeURIComponent(passkey.id)}`, { name: name.trim() }), onSuccess: onDone });
   return (
     <Dialog title="Rename passkey" onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          save.mutate();
-        }}
-      >
+      <ActForm action={save} verb="Save" onClose={onClose}>
         <Field label="Name">
           <input required maxLength={60} autoFocus value={name} onChange={(event) => setName(event.target.value)} />
         </Field>
-        <DialogFoot action={save} onClose={onClose}>
-          Save
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }

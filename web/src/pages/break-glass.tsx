@@ -3,13 +3,14 @@
 import { useInfiniteQuery, useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { ApiError, explain, get, post, query } from "../api/client.ts";
+import { get, post, query } from "../api/client.ts";
 import type { Glass } from "../api/consent.ts";
 import { ageSeconds, agoText, instantText } from "../format/time.ts";
 import { useNow } from "../live/context.tsx";
 import { Link } from "../router.tsx";
 import { useRights, useUser } from "../session.tsx";
-import { Dialog, DialogFoot, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { ActForm } from "../ui/act-form.tsx";
+import { Dialog, Empty, Failure, Field, Older, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { leftText, nameOf } from "../ui/glass.tsx";
 import { mayReadAudit } from "../ui/roles.ts";
 
@@ -68,11 +69,7 @@ export function BreakGlassPage() {
           <GlassCard key={glass.id} glass={glass} onReview={() => setClosing(glass)} />
         ))}
       </ul>
-      {list.hasNextPage && (
-        <button type="button" className="more" disabled={list.isFetchingNextPage} onClick={() => void list.fetchNextPage()}>
-          Older
-        </button>
-      )}
+      <Older list={list} />
       {closing && (
         <ReviewDialog
           glass={closing}
@@ -139,26 +136,22 @@ function GlassCard({ glass, onReview }: { glass: Glass; onReview: () => void }) 
   );
 }
 
+/** What refusals mean here, by their codes. */
+const REFUSALS = {
+  "own-glass": "This is your own: somebody else must review it.",
+  "changed-by-somebody-else": "Somebody else has closed this meanwhile.",
+};
+
 function ReviewDialog({ glass, onClose, onDone }: { glass: Glass; onClose: () => void; onDone: () => void }) {
   const [finding, setFinding] = useState<"justified" | "not-justified" | null>(null);
   const [note, setNote] = useState("");
   const close = useMutation({ mutationFn: () => post<Glass>(`/break-glass/${glass.id}/review`, { version: glass.version, finding, note: note.trim() }), onSuccess: onDone });
-  const code = close.error instanceof ApiError ? close.error.code : "";
-  const refusals: Record<string, string> = {
-    "own-glass": "This is your own: somebody else must review it.",
-    "changed-by-somebody-else": "Somebody else has closed this meanwhile.",
-  };
   return (
     <Dialog title={`Review: ${glass.by.display}`} onClose={onClose}>
       <p>
         {glass.by.display} opened {nameOf(glass)} on {instantText(glass.opened_at)}: “{glass.text}”
       </p>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          close.mutate();
-        }}
-      >
+      <ActForm action={close} verb="Close" refusals={REFUSALS} blocked={finding === null} onClose={onClose}>
         <fieldset className="radio-group">
           <legend>Finding</legend>
           <label className="check">
@@ -171,10 +164,7 @@ function ReviewDialog({ glass, onClose, onDone }: { glass: Glass; onClose: () =>
         <Field label="Note" hint={`What you looked at and found, at least ${NOTE_MIN} characters`}>
           <textarea rows={3} required minLength={NOTE_MIN} maxLength={NOTE_MAX} value={note} onChange={(event) => setNote(event.target.value)} />
         </Field>
-        <DialogFoot action={close} refusal={close.isError ? (refusals[code] ?? explain(close.error)) : undefined} blocked={finding === null} onClose={onClose}>
-          Close
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }

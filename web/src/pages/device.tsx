@@ -3,17 +3,19 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { ApiError, explain, get, post, put } from "../api/client.ts";
+import { get, post, put } from "../api/client.ts";
 import type { Assignment, ClockRule, Device, DeviceState } from "../api/types.ts";
 import { ageSeconds, agoText, fromLocalField, instantText, toLocalField } from "../format/time.ts";
 import { useLiveEvent, useNow } from "../live/context.tsx";
 import { Link } from "../router.tsx";
 import { useRights } from "../session.tsx";
 import { AssignDialog } from "../ui/assign.tsx";
-import { Dialog, DialogFoot, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { ActForm } from "../ui/act-form.tsx";
+import { Dialog, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { LinkBadge } from "../ui/device-state.tsx";
 import { EnrolmentCard } from "../ui/enrolment.tsx";
 import { mayAssignDevices, mayEnrolDevices, mayManageDevices, maySeePatients } from "../ui/roles.ts";
+import { Table } from "../ui/table.tsx";
 import { TimeField } from "../ui/time-field.tsx";
 
 /** The page is read again this often, in ms: engineers have no live stream, which is for those who see patients. */
@@ -103,38 +105,24 @@ function Detail({ device, reload }: { device: Device; reload: () => void }) {
       <h2 className="above-table">Assignments</h2>
       {assignments.length === 0 && <Empty>Assigned to nobody so far: what it sends waits in quarantine.</Empty>}
       {assignments.length > 0 && (
-        <div className="table-scroll">
-          <table className="stack-table">
-            <thead>
-              <tr>
-                <th scope="col">To</th>
-                <th scope="col">From</th>
-                <th scope="col">Until</th>
-                <th scope="col">
-                  <span className="sr-only">Act</span>
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {assignments.map((one) => (
-                <tr key={one.id}>
-                  <th scope="row">
-                    {one.subject.kind === "patient" && maySeePatients(rights) ? <Link to={`/patients/${one.subject.id}`}>{one.subject.label}</Link> : one.subject.label}
-                  </th>
-                  <td data-label="From">{instantText(one.start)}</td>
-                  <td data-label="Until">{one.end === null ? "Now (open)" : instantText(one.end)}</td>
-                  <td>
-                    {mayAssign && one.end === null && (
-                      <button type="button" onClick={() => setEnding(one)}>
-                        End
-                      </button>
-                    )}
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table heads={["To", "From", "Until", { acts: "Act" }]}>
+          {assignments.map((one) => (
+            <tr key={one.id}>
+              <th scope="row">
+                {one.subject.kind === "patient" && maySeePatients(rights) ? <Link to={`/patients/${one.subject.id}`}>{one.subject.label}</Link> : one.subject.label}
+              </th>
+              <td data-label="From">{instantText(one.start)}</td>
+              <td data-label="Until">{one.end === null ? "Now (open)" : instantText(one.end)}</td>
+              <td>
+                {mayAssign && one.end === null && (
+                  <button type="button" onClick={() => setEnding(one)}>
+                    End
+                  </button>
+                )}
+              </td>
+            </tr>
+          ))}
+        </Table>
       )}
       {open === "assign" && <AssignDialog device={device} onClose={() => setOpen(null)} onDone={reload} />}
       {open === "edit" && <EditDialog device={device} onClose={() => setOpen(null)} onDone={reload} />}
@@ -168,17 +156,9 @@ function EndDialog({ assignment, onClose, onDone }: DialogProps & { assignment: 
       <p>
         What the device measures after this time no longer belongs to <strong>{assignment.subject.label}</strong>, and waits in quarantine until the device is assigned again.
       </p>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          if (at !== null) send.mutate();
-        }}
-      >
+      <ActForm action={send} verb="End assignment" blocked={at === null} onClose={onClose}>
         <TimeField label="End" required value={end} onChange={setEnd} />
-        <DialogFoot action={send} blocked={at === null} onClose={onClose}>
-          End assignment
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }
@@ -209,15 +189,9 @@ function EditDialog({ device, onClose, onDone }: DialogProps & { device: Device 
       onClose();
     },
   });
-  const changed = save.error instanceof ApiError && save.error.code === "changed-by-somebody-else";
   return (
     <Dialog title={`Change ${device.name}`} onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          save.mutate();
-        }}
-      >
+      <ActForm action={save} verb="Save" onClose={onClose}>
         <Field label="Name">
           <input required value={form.name} onChange={set("name")} />
         </Field>
@@ -251,10 +225,7 @@ function EditDialog({ device, onClose, onDone }: DialogProps & { device: Device 
           <input type="checkbox" checked={form.retired} onChange={(event) => setForm({ ...form, retired: event.target.checked })} />
           Retired: nothing it sends is accepted
         </label>
-        <DialogFoot action={save} refusal={save.isError ? changed ? "Somebody else has changed this device meanwhile. Close this, look, and repeat your change." : explain(save.error) : undefined} onClose={onClose}>
-          Save
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }

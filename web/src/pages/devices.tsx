@@ -9,9 +9,11 @@ import { ageSeconds, agoText } from "../format/time.ts";
 import { useLiveEvent, useNow } from "../live/context.tsx";
 import { Link, navigate } from "../router.tsx";
 import { useRights } from "../session.tsx";
-import { Dialog, DialogFoot, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { ActForm } from "../ui/act-form.tsx";
+import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { LinkBadge } from "../ui/device-state.tsx";
 import { mayEnrolDevices, mayManageDevices, maySeePatients } from "../ui/roles.ts";
+import { Table } from "../ui/table.tsx";
 
 /** The fleet is read again this often, in ms: engineers have no live stream, which is for those who see patients. */
 const RENEW_MS = 15_000;
@@ -96,50 +98,35 @@ export function DevicesPage() {
 function Fleet({ devices, now }: { devices: Device[]; now: number }) {
   const rights = useRights();
   return (
-    <div className="table-scroll">
-      <table className="stack-table">
-        <thead>
-          <tr>
-            <th scope="col">Device</th>
-            <th scope="col">Kind</th>
-            <th scope="col">Link</th>
-            <th scope="col">Last heard</th>
-            <th scope="col">Battery</th>
-            <th scope="col">Assigned to</th>
-            <th scope="col">Quarantine</th>
-          </tr>
-        </thead>
-        <tbody>
-          {devices.map((device) => (
-            <tr key={device.id}>
-              <th scope="row">
-                <Link to={`/devices/${device.id}`}>{device.name}</Link>
-              </th>
-              <td data-label="Kind">
-                {device.kind} <span className="muted">{[device.manufacturer, device.model].filter(Boolean).join(" ")}</span>
-              </td>
-              <td data-label="Link">
-                <LinkBadge device={device} />
-              </td>
-              <td data-label="Last heard">{device.last_heard_at === null ? "Never" : agoText(ageSeconds(device.last_heard_at, now))}</td>
-              <td data-label="Battery">{device.battery_percent === null ? <span className="muted">Not known</span> : `${device.battery_percent} %`}</td>
-              <td data-label="Assigned to">
-                {device.assignment === null ? (
-                  <span className="muted">Nobody</span>
-                ) : device.assignment.subject.kind === "patient" && maySeePatients(rights) ? (
-                  <Link to={`/patients/${device.assignment.subject.id}`}>{device.assignment.subject.label}</Link>
-                ) : (
-                  device.assignment.subject.label
-                )}
-              </td>
-              <td data-label="Quarantine">
-                {device.waiting_in_quarantine > 0 ? <Link to={`/quarantine?device=${device.id}`}>{device.waiting_in_quarantine} waiting</Link> : <span className="muted">None</span>}
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table heads={["Device", "Kind", "Link", "Last heard", "Battery", "Assigned to", "Quarantine"]}>
+      {devices.map((device) => (
+        <tr key={device.id}>
+          <th scope="row">
+            <Link to={`/devices/${device.id}`}>{device.name}</Link>
+          </th>
+          <td data-label="Kind">
+            {device.kind} <span className="muted">{[device.manufacturer, device.model].filter(Boolean).join(" ")}</span>
+          </td>
+          <td data-label="Link">
+            <LinkBadge device={device} />
+          </td>
+          <td data-label="Last heard">{device.last_heard_at === null ? "Never" : agoText(ageSeconds(device.last_heard_at, now))}</td>
+          <td data-label="Battery">{device.battery_percent === null ? <span className="muted">Not known</span> : `${device.battery_percent} %`}</td>
+          <td data-label="Assigned to">
+            {device.assignment === null ? (
+              <span className="muted">Nobody</span>
+            ) : device.assignment.subject.kind === "patient" && maySeePatients(rights) ? (
+              <Link to={`/patients/${device.assignment.subject.id}`}>{device.assignment.subject.label}</Link>
+            ) : (
+              device.assignment.subject.label
+            )}
+          </td>
+          <td data-label="Quarantine">
+            {device.waiting_in_quarantine > 0 ? <Link to={`/quarantine?device=${device.id}`}>{device.waiting_in_quarantine} waiting</Link> : <span className="muted">None</span>}
+          </td>
+        </tr>
+      ))}
+    </Table>
   );
 }
 
@@ -162,12 +149,7 @@ function NewDevice({ onClose }: { onClose: () => void }) {
   });
   return (
     <Dialog title="New device" onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          save.mutate();
-        }}
-      >
+      <ActForm action={save} verb="Register" onClose={onClose}>
         <Field label="Name" hint="As it is labelled: Monitor 07">
           <input required autoFocus value={form.name} onChange={set("name")} />
         </Field>
@@ -189,10 +171,7 @@ function NewDevice({ onClose }: { onClose: () => void }) {
         <Field label="Longest usual silence, s" hint="Longer raises an alert; leave empty for a device that sends only when it is used">
           <input type="number" min={1} value={form.expected_interval_s} onChange={set("expected_interval_s")} />
         </Field>
-        <DialogFoot action={save} onClose={onClose}>
-          Register
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }

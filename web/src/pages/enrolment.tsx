@@ -12,6 +12,7 @@ import { Empty, Fact, Failure, PageTitle, useDocumentTitle, Waiting } from "../u
 import { ClaimDialog, EnrolmentBadge } from "../ui/enrolment.tsx";
 import { ImportDialog } from "../ui/import-devices.tsx";
 import { mayEnrolDevices } from "../ui/roles.ts";
+import { Table } from "../ui/table.tsx";
 
 type Filter = "all" | "waiting" | "trouble";
 
@@ -73,46 +74,30 @@ export function EnrolmentPage() {
           </div>
           {shown.length === 0 && <Empty>No device fits.</Empty>}
           {shown.length > 0 && (
-            <div className="table-scroll">
-              <table className="stack-table">
-                <thead>
-                  <tr>
-                    <th scope="col">Device</th>
-                    <th scope="col">Serial number</th>
-                    <th scope="col">State</th>
-                    <th scope="col">Valid until</th>
-                    <th scope="col">Last renewed</th>
-                    <th scope="col">
-                      <span className="sr-only">Act</span>
-                    </th>
-                  </tr>
-                </thead>
-                <tbody>
-                  {shown.map((one) => (
-                    <tr key={one.device_id}>
-                      <th scope="row">
-                        <Link to={`/devices/${one.device_id}`}>{one.name}</Link>
-                      </th>
-                      <td data-label="Serial number" className="mono">
-                        {one.serial}
-                      </td>
-                      <td data-label="State">
-                        <EnrolmentBadge state={one.state} />
-                      </td>
-                      <td data-label="Valid until">{one.certificate === null ? <span className="muted">None</span> : instantText(one.certificate.not_after)}</td>
-                      <td data-label="Last renewed">{one.last_renewed_at === null ? <span className="muted">Never</span> : instantText(one.last_renewed_at)}</td>
-                      <td className="acts">
-                        {may && (one.state === "none" || one.state === "claimable") && !one.retired && (
-                          <button type="button" onClick={() => setClaiming(one)} aria-label={`Claim code for ${one.name}`}>
-                            Claim code
-                          </button>
-                        )}
-                      </td>
-                    </tr>
-                  ))}
-                </tbody>
-              </table>
-            </div>
+            <Table heads={["Device", "Serial number", "State", "Valid until", "Last renewed", { acts: "Act" }]}>
+              {shown.map((one) => (
+                <tr key={one.device_id}>
+                  <th scope="row">
+                    <Link to={`/devices/${one.device_id}`}>{one.name}</Link>
+                  </th>
+                  <td data-label="Serial number" className="mono">
+                    {one.serial}
+                  </td>
+                  <td data-label="State">
+                    <EnrolmentBadge state={one.state} />
+                  </td>
+                  <td data-label="Valid until">{one.certificate === null ? <span className="muted">None</span> : instantText(one.certificate.not_after)}</td>
+                  <td data-label="Last renewed">{one.last_renewed_at === null ? <span className="muted">Never</span> : instantText(one.last_renewed_at)}</td>
+                  <td className="acts">
+                    {may && (one.state === "none" || one.state === "claimable") && !one.retired && (
+                      <button type="button" onClick={() => setClaiming(one)} aria-label={`Claim code for ${one.name}`}>
+                        Claim code
+                      </button>
+                    )}
+                  </td>
+                </tr>
+              ))}
+            </Table>
           )}
         </>
       )}

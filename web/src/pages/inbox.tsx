@@ -1,6 +1,6 @@
 //! The alerts of all wards that are open to this person: what needs an answer first.
 
-import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { type InfiniteData, useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { get, query } from "../api/client.ts";
@@ -8,17 +8,27 @@ import type { Alert } from "../api/types.ts";
 import { byUrgency, laterAlert } from "../format/alerts.ts";
 import { useLiveEvent, useNow } from "../live/context.tsx";
 import { AlertCard } from "../ui/alert-card.tsx";
-import { Empty, Failure, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { Empty, Failure, Older, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 
 type Show = "open" | "all";
 
-/** Takes one alert over into a list, whichever of the two versions is the later. */
-function taken(known: { alerts: Alert[] } | undefined, incoming: Alert): { alerts: Alert[] } | undefined {
+interface Page {
+  alerts: Alert[];
+  /** Given back as `before`, it leads to the next page; nothing at the end. */
+  next_before?: string | null;
+}
+
+type Pages = InfiniteData<Page, string | null>;
+
+/** Takes one alert over into the pages of a list, whichever of the two versions is the later. */
+function taken(known: Pages | undefined, incoming: Alert): Pages | undefined {
   if (known === undefined) return known;
-  const at = known.alerts.findIndex((alert) => alert.id === incoming.id);
-  const old = known.alerts[at];
-  if (old === undefined) return { alerts: [incoming, ...known.alerts] };
-  return { alerts: known.alerts.with(at, laterAlert(old, incoming)) };
+  const isKnown = known.pages.some(({ alerts }) => alerts.some(({ id }) => id === incoming.id));
+  const pages = known.pages.map((page, at) => {
+    if (!isKnown) return at === 0 ? { ...page, alerts: [incoming, ...page.alerts] } : page;
+    return { ...page, alerts: page.alerts.map((alert) => (alert.id === incoming.id ? laterAlert(alert, incoming) : alert)) };
+  });
+  return { ...known, pages };
 }
 
 export function InboxPage() {
@@ -26,18 +36,20 @@ export function InboxPage() {
   const [show, setShow] = useState<Show>("open");
   const client = useQueryClient();
   const now = useNow();
-  const alerts = useQuery({
+  const alerts = useInfiniteQuery({
     queryKey: ["alerts", show],
-    queryFn: ({ signal }) => get<{ alerts: Alert[] }>(`/alerts${query({ state: show })}`, signal),
+    queryFn: ({ pageParam, signal }) => get<Page>(`/alerts${query({ state: show, before: pageParam })}`, signal),
+    initialPageParam: null as string | null,
+    getNextPageParam: (last) => last.next_before ?? undefined,
   });
   const take = (incoming: Alert) => {
-    client.setQueriesData<{ alerts: Alert[] }>({ queryKey: ["alerts"] }, (known) => taken(known, incoming));
+    client.setQueriesData<Pages>({ queryKey: ["alerts"] }, (known) => taken(known, incoming));
   };
   useLiveEvent((event) => {
     if (event.type === "alert") take(event.data as Alert);
     else if (event.type === "reset" || event.type === "hello") void client.invalidateQueries({ queryKey: ["alerts"] });
   });
-  const all = alerts.data?.alerts ?? [];
+  const all = alerts.data?.pages.flatMap((page) => page.alerts) ?? [];
   const raised = all.filter((alert) => alert.state === "raised").sort(byUrgency);
   const acknowledged = all.filter((alert) => alert.state === "acknowledged").sort(byUrgency);
   const resolved = all.filter((alert) => alert.state === "resolved");
@@ -67,6 +79,7 @@ export function InboxPage() {
           {show === "all" && <Column title="Resolved" alerts={resolved} now={now} onChanged={take} none="Nothing was resolved yet." />}
         </div>
       )}
+      <Older list={alerts} />
     </div>
   );
 }

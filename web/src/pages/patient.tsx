@@ -2,6 +2,7 @@
 
 import { useEffect, useState } from "react";
 
+import { ApiError } from "../api/client.ts";
 import type { PatientChart } from "../api/types.ts";
 import { byUrgency } from "../format/alerts.ts";
 import { ageSeconds, agoText } from "../format/time.ts";
@@ -21,18 +22,36 @@ import { AlertCard } from "../ui/alert-card.tsx";
 import { Failure, SeenBy, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { LinkBadge } from "../ui/device-state.tsx";
 import { ProvenanceDrawer } from "../ui/provenance.tsx";
-import { mayActOnAlerts, mayExportPatients, mayManageConsents, mayReadAudit, mayReadConsents } from "../ui/roles.ts";
+import { mayActOnAlerts, mayBreakGlass, mayExportPatients, mayManageConsents, mayReadAudit, mayReadConsents } from "../ui/roles.ts";
 
 export function PatientPage({ patientId }: { patientId: string }) {
   // The name stays out of the title: titles are kept by the browser's history.
   useDocumentTitle("Patient");
   const { data, error, refetch } = useFollowed<PatientChart>(`/patients/${encodeURIComponent(patientId)}`, applyToChart);
-  if (data === null) return <div className="page">{error ? <Failure error={error} retry={refetch} /> : <Waiting what="the patient" />}</div>;
+  const rights = useRights();
+  if (data === null) {
+    if (error instanceof ApiError && [403, 404].includes(error.status)) return <NotOpen mayBreak={mayBreakGlass(rights)} />;
+    return <div className="page">{error ? <Failure error={error} retry={refetch} /> : <Waiting what="the patient" />}</div>;
+  }
   return (
     <>
       {error ? <Failure error={error} retry={refetch} /> : null}
       <Chart chart={data} refetch={refetch} />
     </>
+  );
+}
+
+/** Not there, another ward's, denied, or a glass that has ended: the server does not say which. */
+function NotOpen({ mayBreak }: { mayBreak: boolean }) {
+  return (
+    <div className="page">
+      <p className="message message-bad" role="alert">
+        <strong>This patient is not open to you.</strong> There is no such patient, it is not one of yours, or your access to it has ended.{" "}
+        {mayBreak && "In an emergency you can break the glass, on the page "}
+        {!mayBreak && "Whom you may see, you find on the page "}
+        <Link to="/patients">Patients</Link>.
+      </p>
+    </div>
   );
 }
 

@@ -9,10 +9,12 @@ import { bornText, fullName, genderText } from "../format/people.ts";
 import { fromDateField } from "../format/time.ts";
 import { Link, navigate } from "../router.tsx";
 import { useRights } from "../session.tsx";
-import { Dialog, DialogFoot, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { ActForm } from "../ui/act-form.tsx";
+import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { BreakGlassButton } from "../ui/glass.tsx";
 import { mayAdmitPatients } from "../ui/roles.ts";
 import { usePatientSearch } from "../ui/search.tsx";
+import { Table } from "../ui/table.tsx";
 
 export function PatientsPage() {
   useDocumentTitle("Patients");
@@ -51,32 +53,19 @@ export function PatientsPage() {
 
 function Found({ patients }: { patients: PatientLine[] }) {
   return (
-    <div className="table-scroll">
-      <table className="stack-table">
-        <thead>
-          <tr>
-            <th scope="col">Name</th>
-            <th scope="col">Born</th>
-            <th scope="col">Gender</th>
-            <th scope="col">Record No.</th>
-            <th scope="col">Place</th>
-          </tr>
-        </thead>
-        <tbody>
-          {patients.map((patient) => (
-            <tr key={patient.id}>
-              <th scope="row">
-                <Link to={`/patients/${patient.id}`}>{fullName(patient)}</Link>
-              </th>
-              <td data-label="Born">{bornText(patient.birth_date, new Date())}</td>
-              <td data-label="Gender">{genderText(patient.gender)}</td>
-              <td data-label="Record No." className="mono">{patient.record_number}</td>
-              <td data-label="Place">{patient.place?.name ?? <span className="muted">None</span>}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table heads={["Name", "Born", "Gender", "Record No.", "Place"]}>
+      {patients.map((patient) => (
+        <tr key={patient.id}>
+          <th scope="row">
+            <Link to={`/patients/${patient.id}`}>{fullName(patient)}</Link>
+          </th>
+          <td data-label="Born">{bornText(patient.birth_date, new Date())}</td>
+          <td data-label="Gender">{genderText(patient.gender)}</td>
+          <td data-label="Record No." className="mono">{patient.record_number}</td>
+          <td data-label="Place">{patient.place?.name ?? <span className="muted">None</span>}</td>
+        </tr>
+      ))}
+    </Table>
   );
 }
 
@@ -98,12 +87,7 @@ function NewPatient({ onClose }: { onClose: () => void }) {
   });
   return (
     <Dialog title="New patient" onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          save.mutate();
-        }}
-      >
+      <ActForm action={save} verb="Take in" blocked={badDate} onClose={onClose}>
         <Field label="Family name">
           <input required autoFocus value={form.family} onChange={set("family")} />
         </Field>
@@ -142,10 +126,7 @@ function NewPatient({ onClose }: { onClose: () => void }) {
               ))}
           </select>
         </Field>
-        <DialogFoot action={save} blocked={badDate} onClose={onClose}>
-          Take in
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }

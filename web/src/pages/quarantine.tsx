@@ -1,6 +1,6 @@
 //! What could not be read or placed: why, the very bytes, how to mend it, and another run.
 
-import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { explain, get, post, put, query } from "../api/client.ts";
@@ -10,11 +10,13 @@ import { useLiveEvent, useNow } from "../live/context.tsx";
 import { Link, navigate, useLocation } from "../router.tsx";
 import { useRights } from "../session.tsx";
 import { AssignDialog } from "../ui/assign.tsx";
-import { Dialog, DialogFoot, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
+import { ActForm } from "../ui/act-form.tsx";
+import { Dialog, Empty, Fact, Failure, Field, Older, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { HexView } from "../ui/hex.tsx";
 import { mayManageDevices } from "../ui/roles.ts";
+import { Table } from "../ui/table.tsx";
 
-/** Most items listed at once. */
+/** Items fetched at once. */
 const LISTED_MAX = 200;
 
 interface Reason {
@@ -46,9 +48,11 @@ export function QuarantinePage({ itemId }: { itemId: string | null }) {
   const deviceId = searchParams.get("device");
   const [state, setState] = useState<"waiting" | "all">("waiting");
   const [reason, setReason] = useState("");
-  const list = useQuery({
+  const list = useInfiniteQuery({
     queryKey: ["quarantine", state],
-    queryFn: ({ signal }) => get<QuarantineList>(`/quarantine${query({ state, limit: LISTED_MAX })}`, signal),
+    queryFn: ({ pageParam, signal }) => get<QuarantineList>(`/quarantine${query({ state, limit: LISTED_MAX, before: pageParam })}`, signal),
+    initialPageParam: null as string | null,
+    getNextPageParam: (last) => last.next_before ?? undefined,
   });
   const reload = () => {
     void client.invalidateQueries({ queryKey: ["quarantine"] });
@@ -57,9 +61,10 @@ export function QuarantinePage({ itemId }: { itemId: string | null }) {
   useLiveEvent((event) => {
     if (event.type === "quarantine" || event.type === "reset") void client.invalidateQueries({ queryKey: ["quarantine"] });
   });
-  const items = (list.data?.items ?? []).filter((item) => (reason === "" || item.reason === reason) && (deviceId === null || item.device.id === deviceId));
-  const reasons = [...new Set((list.data?.items ?? []).map((item) => item.reason))];
-  const count = list.data?.count;
+  const listed = list.data?.pages.flatMap((page) => page.items) ?? [];
+  const items = listed.filter((item) => (reason === "" || item.reason === reason) && (deviceId === null || item.device.id === deviceId));
+  const reasons = [...new Set(listed.map((item) => item.reason))];
+  const count = list.data?.pages[0]?.count;
   return (
     <div className="page">
       <PageTitle seenBy="nurses, biomedical engineers and administrators." actions={<RerunAll deviceId={deviceId} reason={reason || null} disabled={items.every((item) => item.state !== "waiting")} onDone={reload} />}>Quarantine</PageTitle>
@@ -101,6 +106,7 @@ export function QuarantinePage({ itemId }: { itemId: string | null }) {
       {list.isError && <Failure error={list.error} retry={() => void list.refetch()} />}
       {list.data && items.length === 0 && <Empty>Nothing {state === "waiting" ? "waits" : "is"} here.</Empty>}
       {items.length > 0 && <Items items={items} />}
+      <Older list={list} />
       {itemId !== null && <ItemDrawer key={itemId} itemId={itemId} onClose={() => navigate(`/quarantine${query({ device: deviceId })}`)} onChanged={reload} />}
     </div>
   );
@@ -109,40 +115,26 @@ export function QuarantinePage({ itemId }: { itemId: string | null }) {
 function Items({ items }: { items: QuarantineItem[] }) {
   const now = useNow();
   return (
-    <div className="table-scroll">
-      <table className="stack-table">
-        <thead>
-          <tr>
-            <th scope="col">Reason</th>
-            <th scope="col">What</th>
-            <th scope="col">Device</th>
-            <th scope="col">Received</th>
-            <th scope="col">Kind</th>
-            <th scope="col">State</th>
-          </tr>
-        </thead>
-        <tbody>
-          {items.map((item) => (
-            <tr key={item.id}>
-              <th scope="row">
-                <Link to={`/quarantine/${item.id}`}>{reasonOf(item.reason).title}</Link>
-              </th>
-              <td data-label="What">{withReadableTimes(item.what)}</td>
-              <td className="nowrap" data-label="Device">
-                <Link to={`/devices/${item.device.id}`}>{item.device.name}</Link>
-              </td>
-              <td className="nowrap" data-label="Received">
-                {instantText(item.received_at)} <span className="age">{agoText(ageSeconds(item.received_at, now))}</span>
-              </td>
-              <td className="nowrap" data-label="Kind">
-                <span className="mono">{item.kind}</span> <span className="age">{item.size_bytes} bytes</span>
-              </td>
-              <td data-label="State">{item.state}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table heads={["Reason", "What", "Device", "Received", "Kind", "State"]}>
+      {items.map((item) => (
+        <tr key={item.id}>
+          <th scope="row">
+            <Link to={`/quarantine/${item.id}`}>{reasonOf(item.reason).title}</Link>
+          </th>
+          <td data-label="What">{withReadableTimes(item.what)}</td>
+          <td className="nowrap" data-label="Device">
+            <Link to={`/devices/${item.device.id}`}>{item.device.name}</Link>
+          </td>
+          <td className="nowrap" data-label="Received">
+            {instantText(item.received_at)} <span className="age">{agoText(ageSeconds(item.received_at, now))}</span>
+          </td>
+          <td className="nowrap" data-label="Kind">
+            <span className="mono">{item.kind}</span> <span className="age">{item.size_bytes} bytes</span>
+          </td>
+          <td data-label="State">{item.state}</td>
+        </tr>
+      ))}
+    </Table>
   );
 }
 
@@ -293,19 +285,11 @@ function DiscardDialog({ item, onClose, onDone }: { item: QuarantineItem; onClos
   return (
     <Dialog title="Discard for good" onClose={onClose}>
       <p>The data will not be charted. Your reason is kept in the audit log.</p>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          if (reason.trim() !== "") send.mutate();
-        }}
-      >
+      <ActForm action={send} verb="Discard" blocked={reason.trim() === ""} dangerous onClose={onClose}>
         <Field label="Reason">
           <textarea required rows={3} autoFocus value={reason} onChange={(event) => setReason(event.target.value)} />
         </Field>
-        <DialogFoot action={send} blocked={reason.trim() === ""} dangerous onClose={onClose}>
-          Discard
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }

@@ -27,6 +27,8 @@ export function TrendChart({ group, trend, limits, syncKey, onPick }: ChartProps
   const box = useRef<HTMLDivElement>(null);
   const readout = useRef<HTMLSpanElement>(null);
   const theme = useThemeName();
+  // Where the pointer stands: a chart that is drawn anew under it goes on saying what is there.
+  const cursor = useRef<{ left: number; top: number }>({ left: -1, top: -1 });
   const pick = useRef(onPick);
   pick.current = onPick;
 
@@ -34,8 +36,14 @@ export function TrendChart({ group, trend, limits, syncKey, onPick }: ChartProps
     const element = box.current;
     if (element === null) return;
     const mine = trend.series.filter((one) => group.measures.includes(one.measure) && one.t.length > 0);
-    const plot = draw(element, { group, trend, limits, syncKey }, mine, (text) => {
-      if (readout.current) readout.current.textContent = text;
+    const plot = draw(element, { group, trend, limits, syncKey }, mine, {
+      ready: (u) => {
+        if (cursor.current.left >= 0) u.setCursor(cursor.current);
+      },
+      moved: (u) => {
+        cursor.current = { left: u.cursor.left ?? -1, top: u.cursor.top ?? -1 };
+        if (readout.current) readout.current.textContent = readoutText(u, mine, trend);
+      },
     });
     plot.over.addEventListener("click", () => {
       const at = plot.posToVal(plot.cursor.left ?? 0, "x") * 1_000;
@@ -89,7 +97,7 @@ export function summary(group: ChartGroup, trend: Trend): string {
   return `${group.title}. ${parts.join(". ") || "No readings in this time"}.`;
 }
 
-function draw(element: HTMLElement, props: Omit<ChartProps, "onPick">, mine: TrendSeries[], say: (text: string) => void): uPlot {
+function draw(element: HTMLElement, props: Omit<ChartProps, "onPick">, mine: TrendSeries[], on: { ready: (u: uPlot) => void; moved: (u: uPlot) => void }): uPlot {
   const { group, trend, limits, syncKey } = props;
   const style = getComputedStyle(element);
   const color = (name: string) => style.getPropertyValue(name).trim();
@@ -130,7 +138,8 @@ function draw(element: HTMLElement, props: Omit<ChartProps, "onPick">, mine: Tre
     ],
     hooks: {
       draw: [(u) => drawLimits(u, mineLimits, color("--ink-2")), ...(group.bars ? [(u: uPlot) => drawBars(u, mine, color("--trace-ecg"))] : [])],
-      setCursor: [(u) => say(readoutText(u, mine, trend))],
+      ready: [on.ready],
+      setCursor: [on.moved],
     },
   };
   return new uPlot(options, data as uPlot.AlignedData, element);

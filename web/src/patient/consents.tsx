@@ -3,13 +3,14 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { ApiError, explain, get, post, put, query } from "../api/client.ts";
+import { ApiError, get, post, put, query } from "../api/client.ts";
 import type { Consent, ConsentChoices, Decision, Defaults, Rule, Who } from "../api/consent.ts";
 import { purposeText } from "../format/consent.ts";
 import { roleText } from "../format/people.ts";
 import { fromLocalField, instantText, toLocalField } from "../format/time.ts";
 import { useLiveEvent } from "../live/context.tsx";
-import { Dialog, DialogFoot, Empty, Failure, Waiting } from "../ui/basics.tsx";
+import { ActForm } from "../ui/act-form.tsx";
+import { Dialog, Empty, Failure, Waiting } from "../ui/basics.tsx";
 import { TimeField } from "../ui/time-field.tsx";
 
 interface ConsentsProps {
@@ -116,18 +117,10 @@ function WithdrawDialog({ consent, onClose, onDone }: { consent: Consent; onClos
   const send = useMutation({ mutationFn: () => post<Consent>(`/consents/${consent.id}/withdraw`, { version: consent.version }), onSuccess: onDone });
   return (
     <Dialog title="Withdraw this rule" onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          send.mutate();
-        }}
-      >
+      <ActForm action={send} verb="Withdraw" dangerous onClose={onClose}>
         <p>{consent.says}</p>
         <p>It ends at once, on open screens too. That it stood until now stays in the record.</p>
-        <DialogFoot action={send} dangerous onClose={onClose}>
-          Withdraw
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }
@@ -166,19 +159,13 @@ function RuleDialog({ patientId, consent, own, onClose, onDone }: RuleDialogProp
     },
     onSuccess: onDone,
   });
-  const changed = save.error instanceof ApiError && save.error.status === 409;
   const turned: Decision = rule.decision === "permit" ? "deny" : "permit";
   return (
     <Dialog title={consent === null ? "New sharing rule" : "Change sharing rule"} onClose={onClose} wide>
       {choices.isPending && <Waiting what="choices" />}
       {choices.isError && <Failure error={choices.error} retry={() => void choices.refetch()} />}
       {choices.data && (
-        <form
-          onSubmit={(event) => {
-            event.preventDefault();
-            save.mutate();
-          }}
-        >
+        <ActForm action={save} verb="Save rule" blocked={badTime} onClose={onClose}>
           <fieldset className="radio-group">
             <legend>{own ? "I" : "The patient"}</legend>
             <label className="check">
@@ -188,7 +175,7 @@ function RuleDialog({ patientId, consent, own, onClose, onDone }: RuleDialogProp
               <input type="radio" name="decision" checked={rule.decision === "deny"} onChange={() => setRule({ ...rule, decision: "deny" })} /> {own ? "do not allow" : "does not allow"}
             </label>
           </fieldset>
-          <RuleParts rule={rule} choices={choices.data} onChange={setRule} />
+          <RuleParts patientId={patientId} rule={rule} choices={choices.data} onChange={setRule} />
           <div className="field-grid">
             <TimeField label="From" hint="Empty: at once" value={from} onChange={setFrom} />
             <TimeField label="Until" hint="Empty: until it is withdrawn" value={until} onChange={setUntil} />
@@ -200,7 +187,7 @@ function RuleDialog({ patientId, consent, own, onClose, onDone }: RuleDialogProp
           ) : (
             <fieldset className="radio-group exception">
               <legend>Except, {turned === "permit" ? "allowed" : "not allowed"}</legend>
-              <RuleParts rule={{ ...except, decision: turned }} choices={choices.data} onChange={(next) => setExcept({ ...next, decision: turned })} />
+              <RuleParts patientId={patientId} rule={{ ...except, decision: turned }} choices={choices.data} onChange={(next) => setExcept({ ...next, decision: turned })} />
               <button type="button" onClick={() => setExcept(null)}>
                 Remove the exception
               </button>
@@ -209,15 +196,7 @@ function RuleDialog({ patientId, consent, own, onClose, onDone }: RuleDialogProp
           {rule.decision === "deny" && (
             <p className="message message-note">Whoever may not know sees nothing at all, not even that something is left out. Alarms still reach the ward that cares for {own ? "you" : "the patient"}.</p>
           )}
-          <DialogFoot
-            action={save}
-            refusal={save.isError ? (changed ? "Somebody else has changed this rule meanwhile. Close this, look, and repeat your change." : explain(save.error)) : undefined}
-            blocked={badTime}
-            onClose={onClose}
-          >
-            Save rule
-          </DialogFoot>
-        </form>
+        </ActForm>
       )}
     </Dialog>
   );
@@ -226,10 +205,13 @@ function RuleDialog({ patientId, consent, own, onClose, onDone }: RuleDialogProp
 /** A rule as it is sent: without the names that answers carry along. */
 const bare = (rule: Rule): Rule => ({ ...rule, who: rule.who.map(({ kind, id }) => ({ kind, id })), except: rule.except.map(bare) });
 
-function RuleParts({ rule, choices, onChange }: { rule: Rule; choices: ConsentChoices; onChange: (rule: Rule) => void }) {
+function RuleParts({ patientId, rule, choices, onChange }: { patientId: string; rule: Rule; choices: ConsentChoices; onChange: (rule: Rule) => void }) {
   const [kind, setKind] = useState<Who["kind"]>("role");
   const options = optionsOf(kind, choices);
   const name = (who: Who) => optionsOf(who.kind, choices).find(([id]) => id === who.id)?.[1] ?? who.display ?? who.id;
+  const add = (who: Who) => {
+    if (!rule.who.some((one) => one.kind === who.kind && one.id === who.id)) onChange({ ...rule, who: [...rule.who, who] });
+  };
   const toggle = (list: string[], code: string, on: boolean) => (on ? [...list, code] : list.filter((one) => one !== code));
   return (
     <>
@@ -258,8 +240,7 @@ function RuleParts({ rule, choices, onChange }: { rule: Rule; choices: ConsentCh
             aria-label="Who"
             value=""
             onChange={(event) => {
-              const id = event.target.value;
-              if (id !== "" && !rule.who.some((one) => one.kind === kind && one.id === id)) onChange({ ...rule, who: [...rule.who, { kind, id }] });
+              if (event.target.value !== "") add({ kind, id: event.target.value });
             }}
           >
             <option value="">{options.length === 0 ? "Nobody to choose" : "Add …"}</option>
@@ -270,6 +251,7 @@ function RuleParts({ rule, choices, onChange }: { rule: Rule; choices: ConsentCh
             ))}
           </select>
         </div>
+        {(kind === "person" || kind === "caregiver") && <ByName key={kind} kind={kind} patientId={patientId} listed={options} onFound={add} />}
       </fieldset>
       <fieldset className="radio-group">
         <legend>What</legend>
@@ -304,6 +286,55 @@ function RuleParts({ rule, choices, onChange }: { rule: Rule; choices: ConsentCh
           ))}
         </div>
       </fieldset>
+    </>
+  );
+}
+
+interface ByNameProps {
+  kind: "person" | "caregiver";
+  patientId: string;
+  /** Id and label of those who can be chosen anyway. */
+  listed: [string, string][];
+  onFound: (who: Who) => void;
+}
+
+/** Somebody who is not in the list: patients are shown only whom they have met, and add others by their exact name. */
+function ByName({ kind, patientId, listed, onFound }: ByNameProps) {
+  const [name, setName] = useState("");
+  const wanted = name.trim().toLocaleLowerCase();
+  const find = useMutation({
+    mutationFn: () => get<ConsentChoices>(`/consents/choices${query({ patient: patientId, name: name.trim() })}`),
+    onSuccess: (found) => {
+      // Whoever was not there before was found by the name, be it the one to sign in with.
+      const person = found.people.find((one) => (one.role === "caregiver") === (kind === "caregiver") && (one.display.toLocaleLowerCase() === wanted || !listed.some(([id]) => id === one.id)));
+      if (person === undefined) return;
+      onFound({ kind, id: person.id, display: person.display });
+      setName("");
+    },
+  });
+  return (
+    <>
+      <div className="pair">
+        <input
+          aria-label="Somebody else, by their exact name"
+          placeholder="Somebody else, by their exact name"
+          autoComplete="off"
+          value={name}
+          onChange={(event) => {
+            setName(event.target.value);
+            find.reset();
+          }}
+        />
+        <button type="button" disabled={wanted === "" || find.isPending} onClick={() => find.mutate()}>
+          Add
+        </button>
+      </div>
+      {find.isError && <Failure error={find.error} />}
+      {find.isSuccess && wanted !== "" && (
+        <p className="hint" role="status">
+          Nobody has exactly this name. Ask them how it is written here.
+        </p>
+      )}
     </>
   );
 }

@@ -6,7 +6,8 @@ import { useState } from "react";
 import { put } from "../api/client.ts";
 import type { Limit, PatientChart, Priority } from "../api/types.ts";
 import { priorityText } from "../format/alerts.ts";
-import { Dialog, DialogFoot, Empty } from "../ui/basics.tsx";
+import { ActForm } from "../ui/act-form.tsx";
+import { Dialog, Empty } from "../ui/basics.tsx";
 import { Icon } from "../ui/icons.tsx";
 
 interface Known {
@@ -163,12 +164,7 @@ function LimitsDialog({ chart, onClose, onChanged }: { chart: PatientChart; onCl
       <p className="hint">
         An alert is raised when values stay outside for the delay, and its condition ends when they are back inside by the hysteresis. Every change is kept in the audit log.
       </p>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          if (faults.every((one) => one === null)) save.mutate();
-        }}
-      >
+      <ActForm action={save} verb="Save limits" blocked={faults.some((one) => one !== null) || (leavesNone && !sure)} onClose={onClose}>
         {drafts.length === 0 && <Empty>No limits: no value raises an alert.</Empty>}
         {drafts.map((draft, at) => {
           const known = choices.find((one) => one.measure === draft.measure);
@@ -239,10 +235,7 @@ function LimitsDialog({ chart, onClose, onChanged }: { chart: PatientChart; onCl
             I remove every limit: no value of this patient will raise an alert
           </label>
         )}
-        <DialogFoot action={save} blocked={faults.some((one) => one !== null) || (leavesNone && !sure)} onClose={onClose}>
-          Save limits
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }

@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest";
 import type { ExplainedField, SeriesInfo, TrendSeries, Vital } from "../api/types.ts";
 import { bytesOf, fieldOfByte } from "../ui/hex.tsx";
 import { fault, limitable, limitText } from "./limits.tsx";
-import { align, chartGroups, figure, lonely, nearest } from "./series.ts";
+import { align, chartGroups, figure, grown, lonely, nearest } from "./series.ts";
 
 const series = (t: number[], measure = "heart_rate"): TrendSeries => ({
   measure,
@@ -17,6 +17,45 @@ const series = (t: number[], measure = "heart_rate"): TrendSeries => ({
   max: t.map(() => 80),
   count: t.map(() => 3),
   observation_id: t.map(() => null),
+});
+
+describe("a trend that grows with the live stream", () => {
+  const at = (ms: number) => new Date(ms).toISOString();
+  const read = (t: number[]) => ({ from: at(0), to: at(60_000), bucket_ms: 5_000, series: [series(t)] });
+  const vital = (ms: number, value: string | null, change: Partial<Vital> = {}) => ({ measure: "heart_rate", device_id: "d", value, measured_at: at(ms), committed_at: at(ms), observation_id: `o${ms}`, ...change }) as Vital;
+
+  it("moves on, and drops what has left it", () => {
+    const { from, to, series: [one] } = grown(read([1_000, 50_000]), [], 70_000);
+    expect([from, to]).toEqual([at(10_000), at(70_000)]);
+    expect(one?.t).toEqual([50_000]);
+    expect(one?.mean).toEqual([70]);
+  });
+
+  it("draws live readings of one bucket as one, and leaves what was read as it is", () => {
+    const { series: [one] } = grown(read([59_000]), [vital(61_000, "80"), vital(63_000, "90"), vital(70_000, "60")], 71_000);
+    expect(one?.t).toEqual([59_000, 61_000, 70_000]);
+    expect(one?.mean).toEqual([70, 85, 60]);
+    expect(one?.min).toEqual([60, 80, 60]);
+    expect(one?.max).toEqual([80, 90, 60]);
+    expect(one?.observation_id).toEqual([null, null, "o70000"]);
+  });
+
+  it("takes neither what it has already, nor values that are missing, of another device or of the future", () => {
+    const events = [vital(59_500, "99"), vital(61_000, null), vital(62_000, "99", { device_id: "other" }), vital(99_000, "99"), vital(62_000, "99", { measure: "pulse_rate_oximeter" })];
+    expect(grown(read([59_000]), events, 70_000).series).toEqual([series([59_000])].map((one) => ({ ...one })));
+  });
+
+  it("puts a reading that came late in its place", () => {
+    const { series: [one] } = grown(read([20_000, 59_000]), [vital(30_000, "99", { committed_at: at(61_000) })], 70_000);
+    expect(one?.t).toEqual([20_000, 30_000, 59_000]);
+    expect(one?.mean).toEqual([70, 99, 70]);
+  });
+
+  it("finds the parts of a panel", () => {
+    const panel = vital(61_000, null, { measure: "blood_pressure", components: [{ measure: "systolic", value: "120" }] as NonNullable<Vital["components"]> });
+    const trend = { ...read([]), series: [series([], "systolic")] };
+    expect(grown(trend, [panel], 70_000).series[0]?.mean).toEqual([120]);
+  });
 });
 
 describe("a trend", () => {

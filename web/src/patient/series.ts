@@ -1,6 +1,6 @@
 //! From the trend answer to what a chart draws: gaps break the line, nothing is made up between two readings.
 
-import type { SeriesInfo, TrendSeries, Vital } from "../api/types.ts";
+import type { SeriesInfo, Trend, TrendSeries, Vital } from "../api/types.ts";
 
 /** A chart: measures of one unit that belong together. */
 export interface ChartGroup {
@@ -85,6 +85,63 @@ export function align(series: TrendSeries[], joinMs: number, bucketMs: number): 
     return column;
   });
   return { x: times.map((time) => time / 1_000), columns };
+}
+
+/** The readings of a vital sign that a trend draws: its own value, or those of its parts. */
+function figures(vital: Vital): [measure: string, value: number][] {
+  const parts = vital.components ? vital.components.map((part) => [part.measure, part.value] as const) : [[vital.measure, vital.value] as const];
+  return parts.flatMap(([measure, value]) => (value === null || !Number.isFinite(Number(value)) ? [] : [[measure, Number(value)]]));
+}
+
+/**
+ * A trend with what came over the live stream since it was read, up to `nowMs`: the window moves on, what left it is
+ * dropped, and readings of one bucket are drawn as one. Only series that the trend has are grown: which there are is
+ * the server's to say.
+ */
+export function grown(trend: Trend, live: Vital[], nowMs: number): Trend {
+  const spanMs = Date.parse(trend.to) - Date.parse(trend.from);
+  const [readToMs, fromMs] = [Date.parse(trend.to), nowMs - spanMs];
+  const fresh = live
+    .filter((vital) => cameAfter(vital, readToMs))
+    .map((vital) => ({ vital, at: Date.parse(vital.measured_at) }))
+    .filter(({ at }) => at >= fromMs && at <= nowMs)
+    .sort((a, b) => a.at - b.at);
+  const series = trend.series.map((one) => {
+    const first = one.t.findIndex((time) => time >= fromMs);
+    const cut = <T>(list: T[]): T[] => (first === -1 ? [] : list.slice(first));
+    const next = { ...one, t: cut(one.t), min: cut(one.min), mean: cut(one.mean), max: cut(one.max), count: cut(one.count), observation_id: cut(one.observation_id) };
+    for (const { vital, at } of fresh) {
+      if (vital.device_id !== one.device_id) continue;
+      for (const [measure, value] of figures(vital)) if (measure === one.measure) take(next, at, value, vital.observation_id, readToMs, trend.bucket_ms);
+    }
+    return next;
+  });
+  return { ...trend, from: new Date(fromMs).toISOString(), to: new Date(nowMs).toISOString(), series };
+}
+
+/** Whether a reading is in no trend that was read at `readMs`: it counts when it was kept, not when it was measured. */
+export const cameAfter = (vital: Vital, readMs: number): boolean => Date.parse(vital.committed_at) > readMs;
+
+/** Takes one reading into a series: into the last bucket where that is a live one and not full, else as a bucket of its own, in its place. */
+function take(series: TrendSeries, at: number, value: number, observationId: string, liveFromMs: number, bucketMs: number): void {
+  const last = series.t.length - 1;
+  const begun = series.t[last];
+  if (begun !== undefined && begun > liveFromMs && at >= begun && at - begun < bucketMs) {
+    const count = series.count[last] as number;
+    series.min[last] = Math.min(series.min[last] as number, value);
+    series.max[last] = Math.max(series.max[last] as number, value);
+    series.mean[last] = ((series.mean[last] as number) * count + value) / (count + 1);
+    series.count[last] = count + 1;
+    series.observation_id[last] = null;
+    return;
+  }
+  const place = series.t.findLastIndex((time) => time <= at) + 1;
+  series.t.splice(place, 0, at);
+  series.min.splice(place, 0, value);
+  series.mean.splice(place, 0, value);
+  series.max.splice(place, 0, value);
+  series.count.splice(place, 0, 1);
+  series.observation_id.splice(place, 0, observationId);
 }
 
 /** Readings without a neighbour within reach: a line would not show them, so they are drawn as points. */

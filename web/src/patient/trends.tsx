@@ -1,16 +1,17 @@
 //! The trends of a patient, from minutes to days, with one cursor through all charts.
 
 import { keepPreviousData, useQuery } from "@tanstack/react-query";
-import { useMemo, useState } from "react";
+import { useMemo, useRef, useState } from "react";
 
 import { get, query } from "../api/client.ts";
 import type { PatientChart, Trend, Vital } from "../api/types.ts";
 import { preciseText } from "../format/time.ts";
 import { absentText, hasNoValue, valueText } from "../format/vitals.ts";
-import { useLink } from "../live/context.tsx";
+import type { VitalsEvent } from "../live/apply.ts";
+import { useLink, useLiveEvent, useNow } from "../live/context.tsx";
 import { Dialog, Empty, Failure, Waiting } from "../ui/basics.tsx";
 import { TrendChart } from "./chart.tsx";
-import { chartGroups, PANEL_OF } from "./series.ts";
+import { cameAfter, chartGroups, grown, PANEL_OF } from "./series.ts";
 
 const MINUTE_MS = 60_000;
 const RANGES = [
@@ -23,8 +24,12 @@ const RANGES = [
 
 /** Points across a chart: more than two to a pixel cannot be seen. */
 const BUCKETS = 450;
-/** Shortest time between two readings of a trend, in ms: each is an entry in the audit log. */
-const RENEW_MIN_MS = 10_000;
+/** Time between two drawings of what came over the live stream, in ms. */
+const DRAW_EVERY_MS = 10_000;
+/** A trend is read anew after so long, in ms, for what came late: each reading is an entry in the audit log. */
+const RENEW_MS = 300_000;
+/** Most live readings kept between two readings of a trend: one a second of sixteen measures. */
+const LIVE_MAX = 4_800;
 /** Most readings listed. */
 const READINGS_MAX = 200;
 
@@ -51,8 +56,22 @@ export function Trends({ chart, onOrigin }: TrendsProps) {
     },
     enabled: measures !== "",
     placeholderData: keepPreviousData,
-    refetchInterval: Math.max(RENEW_MIN_MS, rangeMs / BUCKETS),
+    refetchInterval: Math.max(RENEW_MS, rangeMs / BUCKETS),
   });
+  const live = useRef<Vital[]>([]);
+  useLiveEvent((event) => {
+    if (event.type === "reset") void trend.refetch();
+    if (event.type !== "vitals") return;
+    const { patient_id: patient, vitals } = event.data as VitalsEvent;
+    if (patient === id) live.current = [...live.current, ...vitals].slice(-LIVE_MAX);
+  });
+  const drawn = Math.floor(useNow() / DRAW_EVERY_MS);
+  const shown = useMemo(() => {
+    if (trend.data === undefined) return undefined;
+    const readTo = Date.parse(trend.data.to);
+    live.current = live.current.filter((vital) => cameAfter(vital, readTo));
+    return grown(trend.data, live.current, Math.max(readTo, link.now()));
+  }, [trend.data, drawn, link]);
   return (
     <section className="card" aria-labelledby="trends">
       <div className="section-head">
@@ -68,13 +87,13 @@ export function Trends({ chart, onOrigin }: TrendsProps) {
       {groups.length === 0 && <Empty>Nothing was measured that has a trend.</Empty>}
       {trend.isError && <Failure error={trend.error} retry={() => void trend.refetch()} />}
       {groups.length > 0 && trend.isPending && <Waiting what="trends" />}
-      {trend.data && (
+      {shown && (
         <div className={trend.isPlaceholderData ? "charts charts-old" : "charts"}>
           {groups.map((group) => (
             <TrendChart
               key={group.key}
               group={group}
-              trend={trend.data}
+              trend={shown}
               limits={chart.limits}
               syncKey={id}
               onPick={(pick) => ("observationId" in pick ? onOrigin(pick.observationId) : setListed(pick))}

@@ -3,7 +3,7 @@
 import { useMutation } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { ApiError, explain, post } from "../api/client.ts";
+import { post } from "../api/client.ts";
 import type { Alert } from "../api/types.ts";
 import { alarmClass, useFlashInStep } from "../board/alarm.tsx";
 import { alertText, priorityText, stars, stateText } from "../format/alerts.ts";
@@ -11,7 +11,8 @@ import { fullName } from "../format/people.ts";
 import { ageSeconds, agoText, instantText } from "../format/time.ts";
 import { Link } from "../router.tsx";
 import { useRights } from "../session.tsx";
-import { Dialog, DialogFoot, Field } from "./basics.tsx";
+import { ActForm } from "./act-form.tsx";
+import { Dialog, Field } from "./basics.tsx";
 import { mayActOnAlerts } from "./roles.ts";
 
 /** Longest note, in characters. */
@@ -107,7 +108,6 @@ function AnswerDialog({ alert, answer, onClose, onChanged }: { alert: Alert; ans
       onClose();
     },
   });
-  const late = send.error instanceof ApiError && send.error.code === "already-answered";
   const verb = answer === "acknowledge" ? "Acknowledge" : "Resolve";
   return (
     <Dialog title={`${verb} this alert`} onClose={onClose}>
@@ -124,19 +124,11 @@ function AnswerDialog({ alert, answer, onClose, onChanged }: { alert: Alert; ans
             ? "The condition still holds. Resolving closes the alert for everyone all the same."
             : "Closes the alert for everyone."}
       </p>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          send.mutate();
-        }}
-      >
+      <ActForm action={send} verb={verb} refusals={{ "already-answered": "Somebody has answered this alert already. Close this and look again." }} onClose={onClose}>
         <Field label="Note" hint="Optional; is kept with your name and the time">
           <textarea rows={3} maxLength={NOTE_MAX} autoFocus value={note} onChange={(event) => setNote(event.target.value)} />
         </Field>
-        <DialogFoot action={send} refusal={send.isError ? late ? "Somebody has answered this alert already. Close this and look again." : explain(send.error) : undefined} onClose={onClose}>
-          {verb}
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }

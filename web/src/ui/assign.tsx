@@ -3,13 +3,14 @@
 import { useMutation } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { ApiError, explain, post } from "../api/client.ts";
+import { explain, post } from "../api/client.ts";
 import type { Assignment, PatientLine } from "../api/types.ts";
 import { bornText, fullName } from "../format/people.ts";
 import { fromLocalField, toLocalField } from "../format/time.ts";
 import { usePlaces } from "../pages/patients.tsx";
 import { useRights } from "../session.tsx";
-import { Dialog, DialogFoot, Field } from "./basics.tsx";
+import { ActForm } from "./act-form.tsx";
+import { Dialog, Field } from "./basics.tsx";
 import { maySeePatients } from "./roles.ts";
 import { PatientPicker } from "./search.tsx";
 import { TimeField } from "./time-field.tsx";
@@ -39,7 +40,6 @@ export function AssignDialog({ device, suggestedStart, onClose, onDone }: Assign
       onClose();
     },
   });
-  const overlap = send.error instanceof ApiError && send.error.code === "overlap";
   return (
     <Dialog title={`Assign ${device.name}`} onClose={onClose}>
       {seesPatients && <fieldset className="radio-group">
@@ -62,12 +62,7 @@ export function AssignDialog({ device, suggestedStart, onClose, onDone }: Assign
           </button>
         </p>
       )}
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          if (subject !== undefined && startAt !== null) send.mutate();
-        }}
-      >
+      <ActForm action={send} verb="Assign" refusals={{ overlap: `${explain(send.error)} End the other assignment first, or choose another time.` }} blocked={subject === undefined || startAt === null || (end.trim() !== "" && fromLocalField(end) === null)} onClose={onClose}>
         {kind === "place" && (
           <Field label="Place">
             <select required value={placeId} onChange={(event) => setPlaceId(event.target.value)}>
@@ -82,10 +77,7 @@ export function AssignDialog({ device, suggestedStart, onClose, onDone }: Assign
         )}
         <TimeField label="From" hint="Readings measured from this time on belong to the patient or place" required value={start} onChange={setStart} />
         <TimeField label="Until" hint="Leave empty while the device stays" value={end} onChange={setEnd} />
-        <DialogFoot action={send} refusal={send.isError ? overlap ? `${explain(send.error)} End the other assignment first, or choose another time.` : explain(send.error) : undefined} blocked={subject === undefined || startAt === null || (end.trim() !== "" && fromLocalField(end) === null)} onClose={onClose}>
-          Assign
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }

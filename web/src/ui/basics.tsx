@@ -2,7 +2,7 @@
 
 import { cloneElement, isValidElement, type ReactNode, useEffect, useId, useLayoutEffect, useRef, useState } from "react";
 
-import { explain } from "../api/client.ts";
+import { ApiError, explain } from "../api/client.ts";
 import { useLinkLost } from "../live/context.tsx";
 import { Icon } from "./icons.tsx";
 
@@ -37,10 +37,12 @@ export function useDocumentTitle(title: string): void {
 }
 
 export function Failure({ error, retry }: { error: unknown; retry?: () => void }) {
+  // What one's role does not permit, it does not permit the second time either.
+  const refused = error instanceof ApiError && error.status === 403;
   return (
     <div className="message message-bad" role="alert">
       <strong>That did not work.</strong> {explain(error)}
-      {retry && (
+      {retry && !refused && (
         <button type="button" onClick={retry}>
           Try again
         </button>
@@ -59,6 +61,16 @@ export function Waiting({ what }: { what: string }) {
 
 export function Empty({ children }: { children: ReactNode }) {
   return <p className="empty">{children}</p>;
+}
+
+/** The button that fetches the next page of a list, while there is one. */
+export function Older({ list }: { list: { hasNextPage: boolean; isFetchingNextPage: boolean; fetchNextPage: () => Promise<unknown> } }) {
+  if (!list.hasNextPage) return null;
+  return (
+    <button type="button" className="more" disabled={list.isFetchingNextPage} onClick={() => void list.fetchNextPage()}>
+      Older
+    </button>
+  );
 }
 
 interface DialogProps {
@@ -120,37 +132,20 @@ export function Dialog({ title, onClose, children, drawer = false, wide = false 
   );
 }
 
-interface DialogFootProps {
-  /** What the form does when it is submitted. */
-  action: { isPending: boolean; isError: boolean; error: unknown };
-  /** What a refusal means here, where it means more than the server says. */
-  refusal?: string | undefined;
-  /** True while the form cannot be submitted yet. */
-  blocked?: boolean;
-  dangerous?: boolean;
-  onClose: () => void;
-  /** The verb on the button. */
-  children: ReactNode;
+interface RefusedProps {
+  error: unknown;
+  /** What a refusal means here, by its code, where it means more than the server says. */
+  refusals?: Record<string, string>;
 }
 
-/** The foot of a dialog's form: why it was refused, the way out, and the act itself. */
-export function DialogFoot({ action, refusal, blocked = false, dangerous = false, onClose, children }: DialogFootProps) {
+/** Why an act was refused; nothing while it was not. */
+export function Refused({ error, refusals = {} }: RefusedProps) {
+  if (error === null || error === undefined) return null;
+  const code = error instanceof ApiError ? error.code : "";
   return (
-    <>
-      {action.isError && (
-        <p className="message message-bad" role="alert">
-          {refusal ?? explain(action.error)}
-        </p>
-      )}
-      <div className="form-actions">
-        <button type="button" onClick={onClose}>
-          Cancel
-        </button>
-        <button type="submit" className={dangerous ? "danger" : "primary"} disabled={action.isPending || blocked}>
-          {children}
-        </button>
-      </div>
-    </>
+    <p className="message message-bad" role="alert">
+      {refusals[code] ?? explain(error)}
+    </p>
   );
 }
 

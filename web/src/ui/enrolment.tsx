@@ -6,7 +6,8 @@ import { useState } from "react";
 import { get, post, remove } from "../api/client.ts";
 import type { Certificate, Claim, Decommissioned, Enrolment, EnrolmentState } from "../api/enrolment.ts";
 import { instantText } from "../format/time.ts";
-import { Dialog, DialogFoot, Fact, Failure, Field, Waiting } from "./basics.tsx";
+import { ActForm } from "./act-form.tsx";
+import { Dialog, Fact, Failure, Field, Waiting } from "./basics.tsx";
 import { CopyButton, OneTimeText, saveText } from "./once.tsx";
 import { QrCode } from "./qr.tsx";
 
@@ -135,20 +136,12 @@ export function ClaimDialog({ enrolment, onClose }: { enrolment: Pick<Enrolment,
   return (
     <Dialog title={`Enrol ${enrolment.name}`} onClose={onClose} wide>
       {make.data === undefined ? (
-        <form
-          onSubmit={(event) => {
-            event.preventDefault();
-            make.mutate();
-          }}
-        >
+        <ActForm action={make} verb="Make a claim code" onClose={onClose}>
           <p>
             A claim code lets the device with the serial number <strong className="mono">{enrolment.serial}</strong>, and no other, fetch its certificate once. The key is made on the device and never leaves it.
           </p>
           {enrolment.certificate !== null && <p className="message message-note">When the code is used, the device's certificates from before are revoked.</p>}
-          <DialogFoot action={make} onClose={onClose}>
-            Make a claim code
-          </DialogFoot>
-        </form>
+        </ActForm>
       ) : (
         <>
           <p>
@@ -194,22 +187,14 @@ function RevokeDialog({ enrolment, onClose, onDone }: ActProps & { onDone: () =>
   const revoke = useMutation({ mutationFn: () => post<Enrolment>(`/devices/${encodeURIComponent(enrolment.device_id)}/certificate/revoke`, { reason: reason.trim() }), onSuccess: onDone });
   return (
     <Dialog title={`Revoke the certificate of ${enrolment.name}`} onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          revoke.mutate();
-        }}
-      >
+      <ActForm action={revoke} verb="Revoke" dangerous onClose={onClose}>
         <p className="message message-bad">
           <strong>Its connections end within a second, and nothing it sends is taken any more.</strong> If it watches over a patient, put another device there first. To come back it must be enrolled anew.
         </p>
         <Field label="Reason" hint="E.g. lost, stolen, key known to others">
           <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
         </Field>
-        <DialogFoot action={revoke} dangerous onClose={onClose}>
-          Revoke
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }
@@ -245,21 +230,13 @@ function DecommissionDialog({ enrolment, onClose }: ActProps) {
   }
   return (
     <Dialog title={`Decommission ${enrolment.name}`} onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          end.mutate();
-        }}
-      >
+      <ActForm action={end} verb="Decommission" dangerous onClose={onClose}>
         <p>For a device that leaves for good: it is retired, its assignment ends, its certificates are revoked, an open claim code is withdrawn. What it measured stays.</p>
         <p className="message message-note">Clear the device itself as its maker says: it may still hold network keys and patients' data.</p>
         <Field label="Reason">
           <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
         </Field>
-        <DialogFoot action={end} dangerous onClose={onClose}>
-          Decommission
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }

@@ -3,14 +3,15 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
 
-import { ApiError, explain, get, post } from "../api/client.ts";
+import { get, post } from "../api/client.ts";
 import type { Glass } from "../api/consent.ts";
 import { fullName } from "../format/people.ts";
 import { fromDateField, instantText } from "../format/time.ts";
 import { useLiveEvent, useNow } from "../live/context.tsx";
-import { Link, navigate } from "../router.tsx";
+import { Link, match, navigate } from "../router.tsx";
 import { useRights } from "../session.tsx";
-import { Dialog, DialogFoot, Failure, Field, Waiting } from "./basics.tsx";
+import { ActForm } from "./act-form.tsx";
+import { Dialog, Failure, Field, Waiting } from "./basics.tsx";
 import { Icon } from "./icons.tsx";
 import { mayBreakGlass } from "./roles.ts";
 
@@ -61,6 +62,10 @@ export function GlassBanner() {
   });
   const end = useMutation({
     mutationFn: (id: string) => post<Glass>(`/break-glass/${id}/end`),
+    onSuccess: (glass) => {
+      // What was seen through the glass leaves the screen with it.
+      if (match("/patients/:id", window.location.pathname)?.["id"] === glass.patient_id) navigate("/patients");
+    },
     onSettled: () => void client.invalidateQueries({ queryKey: ["break-glass"] }),
   });
   const standing = (enabled ? (mine.data?.glasses ?? []) : []).filter((glass) => glass.stands && Date.parse(glass.until) > now);
@@ -105,6 +110,12 @@ export function BreakGlassButton() {
   );
 }
 
+/** What refusals mean here, by their codes. */
+const REFUSALS = {
+  "not-found": "No patient has this record number and this birth date. Nothing was opened. Check both with somebody who knows the patient.",
+  "not-needed": "You may see this patient already: find them by name. Nothing was opened.",
+};
+
 export function BreakGlassDialog({ onClose }: { onClose: () => void }) {
   const client = useQueryClient();
   const reasons = useQuery({
@@ -124,26 +135,16 @@ export function BreakGlassDialog({ onClose }: { onClose: () => void }) {
       navigate(`/patients/${glass.patient_id}`);
     },
   });
-  const code = ask.error instanceof ApiError ? ask.error.code : "";
-  const refusals: Record<string, string> = {
-    "not-found": "No patient has this record number and this birth date. Nothing was opened. Check both with somebody who knows the patient.",
-    "not-needed": "You may see this patient already: find them by name. Nothing was opened.",
-  };
   return (
     <Dialog title="Break the glass" onClose={onClose}>
       <p className="message message-bad">
-        <strong>For emergencies.</strong> You get access to one patient for {reasons.data?.hours ?? 4} hours. The patient, the privacy officer and the auditors see that you did, and why; somebody
-        else reviews it.
+        <strong>For emergencies.</strong> You get access to one patient for {reasons.data?.hours ?? 4} hours. The patient sees that you
+        did; auditors see why, and somebody else reviews it.
       </p>
       {reasons.isPending && <Waiting what="reasons" />}
       {reasons.isError && <Failure error={reasons.error} retry={() => void reasons.refetch()} />}
       {reasons.data && (
-        <form
-          onSubmit={(event) => {
-            event.preventDefault();
-            if (birthDate !== null) ask.mutate();
-          }}
-        >
+        <ActForm action={ask} verb="Break the glass" refusals={REFUSALS} blocked={birthDate === null} dangerous onClose={onClose}>
           <Field label="Record number" hint="Whole, as on the wristband: there is no browsing here">
             <input required autoFocus autoComplete="off" spellCheck={false} value={form.record_number} onChange={set("record_number")} />
           </Field>
@@ -165,10 +166,7 @@ export function BreakGlassDialog({ onClose }: { onClose: () => void }) {
           <Field label="What happened" hint={`At least ${WORDS_MIN} characters; whoever reviews this reads it`}>
             <textarea rows={3} required minLength={WORDS_MIN} maxLength={WORDS_MAX} value={form.text} onChange={set("text")} />
           </Field>
-          <DialogFoot action={ask} refusal={ask.isError ? (refusals[code] ?? explain(ask.error)) : undefined} blocked={birthDate === null} dangerous onClose={onClose}>
-            Break the glass
-          </DialogFoot>
-        </form>
+        </ActForm>
       )}
     </Dialog>
   );

@@ -4,7 +4,8 @@ import { useMutation } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { postText } from "../api/client.ts";
-import { Dialog, DialogFoot, Field } from "./basics.tsx";
+import { ActForm } from "./act-form.tsx";
+import { Dialog, Field } from "./basics.tsx";
 
 /** Largest list that the server takes, in bytes. */
 const MAX_BYTES = 1_048_576;
@@ -22,12 +23,7 @@ export function ImportDialog({ onClose, onDone }: { onClose: () => void; onDone:
   return (
     <Dialog title="Import a list of devices" onClose={onClose} wide>
       {send.data === undefined ? (
-        <form
-          onSubmit={(event) => {
-            event.preventDefault();
-            send.mutate();
-          }}
-        >
+        <ActForm action={send} verb="Import" blocked={tooLarge} onClose={onClose}>
           <p>
             The first line names the columns: <span className="mono">serial,model</span>, and if you like <span className="mono">name,manufacturer,kind</span>. Nothing is taken in when any line is wrong.
           </p>
@@ -37,10 +33,7 @@ export function ImportDialog({ onClose, onDone }: { onClose: () => void; onDone:
           <Field label="Or paste it here" hint={tooLarge ? "Too large: at most 1 MiB" : "At most 2,000 lines"}>
             <textarea rows={8} required className="mono" spellCheck={false} aria-invalid={tooLarge} value={text} onChange={(event) => setText(event.target.value)} />
           </Field>
-          <DialogFoot action={send} blocked={tooLarge} onClose={onClose}>
-            Import
-          </DialogFoot>
-        </form>
+        </ActForm>
       ) : (
         <>
           <p className="message message-good" role="status">

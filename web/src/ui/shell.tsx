@@ -23,6 +23,8 @@ import { prefer, usePreferences } from "./theme.ts";
 const COUNT_EVERY_MS = 5_000;
 /** The counts are asked for again after so long even when nothing happened, in ms. */
 const COUNT_AT_LEAST_EVERY_MS = 60_000;
+/** How long a spoken alert stays for screen readers that are slow to reach it, in ms. */
+const SPOKEN_MS = 20_000;
 /** How often the server is asked whether it keeps up, in ms: overload is shown for a minute after it ends. */
 const STATUS_EVERY_MS = 15_000;
 
@@ -310,6 +312,10 @@ function Announcer() {
   const [other, setOther] = useState("");
   const said = useRef(new Set<string>());
   useLiveEvent((event) => {
+    if (event.type === "unseen") {
+      setUrgent("");
+      setOther("");
+    }
     if (event.type !== "alert") return;
     const alert = event.data as Alert;
     if (alert.state !== "raised" || alert.latched || said.current.has(alert.id)) return;
@@ -318,6 +324,14 @@ function Announcer() {
     if (alert.priority === "high") setUrgent(text);
     else setOther(text);
   });
+  useEffect(() => {
+    // Once it was spoken it is of no more use, and it names a patient's bed.
+    const timer = setTimeout(() => {
+      setUrgent("");
+      setOther("");
+    }, SPOKEN_MS);
+    return () => clearTimeout(timer);
+  }, [urgent, other]);
   return (
     <>
       <div className="sr-only" role="alert">

@@ -2,10 +2,9 @@
 
 import type { AriaAttributes, ReactNode } from "react";
 
-import { explain } from "../api/client.ts";
 import { PasskeyDeclined } from "../auth/webauthn.ts";
 import { useSession } from "../session.tsx";
-import { useDocumentTitle } from "../ui/basics.tsx";
+import { Refused, useDocumentTitle } from "../ui/basics.tsx";
 
 export function Alone({ title, children, wide = false }: { title: string; children: ReactNode; wide?: boolean }) {
   const { session } = useSession();
@@ -27,7 +26,6 @@ export function Alone({ title, children, wide = false }: { title: string; childr
 
 /** What is said about an attempt that failed; closing the browser's own dialog is no failure. */
 export function AttemptFailed({ error, refusals = {} }: { error: unknown; refusals?: Record<string, string> }) {
-  if (error === null || error === undefined) return null;
   if (error instanceof PasskeyDeclined) {
     return (
       <p className="message message-note" role="status">
@@ -35,12 +33,7 @@ export function AttemptFailed({ error, refusals = {} }: { error: unknown; refusa
       </p>
     );
   }
-  const code = (error as { code?: string }).code ?? "";
-  return (
-    <p className="message message-bad" role="alert">
-      {refusals[code] ?? explain(error)}
-    </p>
-  );
+  return <Refused error={error} refusals={refusals} />;
 }
 
 interface CodeInputProps extends AriaAttributes {

@@ -3,12 +3,16 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { ApiError, explain, get, post, put, remove } from "../../api/client.ts";
+import { get, post, put, remove } from "../../api/client.ts";
 import type { ProgramLine } from "../../api/enrolment.ts";
 import type { Client } from "../../api/oauth.ts";
 import { instantText } from "../../format/time.ts";
-import { Dialog, DialogFoot, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
+import { useRights } from "../../session.tsx";
+import { ActForm } from "../../ui/act-form.tsx";
+import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
 import { CopyButton } from "../../ui/once.tsx";
+import { maySeePatients } from "../../ui/roles.ts";
+import { Table } from "../../ui/table.tsx";
 
 type Open = { add: true } | { edit: Client } | { drop: Client } | { scopes: ProgramLine } | { revoke: ProgramLine } | null;
 
@@ -17,6 +21,7 @@ export function AppsPage() {
   const client = useQueryClient();
   const [open, setOpen] = useState<Open>(null);
   const clients = useQuery({ queryKey: ["clients"], queryFn: ({ signal }) => get<{ clients: Client[] }>("/clients", signal) });
+  const services = maySeePatients(useRights());
   const close = () => setOpen(null);
   const changed = () => {
     void client.invalidateQueries({ queryKey: ["clients"] });
@@ -40,48 +45,38 @@ export function AppsPage() {
       {clients.isError && <Failure error={clients.error} retry={() => void clients.refetch()} />}
       {clients.data && clients.data.clients.length === 0 && <Empty>No app is registered.</Empty>}
       {clients.data && clients.data.clients.length > 0 && (
-        <div className="table-scroll">
-          <table className="stack-table">
-            <thead>
-              <tr>
-                <th scope="col">Name</th>
-                <th scope="col">Kind</th>
-                <th scope="col">Client id</th>
-                <th scope="col">At most</th>
-                <th scope="col">State</th>
-                <th scope="col">
-                  <span className="sr-only">Acts</span>
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {clients.data.clients.map((one) => (
-                <tr key={one.id} className={one.disabled ? "row-off" : undefined}>
-                  <th scope="row">{one.name}</th>
-                  <td data-label="Kind">
-                    {one.kind === "app" ? "App, let in by people" : "Service, works by itself"}
-                    {one.is_confidential ? ", proves itself by key" : ", public"}
-                  </td>
-                  <td data-label="Client id">
-                    <span className="mono">{one.id}</span> <CopyButton text={one.id} />
-                  </td>
-                  <td data-label="At most" className="mono wrap">
-                    {one.scopes}
-                  </td>
-                  <td data-label="State">{one.disabled ? <span className="tag">Disabled</span> : "In use"}</td>
-                  <td className="acts">
+        <Table heads={["Name", "Kind", "Client id", "At most", "State", { acts: "Acts" }]}>
+          {clients.data.clients.map((one) => (
+            <tr key={one.id} className={one.disabled ? "row-off" : undefined}>
+              <th scope="row">{one.name}</th>
+              <td data-label="Kind">
+                {one.kind === "app" ? "App, let in by people" : "Service, works by itself"}
+                {one.is_confidential ? ", proves itself by key" : ", public"}
+              </td>
+              <td data-label="Client id">
+                <span className="mono">{one.id}</span> <CopyButton text={one.id} />
+              </td>
+              <td data-label="At most" className="mono wrap">
+                {one.scopes}
+              </td>
+              <td data-label="State">{one.disabled ? <span className="tag">Disabled</span> : "In use"}</td>
+              <td className="acts">
+                {one.kind === "app" || services ? (
+                  <>
                     <button type="button" onClick={() => setOpen({ edit: one })} aria-label={`Change ${one.name}`}>
                       Change
                     </button>
                     <button type="button" className="danger" onClick={() => setOpen({ drop: one })} aria-label={`Remove ${one.name}`}>
                       Remove
                     </button>
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+                  </>
+                ) : (
+                  <span className="muted">Changed by administrators</span>
+                )}
+              </td>
+            </tr>
+          ))}
+        </Table>
       )}
       <Programs onOpen={setOpen} />
       {open !== null && "add" in open && <ClientDialog onClose={close} onDone={changed} />}
@@ -105,6 +100,7 @@ const lines = (text: string): string[] =>
     .filter(Boolean);
 
 function ClientDialog({ client, onClose, onDone }: DoneProps & { client?: Client }) {
+  const rights = useRights();
   const [form, setForm] = useState({
     name: client?.name ?? "",
     kind: client?.kind ?? ("app" as Client["kind"]),
@@ -133,15 +129,9 @@ function ClientDialog({ client, onClose, onDone }: DoneProps & { client?: Client
     },
     onSuccess: onDone,
   });
-  const changed = save.error instanceof ApiError && save.error.code === "changed-by-somebody-else";
   return (
     <Dialog title={client === undefined ? "Register an app" : `Change ${client.name}`} onClose={onClose} wide>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          save.mutate();
-        }}
-      >
+      <ActForm action={save} verb={client === undefined ? "Register" : "Save"} blocked={badKeys} onClose={onClose}>
         <Field label="Name" hint="As people read it when the app asks them">
           <input required autoFocus autoComplete="off" value={form.name} onChange={set("name")} />
         </Field>
@@ -152,8 +142,8 @@ function ClientDialog({ client, onClose, onDone }: DoneProps & { client?: Client
             App: a person lets it in (SMART App Launch)
           </label>
           <label className="check">
-            <input type="radio" name="kind" checked={form.kind === "service"} onChange={() => setForm({ ...form, kind: "service", scopes: client?.scopes ?? "system/*.rs" })} />
-            Service: works by itself with its key (SMART Backend Services)
+            <input type="radio" name="kind" disabled={!maySeePatients(rights)} checked={form.kind === "service"} onChange={() => setForm({ ...form, kind: "service", scopes: client?.scopes ?? "system/*.rs" })} />
+            Service: works by itself with its key (SMART Backend Services){!maySeePatients(rights) && "; registered by administrators"}
           </label>
         </fieldset>
         {form.kind === "app" && (
@@ -173,10 +163,7 @@ function ClientDialog({ client, onClose, onDone }: DoneProps & { client?: Client
             Disabled: its tokens end at once
           </label>
         )}
-        <DialogFoot action={save} refusal={save.isError ? (changed ? "Somebody else has changed this app meanwhile. Close this, look, and repeat your change." : explain(save.error)) : undefined} blocked={badKeys} onClose={onClose}>
-          {client === undefined ? "Register" : "Save"}
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }
@@ -185,17 +172,9 @@ function RemoveDialog({ client, onClose, onDone }: DoneProps & { client: Client 
   const drop = useMutation({ mutationFn: () => remove<void>(`/clients/${encodeURIComponent(client.id)}`), onSuccess: onDone });
   return (
     <Dialog title={`Remove ${client.name}`} onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          drop.mutate();
-        }}
-      >
+      <ActForm action={drop} verb="Remove" dangerous onClose={onClose}>
         <p>Its tokens end at once, and nobody can let it in any more. What it did stays in the audit log.</p>
-        <DialogFoot action={drop} dangerous onClose={onClose}>
-          Remove
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }
@@ -215,44 +194,30 @@ function Programs({ onOpen }: { onOpen: (open: Open) => void }) {
         </Empty>
       )}
       {programs.data && programs.data.programs.length > 0 && (
-        <div className="table-scroll">
-          <table className="stack-table">
-            <thead>
-              <tr>
-                <th scope="col">Name</th>
-                <th scope="col">At most</th>
-                <th scope="col">Certificate</th>
-                <th scope="col">
-                  <span className="sr-only">Acts</span>
-                </th>
+        <Table heads={["Name", "At most", "Certificate", { acts: "Acts" }]}>
+          {programs.data.programs.map((program) => {
+            const valid = program.certificates.filter((one) => one.revoked_at === null && Date.parse(one.not_after) > Date.now());
+            return (
+              <tr key={program.name} className={valid.length === 0 ? "row-off" : undefined}>
+                <th scope="row">{program.name}</th>
+                <td data-label="At most" className="mono wrap">
+                  {program.scopes.join(" ")}
+                </td>
+                <td data-label="Certificate">{valid.length === 0 ? <span className="tag">None in force</span> : `In force until ${instantText(valid.map((one) => one.not_after).sort().at(-1))}`}</td>
+                <td className="acts">
+                  <button type="button" onClick={() => onOpen({ scopes: program })} aria-label={`Scopes of ${program.name}`}>
+                    Scopes
+                  </button>
+                  {valid.length > 0 && (
+                    <button type="button" className="danger" onClick={() => onOpen({ revoke: program })} aria-label={`Revoke ${program.name}`}>
+                      Revoke
+                    </button>
+                  )}
+                </td>
               </tr>
-            </thead>
-            <tbody>
-              {programs.data.programs.map((program) => {
-                const valid = program.certificates.filter((one) => one.revoked_at === null && Date.parse(one.not_after) > Date.now());
-                return (
-                  <tr key={program.name} className={valid.length === 0 ? "row-off" : undefined}>
-                    <th scope="row">{program.name}</th>
-                    <td data-label="At most" className="mono wrap">
-                      {program.scopes.join(" ")}
-                    </td>
-                    <td data-label="Certificate">{valid.length === 0 ? <span className="tag">None in force</span> : `In force until ${instantText(valid.map((one) => one.not_after).sort().at(-1))}`}</td>
-                    <td className="acts">
-                      <button type="button" onClick={() => onOpen({ scopes: program })} aria-label={`Scopes of ${program.name}`}>
-                        Scopes
-                      </button>
-                      {valid.length > 0 && (
-                        <button type="button" className="danger" onClick={() => onOpen({ revoke: program })} aria-label={`Revoke ${program.name}`}>
-                          Revoke
-                        </button>
-                      )}
-                    </td>
-                  </tr>
-                );
-              })}
-            </tbody>
-          </table>
-        </div>
+            );
+          })}
+        </Table>
       )}
     </section>
   );
@@ -263,19 +228,11 @@ function ScopesDialog({ program, onClose, onDone }: DoneProps & { program: Progr
   const save = useMutation({ mutationFn: () => put<ProgramLine>(`/programs/${encodeURIComponent(program.name)}/scopes`, { scopes: lines(text) }), onSuccess: onDone });
   return (
     <Dialog title={`Scopes of ${program.name}`} onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          save.mutate();
-        }}
-      >
+      <ActForm action={save} verb="Save" onClose={onClose}>
         <Field label="Scopes" hint="One a line; system/*.rs reads everything, system/Observation.c may send observations. In force within a second">
           <textarea rows={4} required autoFocus spellCheck={false} className="mono" value={text} onChange={(event) => setText(event.target.value)} />
         </Field>
-        <DialogFoot action={save} onClose={onClose}>
-          Save
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }
@@ -285,20 +242,12 @@ function RevokeDialog({ program, onClose, onDone }: DoneProps & { program: Progr
   const revoke = useMutation({ mutationFn: () => post<unknown>(`/programs/${encodeURIComponent(program.name)}/revoke`, { reason: reason.trim() }), onSuccess: onDone });
   return (
     <Dialog title={`Revoke ${program.name}`} onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          revoke.mutate();
-        }}
-      >
+      <ActForm action={revoke} verb="Revoke" dangerous onClose={onClose}>
         <p>All its certificates are refused from now on; its open connections end within a second. This cannot be taken back.</p>
         <Field label="Reason">
           <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
         </Field>
-        <DialogFoot action={revoke} dangerous onClose={onClose}>
-          Revoke
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }

@@ -3,15 +3,17 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { ApiError, explain, get, post } from "../../api/client.ts";
+import { get, post } from "../../api/client.ts";
 import type { Erasure, ErasureDryRun } from "../../api/keys.ts";
 import { fullName } from "../../format/people.ts";
 import { instantText } from "../../format/time.ts";
 import { ExportButtons } from "../../patient/export.tsx";
 import { useRights } from "../../session.tsx";
-import { Dialog, DialogFoot, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
+import { ActForm } from "../../ui/act-form.tsx";
+import { Dialog, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
 import { bytesText } from "../../ui/progress.tsx";
 import { PatientPicker } from "../../ui/search.tsx";
+import { Table } from "../../ui/table.tsx";
 
 /** How often the list is read again while an erasure goes on, in ms. */
 const GOING_ON_MS = 2_000;
@@ -22,12 +24,13 @@ const STATES: Record<Erasure["state"], string> = {
   complete: "Complete: backups cannot be read either",
 };
 
+/** Rows of the store, as they are sealed and removed: how many readings stand in a block is not known without opening it. */
 const ROWS: Record<string, string> = {
-  blocks: "Blocks of readings",
-  curves: "Curves",
+  readings: "Stored blocks of readings",
+  waveforms: "Stored blocks of curves",
   events: "Events",
-  raw_frames: "Raw frames",
-  documents: "Documents",
+  raw_frames: "Bundles of raw frames",
+  documents: "Documents, with all versions",
   quarantine: "In quarantine",
   audit_details: "Details in the audit log",
 };
@@ -93,50 +96,36 @@ export function ErasurePage() {
 function Erased({ erasures }: { erasures: Erasure[] }) {
   return (
     <>
-      <div className="table-scroll">
-        <table className="stack-table">
-          <thead>
-            <tr>
-              <th scope="col">Begun</th>
-              <th scope="col">Request</th>
-              <th scope="col">Patient (id only)</th>
-              <th scope="col">By</th>
-              <th scope="col">State</th>
-              <th scope="col">Certificate</th>
-            </tr>
-          </thead>
-          <tbody>
-            {erasures.map((one) => (
-              <tr key={one.id}>
-                <td data-label="Begun">{instantText(one.begun_at)}</td>
-                <td data-label="Request">{one.request}</td>
-                <td data-label="Patient" className="mono">
-                  {one.patient}
-                </td>
-                <td data-label="By">{one.by.label}</td>
-                <td data-label="State">
-                  {STATES[one.state] ?? one.state}
-                  {one.state === "waiting-for-turn" && <span className="muted"> (due by {instantText(one.turn_due_by)})</span>}
-                </td>
-                <td data-label="Certificate" className="acts">
-                  {one.state === "purging" ? (
-                    <span className="muted">Not yet</span>
-                  ) : (
-                    <>
-                      <a className="button" href={`/api/v1/erasures/${one.id}/certificate.json`} download>
-                        JSON
-                      </a>
-                      <a className="button" href={`/api/v1/erasures/${one.id}/certificate.sig`} download>
-                        Signature
-                      </a>
-                    </>
-                  )}
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table heads={["Begun", "Request", "Patient (id only)", "By", "State", "Certificate"]}>
+        {erasures.map((one) => (
+          <tr key={one.id}>
+            <td data-label="Begun">{instantText(one.begun_at)}</td>
+            <td data-label="Request">{one.request}</td>
+            <td data-label="Patient" className="mono">
+              {one.patient}
+            </td>
+            <td data-label="By">{one.by.label}</td>
+            <td data-label="State">
+              {STATES[one.state] ?? one.state}
+              {one.state === "waiting-for-turn" && <span className="muted"> (due by {instantText(one.turn_due_by)})</span>}
+            </td>
+            <td data-label="Certificate" className="acts">
+              {one.state === "purging" ? (
+                <span className="muted">Not yet</span>
+              ) : (
+                <>
+                  <a className="button" href={`/api/v1/erasures/${one.id}/certificate.json`} download>
+                    JSON
+                  </a>
+                  <a className="button" href={`/api/v1/erasures/${one.id}/certificate.sig`} download>
+                    Signature
+                  </a>
+                </>
+              )}
+            </td>
+          </tr>
+        ))}
+      </Table>
       <p className="hint">
         Anybody can check a certificate with openssl and the <a href="/api/v1/erasures/signer.pem" download>signer's certificate</a>: openssl dgst -sha256 -verify …
       </p>
@@ -173,14 +162,8 @@ function Confirm({ patient, onClose, onDone }: DoneProps & { patient: string }) 
   if (dry.isPending) return <Waiting what="what would go" />;
   if (dry.isError) return <Failure error={dry.error} retry={() => void dry.refetch()} />;
   const what = dry.data;
-  const held = erase.error instanceof ApiError && erase.error.code === "on-hold";
   return (
-    <form
-      onSubmit={(event) => {
-        event.preventDefault();
-        erase.mutate();
-      }}
-    >
+    <ActForm action={erase} verb="Erase for good" refusals={{ "on-hold": "This patient is on legal hold. Nothing was erased." }} blocked={form.confirm !== what.confirm || what.hold !== null} dangerous onClose={onClose}>
       <h3>{what.label}</h3>
       {what.hold !== null && (
         <p className="message message-bad">
@@ -211,16 +194,7 @@ function Confirm({ patient, onClose, onDone }: DoneProps & { patient: string }) 
       <Field label={`Type ${what.confirm} to confirm`}>
         <input required autoComplete="off" spellCheck={false} className="mono" value={form.confirm} onChange={set("confirm")} />
       </Field>
-      <DialogFoot
-        action={erase}
-        refusal={erase.isError ? (held ? "This patient is on legal hold. Nothing was erased." : explain(erase.error)) : undefined}
-        blocked={form.confirm !== what.confirm || what.hold !== null}
-        dangerous
-        onClose={onClose}
-      >
-        Erase for good
-      </DialogFoot>
-    </form>
+    </ActForm>
   );
 }
 

@@ -3,11 +3,12 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { ApiError, explain, get, put, remove } from "../../api/client.ts";
+import { get, put, remove } from "../../api/client.ts";
 import type { Provider } from "../../api/oauth.ts";
 import type { Role } from "../../api/types.ts";
 import { roleText } from "../../format/people.ts";
-import { Dialog, DialogFoot, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
+import { ActForm } from "../../ui/act-form.tsx";
+import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
 import { CopyButton } from "../../ui/once.tsx";
 
 const ROLES: Role[] = ["nurse", "physician", "biomedical-engineer", "auditor", "integrator", "administrator"];
@@ -124,17 +125,11 @@ function ProviderDialog({ provider, onClose, onDone }: DoneProps & { provider?: 
     },
     onSuccess: onDone,
   });
-  const changed = save.error instanceof ApiError && save.error.code === "changed-by-somebody-else";
   // A secret goes to whom it was given for: the server forgets it with another issuer.
   const keepsSecret = form.has_secret && form.issuer === provider?.issuer;
   return (
     <Dialog title={provider === undefined ? "Add a provider" : `Change ${provider.name}`} onClose={onClose} wide>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          save.mutate();
-        }}
-      >
+      <ActForm action={save} verb="Save" onClose={onClose}>
         {provider === undefined && (
           <Field label="Short id" hint="Lower-case letters, digits and hyphens; part of addresses">
             <input required autoFocus autoComplete="off" pattern="[a-z0-9\-]+" value={form.id} onChange={set("id")} />
@@ -222,10 +217,7 @@ function ProviderDialog({ provider, onClose, onDone }: DoneProps & { provider?: 
           <input type="checkbox" checked={form.enabled} onChange={(event) => setForm({ ...form, enabled: event.target.checked })} />
           Offer it on the sign-in page
         </label>
-        <DialogFoot action={save} refusal={save.isError ? (changed ? "Somebody else has changed this provider meanwhile. Close this, look, and repeat your change." : explain(save.error)) : undefined} onClose={onClose}>
-          Save
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }
@@ -234,17 +226,9 @@ function RemoveDialog({ provider, onClose, onDone }: DoneProps & { provider: Pro
   const drop = useMutation({ mutationFn: () => remove<void>(`/identity-providers/settings/${encodeURIComponent(provider.id)}`), onSuccess: onDone });
   return (
     <Dialog title={`Remove ${provider.name}`} onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          drop.mutate();
-        }}
-      >
+      <ActForm action={drop} verb="Remove" dangerous onClose={onClose}>
         <p>People who have no other way in cannot sign in any more until they get a new one-time link.</p>
-        <DialogFoot action={drop} dangerous onClose={onClose}>
-          Remove
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }

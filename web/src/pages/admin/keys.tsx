@@ -7,7 +7,8 @@ import { get, post } from "../../api/client.ts";
 import type { Keys } from "../../api/keys.ts";
 import { fullName } from "../../format/people.ts";
 import { instantText } from "../../format/time.ts";
-import { Dialog, DialogFoot, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
+import { ActForm } from "../../ui/act-form.tsx";
+import { Dialog, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
 import { Progress } from "../../ui/progress.tsx";
 import { PatientPicker } from "../../ui/search.tsx";
 
@@ -32,6 +33,7 @@ export function KeysPage() {
   useDocumentTitle("Keys");
   const client = useQueryClient();
   const [open, setOpen] = useState<"turn" | "patient" | null>(null);
+  const [turned, setTurned] = useState<{ id: string; label: string; at: number } | null>(null);
   const keys = useQuery({
     queryKey: ["keys"],
     queryFn: ({ signal }) => get<Keys>("/keys", signal),
@@ -61,8 +63,21 @@ export function KeysPage() {
       {keys.isPending && <Waiting what="keys" />}
       {keys.isError && <Failure error={keys.error} retry={() => void keys.refetch()} />}
       {keys.data && <State keys={keys.data} />}
+      {turned && keys.data && keys.dataUpdatedAt > turned.at && !keys.data.patient_turns.some(({ patient }) => patient === turned.id) && (
+        <p className="message message-good" role="status">
+          Everything of <strong>{turned.label}</strong> is sealed with a new key, and the old key is destroyed.
+        </p>
+      )}
       {open === "turn" && <TurnDialog onClose={() => setOpen(null)} onDone={changed} />}
-      {open === "patient" && <PatientTurnDialog onClose={() => setOpen(null)} onDone={changed} />}
+      {open === "patient" && (
+        <PatientTurnDialog
+          onClose={() => setOpen(null)}
+          onDone={(patient) => {
+            setTurned({ ...patient, at: Date.now() });
+            changed();
+          }}
+        />
+      )}
     </div>
   );
 }
@@ -122,49 +137,33 @@ function TurnDialog({ onClose, onDone }: DoneProps) {
   const turn = useMutation({ mutationFn: () => post<unknown>("/keys/turn", { reason: reason.trim() }), onSuccess: onDone });
   return (
     <Dialog title="Turn the main key" onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          turn.mutate();
-        }}
-      >
+      <ActForm action={turn} verb="Turn the key" onClose={onClose}>
         <p>A new main key takes over and the old one is destroyed. No data are rewritten; work goes on. Backups made before cannot be opened with the new key.</p>
         <Field label="Reason">
           <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
         </Field>
-        <DialogFoot action={turn} onClose={onClose}>
-          Turn the key
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }
 
-function PatientTurnDialog({ onClose, onDone }: DoneProps) {
+function PatientTurnDialog({ onClose, onDone }: { onClose: () => void; onDone: (patient: { id: string; label: string }) => void }) {
   const [patient, setPatient] = useState<{ id: string; label: string } | null>(null);
   const [reason, setReason] = useState("");
-  const turn = useMutation({ mutationFn: () => post<unknown>(`/patients/${patient?.id}/key/turn`, { reason: reason.trim() }), onSuccess: onDone });
+  const turn = useMutation({ mutationFn: () => post<unknown>(`/patients/${patient?.id}/key/turn`, { reason: reason.trim() }), onSuccess: () => patient && onDone(patient) });
   return (
     <Dialog title="Turn one patient's key" onClose={onClose}>
       {patient === null ? (
         <PatientPicker label="Patient" autoFocus onPick={(found) => setPatient({ id: found.id, label: fullName(found) })} />
       ) : (
-        <form
-          onSubmit={(event) => {
-            event.preventDefault();
-            turn.mutate();
-          }}
-        >
+        <ActForm action={turn} verb="Turn the key" onClose={onClose}>
           <p>
             Everything of <strong>{patient.label}</strong> is sealed with a new key in the background, and the old key is destroyed at the end.
           </p>
           <Field label="Reason">
             <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
           </Field>
-          <DialogFoot action={turn} onClose={onClose}>
-            Turn the key
-          </DialogFoot>
-        </form>
+        </ActForm>
       )}
     </Dialog>
   );

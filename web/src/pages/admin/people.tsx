@@ -3,17 +3,19 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { ApiError, explain, get, post, put, remove } from "../../api/client.ts";
+import { get, post, put, remove } from "../../api/client.ts";
 import type { Invitation, OwnSession, PersonLine } from "../../api/people.ts";
 import type { PatientLine, Role, WardLine } from "../../api/types.ts";
 import { fullName, roleText } from "../../format/people.ts";
 import { ageSeconds, agoText, instantText } from "../../format/time.ts";
 import { useNow } from "../../live/context.tsx";
 import { useUser } from "../../session.tsx";
-import { Dialog, DialogFoot, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
+import { ActForm } from "../../ui/act-form.tsx";
+import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
 import { OneTimeText } from "../../ui/once.tsx";
 import { QrCode } from "../../ui/qr.tsx";
 import { PatientPicker } from "../../ui/search.tsx";
+import { Table } from "../../ui/table.tsx";
 
 const ROLES: Role[] = ["nurse", "physician", "biomedical-engineer", "auditor", "administrator", "integrator", "patient", "caregiver"];
 /** Roles whose sight is bounded by wards. */
@@ -65,48 +67,30 @@ export function PeoplePage() {
       {users.isError && <Failure error={users.error} retry={() => void users.refetch()} />}
       {users.data && shown.length === 0 && <Empty>Nobody fits.</Empty>}
       {shown.length > 0 && (
-        <div className="table-scroll">
-          <table className="stack-table">
-            <thead>
-              <tr>
-                <th scope="col">Name</th>
-                <th scope="col">Sign-in name</th>
-                <th scope="col">Role</th>
-                <th scope="col">Wards</th>
-                <th scope="col">Care teams</th>
-                <th scope="col">Way in</th>
-                <th scope="col">Last signed in</th>
-                <th scope="col">
-                  <span className="sr-only">Acts</span>
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {shown.map((user) => (
-                <tr key={user.id} className={user.disabled ? "row-off" : undefined}>
-                  <th scope="row">{user.display}</th>
-                  <td data-label="Sign-in name">{user.name}</td>
-                  <td data-label="Role">{roleText(user.role)}</td>
-                  <td data-label="Wards">{hasWards(user.role) ? wardNames(user) : <span className="muted">Does not apply</span>}</td>
-                  <td data-label="Care teams">{user.care_teams.join(", ") || <span className="muted">None</span>}</td>
-                  <td data-label="Way in">{wayIn(user, now)}</td>
-                  <td data-label="Last signed in">{user.last_sign_in_at === null ? <span className="muted">Never</span> : agoText(ageSeconds(user.last_sign_in_at, now))}</td>
-                  <td className="acts">
-                    <button type="button" onClick={() => setOpen({ edit: user })} aria-label={`Change ${user.display}`}>
-                      Change
-                    </button>
-                    <button type="button" onClick={() => setOpen({ sessions: user })} aria-label={`Sessions of ${user.display}`}>
-                      Sessions
-                    </button>
-                    <button type="button" className="danger" onClick={() => setOpen({ reset: user })} aria-label={`New link for ${user.display}`}>
-                      New link
-                    </button>
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table heads={["Name", "Sign-in name", "Role", "Wards", "Care teams", "Way in", "Last signed in", { acts: "Acts" }]}>
+          {shown.map((user) => (
+            <tr key={user.id} className={user.disabled ? "row-off" : undefined}>
+              <th scope="row">{user.display}</th>
+              <td data-label="Sign-in name">{user.name}</td>
+              <td data-label="Role">{roleText(user.role)}</td>
+              <td data-label="Wards">{hasWards(user.role) ? wardNames(user) : <span className="muted">Does not apply</span>}</td>
+              <td data-label="Care teams">{user.care_teams.join(", ") || <span className="muted">None</span>}</td>
+              <td data-label="Way in">{wayIn(user, now)}</td>
+              <td data-label="Last signed in">{user.last_sign_in_at === null ? <span className="muted">Never</span> : agoText(ageSeconds(user.last_sign_in_at, now))}</td>
+              <td className="acts">
+                <button type="button" onClick={() => setOpen({ edit: user })} aria-label={`Change ${user.display}`}>
+                  Change
+                </button>
+                <button type="button" onClick={() => setOpen({ sessions: user })} aria-label={`Sessions of ${user.display}`}>
+                  Sessions
+                </button>
+                <button type="button" className="danger" onClick={() => setOpen({ reset: user })} aria-label={`New link for ${user.display}`}>
+                  New link
+                </button>
+              </td>
+            </tr>
+          ))}
+        </Table>
       )}
       {open !== null && "add" in open && <PersonDialog wards={wards.data?.wards ?? []} onClose={close} onInvited={invited} onChanged={changed} />}
       {open !== null && "edit" in open && <PersonDialog person={open.edit} wards={wards.data?.wards ?? []} onClose={close} onInvited={invited} onChanged={changed} />}
@@ -137,6 +121,11 @@ interface PersonProps {
   onChanged: () => void;
 }
 
+/** What refusals mean here, by their codes. */
+const REFUSALS = {
+  "last-administrator": "This is the last administrator with a way in: somebody must be able to administer the site.",
+};
+
 function PersonDialog({ person, wards, onClose, onInvited, onChanged }: PersonProps) {
   const me = useUser();
   const [form, setForm] = useState({ name: "", display: person?.display ?? "", role: person?.role ?? ("nurse" as Role), teams: person?.care_teams.join(", ") ?? "" });
@@ -162,22 +151,12 @@ function PersonDialog({ person, wards, onClose, onInvited, onChanged }: PersonPr
       onChanged();
     },
   });
-  const code = save.error instanceof ApiError ? save.error.code : "";
-  const refusals: Record<string, string> = {
-    "last-administrator": "This is the last administrator with a way in: somebody must be able to administer the site.",
-    "changed-by-somebody-else": "Somebody else has changed this person meanwhile. Close this, look, and repeat your change.",
-  };
   // Whoever invites must say where: the whole house is given on purpose only.
   const lacksWards = person === undefined && hasWards(form.role) && !all && chosen.length === 0;
   const lacksPatient = form.role === "patient" && patient === null;
   return (
     <Dialog title={person === undefined ? "Invite somebody" : `Change ${person.display}`} onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          save.mutate();
-        }}
-      >
+      <ActForm action={save} verb={person === undefined ? "Invite" : "Save"} refusals={REFUSALS} blocked={lacksPatient || lacksWards} onClose={onClose}>
         {person === undefined && (
           <Field label="Sign-in name">
             <input required autoFocus autoCapitalize="none" autoComplete="off" value={form.name} onChange={set("name")} />
@@ -242,10 +221,7 @@ function PersonDialog({ person, wards, onClose, onInvited, onChanged }: PersonPr
             Disabled: cannot sign in, and all sessions end at once
           </label>
         )}
-        <DialogFoot action={save} refusal={save.isError ? (refusals[code] ?? explain(save.error)) : undefined} blocked={lacksPatient || lacksWards} onClose={onClose}>
-          {person === undefined ? "Invite" : "Save"}
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }
@@ -254,20 +230,12 @@ function ResetDialog({ person, onClose, onInvited }: { person: PersonLine; onClo
   const reset = useMutation({ mutationFn: () => post<{ user: PersonLine; invitation: Invitation }>(`/users/${person.id}/reset`), onSuccess: onInvited });
   return (
     <Dialog title={`New one-time link for ${person.display}`} onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          reset.mutate();
-        }}
-      >
+      <ActForm action={reset} verb="Make the link" dangerous onClose={onClose}>
         <p>
           For somebody who has lost every way in, or whose invitation ran out. Their password, code app, passkeys and recovery codes are <strong>gone at once</strong>, and their sessions end. Make sure that it
           is really they who ask: call them back, or see them in person.
         </p>
-        <DialogFoot action={reset} dangerous onClose={onClose}>
-          Make the link
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }

@@ -5,7 +5,10 @@ import { useState } from "react";
 
 import { post } from "../../api/client.ts";
 import type { Place } from "../../api/types.ts";
-import { Dialog, DialogFoot, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
+import { ActForm } from "../../ui/act-form.tsx";
+import { Dialog, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
+import { CopyButton } from "../../ui/once.tsx";
+import { Table } from "../../ui/table.tsx";
 import { usePlaces } from "../patients.tsx";
 
 const KINDS: Record<Place["kind"], string> = { ward: "Ward", bed: "Bed", room: "Room", home: "Home" };
@@ -20,7 +23,7 @@ export function PlacesPage() {
   const wards = all.filter(({ kind }) => kind === "ward");
   const groups = [...wards.map((ward) => ({ ward, inside: all.filter((place) => place.ward_id === ward.id) })), { ward: null, inside: all.filter((place) => place.kind !== "ward" && place.ward_id === null) }];
   return (
-    <div className="page page-narrow">
+    <div className="page">
       <PageTitle
         seenBy="administrators; clinicians see the places of their wards elsewhere."
         actions={
@@ -34,32 +37,26 @@ export function PlacesPage() {
       {places.isPending && <Waiting what="places" />}
       {places.isError && <Failure error={places.error} retry={() => void places.refetch()} />}
       {places.data && (
-        <div className="table-scroll">
-          <table className="stack-table">
-            <thead>
-              <tr>
-                <th scope="col">Ward</th>
-                <th scope="col" className="number">
-                  Places
-                </th>
-                <th scope="col">Which</th>
+        <Table heads={["Ward", { figures: "Places" }, "Which", "Id, for policies"]}>
+          {groups
+            .filter(({ ward, inside }) => ward !== null || inside.length > 0)
+            .map(({ ward, inside }) => (
+              <tr key={ward?.id ?? "none"}>
+                <th scope="row">{ward?.name ?? "In no ward"}</th>
+                <td className="number" data-label="Places">
+                  {inside.length}
+                </td>
+                <td data-label="Which">{inside.map((place) => place.name).join(", ") || <span className="muted">None yet</span>}</td>
+                <td data-label="Id, for policies">
+                  {ward && (
+                    <>
+                      <span className="mono">{ward.id}</span> <CopyButton text={ward.id} />
+                    </>
+                  )}
+                </td>
               </tr>
-            </thead>
-            <tbody>
-              {groups
-                .filter(({ ward, inside }) => ward !== null || inside.length > 0)
-                .map(({ ward, inside }) => (
-                  <tr key={ward?.id ?? "none"}>
-                    <th scope="row">{ward?.name ?? "In no ward"}</th>
-                    <td className="number" data-label="Places">
-                      {inside.length}
-                    </td>
-                    <td data-label="Which">{inside.map((place) => place.name).join(", ") || <span className="muted">None yet</span>}</td>
-                  </tr>
-                ))}
-            </tbody>
-          </table>
-        </div>
+            ))}
+        </Table>
       )}
       {adding && <NewPlace wards={wards} onClose={() => setAdding(false)} />}
     </div>
@@ -80,12 +77,7 @@ function NewPlace({ wards, onClose }: { wards: Place[]; onClose: () => void }) {
   });
   return (
     <Dialog title="Add a place" onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          save.mutate();
-        }}
-      >
+      <ActForm action={save} verb="Add" onClose={onClose}>
         <Field label="Name">
           <input required autoFocus maxLength={100} autoComplete="off" value={form.name} onChange={set("name")} />
         </Field>
@@ -110,10 +102,7 @@ function NewPlace({ wards, onClose }: { wards: Place[]; onClose: () => void }) {
             </select>
           </Field>
         )}
-        <DialogFoot action={save} onClose={onClose}>
-          Add
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }

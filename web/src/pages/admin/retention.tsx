@@ -1,19 +1,24 @@
 //! How long each class of data is kept, what would go, what is held back by law, and the run itself.
 
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { useState } from "react";
+import { useEffect, useState } from "react";
 
-import { ApiError, explain, get, post, put, query, remove } from "../../api/client.ts";
+import { get, post, put, query, remove } from "../../api/client.ts";
 import type { DryRun, Hold, KeepDays, Retention } from "../../api/keys.ts";
 import { fullName } from "../../format/people.ts";
 import { fromLocalField, instantText } from "../../format/time.ts";
-import { Dialog, DialogFoot, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
+import { ActForm } from "../../ui/act-form.tsx";
+import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
 import { bytesText } from "../../ui/progress.tsx";
 import { PatientPicker } from "../../ui/search.tsx";
+import { Table } from "../../ui/table.tsx";
 import { TimeField } from "../../ui/time-field.tsx";
 
 /** How often the page looks again while a run goes on, in ms. */
 const RUNNING_MS = 1_000;
+
+/** Fewest days that details of the audit log are kept: six years, leap days included. */
+const AUDIT_DAYS_MIN = 2_192;
 
 const CLASSES: Record<string, string> = {
   waveforms: "Waveforms",
@@ -35,6 +40,11 @@ export function RetentionPage() {
     queryFn: ({ signal }) => get<Retention>("/retention", signal),
     refetchInterval: ({ state }) => (state.data?.run?.state === "running" ? RUNNING_MS : false),
   });
+  const runState = found.data?.run?.state;
+  useEffect(() => {
+    // What would go is something else once a run has ended.
+    if (runState !== "running") void client.invalidateQueries({ queryKey: ["dry-run"] });
+  }, [client, runState]);
   const changed = () => {
     void client.invalidateQueries({ queryKey: ["retention"] });
     void client.invalidateQueries({ queryKey: ["holds"] });
@@ -80,7 +90,7 @@ export function RetentionPage() {
 
 function RunState({ retention: { run } }: { retention: Retention }) {
   if (run === null) return null;
-  const removed = `${run.removed.rows} rows, ${bytesText(run.removed.bytes)}`;
+  const removed = rowsText(run.removed);
   if (run.state === "running") {
     return (
       <p className="message message-note" role="status">
@@ -108,51 +118,32 @@ function WhatGoes({ keep, current }: { keep: KeepDays | null; current: KeepDays 
       {found.isPending && <Waiting what="what would go" />}
       {found.isError && <Failure error={found.error} retry={() => void found.refetch()} />}
       {found.data && (
-        <div className="table-scroll">
-          <table className="stack-table">
-            <caption className="sr-only">What is kept how long, and what would go now</caption>
-            <thead>
-              <tr>
-                <th scope="col">Class</th>
-                <th scope="col">Kept</th>
-                <th scope="col" className="number">
-                  Would go now
-                </th>
-                <th scope="col" className="number">
-                  Patients
-                </th>
-                <th scope="col">From</th>
-                <th scope="col">To</th>
-                <th scope="col" className="number">
-                  Held back by law
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {classes.map(([name, one]) => (
-                <tr key={name}>
-                  <th scope="row">{classText(name)}</th>
-                  <td data-label="Kept">{keepText(days[name] ?? null)}</td>
-                  <td data-label="Would go now" className="number">
-                    {!one || one.rows === 0 ? <span className="muted">Nothing</span> : `${one.rows} rows, ${bytesText(one.bytes)}`}
-                  </td>
-                  <td data-label="Patients" className="number">
-                    {one?.patients ?? 0}
-                  </td>
-                  <td data-label="From">{one?.oldest ? instantText(one.oldest) : <span className="muted">None</span>}</td>
-                  <td data-label="To">{one?.newest ? instantText(one.newest) : <span className="muted">None</span>}</td>
-                  <td data-label="Held back by law" className="number">
-                    {one?.held_rows ?? 0}
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table heads={["Class", "Kept", { figures: "Would go now" }, { figures: "Patients" }, "From", "To", { figures: "Held back by law" }]} caption="What is kept how long, and what would go now">
+          {classes.map(([name, one]) => (
+            <tr key={name}>
+              <th scope="row">{classText(name)}</th>
+              <td data-label="Kept">{keepText(days[name] ?? null)}</td>
+              <td data-label="Would go now" className="number">
+                {!one || one.rows === 0 ? <span className="muted">Nothing</span> : rowsText(one)}
+              </td>
+              <td data-label="Patients" className="number">
+                {one?.patients ?? 0}
+              </td>
+              <td data-label="From">{one?.oldest ? instantText(one.oldest) : <span className="muted">None</span>}</td>
+              <td data-label="To">{one?.newest ? instantText(one.newest) : <span className="muted">None</span>}</td>
+              <td data-label="Held back by law" className="number">
+                {one?.held_rows ?? 0}
+              </td>
+            </tr>
+          ))}
+        </Table>
       )}
     </>
   );
 }
+
+/** Rows as the store keeps them: a row of readings holds up to thousands. */
+const rowsText = ({ rows, bytes }: { rows: number; bytes: number }) => `${rows} stored ${rows === 1 ? "row" : "rows"}, ${bytesText(bytes)}`;
 
 function keepText(days: number | null): string {
   if (days === null) return "For ever";
@@ -171,20 +162,14 @@ function EditDialog({ retention, onClose, onDone }: DoneProps & { retention: Ret
   const [shown, setShown] = useState<KeepDays | null>(null);
   const keep: KeepDays = Object.fromEntries(Object.entries(form).map(([name, days]) => [name, days === "" ? null : Number(days)]));
   const save = useMutation({ mutationFn: () => put<Retention>("/retention", { version: retention.version, keep_days: keep, reason: reason.trim() }), onSuccess: onDone });
-  const changed = save.error instanceof ApiError && save.error.status === 409;
   return (
     <Dialog title="Change retention" onClose={onClose} wide>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          save.mutate();
-        }}
-      >
+      <ActForm action={save} verb="Save" onClose={onClose}>
         <p className="hint">Days; empty keeps for ever. Nothing goes until somebody starts the run.</p>
         <div className="field-grid">
           {Object.entries(form).map(([name, days]) => (
-            <Field key={name} label={classText(name)} {...(name === "audit-details" ? { hint: "At least 2190 (6 years)" } : {})}>
-              <input type="number" min={name === "audit-details" ? 2190 : 1} step={1} value={days} placeholder="For ever" onChange={(event) => setForm({ ...form, [name]: event.target.value })} />
+            <Field key={name} label={classText(name)} {...(name === "audit-details" ? { hint: `At least ${AUDIT_DAYS_MIN} (six years)` } : {})}>
+              <input type="number" min={name === "audit-details" ? AUDIT_DAYS_MIN : 1} step={1} value={days} placeholder="For ever" onChange={(event) => setForm({ ...form, [name]: event.target.value })} />
             </Field>
           ))}
         </div>
@@ -195,10 +180,7 @@ function EditDialog({ retention, onClose, onDone }: DoneProps & { retention: Ret
         <Field label="Reason">
           <input required autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
         </Field>
-        <DialogFoot action={save} refusal={save.isError ? (changed ? "Somebody else has changed the policy meanwhile. Close this, look, and repeat your change." : explain(save.error)) : undefined} onClose={onClose}>
-          Save
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }
@@ -208,20 +190,12 @@ function RunDialog({ onClose, onDone }: DoneProps) {
   const run = useMutation({ mutationFn: () => post<unknown>("/retention/run", { reason: reason.trim() }), onSuccess: onDone });
   return (
     <Dialog title="Remove what is due" onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          run.mutate();
-        }}
-      >
+      <ActForm action={run} verb="Remove for good" dangerous onClose={onClose}>
         <p>Everything that the table lists is removed for good, in small steps beside the work. What is held back by law stays.</p>
         <Field label="Reason">
           <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
         </Field>
-        <DialogFoot action={run} dangerous onClose={onClose}>
-          Remove for good
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }
@@ -240,38 +214,22 @@ function Holds({ onAdd, onLift }: { onAdd: () => void; onLift: (hold: Hold) => v
       {holds.isError && <Failure error={holds.error} retry={() => void holds.refetch()} />}
       {holds.data && holds.data.holds.length === 0 && <Empty>Nothing is held back.</Empty>}
       {holds.data && holds.data.holds.length > 0 && (
-        <div className="table-scroll">
-          <table className="stack-table">
-            <thead>
-              <tr>
-                <th scope="col">Patient</th>
-                <th scope="col">Reason</th>
-                <th scope="col">By</th>
-                <th scope="col">Since</th>
-                <th scope="col">Until</th>
-                <th scope="col">
-                  <span className="sr-only">Act</span>
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {holds.data.holds.map((hold) => (
-                <tr key={hold.patient}>
-                  <th scope="row">{hold.label}</th>
-                  <td data-label="Reason">{hold.reason}</td>
-                  <td data-label="By">{hold.by.label}</td>
-                  <td data-label="Since">{instantText(hold.since)}</td>
-                  <td data-label="Until">{hold.until === null ? "Lifted by somebody" : instantText(hold.until)}</td>
-                  <td className="acts">
-                    <button type="button" onClick={() => onLift(hold)} aria-label={`Lift the hold of ${hold.label}`}>
-                      Lift
-                    </button>
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table heads={["Patient", "Reason", "By", "Since", "Until", { acts: "Act" }]}>
+          {holds.data.holds.map((hold) => (
+            <tr key={hold.patient}>
+              <th scope="row">{hold.label}</th>
+              <td data-label="Reason">{hold.reason}</td>
+              <td data-label="By">{hold.by.label}</td>
+              <td data-label="Since">{instantText(hold.since)}</td>
+              <td data-label="Until">{hold.until === null ? "Lifted by somebody" : instantText(hold.until)}</td>
+              <td className="acts">
+                <button type="button" onClick={() => onLift(hold)} aria-label={`Lift the hold of ${hold.label}`}>
+                  Lift
+                </button>
+              </td>
+            </tr>
+          ))}
+        </Table>
       )}
     </section>
   );
@@ -288,12 +246,7 @@ function HoldDialog({ onClose, onDone }: DoneProps) {
       {patient === null ? (
         <PatientPicker label="Patient" autoFocus onPick={(found) => setPatient({ id: found.id, label: fullName(found) })} />
       ) : (
-        <form
-          onSubmit={(event) => {
-            event.preventDefault();
-            hold.mutate();
-          }}
-        >
+        <ActForm action={hold} verb="Hold" blocked={badUntil} onClose={onClose}>
           <p>
             Nothing of <strong>{patient.label}</strong> is removed or erased while the hold stands, whatever the policy says.
           </p>
@@ -301,10 +254,7 @@ function HoldDialog({ onClose, onDone }: DoneProps) {
             <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
           </Field>
           <TimeField label="Until" hint="Empty: until somebody lifts it" value={until} onChange={setUntil} />
-          <DialogFoot action={hold} blocked={badUntil} onClose={onClose}>
-            Hold
-          </DialogFoot>
-        </form>
+        </ActForm>
       )}
     </Dialog>
   );
@@ -315,20 +265,12 @@ function LiftDialog({ hold, onClose, onDone }: DoneProps & { hold: Hold }) {
   const lift = useMutation({ mutationFn: () => remove<unknown>(`/patients/${hold.patient}/hold`, { reason: reason.trim() }), onSuccess: onDone });
   return (
     <Dialog title={`Lift the hold of ${hold.label}`} onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          lift.mutate();
-        }}
-      >
+      <ActForm action={lift} verb="Lift" dangerous onClose={onClose}>
         <p>Retention and erasure apply to this patient again.</p>
         <Field label="Reason">
           <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
         </Field>
-        <DialogFoot action={lift} dangerous onClose={onClose}>
-          Lift
-        </DialogFoot>
-      </form>
+      </ActForm>
     </Dialog>
   );
 }

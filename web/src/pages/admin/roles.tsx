@@ -11,6 +11,7 @@ import { roleText } from "../../format/people.ts";
 import { instantText } from "../../format/time.ts";
 import { Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
 import { Icon } from "../../ui/icons.tsx";
+import { useWards } from "./people.tsx";
 
 const PURPOSES = ["TREAT", "ETREAT", "HOPERAT", "HPAYMT", "HRESCH", "PUBHLTH", "PATRQT", "FAMRQT"] as const;
 
@@ -123,6 +124,7 @@ function Matrix({ permissions }: { permissions: PolicySet["permissions"] }) {
 
 function Explain() {
   const users = useQuery({ queryKey: ["users"], queryFn: ({ signal }) => get<{ users: PersonLine[] }>("/users", signal), retry: false });
+  const wards = useWards();
   const [form, setForm] = useState({ who: "", action: "read-chart", on: "site", purpose: "" });
   const set = (key: keyof typeof form) => (event: { target: { value: string } }) => setForm({ ...form, [key]: event.target.value });
   const ask = useMutation({
@@ -152,8 +154,16 @@ function Explain() {
           <input required autoComplete="off" spellCheck={false} value={form.action} onChange={set("action")} />
         </Field>
         <Field label="On">
-          <input required autoComplete="off" spellCheck={false} placeholder="site, ward/ID, patient/ID" value={form.on} onChange={set("on")} />
+          <input list="what-on" required autoComplete="off" spellCheck={false} placeholder="site, ward/ID, patient/ID" value={form.on} onChange={set("on")} />
         </Field>
+        <datalist id="what-on">
+          <option value="site">The whole site</option>
+          {wards.data?.wards.map((ward) => (
+            <option key={ward.id} value={`ward/${ward.id}`}>
+              {ward.name}
+            </option>
+          ))}
+        </datalist>
         <Field label="Purpose">
           <select value={form.purpose} onChange={set("purpose")}>
             <option value="">As usual</option>

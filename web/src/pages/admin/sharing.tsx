@@ -7,6 +7,7 @@ import { get, put } from "../../api/client.ts";
 import type { Decision, Defaults } from "../../api/consent.ts";
 import { purposeText } from "../../format/consent.ts";
 import { Failure, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
+import { Table } from "../../ui/table.tsx";
 
 /** Whoever treats a patient must be able to: a patient may deny it, a switch for all may not. */
 const ALWAYS = new Set(["TREAT", "ETREAT", "BTG", "PATRQT"]);
@@ -38,31 +39,21 @@ export function SharingPage() {
             save.mutate();
           }}
         >
-          <div className="table-scroll">
-            <table className="stack-table">
-              <thead>
-                <tr>
-                  <th scope="col">Purpose</th>
-                  <th scope="col">Where the patient said nothing</th>
-                </tr>
-              </thead>
-              <tbody>
-                {Object.entries(defaults).map(([purpose, decision]) => (
-                  <tr key={purpose}>
-                    <th scope="row">
-                      {purposeText(purpose)} <span className="muted mono">{purpose}</span>
-                    </th>
-                    <td data-label="Without a rule">
-                      <select aria-label={purposeText(purpose)} value={decision} disabled={decision === "permit" && ALWAYS.has(purpose)} onChange={(event) => setDraft({ ...defaults, [purpose]: event.target.value as Decision })}>
-                        <option value="permit">Permitted</option>
-                        <option value="deny">Denied</option>
-                      </select>
-                    </td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </div>
+          <Table heads={["Purpose", "Where the patient said nothing"]}>
+            {Object.entries(defaults).map(([purpose, decision]) => (
+              <tr key={purpose}>
+                <th scope="row">
+                  {purposeText(purpose)} <span className="muted mono">{purpose}</span>
+                </th>
+                <td data-label="Without a rule">
+                  <select aria-label={purposeText(purpose)} value={decision} disabled={decision === "permit" && ALWAYS.has(purpose)} onChange={(event) => setDraft({ ...defaults, [purpose]: event.target.value as Decision })}>
+                    <option value="permit">Permitted</option>
+                    <option value="deny">Denied</option>
+                  </select>
+                </td>
+              </tr>
+            ))}
+          </Table>
           {save.isError && <Failure error={save.error} />}
           <div className="form-actions">
             {draft !== null && (

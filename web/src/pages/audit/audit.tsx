@@ -8,7 +8,7 @@ import { get, query } from "../../api/client.ts";
 import { purposeText } from "../../format/consent.ts";
 import { preciseText, withReadableTimes } from "../../format/time.ts";
 import { navigate, useLocation } from "../../router.tsx";
-import { Empty, Failure, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
+import { Empty, Failure, Older, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
 import { Icon } from "../../ui/icons.tsx";
 import { askedOf, Filters, type Wanted, wantedIn } from "./filters.tsx";
 import { Groups } from "./groups.tsx";
@@ -96,11 +96,7 @@ function Acts() {
           </table>
         </div>
       )}
-      {log.hasNextPage && (
-        <button type="button" className="more" disabled={log.isFetchingNextPage} onClick={() => void log.fetchNextPage()}>
-          Older
-        </button>
-      )}
+      <Older list={log} />
       {proving && <ProofDrawer row={proving} onClose={() => setProving(null)} />}
     </>
   );

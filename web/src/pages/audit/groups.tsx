@@ -6,7 +6,8 @@ import { get, query } from "../../api/client.ts";
 import type { AuditGroup } from "../../api/audit.ts";
 import { preciseText } from "../../format/time.ts";
 import { Link } from "../../router.tsx";
-import { Empty, Failure, Waiting } from "../../ui/basics.tsx";
+import { Empty, Failure, Older, Waiting } from "../../ui/basics.tsx";
+import { Table } from "../../ui/table.tsx";
 
 /** Rows fetched at once. */
 const PAGE = 100;
@@ -26,62 +27,35 @@ export function Groups() {
       {log.isError && <Failure error={log.error} retry={() => void log.refetch()} />}
       {log.data && groups.length === 0 && <Empty>No device has delivered anything yet.</Empty>}
       {groups.length > 0 && (
-        <div className="table-scroll">
-          <table className="stack-table">
-            <thead>
-              <tr>
-                <th scope="col" className="number">
-                  Group
-                </th>
-                <th scope="col">On disk</th>
-                <th scope="col">Device</th>
-                <th scope="col" className="number">
-                  Frames
-                </th>
-                <th scope="col" className="number">
-                  Facts
-                </th>
-                <th scope="col" className="number">
-                  Quarantined
-                </th>
-                <th scope="col">SHA-256</th>
+        <Table heads={[{ figures: "Group" }, "On disk", "Device", { figures: "Frames" }, { figures: "Facts" }, { figures: "Quarantined" }, "SHA-256"]}>
+          {groups.flatMap((group) =>
+            group.sources.map((source) => (
+              <tr key={`${group.group} ${source.device.id}`}>
+                <td className="number mono" data-label="Group">
+                  {group.group}
+                </td>
+                <td data-label="On disk">{preciseText(group.committed_at)}</td>
+                <td data-label="Device">
+                  <Link to={`/devices/${source.device.id}`}>{source.device.name}</Link>
+                </td>
+                <td className="number" data-label="Frames">
+                  {source.frames}
+                </td>
+                <td className="number" data-label="Facts">
+                  {source.facts}
+                </td>
+                <td className="number" data-label="Quarantined">
+                  {source.quarantined}
+                </td>
+                <td className="mono" data-label="SHA-256" title={source.sha256}>
+                  {source.sha256.slice(0, 16)}…
+                </td>
               </tr>
-            </thead>
-            <tbody>
-              {groups.flatMap((group) =>
-                group.sources.map((source) => (
-                  <tr key={`${group.group} ${source.device.id}`}>
-                    <td className="number mono" data-label="Group">
-                      {group.group}
-                    </td>
-                    <td data-label="On disk">{preciseText(group.committed_at)}</td>
-                    <td data-label="Device">
-                      <Link to={`/devices/${source.device.id}`}>{source.device.name}</Link>
-                    </td>
-                    <td className="number" data-label="Frames">
-                      {source.frames}
-                    </td>
-                    <td className="number" data-label="Facts">
-                      {source.facts}
-                    </td>
-                    <td className="number" data-label="Quarantined">
-                      {source.quarantined}
-                    </td>
-                    <td className="mono" data-label="SHA-256" title={source.sha256}>
-                      {source.sha256.slice(0, 16)}…
-                    </td>
-                  </tr>
-                )),
-              )}
-            </tbody>
-          </table>
-        </div>
+            )),
+          )}
+        </Table>
       )}
-      {log.hasNextPage && (
-        <button type="button" className="more" disabled={log.isFetchingNextPage} onClick={() => void log.fetchNextPage()}>
-          Older
-        </button>
-      )}
+      <Older list={log} />
     </>
   );
 }
