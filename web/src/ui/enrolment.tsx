@@ -160,7 +160,9 @@ export function ClaimDialog({ enrolment, onClose }: { enrolment: Pick<Enrolment,
                 </Fact>
               </dl>
               <OneTimeText label="Pin: by it the device knows this server" text={pinOf(make.data)} />
-              <CopyButton text={make.data.qr_text} label="Copy all of it as a link" />
+              <p>
+                <CopyButton text={make.data.qr_text} label="Copy all of it as a link" />
+              </p>
             </div>
           </div>
           <div className="form-actions">
