@@ -6,14 +6,15 @@ use std::sync::PoisonError;
 use clinical_model::{Assignment, Patient, PatientId, RecordId as _, Subject, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use store::{
-    Actor, AuditAction, AuditOutcome, Care, DocumentQuery, DocumentWrite, ErasureScope, Expected, KeyDomain,
-    Kind, Order, Rows, Store, StoreError, TransactError, Transaction,
+    Actor, AuditAction, AuditOutcome, Care, DocumentQuery, DocumentWrite, ErasedPatient, ErasureScope,
+    Expected, KeyDomain, Kind, Order, Rows, Store, StoreError, TransactError, Transaction,
 };
 use trust::attest::{AttestError, Signer};
 
 use crate::audited::{Act, Agent};
 use crate::holds::{self, Hold};
 use crate::records;
+use crate::rekeying::Pace;
 use crate::site::Site;
 
 /// Rows removed in one step: short enough that a commit does not wait long behind it.
@@ -253,7 +254,7 @@ fn all_of(store: &dyn Store) -> Result<Vec<Erasure>, StoreError> {
 }
 
 /// One that a list beside the key brought into a restored copy has no document here.
-fn restored(erased: &store::ErasedPatient, worn: Vec<Worn>, now: Timestamp) -> Erasure {
+fn restored(erased: &ErasedPatient, worn: Vec<Worn>, now: Timestamp) -> Erasure {
     Erasure {
         patient: erased.patient,
         request: "restored from the list of erasures".to_owned(),
@@ -274,7 +275,7 @@ fn restored(erased: &store::ErasedPatient, worn: Vec<Worn>, now: Timestamp) -> E
 /// assignments go: what they sent that nobody could read names no patient, and goes as well.
 fn remembered(
     store: &dyn Store,
-    erased: &store::ErasedPatient,
+    erased: &ErasedPatient,
     assignments: &[Assignment],
 ) -> Result<Erasure, StoreError> {
     let kept = store.document(Kind::Erasure, erased.patient.to_bytes())?;
@@ -506,6 +507,7 @@ impl Site {
             return Err(ErasureError::NotConfirmed);
         }
         let at = self.clock().now();
+        let hold = holds::expected(self.store(), patient)?;
         if let Some(hold) = holds::find(self.store(), patient, at)? {
             return Err(ErasureError::OnHold { since: hold.since });
         }
@@ -534,12 +536,14 @@ impl Site {
         let gone = self.documents_about(patient, &worn)?;
         let mut writes = vec![erasure_write(&erasure)];
         writes.extend(gone.iter().map(|(kind, id)| removal(*kind, *id)));
+        // Nobody sets a hold meanwhile, on another node either: it is as it was looked at, or nothing is written.
+        writes.push(DocumentWrite { expected: hold, ..removal(Kind::LegalHold, patient.to_bytes()) });
         let audit = vec![act.record(at, AuditOutcome::Success)];
         self.store().transact(&Transaction { at, writes, audit, ..Transaction::default() })?;
         let erased = self.care().begin_erasure(patient, at)?;
         erasure.epoch = erased.epoch;
         self.forget_patient(patient);
-        self.care().forget_versions(&gone)?;
+        self.care().forget_versions(&[&gone[..], &[(Kind::LegalHold, patient.to_bytes())]].concat())?;
         Ok(erasure)
     }
 
@@ -550,7 +554,7 @@ impl Site {
         worn: &[(Assignment, Worn)],
     ) -> Result<Vec<(Kind, [u8; 16])>, StoreError> {
         let id = patient.to_bytes();
-        let mut gone = vec![(Kind::Patient, id), (Kind::AlertLimits, id), (Kind::LegalHold, id)];
+        let mut gone = vec![(Kind::Patient, id), (Kind::AlertLimits, id)];
         gone.extend(worn.iter().map(|(assignment, _)| (Kind::Assignment, assignment.id.to_bytes())));
         let query = DocumentQuery {
             kind: Kind::ResourceIdentifier,
@@ -597,52 +601,92 @@ impl Site {
         Ok(all)
     }
 
-    /// Goes on with erasures; whether there is more to do.
-    pub(crate) fn keep_erasing(&self, site_name: &str) -> Result<bool, ErasureError> {
-        let mut more = false;
-        let now = self.clock().now();
+    /// Goes on with erasures; whether there is more to do. One that fails keeps no other from going on.
+    pub(crate) fn keep_erasing(&self, site_name: &str) -> Result<Pace, ErasureError> {
+        let (mut pace, mut failed) = (Pace::Idle, None);
         for patient in begin_ordered(self.store())? {
             self.forget_patient(patient);
         }
         for erased in self.care().erasures()? {
-            let kept = self.store().document(Kind::Erasure, erased.patient.to_bytes())?;
-            let kept = kept.and_then(|one| records::json_from::<Erasure>(&one.body).ok());
-            let mut erasure = kept.unwrap_or_else(|| restored(&erased, Vec::new(), now));
-            erasure.epoch.clone_from(&erased.epoch);
-            let before = erasure.clone();
-            if erased.purged_at.is_none() {
-                more = true;
-                if !self.purge(&mut erasure)? {
-                    self.care().end_erasure(erased.patient, now)?;
-                    erasure.purged_at = Some(now);
-                }
-            } else if erasure.purged_at.is_none() {
-                erasure.purged_at = erased.purged_at;
-            }
-            erasure.epoch_destroyed_at = erased.epoch_ended_at;
-            if erasure != before || (erasure.purged_at.is_some() && erasure.statement.is_none()) {
-                self.keep_erasure(&mut erasure, before.state(), site_name, now)?;
+            match self.keep_erasing_one(&erased, site_name) {
+                Ok(of_one) => pace = pace.max(of_one),
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(more)
+        failed.map_or(Ok(pace), Err)
     }
 
-    /// Removes rows for a while; whether any may be left.
-    fn purge(&self, erasure: &mut Erasure) -> Result<bool, ErasureError> {
+    fn keep_erasing_one(&self, erased: &ErasedPatient, site_name: &str) -> Result<Pace, ErasureError> {
+        let (now, mut pace) = (self.clock().now(), Pace::Idle);
+        let kept = self.store().document(Kind::Erasure, erased.patient.to_bytes())?;
+        let kept = kept.and_then(|one| records::json_from::<Erasure>(&one.body).ok());
+        let mut erasure = kept.unwrap_or_else(|| restored(erased, Vec::new(), now));
+        erasure.epoch.clone_from(&erased.epoch);
+        let before = erasure.clone();
+        if erased.purged_at.is_none() {
+            pace = self.purge(&mut erasure)?;
+            if pace == Pace::Idle {
+                self.forget_answers(&erasure.scope())?;
+                self.care().end_erasure(erased.patient, now)?;
+                erasure.purged_at = Some(now);
+                pace = Pace::Working;
+            }
+        } else if erasure.purged_at.is_none() {
+            erasure.purged_at = erased.purged_at;
+        }
+        erasure.epoch_destroyed_at = erased.epoch_ended_at;
+        if erasure != before || (erasure.purged_at.is_some() && erasure.statement.is_none()) {
+            self.keep_erasure(&mut erasure, before.state(), site_name, now)?;
+        }
+        Ok(pace)
+    }
+
+    /// Takes away what devices were answered since they were the patient's: remembered answers name times and what was
+    /// wrong with values. Those of whoever wears a device now go too; a request that is repeated is known all the same, by
+    /// what it says.
+    fn forget_answers(&self, scope: &ErasureScope) -> Result<(), ErasureError> {
+        for (device, interval) in &scope.devices {
+            let mut query = DocumentQuery {
+                kind: Kind::IdempotentRequest,
+                index: records::REQUESTS_BY_DEVICE,
+                prefix: device.to_bytes().to_vec(),
+                after: None,
+                order: Order::Ascending,
+                limit: PAGE_LIMIT,
+            };
+            loop {
+                let page = self.store().documents(&query)?;
+                let theirs = page.iter().filter(|one| one.updated_at >= interval.start);
+                let writes: Vec<DocumentWrite> = theirs.map(|one| removal(one.kind, one.id)).collect();
+                let at = self.clock().now();
+                self.store().transact(&Transaction { at, writes, ..Transaction::default() })?;
+                match page.last() {
+                    Some(last) if page.len() == PAGE_LIMIT => {
+                        query.after = Some((last.index_value.clone(), last.id));
+                    }
+                    _ => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes rows for a while; idle when none are left.
+    fn purge(&self, erasure: &mut Erasure) -> Result<Pace, ErasureError> {
         let scope = erasure.scope();
         for _ in 0..STEPS_AT_ONCE {
             let (rows, more) = self.care().step_erasure(erasure.patient, &scope, STEP_LIMIT_ROWS)?;
             erasure.removed.add(&rows);
             if !more {
-                return Ok(false);
+                return Ok(Pace::Idle);
             }
             if rows.total() == 0 {
-                // The journal still tells of the patient, until it is folded.
-                self.fold_now()?;
-                return Ok(true);
+                // The journal still tells of the patient, until it is folded, or another node has yet to hear of it.
+                let folded = self.fold_now()?;
+                return Ok(if folded.groups > 0 { Pace::Working } else { Pace::Waiting });
             }
         }
-        Ok(true)
+        Ok(Pace::Working)
     }
 
     fn keep_erasure(

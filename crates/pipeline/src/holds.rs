@@ -56,6 +56,12 @@ pub fn find(store: &dyn Store, patient: PatientId, at: Timestamp) -> Result<Opti
     Ok(Some(hold).filter(|hold| hold.stands(at)))
 }
 
+/// What must be true of the hold on a record for nobody to have changed it since now.
+pub(crate) fn expected(store: &dyn Store, patient: PatientId) -> Result<Expected, StoreError> {
+    let kept = store.document(Kind::LegalHold, patient.to_bytes())?;
+    Ok(kept.map_or(Expected::Absent, |kept| Expected::Version(kept.version)))
+}
+
 /// All holds that stand now.
 ///
 /// # Errors
@@ -113,7 +119,16 @@ impl Site {
             Vec::new(),
         );
         let act = by.act(AuditAction::Create, "legal hold").patient(patient).detail(reason);
-        self.keep_hold(at, write, act)?;
+        // Where another node erases the patient meanwhile, there is nothing to hold.
+        let not_erased = DocumentWrite {
+            kind: Kind::Erasure,
+            id: patient.to_bytes(),
+            expected: Expected::Absent,
+            domain: KeyDomain::System,
+            body: None,
+            index: Vec::new(),
+        };
+        self.keep_hold(at, vec![write, not_erased], act)?;
         Ok(hold)
     }
 
@@ -136,7 +151,7 @@ impl Site {
             index: Vec::new(),
         };
         let act = by.into().act(AuditAction::Delete, "legal hold").patient(patient).detail(reason);
-        self.keep_hold(at, write, act)
+        self.keep_hold(at, vec![write], act)
     }
 
     fn patient_is_here(&self, patient: PatientId) -> Result<(), DeskError> {
@@ -144,9 +159,9 @@ impl Site {
         known.map(drop).ok_or_else(|| DeskError::NotFound { what: "patient", id: patient.to_string() })
     }
 
-    fn keep_hold(&self, at: Timestamp, write: DocumentWrite, act: Act) -> Result<(), DeskError> {
+    fn keep_hold(&self, at: Timestamp, writes: Vec<DocumentWrite>, act: Act) -> Result<(), DeskError> {
         let audit = vec![act.record(at, AuditOutcome::Success)];
-        let transaction = Transaction { at, writes: vec![write], audit, ..Transaction::default() };
+        let transaction = Transaction { at, writes, audit, ..Transaction::default() };
         self.store().transact(&transaction).map_err(|error| refused("the hold", error))
     }
 }

@@ -10,6 +10,8 @@ use store::{DocumentQuery, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind,
 
 /// The index that every document is in, for loading all of a kind.
 const ALL: &str = "all";
+/// The index of remembered answers to requests by the device that they were about (its 16 bytes).
+pub const REQUESTS_BY_DEVICE: &str = "device";
 /// The index of alerts by state (open 0, over 1) and time.
 pub const ALERTS_BY_STATE: &str = "state-time";
 /// The index of alerts by patient and time.

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use clinical_model::PatientId;
+use clinical_model::{PatientId, Timestamp};
 use store::{Actor, AuditAction, AuditOutcome, KekTurn, Rekey, StoreError, TransactError};
 
 use crate::audited::{Act, Agent};
@@ -23,6 +23,17 @@ const BREATH: Duration = Duration::from_millis(20);
 const WRAP_LIMIT_KEYS: usize = 1_000;
 /// Rows sealed anew in one step.
 const SEAL_LIMIT_ROWS: usize = 64;
+
+/// How much of a care is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Pace {
+    /// Nothing, as far as is known.
+    Idle,
+    /// Something that can only be waited for now.
+    Waiting,
+    /// Something to go on with.
+    Working,
+}
 
 /// Why a key was not turned over.
 #[derive(Debug, thiserror::Error)]
@@ -72,44 +83,60 @@ impl Site {
         self.store().care().begin_rekey(patient, self.clock().now()).map_err(TurnError::Store)
     }
 
-    /// Does one piece of each care that is due; whether there is more.
-    pub(crate) fn care_once(&self, name: &str) -> Result<bool, StoreError> {
+    /// Does one piece of each care that is due. One that fails keeps no other from going on.
+    pub(crate) fn care_once(&self, name: &str) -> Result<Pace, StoreError> {
         let now = self.clock().now();
+        let (mut pace, mut failed) = (Pace::Idle, None);
+        let retaining = |more| if more { Pace::Working } else { Pace::Idle };
+        for of_one in [
+            self.keep_turning(now),
+            self.keep_rekeying(now),
+            self.keep_retaining().map(retaining),
+            self.keep_erasing_or_tell(name),
+        ] {
+            match of_one {
+                Ok(of_one) => pace = pace.max(of_one),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(pace), Err)
+    }
+
+    fn keep_turning(&self, now: Timestamp) -> Result<Pace, StoreError> {
         let care = self.store().care();
-        let mut more = false;
-        if let Some(turn) = care.key_status()?.turn {
-            let left = care.step_kek_turn(WRAP_LIMIT_KEYS, now)?;
-            more |= left.as_ref().is_some_and(|left| left.nodes_waiting == 0);
-            if left.is_none() {
-                self.noted(
-                    Act::new(Actor::System, AuditAction::Keys, "key-encryption key")
-                        .detail(format!("epoch {} is in force, the one before is destroyed", turn.to)),
-                );
-            }
+        let Some(turn) = care.key_status()?.turn else { return Ok(Pace::Idle) };
+        let Some(left) = care.step_kek_turn(WRAP_LIMIT_KEYS, now)? else {
+            self.noted(
+                Act::new(Actor::System, AuditAction::Keys, "key-encryption key")
+                    .detail(format!("epoch {} is in force, the one before is destroyed", turn.to)),
+            );
+            return Ok(Pace::Idle);
+        };
+        Ok(if left.nodes_waiting == 0 { Pace::Working } else { Pace::Idle })
+    }
+
+    fn keep_rekeying(&self, now: Timestamp) -> Result<Pace, StoreError> {
+        let care = self.store().care();
+        let Some(rekey) = care.step_rekey(SEAL_LIMIT_ROWS, now)? else { return Ok(Pace::Idle) };
+        if rekey.done < rekey.all {
+            return Ok(Pace::Working);
         }
-        if let Some(rekey) = care.step_rekey(SEAL_LIMIT_ROWS, now)? {
-            more |= rekey.done < rekey.all;
-            if rekey.done >= rekey.all
-                && !care.key_status()?.rekeys.iter().any(|one| one.domain == rekey.domain)
-            {
-                let act = Act::new(Actor::System, AuditAction::Keys, "patient's key");
-                let act = rekey.patient.into_iter().fold(act, Act::patient);
-                self.noted(
-                    act.detail(format!("{} rows sealed anew, the keys before are destroyed", rekey.all)),
-                );
-            }
+        if !care.key_status()?.rekeys.iter().any(|one| one.domain == rekey.domain) {
+            let act = Act::new(Actor::System, AuditAction::Keys, "patient's key");
+            let act = rekey.patient.into_iter().fold(act, Act::patient);
+            self.noted(act.detail(format!("{} rows sealed anew, the keys before are destroyed", rekey.all)));
         }
-        more |= self.keep_retaining()?;
-        match self.keep_erasing(name) {
-            Ok(left) => more |= left,
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "an erasure stands still; it is tried again"
-                );
-            }
-        }
-        Ok(more)
+        Ok(Pace::Idle)
+    }
+
+    fn keep_erasing_or_tell(&self, name: &str) -> Result<Pace, StoreError> {
+        Ok(self.keep_erasing(name).unwrap_or_else(|error| {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "an erasure stands still; it is tried again"
+            );
+            Pace::Idle
+        }))
     }
 
     /// Records what happened by itself; it happened, whether or not that can be written.
@@ -130,13 +157,12 @@ impl Site {
             let Some(site) = site.upgrade() else { return };
             let done = match site.store().hold_lease(LEASE, node, LEASE_LIFE) {
                 Ok(true) => site.care_once(name),
-                Ok(false) => Ok(false),
+                Ok(false) => Ok(Pace::Idle),
                 Err(error) => Err(error),
             };
             pause = match done {
-                Ok(true) if site.disk_is_behind() => LOOK_EVERY,
-                Ok(true) => BREATH,
-                Ok(false) => {
+                Ok(Pace::Working) if !site.disk_is_behind() => BREATH,
+                Ok(_) => {
                     is_out = false;
                     LOOK_EVERY
                 }
@@ -170,7 +196,7 @@ impl Site {
     /// [`StoreError`].
     pub fn care_now(&self, name: &str, pieces: usize) -> Result<bool, StoreError> {
         for _ in 0..pieces {
-            if !self.care_once(name)? {
+            if self.care_once(name)? == Pace::Idle {
                 return Ok(false);
             }
         }

@@ -1,12 +1,14 @@
 //! Erasure, legal holds, retention and keys over a running site.
 
-use clinical_model::{FrameKind, RecordId as _, Subject, Timestamp};
+use clinical_model::{DeviceId, FrameKind, RecordId as _, Subject, Timestamp};
+use pipeline::desk::DeskError;
 use pipeline::erasure::{ErasureError, ErasureOrder};
-use pipeline::records::json_write;
+use pipeline::records::{REQUESTS_BY_DEVICE, json_write};
 use pipeline::retention::{KeepDays, RetainedClass};
 use pipeline::{Site, erasure};
 use store::{
-    Actor, AuditQuery, DocumentWrite, Expected, KeyDomain, Kind, Order, RangeQuery, StoreError, Transaction,
+    Actor, AuditQuery, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind, Order, RangeQuery, StoreError,
+    Transaction,
 };
 
 use super::site::{MONITOR, NURSE, PATIENT, START_S, SetClock, furnish, heart_rate, open, send};
@@ -267,5 +269,75 @@ async fn a_hold_keeps_what_nobody_could_read_too() {
     assert_eq!(site.retention().unwrap().policy.run.unwrap().rows, 0);
     site.end_hold(&by(), PATIENT, "settled").unwrap();
     assert_eq!(would_go(&site), 1);
+    site.stop();
+}
+
+#[tokio::test]
+async fn a_care_that_fails_keeps_no_erasure_from_going_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    heart_rate(&site, 72).await;
+    site.hold(&by(), PATIENT, "a claim", None).unwrap();
+    site.set_retention(&by(), 0, KeepDays::from([(RetainedClass::Readings, 30)]), "thirty days").unwrap();
+    site.run_retention(&by(), "monthly").unwrap();
+    // As another node erases: the hold stands there until its row is removed, and nobody can read it.
+    site.store().care().begin_erasure(PATIENT, Timestamp::from_seconds(START_S)).unwrap();
+    assert!(site.care_now("Test site", 1).is_err(), "the run cannot read the holds");
+    let is_over = (0..PIECES).any(|_| matches!(site.care_now("Test site", 1), Ok(false)));
+    assert!(is_over && site.store().care().erasures().unwrap()[0].purged_at.is_some());
+    site.stop();
+}
+
+#[tokio::test]
+async fn what_devices_were_answered_and_what_was_promised_is_erased_with_the_patient() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    heart_rate(&site, 72).await;
+    let put = |kind: Kind, number: u8, domain: KeyDomain, index: Vec<IndexEntry>| {
+        let body = Some(br#"{"what":"999 is no heart rate"}"#.to_vec());
+        let write = DocumentWrite { kind, id: [number; 16], expected: Expected::Any, domain, body, index };
+        let at = site.clock().now();
+        site.store().transact(&Transaction { at, writes: vec![write], ..Transaction::default() }).unwrap();
+    };
+    let of_device = |device: DeviceId| {
+        let value = device.to_bytes().to_vec();
+        vec![IndexEntry { name: REQUESTS_BY_DEVICE, value, unique: false }]
+    };
+    put(Kind::IdempotentRequest, 1, KeyDomain::System, of_device(MONITOR));
+    put(Kind::IdempotentRequest, 2, KeyDomain::System, of_device(DeviceId::from_bytes([9; 16])));
+    put(Kind::PendingTransaction, 3, KeyDomain::Patient(PATIENT), Vec::new());
+    clock.advance(60);
+    site.erase(&by(), &order()).unwrap();
+    while site.care_now("Test site", PIECES).unwrap() {}
+    let is_there = |kind, number| site.store().document(kind, [number; 16]).unwrap().is_some();
+    assert!(!is_there(Kind::IdempotentRequest, 1) && !is_there(Kind::PendingTransaction, 3));
+    assert!(is_there(Kind::IdempotentRequest, 2), "of a device that was never the patient's");
+    assert_eq!(site.store().verify(&mut |_, _| {}).unwrap().findings, []);
+    site.stop();
+}
+
+#[tokio::test]
+async fn nobody_holds_a_record_that_another_node_erases() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SetClock::new();
+    let site = open(directory.path(), clock.clone());
+    furnish(&site);
+    let order = json_write(
+        Kind::Erasure,
+        PATIENT.to_bytes(),
+        Expected::Any,
+        KeyDomain::System,
+        &serde_json::json!({}),
+        Vec::new(),
+    );
+    let at = site.clock().now();
+    site.store().transact(&Transaction { at, writes: vec![order], ..Transaction::default() }).unwrap();
+    let refused = site.hold(&by(), PATIENT, "a claim", None);
+    assert!(matches!(refused, Err(DeskError::Conflict { .. })), "{refused:?}");
+    assert!(site.store().document(Kind::LegalHold, PATIENT.to_bytes()).unwrap().is_none());
     site.stop();
 }

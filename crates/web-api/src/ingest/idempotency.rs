@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use clinical_model::{DeviceId, FrameKind, Timestamp};
 use pipeline::Peer;
-use pipeline::records::{json_from, json_write, sortable};
+use pipeline::records::{REQUESTS_BY_DEVICE, json_from, json_write, sortable};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::{
@@ -37,6 +37,7 @@ const BY_EXPIRY: &str = "expires";
 #[derive(Clone, Debug)]
 pub(super) struct Key {
     id: [u8; 16],
+    device: DeviceId,
     fingerprint: String,
 }
 
@@ -70,7 +71,7 @@ impl Key {
         let mut id = [0; 16];
         id.copy_from_slice(&digest[..16]);
         let content = trust::digest::sha256(&[kind.to_string().as_bytes(), body]);
-        Ok(Some(Key { id, fingerprint: crate::json::hex(&content) }))
+        Ok(Some(Key { id, device, fingerprint: crate::json::hex(&content) }))
     }
 }
 
@@ -169,7 +170,12 @@ fn write(
 ) -> Result<(), TransactError> {
     let expires_at = now.plus(KEPT_FOR);
     let record = Record { fingerprint: key.fingerprint.clone(), expires_at, answer: answer.cloned() };
-    let index = vec![IndexEntry { name: BY_EXPIRY, value: sortable(expires_at).to_vec(), unique: false }];
+    let entry = |name, value| IndexEntry { name, value, unique: false };
+    let index = vec![
+        entry(BY_EXPIRY, sortable(expires_at).to_vec()),
+        // By which the erasure of a patient finds what the patient's devices were answered.
+        entry(REQUESTS_BY_DEVICE, device_bytes(key.device).to_vec()),
+    ];
     let write = json_write(Kind::IdempotentRequest, key.id, expected, KeyDomain::System, &record, index);
     web.site.store().transact(&Transaction { at: now, writes: vec![write], ..Transaction::default() })
 }
