@@ -1,4 +1,4 @@
-//! Keys that turn, patients who are erased and stay so after a restore, and nothing readable left anywhere.
+//! Keys that turn, and patients who are erased and stay so after a restore.
 
 use std::path::Path;
 use std::process::Command;
@@ -154,84 +154,6 @@ fn an_erased_patient_does_not_come_back_with_an_older_backup() {
         refuse(&["restore", &backup, again.to_str().unwrap(), "--key-file", &key, "--without-erasures"]);
     assert!(refused.contains("does not open this store"), "{refused}");
     assert!(succeed(&with(&["doctor"], &arguments, &[])).contains("backups included"));
-}
-
-/// The forms in which a text could stand in a file.
-fn forms(text: &str) -> Vec<Vec<u8>> {
-    let hex = text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let wide = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    vec![text.as_bytes().to_vec(), text.to_uppercase().into_bytes(), hex.into_bytes(), wide]
-}
-
-fn scan(directory: &Path, secrets: &[String], looked: &mut usize) {
-    for entry in std::fs::read_dir(directory).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            scan(&path, secrets, looked);
-        } else if path.is_file() {
-            let bytes = std::fs::read(&path).unwrap();
-            *looked += 1;
-            for secret in secrets {
-                for form in forms(secret) {
-                    let is_there = bytes.windows(form.len()).any(|window| window == form);
-                    assert!(!is_there, "{secret} can be read in {}", path.display());
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn nothing_that_was_seeded_can_be_read_in_any_file() {
-    let place = Place::new();
-    devices::provision(&place, 2);
-    devices::with_site(&place, |site| site.add_patient(Actor::System, patient()).unwrap());
-    let mut command = auscult();
-    command.arg("serve").args(place.arguments()).arg("--print-json").env("AUSCULT_LOG_LEVEL", "trace");
-    command.args(["--web", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0"]);
-    let server = Server::start(command, place.path("log.txt"));
-    let password = "Correct-Horse-Zq9-Battery";
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let address = server.address("address");
-    runtime.block_on(async {
-        let client = reqwest::Client::new();
-        let body = format!(r#"{{"name":"nobody","password":"{password}"}}"#);
-        let sent = client.post(format!("{address}/api/v1/sign-in")).header("x-auscult", "1");
-        sent.header("content-type", "application/json").body(body).send().await.unwrap();
-        // Errors that quote what they were given.
-        for path in [
-            format!("/fhir/Patient?family={NAME}"),
-            format!("/fhir/Patient/{NUMBER}"),
-            format!("/api/v1/patients/{NAME}"),
-        ] {
-            client.get(format!("{address}{path}")).send().await.unwrap();
-        }
-        let body = format!(r#"{{"resourceType":"Patient","name":[{{"family":"{NAME}"}}]"#);
-        let sent =
-            client.post(format!("{address}/fhir/Patient")).header("content-type", "application/fhir+json");
-        sent.body(body).send().await.unwrap();
-    });
-    let arguments = place.arguments();
-    let backup = place.path("backup");
-    succeed(&with(&["backup"], &arguments, &[backup.to_str().unwrap()]));
-    // No memory of it reaches a file, not even when it crashes: there is no room for a core file, and nobody may look in.
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.id())).unwrap();
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
-    assert!(core.split_whitespace().filter(|word| *word == "0").count() == 2, "{core}");
-    let setup = server.address("setup_link").split('=').next_back().unwrap().to_owned();
-    let key = std::fs::read_to_string(place.key()).unwrap().trim().to_owned();
-    assert!(server.stop().0.success());
-
-    // The key has its own file, and no other.
-    std::fs::remove_file(place.key()).unwrap();
-    let secrets = [NAME, NUMBER, "1950-03-21", password, &setup, &key].map(str::to_owned);
-    let mut looked = 0;
-    scan(&place.path("."), &secrets, &mut looked);
-    assert!(looked >= 8, "only {looked} files were looked at");
-    // The scan itself sees what is there.
-    std::fs::write(place.path("planted"), format!("x{NAME}x")).unwrap();
-    let found = std::panic::catch_unwind(|| scan(&place.path("."), &secrets, &mut 0));
-    assert!(found.is_err(), "the scan finds what is planted");
 }
 
 /// A token of software, as the tests of PKCS #11 use.

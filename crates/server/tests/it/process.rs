@@ -108,11 +108,16 @@ pub struct Server {
 impl Server {
     /// Serves a place on free ports and waits until it is ready.
     pub fn serve(place: &Place, more: &[&str]) -> Self {
+        Self::start(Self::command(place, more), place.path("log.txt"))
+    }
+
+    /// The command that serves a place on free ports.
+    pub fn command(place: &Place, more: &[&str]) -> Command {
         let mut command = auscult();
         command.arg("serve").args(place.arguments()).args(more);
         command.args(["--web", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0"]);
         command.arg("--print-json");
-        Self::start(command, place.path("log.txt"))
+        command
     }
 
     /// Starts a command that prints a line of JSON when it is ready.

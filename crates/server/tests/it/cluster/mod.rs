@@ -2,13 +2,14 @@
 //! any node see everything in order, one node judges the alarms, and a node that is killed takes nothing with it.
 
 mod balancer;
+mod decided;
 mod moving;
 mod outage;
-mod person;
 mod screens;
 mod survives;
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,13 +75,18 @@ impl Cluster {
 
     /// Starts a node over `url`, which is the database or a way to it that can be cut.
     pub fn node_over(&self, node: usize, url: &str) -> Server {
+        Server::start(self.command(node, url), self.log_file(node))
+    }
+
+    /// The command that starts it.
+    pub fn command(&self, node: usize, url: &str) -> Command {
         let mut command = auscult();
         command.arg("serve").arg("--data").arg(self.directory(node)).arg("--key-file").arg(self.place.key());
         command.args(["--web", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0"]);
         command.arg("--print-json");
         command.env("AUSCULT_STORE_DATABASE", url);
         command.env("AUSCULT_SITE_FOLD_INTERVAL_S", "1");
-        Server::start(command, self.log_file(node))
+        command
     }
 
     pub fn node(&self, node: usize) -> Server {

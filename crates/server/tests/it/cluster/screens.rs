@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::person::Person;
 use super::{Cluster, send};
+use crate::person::Person;
 use crate::process::succeed;
 
 /// Longest wait for a revocation on one node to hold on another: the list is looked at each second.

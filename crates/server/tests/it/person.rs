@@ -15,7 +15,22 @@ const SHOWN_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Person {
     client: Client,
-    cookie: String,
+    /// What the browser holds.
+    pub cookie: String,
+    /// The secret of the authenticator app, as it was shown.
+    pub app_secret: String,
+}
+
+/// Asks one node without being signed in.
+pub async fn as_nobody(node: &str, path: &str, body: Value) -> (StatusCode, Value) {
+    let (status, _, said) = ask(&Client::new(), Method::POST, format!("{node}{path}"), "", Some(body)).await;
+    (status, said)
+}
+
+/// The code that an authenticator app shows so many steps of 30 seconds from now on.
+pub fn code_of(app_secret: &str, steps_ahead: u64) -> String {
+    let secret = TotpSecret::parse_base32(app_secret).unwrap();
+    secret.code_at(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() + 30 * steps_ahead)
 }
 
 /// Asks one node; the answer's status, cookie and body.
@@ -67,10 +82,9 @@ impl Person {
     async fn add_authenticator_app(&mut self, node: &str) {
         let (status, begun) = self.post(node, "/api/v1/account/totp/begin", json!({})).await;
         assert_eq!(status, StatusCode::OK, "{begun}");
-        let secret = TotpSecret::parse_base32(begun["secret"].as_str().unwrap()).unwrap();
-        let now_s = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        begun["secret"].as_str().unwrap().clone_into(&mut self.app_secret);
         let url = format!("{node}/api/v1/account/totp");
-        let body = json!({"code": secret.code_at(now_s)});
+        let body = json!({"code": code_of(&self.app_secret, 0)});
         let (status, cookie, said) = ask(&self.client, Method::POST, url, &self.cookie, Some(body)).await;
         assert_eq!((status, &said["state"]), (StatusCode::OK, &json!("signed-in")), "{said}");
         self.cookie = cookie.unwrap();
@@ -80,19 +94,39 @@ impl Person {
         let client = Client::new();
         let (status, cookie, said) = ask(&client, Method::POST, url, "", Some(body)).await;
         assert_eq!(status, StatusCode::OK, "{said}");
-        Person { client, cookie: cookie.unwrap() }
+        Person { client, cookie: cookie.unwrap(), app_secret: String::new() }
+    }
+
+    /// The same person at another browser, with a password alone so far.
+    pub async fn begins_to_sign_in(name: &str, node: &str) -> Self {
+        let body = json!({"name": name, "password": PASSWORD});
+        Self::with_cookie_of(format!("{node}/api/v1/sign-in"), body).await
+    }
+
+    pub async fn call(
+        &self,
+        method: Method,
+        node: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> (StatusCode, Value) {
+        let (status, _, body) = ask(&self.client, method, format!("{node}{path}"), &self.cookie, body).await;
+        (status, body)
     }
 
     pub async fn get(&self, node: &str, path: &str) -> (StatusCode, Value) {
-        let (status, _, body) =
-            ask(&self.client, Method::GET, format!("{node}{path}"), &self.cookie, None).await;
-        (status, body)
+        self.call(Method::GET, node, path, None).await
     }
 
     pub async fn post(&self, node: &str, path: &str, body: Value) -> (StatusCode, Value) {
-        let (status, _, body) =
-            ask(&self.client, Method::POST, format!("{node}{path}"), &self.cookie, Some(body)).await;
-        (status, body)
+        self.call(Method::POST, node, path, Some(body)).await
+    }
+
+    /// The same, which must be done.
+    pub async fn does(&self, node: &str, path: &str, body: Value) -> Value {
+        let (status, said) = self.post(node, path, body).await;
+        assert!(status.is_success(), "{path}: {status} {said}");
+        said
     }
 
     /// Watches the live events of a node from now on.
