@@ -420,7 +420,7 @@ impl Follower {
                 live.lost();
                 return Ok(());
             }
-            Kind::User | Kind::Session | Kind::Setting => {
+            Kind::User | Kind::Session | Kind::Client | Kind::Setting => {
                 self.tell(Some(change));
                 return Ok(());
             }
