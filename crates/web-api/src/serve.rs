@@ -8,8 +8,8 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -379,9 +379,26 @@ async fn is_cut_off(web: Option<Arc<Web>>, caller: Arc<Caller>) {
     std::future::pending().await
 }
 
-async fn answer(mut request: Request<Body>, port: &Port, caller: &Caller) -> Response {
-    request.extensions_mut().insert(RemoteAddress(caller.address.ip()));
+async fn answer(request: Request<Body>, port: &Port, caller: &Caller) -> Response {
+    let is_http1 = request.version() <= Version::HTTP_11;
+    let (request, rest) = watched(request);
+    let mut response = routed(request, port, caller).await;
+    if is_http1 {
+        // What is left of the body would be taken for the next request, so the connection ends; a client that is not
+        // told sends its next request into it, and cannot know whether that was heard.
+        if !rest.is_read() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    } else if let Some(body) = rest.take() {
+        // A stream that is dropped with its body half read is reset, and the answer often lost with it.
+        discard(body).await;
+    }
+    response
+}
+
+async fn routed(mut request: Request<Body>, port: &Port, caller: &Caller) -> Response {
     let address = caller.address.ip();
+    request.extensions_mut().insert(RemoteAddress(address));
     match &port.devices {
         _ if enrol::is_open(request.uri().path()) => {
             request.extensions_mut().insert(enrol::Caller { shown: caller.shown.clone(), address });
@@ -394,32 +411,49 @@ async fn answer(mut request: Request<Body>, port: &Port, caller: &Caller) -> Res
         },
         None => {}
     }
-    let (request, body) = watched(request);
-    let is_http1 = request.version() <= Version::HTTP_11;
     match port.router.clone().oneshot(request).await {
-        Ok(mut response) => {
-            // What is left of the body would be taken for the next request, so the connection ends; a client that is
-            // not told sends its next request into it, and cannot know whether that was heard.
-            if is_http1 && !body.load(Ordering::Relaxed) {
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            response
-        }
+        Ok(response) => response,
         Err(never) => match never {},
     }
 }
 
-/// The request, and whether its body has been read to its end.
-fn watched(request: Request<Body>) -> (Request<Body>, Arc<AtomicBool>) {
+/// The request, and what becomes of its body.
+fn watched(request: Request<Body>) -> (Request<Body>, Rest) {
     let is_read = Arc::new(AtomicBool::new(request.body().is_end_stream()));
-    let seen = Arc::clone(&is_read);
-    (request.map(|body| Body::new(Watched { body, is_read })), seen)
+    let rest = Rest { is_read, left: Arc::default() };
+    let seen = rest.clone();
+    (request.map(|body| Body::new(Watched { body: Some(body), rest })), seen)
 }
 
-/// A body that says when it has been read to its end.
-struct Watched {
-    body: Body,
+/// Whether a body has been read to its end, and what was left of it when it was dropped.
+#[derive(Clone)]
+struct Rest {
     is_read: Arc<AtomicBool>,
+    left: Arc<Mutex<Option<Body>>>,
+}
+
+impl Rest {
+    fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Relaxed)
+    }
+
+    fn take(&self) -> Option<Body> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A body that says when it has been read to its end, and is kept where it was not.
+struct Watched {
+    body: Option<Body>,
+    rest: Rest,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if !self.rest.is_read() {
+            *self.rest.left.lock().unwrap_or_else(PoisonError::into_inner) = self.body.take();
+        }
+    }
 }
 
 impl HttpBody for Watched {
@@ -430,19 +464,20 @@ impl HttpBody for Watched {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
-            self.is_read.store(true, Ordering::Relaxed);
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let polled = Pin::new(&mut *body).poll_frame(context);
+        if matches!(polled, Poll::Ready(None)) || body.is_end_stream() {
+            self.rest.is_read.store(true, Ordering::Relaxed);
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
 

@@ -231,3 +231,34 @@ async fn a_body_that_is_too_large_is_answered_and_not_just_cut() {
     port.stop.cancel();
     port.served.await.unwrap().unwrap();
 }
+
+/// Every second answer that was given before the body was read was lost with its stream: curl saw a broken link, and a
+/// device that was refused tried again for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_before_the_body_was_read_arrives_over_http2() {
+    let port = Port::open().await;
+    let (not_before, not_after) = life();
+    let uri = device(DeviceId::from_bytes([0x99; 16]));
+    let request = IssueRequest { common_name: "client".into(), uri, not_before, not_after };
+    let issued = port.authority.issue_client(&request).unwrap();
+    let files = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = files.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let authority = file("authority.pem", port.authority.certificate_pem());
+    let (certificate, key) =
+        (file("client.pem", &issued.certificate_pem), file("client.key", issued.key_pem.expose()));
+    for path in [ENVELOPE, "/nothing"] {
+        for _ in 0..10 {
+            let mut curl = tokio::process::Command::new("curl");
+            curl.args(["-s", "--http2", "-w", "%{http_version} %{http_code}\n", "-o", "/dev/null"]);
+            curl.arg("--cacert").arg(&authority).arg("--cert").arg(&certificate).arg("--key").arg(&key);
+            let told = curl.args(["-d", &reading(-10, 72)]).arg(port.url(path)).output().await.unwrap();
+            assert!(told.status.success(), "{path}: {told:?}");
+            assert_eq!(String::from_utf8_lossy(&told.stdout), "2 403\n");
+        }
+    }
+    port.close().await;
+}
