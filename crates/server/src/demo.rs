@@ -21,7 +21,7 @@ use trust::totp::TotpSecret;
 use crate::provision::{self, ThrowAway};
 use crate::running::{self, Flavour, Running};
 use crate::serve::StopSignal;
-use crate::{fleet, logging, serve, terminal};
+use crate::{fleet, kek, logging, serve, terminal};
 
 /// Beds of the demonstration: one screen of a ward board.
 const BEDS: usize = 24;
@@ -87,7 +87,9 @@ pub fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
     let level = if arguments.print_json { "info" } else { "warn,connectors::mqtt::connection=error" };
     logging::start(arguments.log.as_deref().unwrap_or(level))?;
     running::raise_file_limit();
-    let (mut throw_away, kek) = ThrowAway::make("Demonstration", arguments.keep.as_deref())?;
+    let (mut throw_away, _) = ThrowAway::make("Demonstration", arguments.keep.as_deref())?;
+    // From its home, not by hand: then it can be turned while somebody watches.
+    let keks = kek::ring(&throw_away.config)?;
     let (port, note) = free_port(arguments.port);
     throw_away.config.web.listen.set_port(port);
     // Invented patients: a board that somebody shows to others may stay open.
@@ -95,7 +97,7 @@ pub fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
     let result = serve::block_on(async {
         let flavour = Flavour { demo: true, password_cost: PasswordCost::OWASP_MINIMUM };
         let stop = StopSignal::listen()?;
-        let running = Running::start(&throw_away.config, kek, flavour).await?;
+        let running = Running::start(&throw_away.config, keks, flavour).await?;
         show(running, stop, arguments, note, &throw_away).await
     });
     if let Some(kept) = throw_away.kept() {
