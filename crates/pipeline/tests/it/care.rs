@@ -48,24 +48,24 @@ async fn a_patient_is_erased_with_a_statement_that_anybody_can_check() {
     }
     send(&site, MONITOR, FrameKind::Envelope, b"{\"unreadable\":").await;
     clock.advance(60);
-    let preview = site.preview_erasure(&by(), PATIENT).unwrap();
+    let preview = site.preview_erasure(by(), PATIENT).unwrap();
     assert!(
         preview.hold.is_none() && preview.rows.quarantine == 1 && preview.rows.latest == 1,
         "{preview:?}"
     );
 
     // A hold beats everything, and a wrong number erases nobody.
-    site.hold(&by(), PATIENT, "a claim is pending", None).unwrap();
-    assert!(matches!(site.erase(&by(), &order()), Err(ErasureError::OnHold { .. })));
-    site.end_hold(&by(), PATIENT, "the claim was settled").unwrap();
+    site.hold(by(), PATIENT, "a claim is pending", None).unwrap();
+    assert!(matches!(site.erase(by(), &order()), Err(ErasureError::OnHold { .. })));
+    site.end_hold(by(), PATIENT, "the claim was settled").unwrap();
     let wrong = ErasureOrder { confirm: "MRN-2".to_owned(), ..order() };
-    assert!(matches!(site.erase(&by(), &wrong), Err(ErasureError::NotConfirmed)));
+    assert!(matches!(site.erase(by(), &wrong), Err(ErasureError::NotConfirmed)));
     assert!(site.registry().patient(PATIENT).is_some());
 
-    site.erase(&by(), &order()).unwrap();
+    site.erase(by(), &order()).unwrap();
     assert!(site.registry().patient(PATIENT).is_none());
     assert_eq!(site.registry().assignments(MONITOR), []);
-    assert!(matches!(site.erase(&by(), &order()), Err(ErasureError::NotFound)));
+    assert!(matches!(site.erase(by(), &order()), Err(ErasureError::NotFound)));
     // The device goes on sending: to nobody.
     let receipt = heart_rate(&site, 75).await;
     assert!(format!("{receipt:?}").contains("Quarantined"), "{receipt:?}");
@@ -136,27 +136,27 @@ async fn a_run_removes_what_the_policy_no_longer_keeps() {
     site.fold_now().unwrap();
     let days = KeepDays::from([(RetainedClass::Readings, 30), (RetainedClass::RawFrames, 30)]);
     let too_short = KeepDays::from([(RetainedClass::AuditDetails, 365)]);
-    assert!(site.set_retention(&by(), 0, too_short, "too short").is_err());
-    assert!(site.run_retention(&by(), "nothing to do").is_err(), "without a policy nothing goes");
-    let counted = site.count_outdated(&by(), Some(days.clone())).unwrap();
+    assert!(site.set_retention(by(), 0, too_short, "too short").is_err());
+    assert!(site.run_retention(by(), "nothing to do").is_err(), "without a policy nothing goes");
+    let counted = site.count_outdated(by(), Some(days.clone())).unwrap();
     assert!(counted.iter().all(|count| count.outdated.rows == 1), "{counted:?}");
-    let kept = site.set_retention(&by(), 0, days.clone(), "thirty days").unwrap();
-    assert!(site.set_retention(&by(), 0, days, "again").is_err(), "somebody else was faster");
+    let kept = site.set_retention(by(), 0, days.clone(), "thirty days").unwrap();
+    assert!(site.set_retention(by(), 0, days, "again").is_err(), "somebody else was faster");
     assert_eq!(kept.version, 1);
 
-    site.hold(&by(), PATIENT, "a claim", None).unwrap();
-    site.run_retention(&by(), "monthly").unwrap();
-    assert!(site.run_retention(&by(), "twice").is_err());
+    site.hold(by(), PATIENT, "a claim", None).unwrap();
+    site.run_retention(by(), "monthly").unwrap();
+    assert!(site.run_retention(by(), "twice").is_err());
     while site.care_now("Test site", PIECES).unwrap() {}
     let run = site.retention().unwrap().policy.run.unwrap();
     assert!(run.ended_at.is_some() && run.rows == 0, "a hold keeps everything: {run:?}");
 
-    site.end_hold(&by(), PATIENT, "settled").unwrap();
-    site.run_retention(&by(), "monthly").unwrap();
+    site.end_hold(by(), PATIENT, "settled").unwrap();
+    site.run_retention(by(), "monthly").unwrap();
     while site.care_now("Test site", PIECES).unwrap() {}
     let run = site.retention().unwrap().policy.run.unwrap();
     assert!(run.error.is_none() && run.rows == 2, "{run:?}");
-    let left = site.count_outdated(&by(), None).unwrap();
+    let left = site.count_outdated(by(), None).unwrap();
     assert!(left.iter().all(|count| count.outdated.rows == 0), "{left:?}");
     assert!(details(&site).iter().any(|line| line.contains("retention") && line.contains("2 rows")));
     site.stop();
@@ -170,7 +170,7 @@ async fn a_patients_key_turns_over_in_the_background() {
     furnish(&site);
     heart_rate(&site, 70).await;
     site.fold_now().unwrap();
-    site.turn_patient_key(&by(), PATIENT, "a key may have leaked").unwrap();
+    site.turn_patient_key(by(), PATIENT, "a key may have leaked").unwrap();
     assert_eq!(site.store().care().key_status().unwrap().rekeys.len(), 1);
     while site.care_now("Test site", PIECES).unwrap() {}
     site.care_now("Test site", PIECES).unwrap();
@@ -259,15 +259,15 @@ async fn a_hold_keeps_what_nobody_could_read_too() {
     heart_rate(&site, 72).await;
     site.fold_now().unwrap();
     let days = KeepDays::from([(RetainedClass::RawFrames, 30)]);
-    site.set_retention(&by(), 0, days, "thirty days").unwrap();
-    let would_go = |site: &Site| site.count_outdated(&by(), None).unwrap()[0].outdated.rows;
+    site.set_retention(by(), 0, days, "thirty days").unwrap();
+    let would_go = |site: &Site| site.count_outdated(by(), None).unwrap()[0].outdated.rows;
     assert_eq!(would_go(&site), 1);
-    site.hold(&by(), PATIENT, "a claim", None).unwrap();
+    site.hold(by(), PATIENT, "a claim", None).unwrap();
     assert_eq!(would_go(&site), 0, "it may be the held patient's");
-    site.run_retention(&by(), "monthly").unwrap();
+    site.run_retention(by(), "monthly").unwrap();
     while site.care_now("Test site", PIECES).unwrap() {}
     assert_eq!(site.retention().unwrap().policy.run.unwrap().rows, 0);
-    site.end_hold(&by(), PATIENT, "settled").unwrap();
+    site.end_hold(by(), PATIENT, "settled").unwrap();
     assert_eq!(would_go(&site), 1);
     site.stop();
 }
@@ -279,9 +279,9 @@ async fn a_care_that_fails_keeps_no_erasure_from_going_on() {
     let site = open(directory.path(), clock.clone());
     furnish(&site);
     heart_rate(&site, 72).await;
-    site.hold(&by(), PATIENT, "a claim", None).unwrap();
-    site.set_retention(&by(), 0, KeepDays::from([(RetainedClass::Readings, 30)]), "thirty days").unwrap();
-    site.run_retention(&by(), "monthly").unwrap();
+    site.hold(by(), PATIENT, "a claim", None).unwrap();
+    site.set_retention(by(), 0, KeepDays::from([(RetainedClass::Readings, 30)]), "thirty days").unwrap();
+    site.run_retention(by(), "monthly").unwrap();
     // As another node erases: the hold stands there until its row is removed, and nobody can read it.
     site.store().care().begin_erasure(PATIENT, Timestamp::from_seconds(START_S)).unwrap();
     assert!(site.care_now("Test site", 1).is_err(), "the run cannot read the holds");
@@ -311,7 +311,7 @@ async fn what_devices_were_answered_and_what_was_promised_is_erased_with_the_pat
     put(Kind::IdempotentRequest, 2, KeyDomain::System, of_device(DeviceId::from_bytes([9; 16])));
     put(Kind::PendingTransaction, 3, KeyDomain::Patient(PATIENT), Vec::new());
     clock.advance(60);
-    site.erase(&by(), &order()).unwrap();
+    site.erase(by(), &order()).unwrap();
     while site.care_now("Test site", PIECES).unwrap() {}
     let is_there = |kind, number| site.store().document(kind, [number; 16]).unwrap().is_some();
     assert!(!is_there(Kind::IdempotentRequest, 1) && !is_there(Kind::PendingTransaction, 3));
@@ -336,7 +336,7 @@ async fn nobody_holds_a_record_that_another_node_erases() {
     );
     let at = site.clock().now();
     site.store().transact(&Transaction { at, writes: vec![order], ..Transaction::default() }).unwrap();
-    let refused = site.hold(&by(), PATIENT, "a claim", None);
+    let refused = site.hold(by(), PATIENT, "a claim", None);
     assert!(matches!(refused, Err(DeskError::Conflict { .. })), "{refused:?}");
     assert!(site.store().document(Kind::LegalHold, PATIENT.to_bytes()).unwrap().is_none());
     site.stop();
