@@ -406,17 +406,22 @@ impl<'a> Chart<'a> {
         document.map(|document| alert_from(&document.body)).transpose()
     }
 
-    /// Alerts of one patient, or of all, open and over, newest first.
+    /// Alerts of one patient, or of all, open and over, newest first; strictly after `before`, where the last page ended.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn alerts(&self, patient: Option<PatientId>, limit: usize) -> Result<Vec<Alert>, ReadError> {
+    pub fn alerts(
+        &self,
+        patient: Option<PatientId>,
+        before: Option<(Timestamp, AlertId)>,
+        limit: usize,
+    ) -> Result<Vec<Alert>, ReadError> {
         use clinical_model::RecordId;
         let query = |index, prefix: Vec<u8>| DocumentQuery {
             kind: Kind::Alert,
             index,
+            after: before.map(|(at, id)| ([&prefix[..], &records::sortable(at)].concat(), id.to_bytes())),
             prefix,
-            after: None,
             order: Order::Descending,
             limit,
         };
@@ -439,8 +444,13 @@ impl<'a> Chart<'a> {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn quarantine(&self, waiting_only: bool, limit: usize) -> Result<Vec<QuarantineItem>, ReadError> {
-        Ok(self.store().quarantine(waiting_only, None, limit)?)
+    pub fn quarantine(
+        &self,
+        waiting_only: bool,
+        before: Option<(Timestamp, QuarantineId)>,
+        limit: usize,
+    ) -> Result<Vec<QuarantineItem>, ReadError> {
+        Ok(self.store().quarantine(waiting_only, before, limit)?)
     }
 
     /// One quarantined item.

@@ -26,8 +26,6 @@ use crate::site::Site;
 
 /// How long a claim code can be used: from the desk to the bedside, over a weekend.
 pub const CLAIM_LIFE: Duration = Duration::from_secs(72 * 3_600);
-/// Wrong codes that a claim survives.
-pub const CLAIM_TRIES: u32 = 5;
 /// How long a certificate of a device lives.
 pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(30 * 86_400);
 /// A certificate that ended longer ago is renewed only after a person has looked.
@@ -215,8 +213,6 @@ pub enum ClaimState {
     Open,
     /// A device has used it.
     Used,
-    /// Too many wrong codes came for this serial number.
-    Spent,
     /// Its time is over.
     Expired,
     /// A person took it back.
@@ -229,7 +225,6 @@ impl ClaimState {
         match self {
             ClaimState::Open => "open",
             ClaimState::Used => "used",
-            ClaimState::Spent => "spent",
             ClaimState::Expired => "expired",
             ClaimState::Withdrawn => "withdrawn",
         }
@@ -246,8 +241,6 @@ pub struct Claim {
     pub expires_at: Timestamp,
     /// By whom.
     pub created_by: Option<UserId>,
-    /// Wrong codes that may still come.
-    pub tries_left: u32,
     /// When it was used.
     pub used_at: Option<Timestamp>,
     used_key_sha256: Option<String>,
@@ -262,8 +255,6 @@ impl Claim {
             ClaimState::Used
         } else if self.withdrawn_at.is_some() {
             ClaimState::Withdrawn
-        } else if self.tries_left == 0 {
-            ClaimState::Spent
         } else if now >= self.expires_at {
             ClaimState::Expired
         } else {

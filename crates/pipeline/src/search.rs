@@ -3,6 +3,7 @@
 //! A page continues strictly after a position (instant, series, sequence), never after a count, so that what arrives
 //! in between moves nothing: no result is missed and none comes twice.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -272,12 +273,24 @@ impl Chart<'_> {
         for stream in streams(series, &query) {
             if self.corrections().touch(&stream.series) || stream.series.measure.kind == MeasureKind::Event {
                 let parts: Vec<SeriesKey> = stream.parts.iter().map(|part| part.series).collect();
-                let page = self.search(&parts, &query, &|_, _| true)?;
-                if page.next.is_some() {
-                    return Ok(None);
+                let mut query = query;
+                loop {
+                    // Counted as they pass, kept nowhere: a page ends where it has looked at its share.
+                    let stands = Cell::new(0_usize);
+                    let page = self.search(&parts, &query, &|_, _| {
+                        stands.set(stands.get() + 1);
+                        false
+                    })?;
+                    count += stands.get() as u64;
+                    looked_at += page.next.map_or(stands.get(), |_| SCAN_LIMIT_OBSERVATIONS);
+                    query.after = page.next;
+                    if page.next.is_none() {
+                        break;
+                    }
+                    if looked_at > limit {
+                        return Ok(None);
+                    }
                 }
-                count += page.found.len() as u64;
-                looked_at += page.found.len();
                 continue;
             }
             let is_panel = stream.parts.len() > 1;

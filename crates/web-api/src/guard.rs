@@ -18,7 +18,7 @@ use store::{
 };
 
 use crate::known_browser::BrowserId;
-use crate::session::removal;
+use crate::session::{is_ahead, removal};
 
 /// Failed attempts on one name from one address, or from one known browser, before waiting begins.
 const FREE_ATTEMPTS: u32 = 5;
@@ -43,6 +43,13 @@ const BY_LAST: &str = "failed";
 struct Failures {
     count: u32,
     last: Timestamp,
+}
+
+impl Failures {
+    /// Whether it counts no longer: quiet for long, or written by a clock that ran ahead.
+    fn is_over(&self, now: Timestamp) -> bool {
+        now.duration_since(self.last) >= FORGET_AFTER || is_ahead(self.last, now)
+    }
 }
 
 /// What is tried.
@@ -203,7 +210,7 @@ impl SignInGuard {
 
     fn change_here(&self, key: &str, now: Timestamp, change: impl Fn(Option<Failures>) -> Option<Failures>) {
         let mut here = self.lock();
-        here.retain(|_, failed| now.duration_since(failed.last) < FORGET_AFTER);
+        here.retain(|_, failed| !failed.is_over(now));
         match change(here.get(key).copied()) {
             None => drop(here.remove(key)),
             Some(failed) => {
@@ -237,12 +244,11 @@ fn change_in(
     now: Timestamp,
     change: impl Fn(Option<Failures>) -> Option<Failures>,
 ) -> Result<(), TransactError> {
-    let is_over = |failed: &Failures| now.duration_since(failed.last) >= FORGET_AFTER;
     let mut tries = 1;
     loop {
         let before = read(store, key)?;
         let expected = before.map_or(Expected::Absent, |(_, version)| Expected::Version(version));
-        let known = before.map(|(failed, _)| failed).filter(|failed| !is_over(failed));
+        let known = before.map(|(failed, _)| failed).filter(|failed| !failed.is_over(now));
         let after = change(known);
         // Whoever has to wait writes nothing.
         if after.is_some() && after == known {
@@ -402,6 +408,16 @@ mod tests {
         }
         let key = &password("other", "10.0.0.2").keys()[0].0;
         assert_eq!(guard.lock().get(key), None);
+    }
+
+    #[test]
+    fn failures_of_a_clock_that_ran_ahead_are_forgotten() {
+        let guard = guard();
+        for _ in 0..10 {
+            let _ = guard.attempt(&known("nurse"), at(90_000_000)).unwrap();
+        }
+        assert!(guard.attempt(&known("nurse"), at(90_000_000)).unwrap().is_some());
+        assert_eq!(guard.attempt(&known("nurse"), at(1_000)).unwrap(), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod ceremony;
 mod encoded;
 mod enrol;
 pub mod fhir;
+mod flood;
 mod guard;
 mod ingest;
 mod json;

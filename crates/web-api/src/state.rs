@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline::Site;
-use store::{DocumentChange, Kind};
+use pipeline::audited::Act;
+use store::{AuditOutcome, DocumentChange, Kind, TransactError};
 use tokio::sync::Semaphore;
 use trust::password::PasswordCost;
 use trust::webauthn::{OriginError, RelyingParty};
 use trust::{SecretText, TokenHash, TokenSecret};
 
 use crate::access::{Policies, PoliciesError};
+use crate::flood::Flood;
 use crate::guard::SignInGuard;
 use crate::oauth::{ClientsError, OAuth};
 use crate::oidc::Remote;
 use crate::people::{People, PeopleError};
-use crate::session::{Binding, Sessions};
+use crate::session::{Binding, Caller, Sessions};
 
 /// Passwords that are checked at one time: each takes tens of megabytes and a core for a fraction of a second.
 const HASHES_AT_ONCE: usize = 4;
@@ -125,6 +127,7 @@ pub struct Web {
     pub(crate) sessions: Sessions,
     pub(crate) exports: crate::fhir::Exports,
     pub(crate) guard: SignInGuard,
+    pub(crate) flood: Flood,
     pub(crate) enrolling: crate::enrol::Enrolling,
     pub(crate) oauth: OAuth,
     pub(crate) remote: Remote,
@@ -156,6 +159,7 @@ impl Web {
             sessions,
             exports: crate::fhir::Exports::default(),
             guard,
+            flood: Flood::default(),
             enrolling: crate::enrol::Enrolling::default(),
             oauth,
             remote: Remote::default(),
@@ -170,6 +174,14 @@ impl Web {
         web.changed_elsewhere(None);
         web.follow_erasures();
         Ok(web)
+    }
+
+    /// Records that a stranger was refused, unless too many come from there. Blocks.
+    pub(crate) fn stranger_refused(&self, from: &Caller, act: Act) -> Result<(), TransactError> {
+        match self.flood.recorded(from.whole_address, act, self.site.clock().now()) {
+            Some(act) => self.site.record(act, AuditOutcome::Refused),
+            None => Ok(()),
+        }
     }
 
     fn programs_changed(&self, id: Option<[u8; 16]>) {

@@ -8,7 +8,9 @@ mod items;
 mod table;
 
 pub use items::Items;
-pub use table::{CONSENTS_LIMIT, CompileError, LEVELS_LIMIT, PROVISIONS_LIMIT, Ruled, Table, check};
+pub use table::{
+    CONSENTS_LIMIT, CompileError, LEVELS_LIMIT, PROVISIONS_LIMIT, Ruled, Table, check, keeps_out,
+};
 
 use std::collections::BTreeMap;
 

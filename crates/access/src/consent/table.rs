@@ -149,6 +149,12 @@ pub fn check(consent: &Consent) -> Result<(), CompileError> {
     Ok(())
 }
 
+/// Whether a consent keeps anything from somebody who asks for a purpose, at any time and of whatever data. Whoever it
+/// keeps out is not who may change it. What is said to everybody is said to people; a program is meant by its name.
+pub fn keeps_out(consent: &Consent, asker: &Asker<'_>, purpose: Purpose) -> bool {
+    row_of(consent).is_some_and(|row| row.keeps_out(asker, purpose))
+}
+
 fn has_empty_period(provision: &Provision) -> bool {
     let ends_early = provision.from.zip(provision.until).is_some_and(|(from, until)| until <= from);
     ends_early || provision.except.iter().any(has_empty_period)
@@ -210,6 +216,15 @@ impl Row {
             Ruling::Permit => Ruled { permitted: permitted.with(rest), denied },
             Ruling::Deny => Ruled { permitted, denied: denied.with(rest) },
         }
+    }
+
+    fn keeps_out(&self, asker: &Asker<'_>, purpose: Purpose) -> bool {
+        let is_named = self.actors.iter().any(|actor| is(actor, asker));
+        let is_meant = is_named || self.actors.is_empty();
+        let is_denied = self.ruling == Ruling::Deny && (is_named || asker.user.is_some());
+        is_meant
+            && is_among(&self.purposes, &purpose)
+            && (is_denied || self.except.iter().any(|row| row.keeps_out(asker, purpose)))
     }
 
     fn applies(&self, asker: &Asker<'_>, using: Use) -> bool {

@@ -6,13 +6,15 @@ use trust::pki::SigningRequest;
 use trust::{SecretText, random_bytes};
 
 use super::{
-    CLAIM_LIFE, CLAIM_TRIES, Certificate, CertificateAuthority, Claim, ClaimState, EnrolError, Enrolment,
-    Kept, LIMIT_TRIES, NewCertificate, Via, asks_for, common_name_of, uri_of,
+    CLAIM_LIFE, Certificate, CertificateAuthority, Claim, ClaimState, EnrolError, Enrolment, Kept,
+    LIMIT_TRIES, NewCertificate, Via, asks_for, common_name_of, uri_of,
 };
 use crate::audited::{Act, Agent};
 use crate::site::Site;
 
-/// Bytes of a code: 128 bit.
+/// Bytes of a code: 128 bit, drawn by chance. Whoever knows the serial number and sends a million guesses a second for
+/// all of the 72 hours that a code lives makes 2.6e11 of 3.4e38: one chance in 1.3e27. That is why wrong codes spend
+/// nothing: a count of tries would only let strangers take the code away from the device that has it.
 const CODE_BYTES: usize = 16;
 /// Letters of a code: 26 of five bits, the last of them two bits short.
 const CODE_LETTERS: usize = 26;
@@ -99,6 +101,8 @@ pub struct ClaimRequest<'a> {
     pub via: Via,
     /// From where, for the record.
     pub from: String,
+    /// What is recorded of a refusal, if anything: whoever floods the site fills no log.
+    pub noted: &'a (dyn Fn(Act) -> Option<Act> + Sync),
 }
 
 impl Site {
@@ -125,7 +129,6 @@ impl Site {
                 created_at: now,
                 expires_at,
                 created_by,
-                tries_left: CLAIM_TRIES,
                 used_at: None,
                 used_key_sha256: None,
                 withdrawn_at: None,
@@ -168,7 +171,7 @@ impl Site {
 
     /// Gives the device that shows the right code its first certificate. Of several that show it at the same time one
     /// gets it; to the one that got it, it is given once more while the code would still be valid, for an answer can be
-    /// lost. A wrong code counts against the claims of this serial number and against nothing else. Blocks.
+    /// lost. A wrong code is refused, and changes nothing. Blocks.
     ///
     /// # Errors
     /// [`EnrolError`]; the refusal is recorded.
@@ -186,13 +189,24 @@ impl Site {
                 return Ok((device.id, granted));
             }
         }
-        for device in &devices {
-            self.count_wrong(asked, hash.as_deref(), device.id)?;
-        }
-        if devices.is_empty() {
-            self.refuse_claim(asked, None, "no device in service has this serial number");
-        }
+        let why = match (&devices[..], &hash) {
+            ([], _) => "no device in service has this serial number",
+            (_, Some(_)) => "a wrong code",
+            (_, None) => "no code at all",
+        };
+        self.refuse_claim(asked, devices.first().map(|device| device.id), why);
         Err(EnrolError::NotClaimed)
+    }
+
+    /// Revokes what devices had before they were claimed anew, where a server was stopped before it did. To be called at the
+    /// start. Blocks.
+    ///
+    /// # Errors
+    /// [`EnrolError::Store`] or [`EnrolError::Damaged`].
+    pub fn finish_claims(&self, authority: &dyn CertificateAuthority) -> Result<(), EnrolError> {
+        let now = self.clock().now();
+        self.enrolments()?.values().for_each(|enrolment| supersede(authority, enrolment, now));
+        Ok(())
     }
 
     /// The certificate, if the code is this device's; `None` if it is another's.
@@ -212,6 +226,7 @@ impl Site {
             match claim.state(now) {
                 ClaimState::Open => {}
                 ClaimState::Used if is_same_again(claim, asked.request, now) => {
+                    supersede(authority, &enrolment, now);
                     return match given(&enrolment, asked.request) {
                         Some(again) => Ok(Some(again)),
                         None => Err(EnrolError::NotClaimed),
@@ -229,12 +244,6 @@ impl Site {
             claim.used_at = Some(now);
             claim.used_key_sha256 = Some(asked.request.key_sha256_hex().to_owned());
             let issued = authority.issue(&uri_of(device.id), &common_name_of(device), asked.request)?;
-            let earlier: Vec<String> = enrolment
-                .certificates
-                .iter()
-                .filter(|one| one.not_after > now)
-                .map(|one| one.serial_hex.clone())
-                .collect();
             enrolment.put(remembered(&issued, asked.request, asked.via, now));
             enrolment.review = None;
             let act = Act::new(Actor::Device(device.id), AuditAction::Create, "certificate")
@@ -242,34 +251,8 @@ impl Site {
                 .address(asked.from.clone())
                 .detail(format!("claimed by code from {}: {}", asked.from, issued.serial_hex));
             if self.keep_enrolment(device.id, expected, &enrolment, vec![(act, AuditOutcome::Success)])? {
-                supersede(authority, &earlier);
+                supersede(authority, &enrolment, now);
                 return Ok(Some(issued));
-            }
-        }
-        Err(EnrolError::Conflict)
-    }
-
-    /// One try less for a claim that is open.
-    fn count_wrong(
-        &self,
-        asked: &ClaimRequest<'_>,
-        hash: Option<&str>,
-        device: DeviceId,
-    ) -> Result<(), EnrolError> {
-        for _ in 0..LIMIT_TRIES {
-            let Kept { mut enrolment, expected } = self.kept_enrolment(device)?;
-            let now = self.clock().now();
-            let open = enrolment.claim.as_mut().filter(|claim| claim.state(now) == ClaimState::Open);
-            let Some(claim) = open else {
-                self.refuse_claim(asked, Some(device), "no code is open for this serial number");
-                return Ok(());
-            };
-            claim.tries_left = claim.tries_left.saturating_sub(1);
-            let what = if hash.is_some() { "a wrong code" } else { "no code at all" };
-            let detail = format!("{what} from {}; {} tries left", asked.from, claim.tries_left);
-            let act = refusal(asked, Some(device), &detail);
-            if self.keep_enrolment(device, expected, &enrolment, vec![(act, AuditOutcome::Refused)])? {
-                return Ok(());
             }
         }
         Err(EnrolError::Conflict)
@@ -277,7 +260,9 @@ impl Site {
 
     /// Records a refusal; it stands even where the record cannot be written.
     fn refuse_claim(&self, asked: &ClaimRequest<'_>, device: Option<DeviceId>, why: &str) {
-        let act = refusal(asked, device, &format!("{why}; from {}", asked.from));
+        let Some(act) = (asked.noted)(refusal(asked, device, &format!("{why}; from {}", asked.from))) else {
+            return;
+        };
         if let Err(error) = self.record(act, AuditOutcome::Refused) {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -332,12 +317,17 @@ pub(super) fn remembered(
     }
 }
 
-/// A device that was claimed anew has one identity: what it had before is worth nothing any more.
-fn supersede(authority: &dyn CertificateAuthority, earlier: &[String]) {
+/// A device that was claimed anew has one identity: what it had before is worth nothing any more. What that is follows from
+/// what is kept, so that whoever was stopped between the claim and this finds it again.
+pub(super) fn supersede(authority: &dyn CertificateAuthority, enrolment: &Enrolment, now: Timestamp) {
+    let claimed = enrolment.certificates.iter().position(|one| one.via != Via::Renewal);
+    let before = enrolment.certificates.iter().skip(claimed.map_or(usize::MAX, |place| place + 1));
+    let valid = before.filter(|one| one.not_after > now && authority.revocation(&one.serial_hex).is_none());
+    let earlier: Vec<String> = valid.map(|one| one.serial_hex.clone()).collect();
     if earlier.is_empty() {
         return;
     }
-    if let Err(error) = authority.revoke(earlier, "superseded by a new claim") {
+    if let Err(error) = authority.revoke(&earlier, "superseded by a new claim") {
         let error = &error as &dyn std::error::Error;
         tracing::error!(error, "earlier certificates of a claimed device could not be revoked; revoke them");
     }

@@ -139,7 +139,7 @@ async fn one_bad_entry_of_a_batch_never_loses_the_good_ones() {
     assert_eq!(words, ["committed", "impossible", "undecodable", "unit", "committed"]);
     assert_eq!(latest(&site).len(), 2);
     // Each waits with its exact bytes.
-    let items = site.read(act(), |chart| chart.quarantine(true, 10)).unwrap();
+    let items = site.read(act(), |chart| chart.quarantine(true, None, 10)).unwrap();
     let impossible = items.iter().find(|item| item.reason == QuarantineReason::Impossible).unwrap();
     assert_eq!(impossible.bytes, br#"{"measure":"heart_rate","value":900}"#);
     site.stop();
@@ -304,7 +304,7 @@ async fn a_full_quarantine_refuses_what_would_wait_and_takes_what_is_sound() {
     let refused = submit(r#"{"measure":"heart_rate","value":999}"#.into()).await;
     assert_eq!(refused.unwrap_err(), IntakeError::QuarantineFull);
     submit(r#"{"measure":"heart_rate","value":70}"#.into()).await.unwrap();
-    let items = site.read(act(), |chart| chart.quarantine(true, 10)).unwrap();
+    let items = site.read(act(), |chart| chart.quarantine(true, None, 10)).unwrap();
     site.discard(NURSE, items[0].id, "nonsense").unwrap();
     submit(r#"{"measure":"heart_rate","value":999}"#.into()).await.unwrap();
     let _ = submit;

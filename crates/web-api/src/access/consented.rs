@@ -1,7 +1,7 @@
 //! What patients allow, as [`super::Sight`] asks it.
 
-use ::access::consent::{Allowed, Asker, Wards};
-use clinical_model::{ConsentAction, PatientId, Purpose, UserId};
+use ::access::consent::{Allowed, Asker, Wards, keeps_out};
+use clinical_model::{Consent, ConsentAction, PatientId, Purpose, UserId};
 
 use super::{Access, Who};
 use crate::people::{Role, User};
@@ -38,6 +38,15 @@ const fn action_of(access: &Access) -> ConsentAction {
 /// What the consents of a patient leave to whoever asks.
 pub(super) fn allowed(web: &Web, access: &Access, patient: PatientId) -> Allowed {
     web.site.consented(patient, &asker_of(access), access.purpose(), action_of(access))
+}
+
+/// Whether a consent keeps something from whoever asks, so that they may neither change nor withdraw it: that is for the
+/// patient, for an administrator, or for somebody whom it does not concern.
+pub(crate) fn is_kept_out(access: &Access, consent: &Consent) -> bool {
+    let asker = asker_of(access);
+    let is_theirs = asker.patient == Some(consent.patient);
+    let administers = asker.role == Some(Role::Administrator.word());
+    !is_theirs && !administers && keeps_out(consent, &asker, access.purpose())
 }
 
 /// Whether this person broke the glass for this patient, and the time runs. It is lifted for the person at the screen,

@@ -19,6 +19,7 @@ use store::{Actor, AuditAction};
 
 pub use ::access::{Permission, may};
 pub(crate) use asking::purpose_of;
+pub(crate) use consented::is_kept_out;
 pub use permit::{Permit, Taken};
 pub use policies::{Policies, PoliciesError, engine_of};
 pub(crate) use sight::Sight;

@@ -10,7 +10,7 @@ use ::access::{Asker, Circumstances, ConsentOutcome, Decision, Resource};
 use clinical_model::measure::Category;
 use clinical_model::place::PlaceKind;
 use clinical_model::{
-    Alert, AlertKind, Device, Measure, Patient, PatientId, Place, PlaceId, SeriesKey, Subject,
+    Alert, AlertKind, DataClass, Device, Measure, Patient, PatientId, Place, PlaceId, SeriesKey, Subject,
 };
 
 use super::{Access, Permission, consented};
@@ -230,7 +230,7 @@ impl<'a> Sight<'a> {
     }
 
     /// Whether an alert may be shown. A denial of a class of data silences no alarm for the ward that cares: whoever may
-    /// know of the patient by their ward sees the alerts.
+    /// know of the patient by their ward sees the alerts. To others, what is no threshold says how devices work.
     pub(crate) fn alert(&self, alert: &Alert) -> bool {
         let Some(patient) = views::concerned(self.web, alert) else {
             return match alert.subject {
@@ -239,11 +239,30 @@ impl<'a> Sight<'a> {
             };
         };
         let allowed = self.allowed_to(Permission::ReadChart, &patient);
-        let is_shown = match &alert.what {
-            AlertKind::Threshold { measure, .. } => self.cares_for(&patient) || allowed.measure(*measure),
-            _ => true,
+        let is_allowed = match &alert.what {
+            AlertKind::Threshold { measure, .. } => allowed.measure(*measure),
+            _ => allowed.class(DataClass::Device),
         };
-        allowed.record() && is_shown
+        allowed.record() && (is_allowed || self.cares_for(&patient))
+    }
+
+    /// Whether what staff noted with an alert may be read: by those who care for the patient, and who see all of them.
+    pub(crate) fn notes(&self, alert: &Alert) -> bool {
+        views::concerned(self.web, alert).is_none_or(|patient| self.knows_all(&patient))
+    }
+
+    /// Whether how the devices of a patient work may be shown.
+    pub(crate) fn devices_of(&self, patient: &Patient) -> bool {
+        self.allowed(patient.id).class(DataClass::Device) || self.cares_for(patient)
+    }
+
+    /// Whether the limits of a measure of a patient may be shown.
+    pub(crate) fn limit(&self, patient: &Patient, measure: Measure) -> bool {
+        self.measure(patient.id, measure) || self.cares_for(patient)
+    }
+
+    fn knows_all(&self, patient: &Patient) -> bool {
+        self.cares_for(patient) || self.allowed(patient.id).is_all()
     }
 
     /// Whether the patient lies in one of the wards where this clinician works.

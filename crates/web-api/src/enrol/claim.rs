@@ -1,17 +1,18 @@
 //! `POST /enrol/v1/claim`: serial number, code and signing request in, certificate out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::{Extension, Json};
 use clinical_model::{DeviceId, Timestamp};
-use pipeline::enrolment::{ClaimRequest, EnrolError, NewCertificate, Via};
+use pipeline::enrolment::{ClaimRequest, NewCertificate, Via};
 use serde::{Deserialize, Serialize};
 use trust::pki::SigningRequest;
 
-use super::flood::RETRY_AFTER_S;
 use super::{Caller, ENROL_BODY_LIMIT_BYTES, request_of};
+use crate::flood::RETRY_AFTER_S;
 use crate::json::Answer;
 use crate::problem::{Code, Problem};
 use crate::serve::{BodyError, read_body};
@@ -70,7 +71,8 @@ pub(super) fn half_life(not_before: Timestamp, not_after: Timestamp) -> Timestam
     not_before.plus_micros(not_after.micros_since(not_before) / 2)
 }
 
-/// The certificate for a right code; failures are counted against the address.
+/// The certificate for a right code. Wrong ones are slowed down by address, and not all of them recorded; a right one is
+/// taken however many wrong ones come from where it comes from.
 pub(super) async fn granted(
     web: &Arc<Web>,
     caller: &Caller,
@@ -80,20 +82,26 @@ pub(super) async fn granted(
     via: Via,
 ) -> Result<(DeviceId, NewCertificate), Problem> {
     let (address, authority) = (caller.address, Arc::clone(web.authority()?));
-    if web.enrolling.flood.is_over(address, web.site.clock().now()) {
-        let what = "too many attempts from this address failed; try again in a moment";
-        return Err(Problem::new(Code::TooManyAttempts, what).retry_after(RETRY_AFTER_S));
-    }
     let claimed = web.blocking(move |web| {
+        let now = web.site.clock().now();
+        let is_flood = AtomicBool::new(false);
+        let noted = |act| {
+            let act = web.flood.recorded(Some(address), act, now);
+            is_flood.store(act.is_none(), Ordering::Relaxed);
+            act
+        };
         let from = address.to_string();
-        let asked = ClaimRequest { serial: &serial, code: &code, request: &csr, via, from };
-        web.site.claim(authority.as_ref(), &asked)
+        let asked = ClaimRequest { serial: &serial, code: &code, request: &csr, via, from, noted: &noted };
+        let claimed = web.site.claim(authority.as_ref(), &asked);
+        claimed.map_err(|error| match is_flood.load(Ordering::Relaxed) {
+            true => {
+                let what = "too many attempts from this address failed; try again in a moment";
+                Problem::new(Code::TooManyAttempts, what).retry_after(RETRY_AFTER_S)
+            }
+            false => error.into(),
+        })
     });
-    let claimed = claimed.await?;
-    if let Err(EnrolError::NotClaimed | EnrolError::Request(_)) = &claimed {
-        web.enrolling.flood.failed(address, web.site.clock().now());
-    }
-    Ok(claimed?)
+    claimed.await?
 }
 
 fn is_json(headers: &HeaderMap) -> Result<(), Problem> {

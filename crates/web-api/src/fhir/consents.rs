@@ -21,7 +21,7 @@ use super::include::Included;
 use super::records::id_page;
 use super::results::{self, Results};
 use super::{Waiting, blocking, links, refused, registering};
-use crate::access::{Access, Permission};
+use crate::access::{Access, Permission, is_kept_out};
 use crate::json::consents as form;
 use crate::state::Web;
 
@@ -152,6 +152,11 @@ pub(crate) fn update(web: Arc<Web>, call: Arc<Call>) -> Waiting {
 
 fn updated(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     let before = known(web, call, Permission::ManageConsents, AuditAction::Update)?;
+    if is_kept_out(call.access()?, &before.consent) {
+        let act = call.act(AuditAction::Update, KIND)?.patient(before.consent.patient);
+        refused(web, act.detail(format!("{KIND}/{} keeps them out", before.consent.id)))?;
+        return Err(Refusal::new(StatusCode::FORBIDDEN, IssueCode::Forbidden, form::KEPT_OUT));
+    }
     let body = json::parse(&call.body).map_err(|issue| Refusal::invalid(vec![issue]))?;
     super::update::same_id(&body, &call.id)?;
     if let Some(Expecting::Version(expected)) = if_match(call)?

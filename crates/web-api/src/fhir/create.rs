@@ -191,7 +191,11 @@ async fn claimed_already(web: &Arc<Web>, call: &Arc<Call>, claimed: Claimed) -> 
     if let Some(made) = blocking(web, move |web| existing(web, &reading, &position)).await? {
         return Ok(made);
     }
-    let Some(kept) = claimed.frame else { return Err(Refusal::internal()) };
+    let Some(kept) = claimed.frame else {
+        // It was sent without a condition, which keeps no frame, and was taken out of the chart since, or is not seen here yet.
+        let what = "the identifier belongs to a measurement that is not in the chart now; nothing was stored";
+        return Err(Refusal::new(StatusCode::CONFLICT, IssueCode::Conflict, what));
+    };
     let receipt = submit(web, kept.frame()).await?;
     if let Some(EntryOutcome::Quarantined { id, reason, what }) = receipt.entries.into_iter().next() {
         return Ok(Made::Quarantined { id, reason, what });

@@ -26,6 +26,7 @@ use super::create::Wanted;
 use super::update::same_id;
 use super::{Waiting, blocking, refused};
 use crate::access::Permission;
+use crate::json::patients::is_unborn;
 use crate::state::Web;
 
 /// Times that a write is planned again when somebody else was faster.
@@ -466,6 +467,12 @@ fn put_patient(
     together: &mut Together,
 ) -> Result<Value, Refusal> {
     let mut patient: Patient = fhir::patient::parse(&resource).map_err(Refusal::invalid)?;
+    let born =
+        patient.birth_date.as_ref().and_then(|date| format!("{}T00:00:00Z", date.expose()).parse().ok());
+    if born.is_some_and(|born| is_unborn(born, web.site.clock().now())) {
+        let what = "the birth date lies in the future";
+        return Err(Refusal::invalid(vec![OutcomeIssue::error(IssueCode::Value, what, "Patient.birthDate")]));
+    }
     // The bed as it is kept: what this node holds in memory may lag behind another, and lay the patient back.
     let kept = web.site.store().document(Kind::Patient, patient.id.to_bytes())?;
     let kept = kept.and_then(|kept| pipeline::records::patient_from(&kept.body).ok());

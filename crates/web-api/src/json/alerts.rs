@@ -11,6 +11,7 @@ use pipeline::desk::DeskError;
 use serde::{Deserialize, Serialize};
 use store::AuditAction;
 
+use super::paging::{self, LIST_LIMIT, Place, place_of};
 use super::patients::theirs;
 use super::views::{self, AlertView};
 use super::{Answer, Asked, Body, id_of};
@@ -18,8 +19,6 @@ use crate::access::{Permit, may};
 use crate::problem::Problem;
 use crate::state::Web;
 
-/// Alerts of one list.
-const LIST_LIMIT: usize = 500;
 /// Longest note, in characters.
 const NOTE_LIMIT_CHARS: usize = 1_000;
 
@@ -27,11 +26,13 @@ const NOTE_LIMIT_CHARS: usize = 1_000;
 pub(crate) struct ListQuery {
     state: Option<String>,
     patient: Option<String>,
+    before: Option<String>,
 }
 
 #[derive(Serialize)]
 pub(crate) struct Alerts {
     alerts: Vec<AlertView>,
+    next_before: Option<String>,
 }
 
 pub(crate) async fn list(
@@ -48,22 +49,31 @@ pub(crate) async fn list(
         Some(id) => Some(theirs(&web, &access, id).await?),
         None => None,
     };
+    let before = place_of(query.before.as_deref())?;
     let mut act = access.act(AuditAction::Search, "Alert");
     if let Some(patient) = &patient {
         act = act.patient(patient.id);
     }
     web.blocking(move |web| {
-        let alerts = access.read(web, act, |chart| {
+        let sight = access.sight(web);
+        let page = access.read(web, act, |chart| {
             let id = patient.as_ref().map(|patient| patient.id);
-            let mut alerts = if all { chart.alerts(id, LIST_LIMIT)? } else { chart.open_alerts() };
-            let sight = access.sight(web);
-            alerts.retain(|alert| {
-                sight.alert(alert)
-                    && id.is_none_or(|id| views::concerned(web, alert).is_some_and(|one| one.id == id))
-            });
-            Ok(alerts.iter().take(LIST_LIMIT).map(|alert| views::alert(web, alert)).collect())
+            let open = if all { Vec::new() } else { chart.open_alerts() };
+            let place = |alert: &Alert| (alert.raised_at, alert.id);
+            let read = |before: Option<Place<AlertId>>, limit| match all {
+                true => chart.alerts(id, before, limit),
+                false => {
+                    let after = open.iter().filter(|alert| before.is_none_or(|before| place(alert) < before));
+                    Ok(after.take(limit).cloned().collect())
+                }
+            };
+            let is_about = |alert: &Alert| {
+                id.is_none_or(|id| views::concerned(web, alert).is_some_and(|one| one.id == id))
+            };
+            paging::page(before, LIST_LIMIT, read, place, |alert| sight.alert(alert) && is_about(alert))
         })?;
-        Ok(Json(Alerts { alerts }))
+        let alerts = page.rows.iter().map(|alert| views::alert(&sight, web, alert)).collect();
+        Ok(Json(Alerts { alerts, next_before: page.next_before }))
     })
     .await?
 }
@@ -96,7 +106,7 @@ async fn answer(
             return Err(Problem::not_found("alert"));
         }
         let alert = act(&web.site, by, id, note)?;
-        Ok(Json(views::alert(web, &alert)))
+        Ok(Json(views::alert(&access.sight(web), web, &alert)))
     })
     .await?
 }

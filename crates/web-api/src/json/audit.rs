@@ -50,28 +50,6 @@ pub(crate) struct RowView {
     provable: bool,
 }
 
-/// Every action, for reading their words.
-const ACTIONS: [AuditAction; 18] = [
-    AuditAction::Create,
-    AuditAction::Read,
-    AuditAction::Update,
-    AuditAction::Delete,
-    AuditAction::Search,
-    AuditAction::Stream,
-    AuditAction::SignIn,
-    AuditAction::SignOut,
-    AuditAction::Assign,
-    AuditAction::Answer,
-    AuditAction::Quarantine,
-    AuditAction::Administer,
-    AuditAction::BreakGlass,
-    AuditAction::Consent,
-    AuditAction::Export,
-    AuditAction::Erase,
-    AuditAction::Keys,
-    AuditAction::Policy,
-];
-
 pub(super) fn actor_view(web: &Web, actor: &Actor) -> ActorView {
     match actor {
         Actor::User(id) => {
@@ -252,14 +230,14 @@ fn instant(text: &Option<String>, name: &str) -> Result<Option<Timestamp>, Probl
 }
 
 fn action_of_word(word: &str) -> Result<AuditAction, Problem> {
-    ACTIONS
+    AuditAction::ALL
         .into_iter()
         .find(|action| action_word(*action) == word)
         .ok_or_else(|| Problem::bad_request("an action is not known; see the words that rows have"))
 }
 
 fn outcome_of_word(word: &str) -> Result<AuditOutcome, Problem> {
-    [AuditOutcome::Success, AuditOutcome::Refused, AuditOutcome::Failed]
+    AuditOutcome::ALL
         .into_iter()
         .find(|outcome| outcome_word(*outcome) == word)
         .ok_or_else(|| Problem::bad_request("outcome is success, refused or failed"))

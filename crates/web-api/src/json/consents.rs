@@ -2,7 +2,7 @@
 
 mod form;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use ::access::consent::check;
@@ -10,24 +10,34 @@ use axum::Json;
 use axum::extract::{Path, State};
 use clinical_model::place::PlaceKind;
 use clinical_model::{
-    Consent, ConsentAction, ConsentId, ConsentStatus, DataClass, Measure, Patient, PatientId, PlaceId,
-    Purpose, RecordId as _, Ruling, Timestamp, UserId,
+    Consent, ConsentAction, ConsentActor, ConsentId, ConsentStatus, DataClass, Measure, Patient, PatientId,
+    PlaceId, Provision, Purpose, RecordId as _, Ruling, Timestamp, UserId,
 };
-use pipeline::audited::Act;
+use pipeline::audited::{Act, ReadError};
+use pipeline::chart::Chart;
 use pipeline::consents::{Kept, is_effective};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use store::{AuditAction, Expected, Kind};
+use store::{Actor, AuditAction, AuditOutcome, AuditQuery, Expected, Kind};
 
 use self::form::{Rule, fits, named, provision, rule_of};
 use super::views::{self, PatientLine};
-use super::{Answer, Body, id_of};
-use crate::access::{Access, Permission, Permit, may};
-use crate::people::Role;
+use super::{Answer, Asked, Body, id_of};
+use crate::access::{Access, Permission, Permit, is_kept_out, may};
+use crate::people::{Role, User};
 use crate::problem::{Code, Problem};
 use crate::state::Web;
 
 pub(crate) use form::{is_known, says};
+
+/// Why somebody may not change a consent.
+pub(crate) const KEPT_OUT: &str = "this rule keeps something from you; the patient changes it, an administrator, or \
+                                   somebody whom it does not concern";
+
+/// Rows of the audit log that are looked at for whom a patient knows.
+const LOOKS_LIMIT: usize = 500;
+/// Of a name that is asked for so many characters stand in the audit log.
+const NAME_SHOWN_CHARS: usize = 100;
 
 /// A consent with what it says.
 #[derive(Serialize)]
@@ -92,19 +102,78 @@ pub(crate) struct Choices {
     programs: Vec<String>,
 }
 
+#[derive(Deserialize)]
+pub(crate) struct ChoicesQuery {
+    patient: Option<PatientId>,
+    name: Option<String>,
+}
+
 pub(crate) async fn choices(
     State(web): State<Arc<Web>>,
     access: Permit<may::ReadConsents>,
+    Asked(query): Asked<ChoicesQuery>,
 ) -> Answer<Choices> {
     web.blocking(move |web| {
         let act = access.act(AuditAction::Search, "consent choices");
-        access.read(web, act, |_| Ok(()))?;
-        Ok(Json(choices_of(web)))
+        let named = query.name.as_deref().map(folded).filter(|name| !name.is_empty());
+        let act = match &named {
+            Some(name) => {
+                act.detail(format!("name={}", name.chars().take(NAME_SHOWN_CHARS).collect::<String>()))
+            }
+            None => act,
+        };
+        let is_staff = access.person().is_some_and(|user| user.role.is_staff());
+        let known = access.read(web, act, |chart| match is_staff {
+            true => Ok(None),
+            false => known_to(web, &access, chart, query.patient).map(Some),
+        })?;
+        let is_offered = |user: &User| {
+            let is_named = |name: &String| *name == folded(&user.display) || *name == folded(&user.name);
+            known.as_ref().is_none_or(|known| known.contains(&user.id))
+                || named.as_ref().is_some_and(is_named)
+        };
+        Ok(Json(choices_of(web, is_offered)))
     })
     .await?
 }
 
-fn choices_of(web: &Web) -> Choices {
+/// A name as names are compared.
+fn folded(name: &str) -> String {
+    name.trim().to_lowercase()
+}
+
+/// Whom a patient, or who cares for one, knows already: who looked at the record lately, and who stands in its rules. Not
+/// all who work here: a list of names is none of a patient's business, and that of caregivers says who is ill.
+fn known_to(
+    web: &Web,
+    access: &Access,
+    chart: &Chart<'_>,
+    patient: Option<PatientId>,
+) -> Result<HashSet<UserId>, ReadError> {
+    let own = access.person().and_then(|user| user.patient);
+    let patient = own.or(patient.filter(|id| access.sight(web).may(Permission::ReadConsents, *id)));
+    let Some(patient) = patient else { return Ok(HashSet::new()) };
+    let query = AuditQuery { patient: Some(patient), limit: LOOKS_LIMIT, ..AuditQuery::default() };
+    let looked = chart.audit_rows(&query)?.into_iter().filter_map(|row| match row.record.actor {
+        Actor::User(user) => Some(user),
+        _ => None,
+    });
+    let mut known: HashSet<UserId> = looked.collect();
+    for kept in web.site.consents().of(patient) {
+        kept.consent.provision.iter().for_each(|rule| persons_in(rule, &mut known));
+    }
+    Ok(known)
+}
+
+fn persons_in(rule: &Provision, found: &mut HashSet<UserId>) {
+    found.extend(rule.actors.iter().filter_map(|actor| match actor {
+        ConsentActor::Person(user) | ConsentActor::Caregiver(user) => Some(*user),
+        _ => None,
+    }));
+    rule.except.iter().for_each(|one| persons_in(one, found));
+}
+
+fn choices_of(web: &Web, is_offered: impl Fn(&User) -> bool) -> Choices {
     let coded = |code, display| Coded { code, display };
     let class = |class: &DataClass| Class {
         code: *class,
@@ -112,7 +181,7 @@ fn choices_of(web: &Web) -> Choices {
         measures: class.measures().collect(),
     };
     let people = web.people.list().into_iter().map(|kept| kept.record.user());
-    let nameable = people.filter(|user| !user.disabled && user.role != Role::Patient);
+    let nameable = people.filter(|user| !user.disabled && user.role != Role::Patient && is_offered(user));
     let wards = web.site.registry().places().into_iter().filter(|place| place.kind == PlaceKind::Ward);
     Choices {
         classes: DataClass::ALL.iter().map(class).collect(),
@@ -192,7 +261,13 @@ fn theirs(web: &Web, access: &Access, id: &str) -> Result<Kept, Problem> {
     let id: ConsentId = id_of(id, "consent")?;
     let kept = web.site.consents().get(id);
     let may = |kept: &Kept| access.sight(web).may(Permission::ManageConsents, kept.consent.patient);
-    kept.filter(may).ok_or_else(|| Problem::not_found("consent"))
+    let kept = kept.filter(may).ok_or_else(|| Problem::not_found("consent"))?;
+    if is_kept_out(access, &kept.consent) {
+        let act = access.act(AuditAction::Consent, "Consent").patient(kept.consent.patient);
+        web.site.record(act.detail(format!("{} keeps them out", kept.consent.id)), AuditOutcome::Refused)?;
+        return Err(Problem::new(Code::Forbidden, KEPT_OUT));
+    }
+    Ok(kept)
 }
 
 pub(crate) async fn change(

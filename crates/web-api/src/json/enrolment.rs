@@ -36,7 +36,6 @@ struct PersonView {
 struct ClaimView {
     created_at: Timestamp,
     expires_at: Timestamp,
-    tries_left: u32,
     state: &'static str,
     created_by: Option<PersonView>,
 }
@@ -128,7 +127,6 @@ impl Looking<'_> {
         ClaimView {
             created_at: claim.created_at,
             expires_at: claim.expires_at,
-            tries_left: claim.tries_left,
             state: claim.state(self.now).word(),
             created_by: claim.created_by.map(person),
         }

@@ -13,6 +13,7 @@ pub(crate) mod enrolment;
 pub(crate) mod erasure;
 pub(crate) mod health;
 pub mod keys;
+mod paging;
 pub(crate) mod patients;
 pub(crate) mod policies;
 pub(crate) mod programs;

@@ -84,6 +84,9 @@ pub(crate) async fn find(
     .await?
 }
 
+/// How far clocks are ahead of UTC where the day begins first.
+const EASTMOST: Duration = Duration::from_secs(14 * 3_600);
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewPatient {
@@ -95,7 +98,12 @@ pub(crate) struct NewPatient {
     place_id: Option<PlaceId>,
 }
 
-fn checked(new: &NewPatient) -> Result<(), Problem> {
+/// Whether a day of birth (its midnight in UTC) lies ahead everywhere: somewhere it is tomorrow already.
+pub(crate) fn is_unborn(born: Timestamp, now: Timestamp) -> bool {
+    born > now.plus(EASTMOST)
+}
+
+fn checked(new: &NewPatient, now: Timestamp) -> Result<(), Problem> {
     for (field, value) in
         [("family", &new.family), ("given", &new.given), ("record_number", &new.record_number)]
     {
@@ -104,10 +112,13 @@ fn checked(new: &NewPatient) -> Result<(), Problem> {
             return Err(Problem::bad_request(format!("{field} must have 1 to 100 characters")));
         }
     }
-    if let Some(date) = &new.birth_date
-        && format!("{date}T00:00:00Z").parse::<Timestamp>().is_err()
-    {
-        return Err(Problem::bad_request("birth_date must be a date such as 1950-03-21"));
+    if let Some(date) = &new.birth_date {
+        let Ok(born) = format!("{date}T00:00:00Z").parse::<Timestamp>() else {
+            return Err(Problem::bad_request("birth_date must be a date such as 1950-03-21"));
+        };
+        if is_unborn(born, now) {
+            return Err(Problem::bad_request("birth_date lies in the future"));
+        }
     }
     Ok(())
 }
@@ -117,7 +128,7 @@ pub(crate) async fn admit(
     access: Permit<may::AdmitPatients>,
     Body(new): Body<NewPatient>,
 ) -> Answer<PatientLine> {
-    checked(&new)?;
+    checked(&new, web.site.clock().now())?;
     let registry = web.site.registry();
     if let Some(place) = new.place_id {
         let place = registry.place(place).ok_or_else(|| Problem::not_found("place"))?;
@@ -263,7 +274,11 @@ pub(crate) async fn show(
                     device_id: one.device.to_string(),
                 })
                 .collect();
-            let devices = registry.devices_of(subject, web.site.clock().now());
+            let sight = access.sight(web);
+            let mut devices = registry.devices_of(subject, web.site.clock().now());
+            devices.retain(|_| sight.devices_of(&patient));
+            let mut limits = registry.limits(patient.id).to_vec();
+            limits.retain(|limit| sight.limit(&patient, limit.measure));
             Ok(PatientPage {
                 patient: views::patient_line(web, &patient),
                 place: patient.place.and_then(|id| registry.place(id)).map(|place| views::place(&place)),
@@ -271,8 +286,8 @@ pub(crate) async fn show(
                 latest: views::vitals(chart, &chart.latest(subject)?)?,
                 series,
                 devices: devices.iter().map(|device| views::device_state(web, device)).collect(),
-                alerts: alerts_of(&access.sight(web), web, chart, &patient),
-                limits: limit_views(&registry.limits(patient.id)),
+                alerts: alerts_of(&sight, web, chart, &patient),
+                limits: limit_views(&limits),
                 events,
                 position,
                 server_time: web.site.clock().now(),

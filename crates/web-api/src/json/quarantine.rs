@@ -6,21 +6,21 @@ use axum::Json;
 use axum::extract::{Path, State};
 use clinical_model::quarantine::QuarantineState;
 use clinical_model::{DeviceId, QuarantineId, QuarantineItem, QuarantineReason, Timestamp, UserId};
-use pipeline::audited::Agent;
+use pipeline::audited::{Agent, ReadError};
+use pipeline::chart::Chart;
 use pipeline::desk::{DeskError, Rerun};
 use pipeline::intake::{EntryOutcome, IntakeError, QUARANTINE_LIMIT_ITEMS};
 use serde::{Deserialize, Serialize};
 use store::AuditAction;
 
 use super::curves::{Explained, explained};
+use super::paging::{self, LIST_LIMIT, Paged, Place, place_of};
 use super::views::{self, Named};
 use super::{Answer, Asked, Body, hex, id_of};
 use crate::access::{Access, Permission, Permit, may};
 use crate::problem::Problem;
 use crate::state::Web;
 
-/// Items of one list.
-const LIST_LIMIT: usize = 500;
 /// Items run again by one request.
 const RERUN_LIMIT: usize = 1_000;
 
@@ -76,12 +76,32 @@ struct Count {
 pub(crate) struct Items {
     items: Vec<ItemView>,
     count: Count,
+    next_before: Option<String>,
 }
 
 #[derive(Deserialize)]
 pub(crate) struct ListQuery {
     state: Option<String>,
     limit: Option<usize>,
+    before: Option<String>,
+}
+
+/// A page of the items that are theirs, newest first.
+fn page_of(
+    web: &Web,
+    access: &Access,
+    chart: &Chart<'_>,
+    waiting_only: bool,
+    (before, limit): (Option<Place<QuarantineId>>, usize),
+    fits: impl Fn(&QuarantineItem) -> bool,
+) -> Result<Paged<QuarantineItem>, ReadError> {
+    paging::page(
+        before,
+        limit,
+        |before, limit| chart.quarantine(waiting_only, before, limit),
+        |item| (item.received_at, item.id),
+        |item| fits(item) && theirs(web, access, item),
+    )
 }
 
 pub(crate) async fn list(
@@ -94,14 +114,16 @@ pub(crate) async fn list(
         Some("all") => false,
         Some(_) => return Err(Problem::bad_request("\"state\" must be \"waiting\" or \"all\"")),
     };
-    let limit = query.limit.unwrap_or(LIST_LIMIT).min(LIST_LIMIT);
+    let limit = query.limit.unwrap_or(LIST_LIMIT).clamp(1, LIST_LIMIT);
+    let before = place_of(query.before.as_deref())?;
     let act = access.act(AuditAction::Search, "Quarantine");
     web.blocking(move |web| {
-        let items = access.read(web, act, |chart| chart.quarantine(waiting_only, limit))?;
+        let page = access
+            .read(web, act, |chart| page_of(web, &access, chart, waiting_only, (before, limit), |_| true))?;
         let count = web.site.store().quarantine_count();
         let count = Count { items: count.items, bytes: count.bytes, limit_items: QUARANTINE_LIMIT_ITEMS };
-        let items = items.iter().filter(|item| theirs(web, &access, item));
-        Ok(Json(Items { items: items.map(|item| item_view(web, item)).collect(), count }))
+        let items = page.rows.iter().map(|item| item_view(web, item)).collect();
+        Ok(Json(Items { items, count, next_before: page.next_before }))
     })
     .await?
 }
@@ -215,16 +237,16 @@ pub(crate) async fn rerun_many(
     let by = person_of(&access)?;
     let act = access.act(AuditAction::Search, "Quarantine").detail("to run again");
     let permit = access.clone();
-    let waiting =
-        web.blocking(move |web| permit.read(web, act, |chart| chart.quarantine(true, RERUN_LIMIT))).await??;
-    let mut answer = ManyAnswer { released: 0, still_waiting: 0 };
-    let wanted = waiting.into_iter().filter(|item| {
-        theirs(&web, &access, item)
-            && many.device_id.is_none_or(|device| item.device == device)
+    let fits = move |item: &QuarantineItem| {
+        many.device_id.is_none_or(|device| item.device == device)
             && many.reason.is_none_or(|reason| item.reason == reason)
+    };
+    let wanted = web.blocking(move |web| {
+        permit.read(web, act, |chart| page_of(web, &permit, chart, true, (None, RERUN_LIMIT), fits))
     });
+    let mut answer = ManyAnswer { released: 0, still_waiting: 0 };
     // Oldest first, so that what follows sees its neighbours in order.
-    for item in wanted.collect::<Vec<_>>().into_iter().rev() {
+    for item in wanted.await??.rows.into_iter().rev() {
         match web.site.rerun(by.clone(), item.id).await {
             Ok(Rerun::Committed(_)) => answer.released += 1,
             // What cannot be run now (a retired device) must not keep the others waiting.

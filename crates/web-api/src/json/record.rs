@@ -15,7 +15,7 @@ use pipeline::audited::ReadError;
 use pipeline::chart::{Chart, Trend};
 use serde::Serialize;
 use serde_json::Value;
-use store::{AuditAction, AuditOutcome, AuditQuery, AuditRow, Order, RangeQuery, SeriesFilter};
+use store::{AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow, Order, RangeQuery, SeriesFilter};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::audit::{action_word, actor_view, outcome_word};
@@ -84,8 +84,13 @@ pub(crate) async fn ndjson(
             let mut lines =
                 |resources: Vec<Value>| resources.iter().all(|resource| out.text(&format!("{resource}\n")));
             fhir::everything::each_page(web, access, patient, &mut lines).map_err(|_| Stopped)?;
+            // From where staff asked is for those who may read the log.
+            let shows_addresses = access.holds(Permission::ReadAudit);
             each_row(web, patient.id, &mut |row| {
-                out.text(&format!("{}\n", fhir::audit::rendered_row(web, row)))
+                let address = row.record.address.clone().filter(|_| shows_addresses);
+                let record = AuditRecord { address, ..row.record.clone() };
+                let row = AuditRow { record, ..row.clone() };
+                out.text(&format!("{}\n", fhir::audit::rendered_row(web, &row)))
             })
         },
     )

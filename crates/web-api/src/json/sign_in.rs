@@ -75,6 +75,12 @@ pub(crate) async fn refused(web: &Arc<Web>, from: &Asking, actor: Actor, why: &s
     Ok(web.blocking(move |web| web.site.record(act, AuditOutcome::Refused)).await??)
 }
 
+/// As [`refused`], where nothing slows down who tries.
+async fn stranger_refused(web: &Arc<Web>, from: &Asking, actor: Actor, why: &str) -> Result<(), Problem> {
+    let (caller, act) = (from.caller.clone(), sign_in_act(&from.caller, actor, why));
+    Ok(web.blocking(move |web| web.stranger_refused(&caller, act)).await??)
+}
+
 pub(crate) async fn sign_in(
     State(web): State<Arc<Web>>,
     from: Asking,
@@ -239,7 +245,7 @@ pub(crate) async fn by_passkey(
                 std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             let actor = claimed.filter(|id| web.people.by_id(*id).is_some());
             let actor = actor.map_or_else(|| Actor::Unproven("a passkey".to_owned()), named_by);
-            refused(&web, &from, actor, &format!("passkey refused: {why}")).await?;
+            stranger_refused(&web, &from, actor, &format!("passkey refused: {why}")).await?;
             Err(not_taken())
         }
     }
@@ -274,7 +280,7 @@ pub(crate) async fn by_link(
     let spent = web.blocking(move |web| web.spend_link(&given.token, &caller)).await?;
     if matches!(spent, Err(PeopleError::LinkSpent)) {
         let actor = Actor::Unproven("a one-time link".to_owned());
-        refused(&web, &from, actor, "the link does not work").await?;
+        stranger_refused(&web, &from, actor, "the link does not work").await?;
     }
     let user = spent.map_err(people_problem)?;
     begin(&web, &from, beginning(&from, user.id, Stage::Enrolling, By::Link, "after a one-time link")).await

@@ -12,6 +12,7 @@ use pipeline::live::Heard;
 use serde::Serialize;
 use store::StoreError;
 
+use crate::access::Sight;
 use crate::state::Web;
 
 /// A continuous value older than this many of its device's intervals is stale.
@@ -296,7 +297,8 @@ fn alert_kind(what: &AlertKind) -> &'static str {
     }
 }
 
-pub(crate) fn alert(web: &Web, alert: &Alert) -> AlertView {
+pub(crate) fn alert(sight: &Sight<'_>, web: &Web, alert: &Alert) -> AlertView {
+    let shows_notes = sight.notes(alert);
     let registry = web.site.registry();
     // A battery is the device's, but the person at the bed needs it: show whom the device serves now.
     let subject = match alert.subject {
@@ -317,7 +319,7 @@ pub(crate) fn alert(web: &Web, alert: &Alert) -> AlertView {
             id: id.to_string(),
             display: web.people.by_id(id).map_or_else(|| "somebody who left".to_owned(), |user| user.display),
         }),
-        note: step.note.clone(),
+        note: step.note.clone().filter(|_| shows_notes),
     };
     AlertView {
         id: alert.id.to_string(),

@@ -14,7 +14,7 @@ use store::{AuditAction, SeriesFilter};
 use super::views::{self, AlertView, DeviceState, Named, PatientLine, PlaceView, Vital};
 use super::{Answer, Body, id_of};
 use crate::access::{Access, Permit, Sight, may};
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::state::Web;
 
 /// Waveform strips that a tile shows.
@@ -196,7 +196,7 @@ pub(crate) fn alerts_of(
         views::concerned(web, alert).is_some_and(|concerned| concerned.id == patient.id) && sight.alert(alert)
     });
     open.sort_by(|a, b| b.priority.cmp(&a.priority).then(b.raised_at.cmp(&a.raised_at)));
-    open.iter().map(|alert| views::alert(web, alert)).collect()
+    open.iter().map(|alert| views::alert(sight, web, alert)).collect()
 }
 
 fn strips(chart: &Chart<'_>, subject: Subject) -> Result<Vec<Strip>, ReadError> {
@@ -247,6 +247,12 @@ pub(crate) async fn add_place(
         && web.site.registry().place(ward).is_none_or(|ward| ward.kind != PlaceKind::Ward)
     {
         return Err(Problem::not_found("ward"));
+    }
+    let is_same = |one: &Place| {
+        one.kind == new.kind && one.ward == new.ward_id && one.name.to_lowercase() == name.to_lowercase()
+    };
+    if web.site.registry().places().iter().any(|one| is_same(one)) {
+        return Err(Problem::new(Code::Exists, "there is a place of this name already"));
     }
     web.blocking(move |web| {
         let id = PlaceId::from_bytes(pipeline::new_id(web.site.clock().now()));

@@ -224,7 +224,7 @@ impl Stream {
         match &event.happening {
             Happening::Vitals { .. } => self.show_run(event.offset, std::slice::from_ref(event)).await,
             Happening::Alert(alert) if self.sight().alert(alert) && self.in_scope(alert) => {
-                self.send("alert", event.offset, &views::alert(web, alert)).await
+                self.send("alert", event.offset, &views::alert(&self.sight(), web, alert)).await
             }
             Happening::Device(id) => {
                 let Some(device) = web.site.registry().device(*id) else { return Ok(()) };

@@ -8,8 +8,8 @@ use axum::http::{HeaderMap, header};
 use clinical_model::Timestamp;
 use pipeline::records::{json_write, sortable};
 use store::{
-    Actor, AuditAction, AuditOutcome, DocumentQuery, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind,
-    Order, TransactError, Transaction,
+    Actor, AuditAction, DocumentQuery, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind, Order,
+    TransactError, Transaction,
 };
 use trust::jwt::{self, Algorithm};
 
@@ -66,7 +66,7 @@ pub(super) fn client_of(web: &Web, from: &Asking, asked: &Parameters) -> Result<
         let claimed: String = claimed.chars().take(64).collect();
         let by = from.caller.by(Actor::Unproven(claimed));
         let act = by.act(AuditAction::SignIn, "program").detail(wrong.what.clone());
-        if let Err(error) = web.site.record(act, AuditOutcome::Refused) {
+        if let Err(error) = web.stranger_refused(&from.caller, act) {
             tracing::error!(error = &error as &dyn std::error::Error, "a refusal could not be recorded");
         }
     }

@@ -13,8 +13,8 @@ use clinical_model::Timestamp;
 use pipeline::records::{json_from, json_write, sortable};
 use serde::{Deserialize, Serialize};
 use store::{
-    Actor, AuditAction, AuditOutcome, DocumentQuery, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind,
-    Order, Store, StoreError, TransactError, Transaction,
+    Actor, AuditAction, DocumentQuery, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind, Order, Store,
+    StoreError, TransactError, Transaction,
 };
 use trust::TokenSecret;
 use trust::digest::Sha256;
@@ -318,7 +318,8 @@ pub(crate) async fn callback(
         Err(error) => {
             let actor = Actor::Unproven("somebody from an identity provider".to_owned());
             let act = from.caller.by(actor).act(AuditAction::SignIn, "session").detail(error.sentence());
-            let recorded = web.blocking(move |web| web.site.record(act, AuditOutcome::Refused)).await;
+            let caller = from.caller.clone();
+            let recorded = web.blocking(move |web| web.stranger_refused(&caller, act)).await;
             if let Ok(Err(error)) = recorded {
                 tracing::error!(error = &error as &dyn std::error::Error, "a refusal could not be recorded");
             }

@@ -51,6 +51,14 @@ const UNFINISHED_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// Wrong codes in one session before it ends.
 const WRONG_CODES_LIMIT: u8 = 5;
 
+/// What was written further ahead than this is not believed: the clock was set back.
+pub(crate) const CLOCK_STEP_ENDURED: Duration = Duration::from_secs(300);
+
+/// Whether an instant was written by a clock that ran ahead.
+pub(crate) fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
+    at > now.plus(CLOCK_STEP_ENDURED)
+}
+
 fn id_of(hash: &TokenHash) -> [u8; 16] {
     let mut id = [0; 16];
     id.copy_from_slice(&hash.0[..16]);
@@ -106,6 +114,7 @@ impl Current {
     /// Whether the second factor was used just now.
     pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
         self.fresh_until().is_some_and(|until| now < until)
+            && !self.second_factor_at.is_some_and(|at| is_ahead(at, now))
     }
 
     /// Refuses where the second factor was not used just now, with the code that makes the web app ask for it.
@@ -412,7 +421,10 @@ impl Sessions {
 
     fn is_over(&self, record: &Record, now: Timestamp) -> bool {
         let (idle, limit) = self.limits(record);
-        now.duration_since(record.seen_at) > idle || now.duration_since(record.started_at) > limit
+        is_ahead(record.started_at, now)
+            || is_ahead(record.seen_at, now)
+            || now.duration_since(record.seen_at) > idle
+            || now.duration_since(record.started_at) > limit
     }
 
     /// The session of a token as far as this node knows it for certain; `None`: ask [`Sessions::look`]. `touch` counts

@@ -205,3 +205,15 @@ fn sessions_beyond_the_limit_end_and_none_is_left_out_when_all_are_ended() {
     assert!(hidden.iter().all(|hash| sessions.look(hash, at(201), false).unwrap().is_none()));
     assert!(sessions.look(&mine, at(201), false).unwrap().is_some());
 }
+
+#[test]
+fn what_a_clock_that_ran_ahead_wrote_counts_no_longer_when_it_is_set_right() {
+    let (_directory, sessions, _) = two_nodes(3_600, 36_000);
+    let new = NewSession { second_factor_at: Some(at(90_000_000)), ..user() };
+    let hash = sessions.begin(new, at(90_000_000)).unwrap().hash();
+    let ahead = current(&sessions, &hash, 90_000_001, true).unwrap();
+    assert!(ahead.is_fresh(at(90_000_001)) && !ahead.is_fresh(at(1_000)), "a second factor of years ahead");
+    assert!(current(&sessions, &hash, 1_000, true).is_none(), "begun years ahead");
+    let hash = sessions.begin(user(), at(1_000)).unwrap().hash();
+    assert!(current(&sessions, &hash, 990, true).is_some(), "clocks of nodes differ a little");
+}

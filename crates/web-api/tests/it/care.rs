@@ -104,3 +104,17 @@ async fn the_account_of_an_erased_patient_ends_with_the_record() {
     assert!(of_them[0]["patient"].is_null() && of_them[0]["name"].as_str().unwrap().starts_with("erased "));
     assert!(!users.to_string().contains(&patient(1).to_string()), "{users}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_tells_addresses_to_those_who_may_read_the_log_alone() {
+    let mut clinic = Clinic::furnished();
+    clinic.address = Some("192.0.2.77".parse().unwrap());
+    let path = format!("/api/v1/patients/{}/export/record.ndjson", patient(1));
+    for (name, shown) in [("physician", false), ("patient", false), ("administrator", true)] {
+        let cookie = clinic.sign_in(name).await;
+        clinic.get(&format!("/api/v1/patients/{}", patient(1)), &cookie).await;
+        let lines = clinic.text(&path, &cookie).await;
+        assert!(lines.contains("AuditEvent"), "{name}");
+        assert_eq!(lines.contains("192.0.2.77"), shown, "{name}");
+    }
+}

@@ -122,7 +122,7 @@ async fn a_denied_class_is_shown_nowhere_and_the_rest_everywhere() {
     assert!(shows(&clinic.get(&of(1, ""), &themselves).await));
     // Withdrawn, it is shown again from the next request on.
     let path = format!("/api/v1/consents/{}/withdraw", consent["id"].as_str().unwrap());
-    let withdrawn = clinic.post(&path, &nurse, json!({ "version": consent["version"] })).await;
+    let withdrawn = clinic.post(&path, &themselves, json!({ "version": consent["version"] })).await;
     assert_eq!((withdrawn.status, &withdrawn.body["status"]), (StatusCode::OK, &json!("inactive")));
     assert!(shows(&clinic.get(&of(1, ""), &nurse).await));
 }
@@ -245,7 +245,7 @@ async fn a_caregiver_sees_who_named_them_and_no_more_than_was_said() {
     let (caregiver, themselves) = (clinic.sign_in("caregiver").await, clinic.sign_in("patient").await);
     assert_eq!(clinic.get(&of(1, ""), &caregiver).await.status, StatusCode::NOT_FOUND);
     assert_eq!(clinic.get("/api/v1/my-people", &caregiver).await.body["patients"], json!([]));
-    let choices = clinic.get("/api/v1/consents/choices", &themselves).await.body;
+    let choices = clinic.get("/api/v1/consents/choices?name=Caregiver", &themselves).await.body;
     let people = choices["people"].as_array().unwrap();
     let id = people.iter().find(|one| one["role"] == "caregiver").unwrap()["id"].clone();
     let who = json!([{ "kind": "caregiver", "id": id }]);
@@ -306,9 +306,9 @@ async fn a_version_that_is_not_the_current_one_changes_nothing() {
         let body = json!({ "version": version, "rule": rule.clone() });
         clinic.call(Method::PUT, &path, Some(cookie), Some(body)).await
     };
-    assert_eq!(put(&nurse, 7).await.status, StatusCode::CONFLICT);
+    assert_eq!(put(&themselves, 7).await.status, StatusCode::CONFLICT);
     assert_eq!(put(&clinic.sign_in("nurse 2").await, 1).await.status, StatusCode::NOT_FOUND);
-    let changed = put(&nurse, 1).await;
+    let changed = put(&themselves, 1).await;
     assert_eq!((changed.status, &changed.body["version"]), (StatusCode::OK, &json!(2)), "{}", changed.body);
     assert!(shows(&clinic.get(&of(1, ""), &nurse).await));
 }
@@ -490,11 +490,20 @@ async fn a_fhir_consent_is_kept_as_it_was_sent_and_enforced() {
     // It stays that of its patient, whoever asks.
     let mut moved = consent_resource(2);
     moved["id"] = json!(id);
-    assert_eq!(send(Method::PUT, &path, &nurse, Some(moved)).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let administrator = clinic.sign_in("administrator").await;
+    let moved = send(Method::PUT, &path, &administrator, Some(moved)).await;
+    assert_eq!(moved.status, StatusCode::UNPROCESSABLE_ENTITY);
     let mut ended = consent_resource(1);
     ended["id"] = json!(id);
     ended["status"] = json!("inactive");
-    let changed = send(Method::PUT, &path, &nurse, Some(ended)).await;
+    let kept_out = send(Method::PUT, &path, &nurse, Some(ended.clone())).await;
+    assert_eq!(
+        kept_out.status,
+        StatusCode::FORBIDDEN,
+        "whom it concerns does not lift it: {}",
+        kept_out.body
+    );
+    let changed = send(Method::PUT, &path, &administrator, Some(ended)).await;
     assert_eq!(
         (changed.status, &changed.body["meta"]["versionId"]),
         (StatusCode::OK, &json!("2")),
@@ -615,4 +624,115 @@ async fn what_is_done_under_a_broken_glass_says_so_in_the_log() {
     assert_eq!((under[0].purpose.as_deref(), under[0].role.as_deref()), (Some("BTG"), Some("nurse")));
     let plain = reads.iter().find(|record| record.break_glass.is_none() && record.role.is_some()).unwrap();
     assert_eq!(plain.purpose.as_deref(), Some("TREAT"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_denial_concerns_does_not_lift_it() {
+    let clinic = measured().await;
+    let (nurse, themselves) = (clinic.sign_in("nurse").await, clinic.sign_in("patient").await);
+    let people = clinic.get("/api/v1/consents/choices", &nurse).await.body["people"].clone();
+    let of_name = |name: &str| {
+        people.as_array().unwrap().iter().find(|one| one["display"] == name).unwrap()["id"].clone()
+    };
+    let denies =
+        |who: Value, purposes: Value| json!({ "decision": "deny", "who": who, "purposes": purposes });
+    let nurses = json!([{ "kind": "role", "id": "nurse" }]);
+    let wards = json!([{ "kind": "ward", "id": ward(1) }]);
+    let named = json!([{ "kind": "person", "id": of_name("nurse") }]);
+    let nested = json!({ "decision": "permit", "except": [denies(named.clone(), json!([]))] });
+    for rule in [
+        denied(),
+        denies(nurses, json!([])),
+        denies(wards, json!(["TREAT"])),
+        denies(named, json!([])),
+        nested,
+        json!({ "decision": "deny", "from": "2030-01-01T00:00:00Z" }),
+    ] {
+        let consent = consents(&clinic, &themselves, rule.clone()).await;
+        let path = format!("/api/v1/consents/{}", consent["id"].as_str().unwrap());
+        let withdraw = async |cookie: &str| {
+            clinic.post(&format!("{path}/withdraw"), cookie, json!({ "version": 1 })).await.status
+        };
+        let body = json!({ "version": 1, "rule": { "decision": "permit" } });
+        let put = clinic.call(Method::PUT, &path, Some(&nurse), Some(body)).await;
+        assert_eq!(
+            (put.status, withdraw(&nurse).await),
+            (StatusCode::FORBIDDEN, StatusCode::FORBIDDEN),
+            "{rule}"
+        );
+        assert_eq!(withdraw(&themselves).await, StatusCode::OK, "the patient does: {rule}");
+    }
+    // Of what does not concern her she writes down what the patient says.
+    let physician = json!([{ "kind": "person", "id": of_name("physician") }]);
+    for rule in [denies(physician, json!([])), denies(json!([]), json!(["HRESCH"]))] {
+        let consent = consents(&clinic, &themselves, rule).await;
+        let path = format!("/api/v1/consents/{}/withdraw", consent["id"].as_str().unwrap());
+        assert_eq!(clinic.post(&path, &nurse, json!({ "version": 1 })).await.status, StatusCode::OK);
+    }
+    let auditor = clinic.sign_in("auditor").await;
+    let rows =
+        clinic.get("/api/v1/audit?action=consent&outcome=refused", &auditor).await.body["rows"].clone();
+    assert_eq!(rows.as_array().unwrap().len(), 12, "{rows}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_patient_is_told_of_nobody_whom_they_do_not_know() {
+    let clinic = measured().await;
+    let themselves = clinic.sign_in("patient").await;
+    let asked = async |cookie: &str, query: &str| {
+        let path = format!("/api/v1/consents/choices?patient={}{query}", patient(1));
+        let people = clinic.get(&path, cookie).await.body["people"].clone();
+        let mut names: Vec<_> = people
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["display"].as_str().unwrap().to_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(asked(&themselves, "").await, Vec::<String>::new());
+    let nurse = clinic.sign_in("nurse").await;
+    clinic.get(&of(1, ""), &nurse).await;
+    assert_eq!(asked(&themselves, "").await, ["nurse"], "who looked");
+    assert_eq!(asked(&themselves, "&name=caregiver").await, ["caregiver", "nurse"], "by the exact name");
+    for part in ["&name=care", "&name=", "&name=%25", "&name=patient"] {
+        assert_eq!(asked(&themselves, part).await, ["nurse"], "{part}");
+    }
+    let people =
+        clinic.get("/api/v1/consents/choices?name=caregiver", &themselves).await.body["people"].clone();
+    let id = people.as_array().unwrap().iter().find(|one| one["role"] == "caregiver").unwrap()["id"].clone();
+    let who = json!([{ "kind": "caregiver", "id": id }]);
+    consents(&clinic, &themselves, json!({ "decision": "permit", "who": who })).await;
+    assert_eq!(asked(&themselves, "").await, ["caregiver", "nurse"], "who stands in a rule");
+    assert_eq!(asked(&clinic.sign_in("caregiver").await, "").await, ["caregiver", "nurse"]);
+    assert!(asked(&nurse, "").await.len() > 6, "staff see whom a rule can name");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_devices_work_is_shown_to_those_who_care_and_to_whom_it_was_not_denied() {
+    let clinic = measured().await;
+    let (nurse, themselves) = (clinic.sign_in("nurse").await, clinic.sign_in("patient").await);
+    clinic.ingest(monitor(1), r#"[{"measure":"systolic","value":30}]"#).await;
+    crate::clinic::eventually("an alert stands", || {
+        clinic.site.live_chart(|chart| !chart.open_alerts().is_empty())
+    })
+    .await;
+    let alerts = clinic.get("/api/v1/alerts", &nurse).await.body["alerts"].clone();
+    let path = format!("/api/v1/alerts/{}/acknowledge", alerts[0]["id"].as_str().unwrap());
+    clinic.post(&path, &nurse, json!({ "note": "he drinks" })).await;
+    let people = clinic.get("/api/v1/consents/choices", &nurse).await.body["people"].clone();
+    let people = people.as_array().unwrap();
+    let id = people.iter().find(|one| one["role"] == "caregiver").unwrap()["id"].clone();
+    let who = json!([{ "kind": "caregiver", "id": id }]);
+    let rule = json!({ "decision": "permit", "who": who, "classes": ["record", "vital-signs"] });
+    consents(&clinic, &themselves, rule).await;
+    let caregiver = clinic.sign_in("caregiver").await;
+    let page = clinic.get(&of(1, ""), &caregiver).await.body;
+    assert_eq!(page["devices"], json!([]), "{page}");
+    assert_eq!(page["alerts"].as_array().unwrap().len(), 1, "a vital sign: {page}");
+    assert!(!page.to_string().contains("he drinks"), "{page}");
+    assert!(!page["limits"].to_string().contains("glucose"), "{page}");
+    let page = clinic.get(&of(1, ""), &nurse).await.body;
+    assert!(page.to_string().contains("he drinks") && !page["devices"].as_array().unwrap().is_empty());
 }

@@ -18,7 +18,7 @@ async fn a_device_claims_with_its_code_and_sends() {
     assert_eq!(house.shown(monitor(1)).await["state"], "none");
     let code = house.code(monitor(1)).await;
     let waiting = house.shown(monitor(1)).await;
-    assert_eq!((&waiting["state"], &waiting["claim"]["tries_left"]), (&json!("claimable"), &json!(5)));
+    assert_eq!((&waiting["state"], &waiting["claim"]["state"]), (&json!("claimable"), &json!("open")));
     assert!(!waiting.to_string().contains(&code), "the code is shown once");
 
     let (key, csr) = key_and_request(Some("S1"));

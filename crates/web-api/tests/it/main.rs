@@ -24,5 +24,6 @@ mod recorded;
 mod rights;
 mod sessions;
 mod smuggling;
+mod strangers;
 mod wards;
 mod waveforms;

@@ -1,59 +1,25 @@
 //! Every act has its row in the transaction of what it did: where the row cannot be written, nothing was done. And the rows
 //! say from where it was done, and by which policies.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
-use clinical_model::{
-    Committed, DeviceId, Event, PatientId, QuarantineId, QuarantineItem, Reading, SeriesKey, Subject,
-    Timestamp, Waveform,
-};
+use clinical_model::{PatientId, Timestamp};
 use serde_json::json;
-use store::sqlite::SqliteStore;
-use store::{
-    Appended, AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow, Document, DocumentChange,
-    DocumentQuery, Folded, FrameRecord, GroupSummary, KeptFrame, Kind, News, QuarantineCount, RangeQuery,
-    RestoreReport, SeriesFilter, Store, StoreError, StoredGroup, TransactError, Transaction, VerifyReport,
-};
+use store::{AuditAction, AuditOutcome, AuditQuery, AuditRecord, Kind, Store};
 use web_api::session::RemoteAddress;
 
 use crate::clinic::{Answer, Clinic, monitor, patient};
 use crate::fhir::{at, heart_rate, post, program};
-
-/// A store whose audit log can be made to fail.
-struct Refusing {
-    kept: SqliteStore,
-    refuse: Arc<AtomicBool>,
-}
-
-type Kept<T> = Result<T, StoreError>;
-
-impl Store for Refusing {
-    fn transact(&self, transaction: &Transaction) -> Result<(), TransactError> {
-        if self.refuse.load(Ordering::SeqCst) && !transaction.audit.is_empty() {
-            return Err(TransactError::Store(StoreError::Full { doing: "writing the audit log" }));
-        }
-        self.kept.transact(transaction)
-    }
-
-    as_kept! {
-        append_with(frames: &[FrameRecord], audit: &[AuditRecord], at: Timestamp) -> Kept<Appended>;
-    }
-
-    one_node_as_kept!();
-
-    the_rest_as_kept!();
-}
+use crate::kept::Refusing;
 
 /// A clinic, and what makes its audit log fail.
 fn clinic() -> (Clinic, Arc<AtomicBool>) {
     let refuse = Arc::new(AtomicBool::new(false));
     let also = Arc::clone(&refuse);
-    (Clinic::furnished_over(|kept| Arc::new(Refusing { kept, refuse: also })), refuse)
+    (Clinic::furnished_over(|kept| Arc::new(Refusing::new(kept, also))), refuse)
 }
 
 /// Does something while nothing can be recorded.

@@ -196,3 +196,33 @@ async fn a_second_patient_in_a_taken_bed_is_refused_and_hides_nobody() {
     let board = clinic.get(&format!("/api/v1/wards/{}/board", ward(1)), &cookie).await;
     assert_eq!(board.body["tiles"][0]["patient"]["family"], "Family1");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_of_another_ward_pushes_nothing_off_a_list() {
+    let clinic = Clinic::furnished();
+    let nonsense = r#"[{"measure":"heart_rate","value":100000}]"#;
+    clinic.ingest(monitor(1), nonsense).await;
+    for _ in 0..520 {
+        clinic.clock.advance(1);
+        clinic.ingest(monitor(2), nonsense).await;
+    }
+    let nurse = clinic.sign_in("nurse").await;
+    let list = clinic.get("/api/v1/quarantine", &nurse).await.body;
+    let items = list["items"].as_array().unwrap();
+    assert_eq!((items.len(), &items[0]["device"]["id"]), (1, &serde_json::json!(monitor(1))), "{list}");
+    assert!(list["next_before"].is_null());
+    let admin = clinic.sign_in("administrator").await;
+    let (mut found, mut path, mut pages) = (0, "/api/v1/quarantine?limit=200".to_owned(), 0);
+    loop {
+        let page = clinic.get(&path, &admin).await.body;
+        found += page["items"].as_array().unwrap().len();
+        pages += 1;
+        let Some(next) = page["next_before"].as_str() else { break };
+        path = format!("/api/v1/quarantine?limit=200&before={next}");
+    }
+    assert_eq!((found, pages), (521, 3));
+    let alerts = clinic.get("/api/v1/alerts?state=all", &nurse).await.body;
+    assert!(alerts["alerts"].is_array() && alerts["next_before"].is_null(), "{alerts}");
+    let bad = clinic.get("/api/v1/alerts?before=nonsense", &nurse).await;
+    assert_eq!(bad.status, axum::http::StatusCode::BAD_REQUEST);
+}

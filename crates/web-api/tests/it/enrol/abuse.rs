@@ -14,24 +14,49 @@ use crate::clinic::monitor;
 const WRONG: &str = "00000-00000-00000-00000-00000-1";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_code_is_guessed_five_times_and_only_this_device_feels_it() {
+async fn wrong_codes_take_no_code_away_and_fill_no_log() {
     let house = House::open().await;
-    let (code, other) = (house.code(monitor(1)).await, house.code(monitor(2)).await);
+    let code = house.code(monitor(1)).await;
     let csr = key_and_request(None).1;
-    for left in (0..5).rev() {
+    for number in 0..60 {
         let (status, refused) = house.claim("S1", WRONG, &csr).await;
-        assert_eq!(status, 403, "{refused}");
-        assert_eq!(house.shown(monitor(1)).await["claim"]["tries_left"], left);
+        assert_eq!(status, if number < 30 { 403 } else { 429 }, "{refused}");
     }
-    let (status, refused) = house.claim("S1", &code, &csr).await;
-    assert_eq!(status, 403, "the right code is spent");
-    assert!(!refused.to_string().contains("tries"), "a stranger is told nothing: {refused}");
-    assert_eq!(house.shown(monitor(1)).await["claim"]["state"], "spent");
-    assert_eq!(house.claim("S2", &other, &csr).await.0, 200, "another device is not locked out");
-    let refusals = house.recorded().iter().filter(|(outcome, _)| outcome == "Refused").count();
-    assert_eq!(refusals, 6, "each is recorded");
-    // A new code works.
-    assert_eq!(house.claim("S1", &house.code(monitor(1)).await, &key_and_request(None).1).await.0, 200);
+    assert_eq!(house.shown(monitor(1)).await["claim"]["state"], "open");
+    let refusals =
+        || house.recorded().into_iter().filter(|(outcome, _)| outcome == "Refused").collect::<Vec<_>>();
+    assert_eq!(refusals().len(), 30, "of a flood from one address some are recorded");
+    house.clinic.clock.advance(2);
+    house.claim("S1", WRONG, &csr).await;
+    assert_eq!(refusals().len(), 31);
+    assert!(refusals().iter().any(|(_, detail)| detail.contains("30 refusals")), "{:?}", refusals());
+    // From the same address, in the middle of it.
+    assert_eq!(house.claim("S1", &code, &csr).await.0, 200);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_was_broken_off_is_finished_at_the_start() {
+    let house = House::open().await;
+    let (key, csr) = key_and_request(None);
+    let (_, first) = house.claim("S1", &house.code(monitor(1)).await, &csr).await;
+    let old_key = key.serialize_pem();
+    // A connection each: those of a revoked certificate are cut.
+    let old = || house.client(Some((first["certificate_pem"].as_str().unwrap(), &old_key)));
+    let (key, csr) = key_and_request(None);
+    let code = house.code(monitor(1)).await;
+    let (status, second) = house.claim("S1", &code, &csr).await;
+    assert_eq!((status, house.send(&old(), -10).await.unwrap()), (200, 403));
+    // As if the server had been stopped before it revoked what was before.
+    house.authority.forget_revocations();
+    assert_eq!(house.send(&old(), -9).await.unwrap(), 200);
+    house.clinic.site.finish_claims(house.authority.as_ref()).unwrap();
+    assert_eq!(house.send(&old(), -8).await.unwrap(), 403, "superseded");
+    let new = house.client(Some((second["certificate_pem"].as_str().unwrap(), &key.serialize_pem())));
+    assert_eq!(house.send(&new, -7).await.unwrap(), 200, "the newest stands");
+    house.authority.forget_revocations();
+    assert_eq!(house.claim("S1", &code, &csr).await.0, 200, "asked for again, for the answer was lost");
+    assert_eq!(house.send(&old(), -6).await.unwrap(), 403);
     house.close().await;
 }
 
@@ -109,7 +134,6 @@ async fn requests_for_other_names_weak_keys_and_giants_are_refused_and_cost_no_t
     assert_eq!(house.claim("S1", &code, &STANDARD.encode(&forged)).await.0, 400, "a wrong signature");
     assert_eq!(house.claim("S1", &code, &"A".repeat(1 << 20)).await.0, 413);
     assert_eq!(house.claim("S1", &code, &"A".repeat(17 << 10)).await.0, 413);
-    assert_eq!(house.shown(monitor(1)).await["claim"]["tries_left"], 5, "nobody guessed");
     assert_eq!(house.claim("S1", &code, &request_of(&key, Some("S1"))).await.0, 200);
     house.close().await;
 }

@@ -45,6 +45,12 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// As if nothing had been revoked yet.
+    pub fn forget_revocations(&self) {
+        *self.revoked.lock().unwrap() = RevokedSerials::default();
+        self.site.admission().set_revoked(Vec::<String>::new());
+    }
+
     pub fn note(&self, uri: &str, serial_hex: &str, not_after: Timestamp) {
         let issued = IssuedTo { serial_hex: serial_hex.to_owned(), not_after };
         self.issued.lock().unwrap().push((uri.to_owned(), issued));

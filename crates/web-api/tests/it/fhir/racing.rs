@@ -187,6 +187,21 @@ async fn a_claim_that_was_never_charted_is_finished_by_whoever_comes_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_identifier_of_what_is_not_in_the_chart_is_a_conflict() {
+    let clinic = Clinic::furnished();
+    let position = claim_only(&clinic, "other", &named(-50, "61", "other"));
+    let store = clinic.site.store();
+    // As an unconditional create leaves it, which keeps no frame, when the measurement is gone.
+    let key = IdentifierKey::of(store, "Observation", "urn:example:once|gone");
+    identifiers::add_now(store, clinic.site.clock().now(), &[key], Target::observation(&position)).unwrap();
+    let header = [("if-none-exist", &*condition("gone"))];
+    let sent = named(-40, "99", "gone").to_string();
+    let answer = post_with(&clinic, &program(), "/fhir/Observation", sent, &header).await;
+    assert_eq!((answer.status, issue(&answer).0), (StatusCode::CONFLICT, "conflict"), "{}", answer.body);
+    assert_eq!(kept(&clinic), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn conditions_that_cannot_be_decided_are_refused() {
     let clinic = Clinic::furnished();
     let sent = named(-10, "72", "a").to_string();
