@@ -233,6 +233,8 @@ tests["the glass is broken with a reason, shown loudly, and reviewed by somebody
   await card.getByText("To review when it has ended").waitFor();
   await nurse.click(".glass button:has-text('End now')");
   await nurse.waitForSelector(".glass", { state: "detached" });
+  await nurse.waitForURL("**/patients");
+  assert.ok(!(await nurse.content()).includes(patient.family.toLocaleUpperCase()), "the patient is still named after the glass was closed");
   // The auditor's page hears of it by itself.
   await card.getByRole("button", { name: "Review" }).click();
   await auditor.getByLabel("Justified", { exact: true }).check();
@@ -362,6 +364,34 @@ tests["what a patient denies vanishes from a clinician's open page, and comes ba
   await theirs.click(".consents button:has-text('Withdraw')");
   await theirs.click("dialog button:has-text('Withdraw')");
   await physician.waitForSelector(".latest:has-text('HR')", { timeout: HAPPENS_MS });
+};
+
+tests["a patient shares with somebody by their exact name, and with nobody by a part of it"] = async ({ demo, open }) => {
+  const boss = await admin(open, demo);
+  const { patient } = await somebody(boss);
+  const theirs = (await enter(open, boss, demo, { role: "patient", patient: patient.id, wards: [] })).page;
+  const physician = (await api(boss, "/users")).users.find(({ role, disabled }) => role === "physician" && !disabled);
+  await theirs.goto(`${demo.address}/me`);
+  await theirs.click("button:has-text('New rule')");
+  await theirs.getByLabel("Kind", { exact: true }).selectOption("person");
+  const ask = async (name) => {
+    await theirs.getByLabel("Somebody else, by their exact name").fill(name);
+    await theirs.locator("dialog .pair button:has-text('Add')").click();
+  };
+  await ask(physician.display.slice(0, -2));
+  await theirs.waitForSelector("dialog [role=status]:has-text('Nobody has exactly this name')");
+  await ask(physician.display.toLocaleUpperCase());
+  await theirs.waitForSelector(`dialog .chip:has-text("${physician.display}")`);
+  await theirs.getByLabel("do not allow").check();
+  await theirs.getByLabel("Blood glucose").check();
+  await theirs.click("dialog button:has-text('Save rule')");
+  await theirs.locator(".consents li", { hasText: physician.display }).waitFor();
+  const { consents } = await api(theirs, `/patients/${patient.id}/consents`);
+  const [made] = consents.filter(({ rule, status }) => status === "active" && rule?.who.some(({ id }) => id === physician.id));
+  assert.deepEqual([made.rule.decision, made.rule.classes], ["deny", ["glucose"]]);
+  await theirs.locator(".consents li", { hasText: physician.display }).getByRole("button", { name: /^Withdraw/ }).click();
+  await theirs.click("dialog button:has-text('Withdraw')");
+  await theirs.locator(".consents li", { hasText: physician.display }).waitFor({ state: "detached" });
 };
 
 tests["an app is let in on a page that says what it may, and gets its code"] = async ({ demo, open }) => {

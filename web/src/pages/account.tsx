@@ -19,7 +19,7 @@ import { AttemptFailed } from "../way-in/alone.tsx";
 import { CODES_NEED_PASSWORD, PasskeyForm, PasswordForm, TotpForm } from "../way-in/means.tsx";
 
 const LAST_WAY = "This is your last complete way in. Add another one first.";
-const SIGNED_IN_BY: Record<string, string> = { passkey: "Passkey", password: "Password and code", link: "One-time link", provider: "Identity provider", demo: "Demonstration's link" };
+const SIGNED_IN_BY: Record<string, string> = { passkey: "Passkey", password: "Password with a second factor", link: "One-time link", provider: "Identity provider", demo: "Demonstration's link" };
 
 export function AccountPage() {
   useDocumentTitle("Your account");

@@ -1,8 +1,9 @@
 //! The form of a dialog that does one act: its fields, why it was refused, the way out, and the act itself.
 
-import type { ReactNode } from "react";
+import { useMutation } from "@tanstack/react-query";
+import { type ReactNode, useState } from "react";
 
-import { Refused } from "./basics.tsx";
+import { Field, Refused } from "./basics.tsx";
 
 /** Said wherever two people change the same thing at the same time, unless a dialog knows better. */
 const CHANGED = { "changed-by-somebody-else": "Somebody else has changed this meanwhile. Close this, look, and repeat your change." };
@@ -40,5 +41,31 @@ export function ActForm({ action, verb, refusals = {}, blocked = false, dangerou
         </button>
       </div>
     </form>
+  );
+}
+
+interface ReasonFormProps<T> {
+  act: (reason: string) => Promise<T>;
+  onDone: (answer: T) => void;
+  verb: string;
+  /** What a reason is like here. */
+  hint?: string;
+  dangerous?: boolean;
+  onClose: () => void;
+  /** What the act means, in words. */
+  children: ReactNode;
+}
+
+/** The form of an act that needs nothing but a reason. */
+export function ReasonForm<T>({ act, onDone, verb, hint, dangerous = false, onClose, children }: ReasonFormProps<T>) {
+  const [reason, setReason] = useState("");
+  const action = useMutation({ mutationFn: () => act(reason.trim()), onSuccess: onDone });
+  return (
+    <ActForm action={action} verb={verb} dangerous={dangerous} onClose={onClose}>
+      {children}
+      <Field label="Reason" {...(hint === undefined ? {} : { hint })}>
+        <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
+      </Field>
+    </ActForm>
   );
 }

@@ -6,7 +6,7 @@ import { useState } from "react";
 import { get, post, remove } from "../api/client.ts";
 import type { Certificate, Claim, Decommissioned, Enrolment, EnrolmentState } from "../api/enrolment.ts";
 import { instantText } from "../format/time.ts";
-import { ActForm } from "./act-form.tsx";
+import { ActForm, ReasonForm } from "./act-form.tsx";
 import { Dialog, Fact, Failure, Field, Waiting } from "./basics.tsx";
 import { CopyButton, OneTimeText, saveText } from "./once.tsx";
 import { QrCode } from "./qr.tsx";
@@ -185,27 +185,21 @@ interface ActProps {
 }
 
 function RevokeDialog({ enrolment, onClose, onDone }: ActProps & { onDone: () => void }) {
-  const [reason, setReason] = useState("");
-  const revoke = useMutation({ mutationFn: () => post<Enrolment>(`/devices/${encodeURIComponent(enrolment.device_id)}/certificate/revoke`, { reason: reason.trim() }), onSuccess: onDone });
   return (
     <Dialog title={`Revoke the certificate of ${enrolment.name}`} onClose={onClose}>
-      <ActForm action={revoke} verb="Revoke" dangerous onClose={onClose}>
+      <ReasonForm act={(reason) => post<Enrolment>(`/devices/${encodeURIComponent(enrolment.device_id)}/certificate/revoke`, { reason })} onDone={onDone} verb="Revoke" hint="E.g. lost, stolen, key known to others" dangerous onClose={onClose}>
         <p className="message message-bad">
           <strong>Its connections end within a second, and nothing it sends is taken any more.</strong> If it watches over a patient, put another device there first. To come back it must be enrolled anew.
         </p>
-        <Field label="Reason" hint="E.g. lost, stolen, key known to others">
-          <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
-        </Field>
-      </ActForm>
+      </ReasonForm>
     </Dialog>
   );
 }
 
 function DecommissionDialog({ enrolment, onClose }: ActProps) {
-  const [reason, setReason] = useState("");
-  const end = useMutation({ mutationFn: () => post<Decommissioned>(`/devices/${encodeURIComponent(enrolment.device_id)}/decommission`, { reason: reason.trim() }) });
-  if (end.data !== undefined) {
-    const { proof } = end.data;
+  const [done, setDone] = useState<Decommissioned | null>(null);
+  if (done !== null) {
+    const { proof } = done;
     return (
       <Dialog title={`${enrolment.name} is decommissioned`} onClose={onClose}>
         <p>
@@ -232,13 +226,10 @@ function DecommissionDialog({ enrolment, onClose }: ActProps) {
   }
   return (
     <Dialog title={`Decommission ${enrolment.name}`} onClose={onClose}>
-      <ActForm action={end} verb="Decommission" dangerous onClose={onClose}>
+      <ReasonForm act={(reason) => post<Decommissioned>(`/devices/${encodeURIComponent(enrolment.device_id)}/decommission`, { reason })} onDone={setDone} verb="Decommission" dangerous onClose={onClose}>
         <p>For a device that leaves for good: it is retired, its assignment ends, its certificates are revoked, an open claim code is withdrawn. What it measured stays.</p>
         <p className="message message-note">Clear the device itself as its maker says: it may still hold network keys and patients' data.</p>
-        <Field label="Reason">
-          <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
-        </Field>
-      </ActForm>
+      </ReasonForm>
     </Dialog>
   );
 }

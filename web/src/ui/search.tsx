@@ -1,7 +1,7 @@
 //! Finding a patient by name or record number, with the keyboard alone if wished.
 
 import { useQuery } from "@tanstack/react-query";
-import { type KeyboardEvent, useEffect, useId, useState } from "react";
+import { type KeyboardEvent, type ReactNode, useEffect, useId, useState } from "react";
 
 import { get, query } from "../api/client.ts";
 import type { PatientLine } from "../api/types.ts";
@@ -100,6 +100,24 @@ export function PatientPicker({ onPick, label, autoFocus = false }: PickerProps)
         ))}
       </ul>
     </div>
+  );
+}
+
+/** Whom an act is about, before its form. */
+export interface Picked {
+  id: string;
+  label: string;
+}
+
+/** Asks for a patient first, then shows what is to be done. */
+export function WithPatient({ before, children }: { before?: ReactNode; children: (patient: Picked) => ReactNode }) {
+  const [patient, setPatient] = useState<Picked | null>(null);
+  if (patient !== null) return children(patient);
+  return (
+    <>
+      {before}
+      <PatientPicker label="Patient" autoFocus onPick={(found) => setPatient({ id: found.id, label: fullName(found) })} />
+    </>
   );
 }
 

@@ -8,7 +8,7 @@ import type { ProgramLine } from "../../api/enrolment.ts";
 import type { Client } from "../../api/oauth.ts";
 import { instantText } from "../../format/time.ts";
 import { useRights } from "../../session.tsx";
-import { ActForm } from "../../ui/act-form.tsx";
+import { ActForm, ReasonForm } from "../../ui/act-form.tsx";
 import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
 import { CopyButton } from "../../ui/once.tsx";
 import { maySeePatients } from "../../ui/roles.ts";
@@ -238,16 +238,11 @@ function ScopesDialog({ program, onClose, onDone }: DoneProps & { program: Progr
 }
 
 function RevokeDialog({ program, onClose, onDone }: DoneProps & { program: ProgramLine }) {
-  const [reason, setReason] = useState("");
-  const revoke = useMutation({ mutationFn: () => post<unknown>(`/programs/${encodeURIComponent(program.name)}/revoke`, { reason: reason.trim() }), onSuccess: onDone });
   return (
     <Dialog title={`Revoke ${program.name}`} onClose={onClose}>
-      <ActForm action={revoke} verb="Revoke" dangerous onClose={onClose}>
+      <ReasonForm act={(reason) => post<unknown>(`/programs/${encodeURIComponent(program.name)}/revoke`, { reason })} onDone={onDone} verb="Revoke" dangerous onClose={onClose}>
         <p>All its certificates are refused from now on; its open connections end within a second. This cannot be taken back.</p>
-        <Field label="Reason">
-          <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
-        </Field>
-      </ActForm>
+      </ReasonForm>
     </Dialog>
   );
 }

@@ -5,14 +5,13 @@ import { useState } from "react";
 
 import { get, post } from "../../api/client.ts";
 import type { Erasure, ErasureDryRun } from "../../api/keys.ts";
-import { fullName } from "../../format/people.ts";
 import { instantText } from "../../format/time.ts";
 import { ExportButtons } from "../../patient/export.tsx";
 import { useRights } from "../../session.tsx";
 import { ActForm } from "../../ui/act-form.tsx";
 import { Dialog, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
 import { bytesText } from "../../ui/progress.tsx";
-import { PatientPicker } from "../../ui/search.tsx";
+import { WithPatient } from "../../ui/search.tsx";
 import { Table } from "../../ui/table.tsx";
 
 /** How often the list is read again while an erasure goes on, in ms. */
@@ -139,17 +138,9 @@ interface DoneProps {
 }
 
 function EraseDialog({ onClose, onDone }: DoneProps) {
-  const [patient, setPatient] = useState<{ id: string; label: string } | null>(null);
   return (
     <Dialog title="Erase a patient" onClose={onClose} wide>
-      {patient === null ? (
-        <>
-          <p>First you see what would go. Nothing is erased until you confirm it.</p>
-          <PatientPicker label="Patient" autoFocus onPick={(found) => setPatient({ id: found.id, label: fullName(found) })} />
-        </>
-      ) : (
-        <Confirm patient={patient.id} onClose={onClose} onDone={onDone} />
-      )}
+      <WithPatient before={<p>First you see what would go. Nothing is erased until you confirm it.</p>}>{(patient) => <Confirm patient={patient.id} onClose={onClose} onDone={onDone} />}</WithPatient>
     </Dialog>
   );
 }
@@ -199,19 +190,18 @@ function Confirm({ patient, onClose, onDone }: DoneProps & { patient: string }) 
 }
 
 function ExportDialog({ onClose }: { onClose: () => void }) {
-  const [patient, setPatient] = useState<{ id: string; label: string } | null>(null);
   return (
     <Dialog title="Export a patient" onClose={onClose}>
-      {patient === null ? (
-        <PatientPicker label="Patient" autoFocus onPick={(found) => setPatient({ id: found.id, label: fullName(found) })} />
-      ) : (
-        <>
-          <p>
-            Everything kept about <strong>{patient.label}</strong>, curves and who looked at it included.
-          </p>
-          <ExportButtons patientId={patient.id} />
-        </>
-      )}
+      <WithPatient>
+        {(patient) => (
+          <>
+            <p>
+              Everything kept about <strong>{patient.label}</strong>, curves and who looked at it included.
+            </p>
+            <ExportButtons patientId={patient.id} />
+          </>
+        )}
+      </WithPatient>
     </Dialog>
   );
 }

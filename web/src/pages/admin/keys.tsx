@@ -1,16 +1,15 @@
 //! The keys: where the key-encryption key comes from, how far a turn has come, and what waits for one.
 
-import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { get, post } from "../../api/client.ts";
 import type { Keys } from "../../api/keys.ts";
-import { fullName } from "../../format/people.ts";
 import { instantText } from "../../format/time.ts";
-import { ActForm } from "../../ui/act-form.tsx";
-import { Dialog, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
+import { ReasonForm } from "../../ui/act-form.tsx";
+import { Dialog, Fact, Failure, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
 import { Progress } from "../../ui/progress.tsx";
-import { PatientPicker } from "../../ui/search.tsx";
+import { type Picked, WithPatient } from "../../ui/search.tsx";
 
 /** How often progress is asked for while something turns, and otherwise, in ms. */
 const TURNING_MS = 1_000;
@@ -33,7 +32,7 @@ export function KeysPage() {
   useDocumentTitle("Keys");
   const client = useQueryClient();
   const [open, setOpen] = useState<"turn" | "patient" | null>(null);
-  const [turned, setTurned] = useState<{ id: string; label: string; at: number } | null>(null);
+  const [turned, setTurned] = useState<(Picked & { at: number }) | null>(null);
   const keys = useQuery({
     queryKey: ["keys"],
     queryFn: ({ signal }) => get<Keys>("/keys", signal),
@@ -133,38 +132,27 @@ interface DoneProps {
 }
 
 function TurnDialog({ onClose, onDone }: DoneProps) {
-  const [reason, setReason] = useState("");
-  const turn = useMutation({ mutationFn: () => post<unknown>("/keys/turn", { reason: reason.trim() }), onSuccess: onDone });
   return (
     <Dialog title="Turn the main key" onClose={onClose}>
-      <ActForm action={turn} verb="Turn the key" onClose={onClose}>
+      <ReasonForm act={(reason) => post<unknown>("/keys/turn", { reason })} onDone={onDone} verb="Turn the key" onClose={onClose}>
         <p>A new main key takes over and the old one is destroyed. No data are rewritten; work goes on. Backups made before cannot be opened with the new key.</p>
-        <Field label="Reason">
-          <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
-        </Field>
-      </ActForm>
+      </ReasonForm>
     </Dialog>
   );
 }
 
-function PatientTurnDialog({ onClose, onDone }: { onClose: () => void; onDone: (patient: { id: string; label: string }) => void }) {
-  const [patient, setPatient] = useState<{ id: string; label: string } | null>(null);
-  const [reason, setReason] = useState("");
-  const turn = useMutation({ mutationFn: () => post<unknown>(`/patients/${patient?.id}/key/turn`, { reason: reason.trim() }), onSuccess: () => patient && onDone(patient) });
+function PatientTurnDialog({ onClose, onDone }: { onClose: () => void; onDone: (patient: Picked) => void }) {
   return (
     <Dialog title="Turn one patient's key" onClose={onClose}>
-      {patient === null ? (
-        <PatientPicker label="Patient" autoFocus onPick={(found) => setPatient({ id: found.id, label: fullName(found) })} />
-      ) : (
-        <ActForm action={turn} verb="Turn the key" onClose={onClose}>
-          <p>
-            Everything of <strong>{patient.label}</strong> is sealed with a new key in the background, and the old key is destroyed at the end.
-          </p>
-          <Field label="Reason">
-            <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
-          </Field>
-        </ActForm>
-      )}
+      <WithPatient>
+        {(patient) => (
+          <ReasonForm act={(reason) => post<unknown>(`/patients/${patient.id}/key/turn`, { reason })} onDone={() => onDone(patient)} verb="Turn the key" onClose={onClose}>
+            <p>
+              Everything of <strong>{patient.label}</strong> is sealed with a new key in the background, and the old key is destroyed at the end.
+            </p>
+          </ReasonForm>
+        )}
+      </WithPatient>
     </Dialog>
   );
 }

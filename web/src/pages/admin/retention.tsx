@@ -5,12 +5,11 @@ import { useEffect, useState } from "react";
 
 import { get, post, put, query, remove } from "../../api/client.ts";
 import type { DryRun, Hold, KeepDays, Retention } from "../../api/keys.ts";
-import { fullName } from "../../format/people.ts";
 import { fromLocalField, instantText } from "../../format/time.ts";
-import { ActForm } from "../../ui/act-form.tsx";
+import { ActForm, ReasonForm } from "../../ui/act-form.tsx";
 import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
 import { bytesText } from "../../ui/progress.tsx";
-import { PatientPicker } from "../../ui/search.tsx";
+import { type Picked, WithPatient } from "../../ui/search.tsx";
 import { Table } from "../../ui/table.tsx";
 import { TimeField } from "../../ui/time-field.tsx";
 
@@ -186,16 +185,11 @@ function EditDialog({ retention, onClose, onDone }: DoneProps & { retention: Ret
 }
 
 function RunDialog({ onClose, onDone }: DoneProps) {
-  const [reason, setReason] = useState("");
-  const run = useMutation({ mutationFn: () => post<unknown>("/retention/run", { reason: reason.trim() }), onSuccess: onDone });
   return (
     <Dialog title="Remove what is due" onClose={onClose}>
-      <ActForm action={run} verb="Remove for good" dangerous onClose={onClose}>
+      <ReasonForm act={(reason) => post<unknown>("/retention/run", { reason })} onDone={onDone} verb="Remove for good" dangerous onClose={onClose}>
         <p>Everything that the table lists is removed for good, in small steps beside the work. What is held back by law stays.</p>
-        <Field label="Reason">
-          <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
-        </Field>
-      </ActForm>
+      </ReasonForm>
     </Dialog>
   );
 }
@@ -236,41 +230,37 @@ function Holds({ onAdd, onLift }: { onAdd: () => void; onLift: (hold: Hold) => v
 }
 
 function HoldDialog({ onClose, onDone }: DoneProps) {
-  const [patient, setPatient] = useState<{ id: string; label: string } | null>(null);
-  const [reason, setReason] = useState("");
-  const [until, setUntil] = useState("");
-  const badUntil = until.trim() !== "" && fromLocalField(until) === null;
-  const hold = useMutation({ mutationFn: () => put<Hold>(`/patients/${patient?.id}/hold`, { reason: reason.trim(), until: fromLocalField(until) }), onSuccess: onDone });
   return (
     <Dialog title="Hold a patient's data" onClose={onClose}>
-      {patient === null ? (
-        <PatientPicker label="Patient" autoFocus onPick={(found) => setPatient({ id: found.id, label: fullName(found) })} />
-      ) : (
-        <ActForm action={hold} verb="Hold" blocked={badUntil} onClose={onClose}>
-          <p>
-            Nothing of <strong>{patient.label}</strong> is removed or erased while the hold stands, whatever the policy says.
-          </p>
-          <Field label="Reason" hint="E.g. the case number; it is shown to administrators">
-            <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
-          </Field>
-          <TimeField label="Until" hint="Empty: until somebody lifts it" value={until} onChange={setUntil} />
-        </ActForm>
-      )}
+      <WithPatient>{(patient) => <HoldForm patient={patient} onClose={onClose} onDone={onDone} />}</WithPatient>
     </Dialog>
   );
 }
 
-function LiftDialog({ hold, onClose, onDone }: DoneProps & { hold: Hold }) {
+function HoldForm({ patient, onClose, onDone }: DoneProps & { patient: Picked }) {
   const [reason, setReason] = useState("");
-  const lift = useMutation({ mutationFn: () => remove<unknown>(`/patients/${hold.patient}/hold`, { reason: reason.trim() }), onSuccess: onDone });
+  const [until, setUntil] = useState("");
+  const badUntil = until.trim() !== "" && fromLocalField(until) === null;
+  const hold = useMutation({ mutationFn: () => put<Hold>(`/patients/${patient.id}/hold`, { reason: reason.trim(), until: fromLocalField(until) }), onSuccess: onDone });
+  return (
+    <ActForm action={hold} verb="Hold" blocked={badUntil} onClose={onClose}>
+      <p>
+        Nothing of <strong>{patient.label}</strong> is removed or erased while the hold stands, whatever the policy says.
+      </p>
+      <Field label="Reason" hint="E.g. the case number; it is shown to administrators">
+        <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
+      </Field>
+      <TimeField label="Until" hint="Empty: until somebody lifts it" value={until} onChange={setUntil} />
+    </ActForm>
+  );
+}
+
+function LiftDialog({ hold, onClose, onDone }: DoneProps & { hold: Hold }) {
   return (
     <Dialog title={`Lift the hold of ${hold.label}`} onClose={onClose}>
-      <ActForm action={lift} verb="Lift" dangerous onClose={onClose}>
+      <ReasonForm act={(reason) => remove<unknown>(`/patients/${hold.patient}/hold`, { reason })} onDone={onDone} verb="Lift" dangerous onClose={onClose}>
         <p>Retention and erasure apply to this patient again.</p>
-        <Field label="Reason">
-          <input required autoFocus autoComplete="off" value={reason} onChange={(event) => setReason(event.target.value)} />
-        </Field>
-      </ActForm>
+      </ReasonForm>
     </Dialog>
   );
 }
