@@ -354,6 +354,7 @@ pub fn check(
         }
     }
     let mut reports: Vec<Report> = readings.into_iter().map(|reading| reading.finish(&known)).collect();
+    judging::judge_presence(&mut reports);
     if ended != Some(rows)
         && let Some(last) = reports.last_mut()
     {
@@ -445,7 +446,7 @@ impl Reading {
             );
             judging::find(&mut report, Fault::Checkpoint, None, what);
         }
-        judging::judge_signatures(&mut report);
+        judging::judge_signatures(&mut report, self.log);
         if let Some(gone) = self.gone {
             gone.judge(&mut report);
         }
