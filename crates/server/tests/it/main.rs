@@ -1,6 +1,7 @@
 //! The real binary from outside: serving, stopping, backup, the demonstration, and the fault harness.
 
 mod audit;
+mod bombs;
 mod cluster;
 mod commands;
 mod demo;
