@@ -1,4 +1,21 @@
-//! What the stores of tests leave to the real one behind them.
+//! What the stores of tests leave to the real one behind them, and one whose audit log can be made to fail; for the tests
+//! of this room and of the web's.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clinical_model::{
+    Committed, DeviceId, Event, PatientId, QuarantineId, QuarantineItem, Reading, SeriesKey, Subject,
+    Timestamp, Waveform,
+};
+use store::sqlite::SqliteStore;
+use store::{
+    Appended, AuditQuery, AuditRecord, AuditRow, Document, DocumentChange, DocumentQuery, Folded,
+    FrameRecord, GroupSummary, KeptFrame, Kind, News, QuarantineCount, RangeQuery, RestoreReport,
+    SeriesFilter, Store, StoreError, StoredGroup, TransactError, Transaction, VerifyReport,
+};
 
 /// Forwards methods of the store to the field `kept`.
 macro_rules! as_kept {
@@ -60,4 +77,42 @@ macro_rules! the_rest_as_kept {
             ensure_patient_key(patient: PatientId) -> Kept<()>;
         }
     };
+}
+
+type Kept<T> = Result<T, StoreError>;
+
+/// A store that keeps nothing with an audit row in it while it is told to refuse.
+pub struct Refusing {
+    kept: SqliteStore,
+    refuse: Arc<AtomicBool>,
+}
+
+impl Refusing {
+    /// Over a store; it refuses while the switch is on.
+    pub fn new(kept: SqliteStore, refuse: Arc<AtomicBool>) -> Self {
+        Refusing { kept, refuse }
+    }
+
+    fn refused(&self, audit: &[AuditRecord]) -> Kept<()> {
+        if self.refuse.load(Ordering::SeqCst) && !audit.is_empty() {
+            return Err(StoreError::Full { doing: "writing the audit log" });
+        }
+        Ok(())
+    }
+}
+
+impl Store for Refusing {
+    fn transact(&self, transaction: &Transaction) -> Result<(), TransactError> {
+        self.refused(&transaction.audit)?;
+        self.kept.transact(transaction)
+    }
+
+    fn append_with(&self, frames: &[FrameRecord], audit: &[AuditRecord], at: Timestamp) -> Kept<Appended> {
+        self.refused(audit)?;
+        self.kept.append_with(frames, audit, at)
+    }
+
+    one_node_as_kept!();
+
+    the_rest_as_kept!();
 }

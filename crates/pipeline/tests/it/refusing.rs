@@ -1,62 +1,27 @@
 //! A store whose audit can be made to fail: what cannot be recorded must not be done, and not be seen.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use clinical_model::{
-    Committed, DeviceId, Event, FrameKind, PatientId, QuarantineId, QuarantineItem, Reading, SeriesKey,
-    Subject, Timestamp, Waveform,
-};
+use clinical_model::{DeviceId, FrameKind, Subject, Timestamp};
 use pipeline::Site;
 use pipeline::audited::{Act, ReadError};
 use pipeline::desk::DeskError;
 use store::sqlite::{Options, SqliteStore};
-use store::{
-    Actor, Appended, AuditAction, AuditQuery, AuditRecord, AuditRow, Document, DocumentChange, DocumentQuery,
-    Folded, FrameRecord, GroupSummary, KeptFrame, Kind, News, QuarantineCount, RangeQuery, RestoreReport,
-    SeriesFilter, Store, StoreError, StoredGroup, TransactError, Transaction, VerifyReport,
-};
+use store::{Actor, AuditAction, AuditQuery};
 use trust::Kek;
 
+use crate::kept::Refusing;
 use crate::site::{
     KEY, MONITOR, NURSE, PATIENT, START_S, SetClock, assignment, device, furnish, heart_rate, quiet, send,
 };
-
-struct Refusing {
-    kept: SqliteStore,
-    refuse: Arc<AtomicBool>,
-}
-
-type Kept<T> = Result<T, StoreError>;
-
-impl Store for Refusing {
-    fn transact(&self, transaction: &Transaction) -> Result<(), TransactError> {
-        if self.refuse.load(Ordering::SeqCst) && !transaction.audit.is_empty() {
-            return Err(TransactError::Store(StoreError::Full { doing: "writing the audit log" }));
-        }
-        self.kept.transact(transaction)
-    }
-
-    fn append_with(&self, frames: &[FrameRecord], audit: &[AuditRecord], at: Timestamp) -> Kept<Appended> {
-        if self.refuse.load(Ordering::SeqCst) && !audit.is_empty() {
-            return Err(StoreError::Full { doing: "writing the audit log" });
-        }
-        self.kept.append_with(frames, audit, at)
-    }
-
-    one_node_as_kept!();
-
-    the_rest_as_kept!();
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_recorded_is_not_seen_and_not_done() {
     let directory = tempfile::tempdir().unwrap();
     let kept = SqliteStore::open(directory.path(), Kek::from_bytes(&KEY), Options::default()).unwrap();
     let refuse = Arc::new(AtomicBool::new(false));
-    let store = Refusing { kept, refuse: Arc::clone(&refuse) };
+    let store = Refusing::new(kept, Arc::clone(&refuse));
     let site = Site::start(Arc::new(store), SetClock::new(), quiet()).unwrap();
     furnish(&site);
     heart_rate(&site, 70).await;
@@ -95,7 +60,7 @@ async fn what_is_run_again_from_quarantine_is_kept_with_its_record_or_not_at_all
     let directory = tempfile::tempdir().unwrap();
     let kept = SqliteStore::open(directory.path(), Kek::from_bytes(&KEY), Options::default()).unwrap();
     let refuse = Arc::new(AtomicBool::new(false));
-    let store = Refusing { kept, refuse: Arc::clone(&refuse) };
+    let store = Refusing::new(kept, Arc::clone(&refuse));
     let site = Site::start(Arc::new(store), SetClock::new(), quiet()).unwrap();
     furnish(&site);
     let cuff = DeviceId::from_bytes([77; 16]);
