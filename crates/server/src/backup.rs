@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use store::{RestoreReport, VerifyReport};
+use trust::Kek;
 
 use crate::admin_socket::{self, Answer, Request};
 use crate::config::{Config, ConfigArguments, KeyConfig};
 use crate::terminal::{self, Progress};
-use crate::{erasures, keys, opening};
+use crate::{erasures, kek, keys, opening};
 
 /// Findings that are shown one by one; a destroyed disk has millions.
 const FINDINGS_SHOWN: usize = 50;
@@ -35,8 +37,9 @@ pub struct BackupArguments {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Example:
   auscult restore /backup/2026-11-22 /var/lib/auscult-new --key-file /etc/auscult/key
+  auscult restore /backup/2026-11-22 /var/lib/auscult-new --config /etc/auscult/auscult.toml
 
-The hashes are compared before, the key and the counts after. Then copy the directory of the authority (pki) to its
+The key is that of the time of the backup: with --config the one in force, from wherever it lives. The hashes are compared before, the key and the counts after. Then copy the directory of the authority (pki) to its
 place and start the server on the new directory.")]
 pub struct RestoreArguments {
     /// Directory of the backup
@@ -45,15 +48,45 @@ pub struct RestoreArguments {
     /// An empty or new directory that becomes the data directory
     #[arg(value_name = "TARGET")]
     target: PathBuf,
-    /// File with the key-encryption key of the backup
-    #[arg(long, value_name = "FILE")]
-    key_file: PathBuf,
+    #[command(flatten)]
+    key: BackupKeyArguments,
     /// The signed list of erasures; without it the one beside the key (its name with .erasures)
     #[arg(long, value_name = "FILE")]
     erasures: Option<PathBuf>,
     /// There is no list, for nobody was ever erased
     #[arg(long, conflicts_with = "erasures")]
     without_erasures: bool,
+}
+
+/// Where the key of a backup is.
+#[derive(Clone, Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct BackupKeyArguments {
+    /// File with the key-encryption key of the backup
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Configuration of the site, where the key-encryption key has another home than a file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// The key of a backup, and where the list of erasures lies by default. The key must not lie in `directory`.
+fn key_of_backup(
+    key_file: Option<&Path>,
+    config: Option<&Path>,
+    directory: &Path,
+) -> anyhow::Result<(Arc<Kek>, PathBuf)> {
+    if let Some(file) = key_file {
+        let key = KeyConfig::of_file(file);
+        return Ok((Arc::new(keys::load(&key, directory)?), key.erasures_file(directory)));
+    }
+    let Some(config) = config else {
+        bail!("name the key of the backup with --key-file FILE, or the site's settings with --config FILE")
+    };
+    let arguments = ConfigArguments { config: Some(config.to_owned()), ..ConfigArguments::default() };
+    let config = Config::assemble(&arguments)?;
+    let ring = kek::ring(&config)?;
+    Ok((Arc::clone(ring.current()), config.key.erasures_file(&config.site.data_dir)))
 }
 
 /// What `auscult verify` takes.
@@ -72,7 +105,7 @@ pub struct VerifyArguments {
     #[command(flatten)]
     log: crate::audit::LogArguments,
     /// Prove a backup instead of the data directory
-    #[arg(long, value_name = "DIR", requires = "key_file", conflicts_with = "data")]
+    #[arg(long, value_name = "DIR", conflicts_with = "data")]
     backup: Option<PathBuf>,
 }
 
@@ -156,15 +189,15 @@ pub fn run_backup(arguments: &BackupArguments) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// What is wrong with the backup, the key or the target; the target is as it was before then.
 pub fn run_restore(arguments: &RestoreArguments) -> anyhow::Result<ExitCode> {
-    let key = KeyConfig::of_file(&arguments.key_file);
-    let kek = keys::load(&key, &arguments.target)?;
-    let beside_key = key.erasures_file(&arguments.target);
+    let BackupKeyArguments { key_file, config } = &arguments.key;
+    let (kek, beside_key) = key_of_backup(key_file.as_deref(), config.as_deref(), &arguments.target)?;
     let list = erasures::for_restore(arguments.erasures.as_deref(), &beside_key, arguments.without_erasures)?;
-    let report = store::sqlite::restore(&arguments.backup, &arguments.target, kek).with_context(|| {
-        format!("{} cannot be restored to {}", arguments.backup.display(), arguments.target.display())
-    })?;
+    let report = store::sqlite::restore(&arguments.backup, &arguments.target, Arc::clone(&kek))
+        .with_context(|| {
+            format!("{} cannot be restored to {}", arguments.backup.display(), arguments.target.display())
+        })?;
     let applied = match &list {
-        Some(list) => re_erase(arguments, list)?,
+        Some(list) => re_erase(&arguments.target, kek, list)?,
         None => 0,
     };
     terminal::println(&format!(
@@ -182,15 +215,13 @@ pub fn run_restore(arguments: &RestoreArguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Erases in the restored store whoever was erased since the backup. Where that fails nothing is left that could serve.
-fn re_erase(arguments: &RestoreArguments, list: &Path) -> anyhow::Result<usize> {
+fn re_erase(target: &Path, kek: Arc<Kek>, list: &Path) -> anyhow::Result<usize> {
     let applied = (|| {
-        let kek = keys::load(&KeyConfig::of_file(&arguments.key_file), &arguments.target)?;
-        let store: std::sync::Arc<dyn store::Store> =
-            std::sync::Arc::new(opening::directory(&arguments.target, kek)?);
+        let store: Arc<dyn store::Store> = Arc::new(opening::directory(target, kek)?);
         erasures::apply(&store, list, crate::pki::timestamp(std::time::SystemTime::now()))
     })();
     if applied.is_err() {
-        for entry in std::fs::read_dir(&arguments.target).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(target).into_iter().flatten().flatten() {
             let _ = std::fs::remove_file(entry.path());
         }
     }
@@ -206,7 +237,7 @@ pub fn run_verify(arguments: &VerifyArguments) -> anyhow::Result<ExitCode> {
         return crate::audit::verify(&arguments.log, &arguments.config);
     }
     if let Some(backup) = &arguments.backup {
-        return verify_backup(backup, arguments.config.key_file.as_deref());
+        return verify_backup(backup, &arguments.config);
     }
     let config = Config::assemble(&arguments.config)?;
     let data_dir = &config.site.data_dir;
@@ -237,10 +268,8 @@ pub fn run_verify(arguments: &VerifyArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-fn verify_backup(backup: &Path, key_file: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let key_file = key_file.ok_or_else(|| anyhow!("name the key of the backup with --key-file FILE"))?;
-    let key = KeyConfig::of_file(key_file);
-    let kek = keys::load(&key, backup)?;
+fn verify_backup(backup: &Path, arguments: &ConfigArguments) -> anyhow::Result<ExitCode> {
+    let (kek, _) = key_of_backup(arguments.key_file.as_deref(), arguments.config.as_deref(), backup)?;
     let report = store::sqlite::verify_backup(backup, &kek)
         .with_context(|| format!("the backup {} is not sound", backup.display()))?;
     terminal::println(&format!("{} is sound: hashes, key and counts agree.", backup.display()));

@@ -89,7 +89,7 @@ fn an_erased_patient_does_not_come_back_with_an_older_backup() {
             confirm: NUMBER.to_owned(),
             turn_within_days: 30,
         };
-        site.erase(&Actor::User(UserId::from_bytes([7; 16])), &order).unwrap();
+        site.erase(Actor::User(UserId::from_bytes([7; 16])), &order).unwrap();
         while site.care_now("Test", 100).unwrap() {}
         let erased = site.erasures().unwrap().remove(0);
         let signer = signer(site.store(), "Test", SystemClock.now()).unwrap();
@@ -239,4 +239,13 @@ fn the_key_lives_in_a_token_and_turns_over_there() {
     assert!(done && said.contains(" 0 damaged"), "{said}");
     let (done, said) = call(&["keys", "provider"]);
     assert!(done && !said.contains("next key"), "{said}");
+
+    // A site whose key is in no file proves and restores its backups too.
+    let (backup, restored) = (place.path("backup"), place.path("restored"));
+    let (backup, restored) = (backup.to_str().unwrap(), restored.to_str().unwrap());
+    assert!(call(&["backup", backup]).0);
+    let (done, said) = call(&["verify", "--backup", backup]);
+    assert!(done && said.contains("is sound"), "{said}");
+    let (done, said) = call(&["restore", backup, restored]);
+    assert!(done && said.contains("Restored to"), "{said}");
 }

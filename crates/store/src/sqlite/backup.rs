@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
@@ -240,7 +241,12 @@ pub fn verify_backup(backup: &Path, kek: &Kek) -> Result<RestoreReport, RestoreE
 ///
 /// # Errors
 /// [`RestoreError`]; the target is as it was before then.
-pub fn restore(backup: &Path, target: &Path, kek: Kek) -> Result<RestoreReport, RestoreError> {
+pub fn restore(
+    backup: &Path,
+    target: &Path,
+    kek: impl Into<Arc<Kek>>,
+) -> Result<RestoreReport, RestoreError> {
+    let kek = kek.into();
     let manifest = read_manifest(backup)?;
     check_files(backup, &manifest)?;
     check_key(backup, &kek)?;
@@ -262,7 +268,7 @@ pub fn restore(backup: &Path, target: &Path, kek: Kek) -> Result<RestoreReport, 
     result.map(|()| manifest.report())
 }
 
-fn copy_back(backup: &Path, target: &Path, kek: Kek, manifest: &Manifest) -> Result<(), RestoreError> {
+fn copy_back(backup: &Path, target: &Path, kek: Arc<Kek>, manifest: &Manifest) -> Result<(), RestoreError> {
     for name in [KEYS_FILE, DATA_FILE] {
         let path = target.join(name);
         fs::copy(backup.join(name), &path).map_err(restore_error("writing", &path))?;
