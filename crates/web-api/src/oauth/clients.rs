@@ -402,7 +402,7 @@ impl Web {
         }
     }
 
-    /// Removes a registration: its tokens are worth nothing from then on. Blocks.
+    /// Removes a registration, and all that it was let in for: its tokens are worth nothing from then on. Blocks.
     pub(crate) fn remove_client(&self, by: &Agent, id: [u8; 16]) -> Result<(), ClientsError> {
         let at = self.site.clock().now();
         let known = self.oauth.clients.by_id(id).ok_or(ClientsError::NotFound)?;
@@ -421,7 +421,8 @@ impl Web {
         let store = self.site.store();
         let transaction = Transaction { at, writes: vec![write], audit: vec![act], ..Transaction::default() };
         store.transact(&transaction).map_err(ClientsError::Keep)?;
-        self.oauth.clients.refresh(store, Some(id))
+        self.oauth.clients.refresh(store, Some(id))?;
+        super::grants::end_all_for(store, id, at).map_err(ClientsError::Keep)
     }
 }
 

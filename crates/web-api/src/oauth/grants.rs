@@ -36,6 +36,8 @@ const OF_ONE_PERSON_LIMIT: usize = 20;
 const OF_ONE_SERVICE_LIMIT: usize = 200;
 /// Grants beyond their time that are removed with each new one: more than one, so that they cannot pile up.
 const SWEEP_LIMIT: usize = 16;
+/// Grants that are shown of a person, and that end in one transaction.
+const ENDED_AT_ONCE: usize = 500;
 /// Uses are written down at most so often.
 const USE_WRITTEN_EVERY: Duration = Duration::from_secs(300);
 
@@ -201,8 +203,7 @@ pub(super) fn beginning(
 
 /// The grants of a person, newest first.
 pub(super) fn of_user(store: &dyn Store, user: UserId) -> Result<Vec<Grant>, StoreError> {
-    const SHOWN_LIMIT: usize = 500;
-    listed(store, BY_USER, user.to_bytes().to_vec(), Order::Descending, SHOWN_LIMIT)
+    listed(store, BY_USER, user.to_bytes().to_vec(), Order::Descending, ENDED_AT_ONCE)
 }
 
 /// The writes that end what a person let in, as far as they fit into one transaction.
@@ -215,8 +216,28 @@ pub(crate) fn ending_of(store: &dyn Store, user: UserId) -> Result<Vec<DocumentW
 /// # Errors
 /// [`TransactError`].
 pub(crate) fn end_all_of(store: &dyn Store, user: UserId, now: Timestamp) -> Result<(), TransactError> {
+    end_while(store, now, || ending_of(store, user))
+}
+
+/// Ends all that a program was let in for, by people and by itself.
+///
+/// # Errors
+/// [`TransactError`].
+pub(super) fn end_all_for(store: &dyn Store, client: [u8; 16], now: Timestamp) -> Result<(), TransactError> {
+    end_while(store, now, || {
+        let theirs = listed(store, BY_HOLDER, client.to_vec(), Order::Ascending, ENDED_AT_ONCE)?;
+        Ok(theirs.iter().map(|grant| removal(grant.id)).collect())
+    })
+}
+
+/// Ends grants, as many at once as fit into a transaction, until there are no more.
+fn end_while(
+    store: &dyn Store,
+    now: Timestamp,
+    ending: impl Fn() -> Result<Vec<DocumentWrite>, StoreError>,
+) -> Result<(), TransactError> {
     loop {
-        let writes = ending_of(store, user).map_err(TransactError::Store)?;
+        let writes = ending().map_err(TransactError::Store)?;
         if writes.is_empty() {
             return Ok(());
         }

@@ -263,6 +263,16 @@ async fn tokens_die_with_the_session_the_person_the_program_and_the_grant() {
     assert_eq!(clinic.call(Method::DELETE, &path, Some(&cookie), None).await.status, StatusCode::NO_CONTENT);
     let read = clinic.read("/fhir/Patient", given["access_token"].as_str().unwrap()).await;
     assert_eq!(read.status, StatusCode::UNAUTHORIZED, "the registration is gone");
+    let query = store::DocumentQuery {
+        kind: store::Kind::Grant,
+        index: "end",
+        prefix: Vec::new(),
+        after: None,
+        order: store::Order::Ascending,
+        limit: 10,
+    };
+    let left = clinic.site.store().documents(&query).unwrap();
+    assert_eq!(left.len(), 0, "and so is all that it was let in for");
 }
 
 #[tokio::test(flavor = "multi_thread")]
