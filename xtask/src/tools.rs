@@ -59,6 +59,14 @@ pub fn check_clients(workshop: &Workshop) -> anyhow::Result<()> {
     if process::find_program(&["softhsm2-util"]).is_none() {
         install("softhsm2", "a token of software for the tests of keys in a token", workshop)?;
     }
+    for (program, what) in [
+        ("curl", "what enrols a device in the tests"),
+        ("openssl", "what checks chains and signatures in the tests"),
+    ] {
+        if process::find_program(&[program]).is_none() {
+            install(program, what, workshop)?;
+        }
+    }
     if !clients::has_python(workshop) {
         install("python3-venv", "Python 3.11 or later with venv, for clients and validators", workshop)?;
         if !clients::has_python(workshop) {
