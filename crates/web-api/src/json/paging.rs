@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn what_is_not_shown_cuts_no_page_and_costs_a_bounded_look() {
-        let rare = |number: &u64| number % 700 == 0;
+        let rare = |number: &u64| number.is_multiple_of(700);
         let first = page(None, 3, read, |number| at(*number), rare).unwrap();
         assert_eq!(first.rows, [11_900, 11_200, 10_500]);
         let (mut found, mut next, mut requests) = (first.rows, first.next_before, 1);
