@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
-use clinical_model::{PatientId, Timestamp};
+use clinical_model::{Subject, Timestamp};
 use serde_json::json;
-use store::{AuditAction, AuditOutcome, AuditQuery, AuditRecord, Kind, Store};
+use store::{AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow};
 use web_api::session::RemoteAddress;
 
 use crate::clinic::{Answer, Clinic, monitor, patient};
