@@ -1,6 +1,6 @@
 //! Cases that policies must decide as written: what an administrator tests their policies with.
 
-use clinical_model::{DeviceId, PatientId, PlaceId, UserId};
+use clinical_model::{DataClass, DeviceId, PatientId, PlaceId, UserId};
 use serde::Deserialize;
 
 use crate::engine::{Decision, Engine};
@@ -92,13 +92,13 @@ pub struct Case {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CaseError {
     /// No such action.
-    #[error("there is no action \"{action}\"; `auscult policy check` lists them")]
+    #[error("there is no action \"{action}\"; there are: {}", all(Permission::ALL.iter().map(|one| one.word())))]
     Action {
         /// What was written.
         action: String,
     },
     /// No such role.
-    #[error("there is no role \"{role}\"")]
+    #[error("there is no role \"{role}\"; there are: {}", all(Role::ALL.iter().map(|one| one.word())))]
     Role {
         /// What was written.
         role: String,
@@ -116,11 +116,15 @@ pub enum CaseError {
         consent: String,
     },
     /// No such class.
-    #[error("there is no class of data \"{class}\"")]
+    #[error("there is no class of data \"{class}\"; there are: {}", all(DataClass::ALL.iter().map(|one| one.code())))]
     Class {
         /// What was written.
         class: String,
     },
+}
+
+fn all(words: impl Iterator<Item = &'static str>) -> String {
+    words.collect::<Vec<_>>().join(", ")
 }
 
 impl Who {
@@ -183,7 +187,7 @@ impl Case {
         let data_class = match &self.data_class {
             None => None,
             Some(code) => {
-                let class = clinical_model::DataClass::by_code(code);
+                let class = DataClass::by_code(code);
                 Some(class.ok_or_else(|| CaseError::Class { class: code.clone() })?.code())
             }
         };

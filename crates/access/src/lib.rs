@@ -12,6 +12,7 @@ pub mod role;
 pub mod rules;
 pub mod scopes;
 pub mod table;
+mod types;
 
 pub use engine::{Asker, Decision, Engine};
 pub use permission::{Granted, May, Permission, ReadsChart, may};

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use cedar_policy::{Effect, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use clinical_model::PlaceId;
 use miette::Diagnostic;
 
 /// What policies can speak about.
@@ -179,11 +180,63 @@ pub(crate) fn read(sources: &[Source]) -> Result<Read, BadPolicies> {
             }
         }
     }
+    mistakes.extend(wrong_ids(sources, &set));
     if !mistakes.is_empty() {
-        return Err(BadPolicies(mistakes));
+        return Err(BadPolicies(folded(mistakes)));
     }
     rules.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     Ok(Read { set, schema, rules })
+}
+
+/// Types whose ids are UUIDs, and where a person finds them.
+const TYPES_OF_IDS: [(&str, &str); 5] = [
+    ("Ward", "Administration, Places"),
+    ("Place", "Administration, Places"),
+    ("Patient", "the address of the patient's page"),
+    ("Device", "the address of the device's page"),
+    ("User", "the address of the person's sessions"),
+];
+
+/// Names of wards, places, patients, devices and people where their ids should stand: such a policy would never apply, and a
+/// `forbid` forbid nothing.
+fn wrong_ids(sources: &[Source], set: &PolicySet) -> Vec<Mistake> {
+    let mut wrong = std::collections::BTreeSet::new();
+    for literal in set.policies().flat_map(Policy::entity_literals) {
+        let name = literal.type_name().to_string();
+        let of_ids = TYPES_OF_IDS.iter().find(|(known, _)| *known == name);
+        let id: &str = literal.id().as_ref();
+        // As it stands in questions: policies compare text.
+        let is_id = id.parse::<PlaceId>().is_ok_and(|parsed| parsed.to_string() == id);
+        if let Some((_, place)) = of_ids.filter(|_| !is_id) {
+            wrong.insert((literal.to_string(), *place));
+        }
+    }
+    let mistakes = wrong.iter().flat_map(|(literal, place)| {
+        sources.iter().flat_map(move |source| {
+            source.text.match_indices(literal.as_str()).map(move |(offset, _)| {
+                let (line, column) = source.position(offset);
+                let what = format!("{literal} is no id: it must be a UUID in lower case");
+                let help = Some(format!("see {place}"));
+                Mistake { file: source.name.clone(), line, column, what, help }
+            })
+        })
+    });
+    mistakes.collect()
+}
+
+/// Each mistake once and in the order of the files: the validator names one for every kind of asker to whom it applies.
+fn folded(mut mistakes: Vec<Mistake>) -> Vec<Mistake> {
+    mistakes.sort_by(|a, b| (&a.file, a.line, a.column, &a.what).cmp(&(&b.file, b.line, b.column, &b.what)));
+    mistakes.dedup_by(|next, first| {
+        (&next.file, next.line, next.column) == (&first.file, first.line, first.column)
+            && kind_of(&next.what) == kind_of(&first.what)
+    });
+    mistakes
+}
+
+/// What a mistake says before it names to whom it applies.
+fn kind_of(what: &str) -> &str {
+    what.split(" on entity type").next().unwrap_or(what)
 }
 
 /// Takes the policies of one file under their own ids.

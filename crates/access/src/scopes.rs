@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use clinical_model::PatientId;
 
+use crate::types;
+
 /// Longest text of scopes that is read, in bytes: some hundred scopes.
 pub const SCOPES_LIMIT_BYTES: usize = 8 << 10;
 /// Most scopes in one text.
@@ -350,6 +352,12 @@ pub enum ScopeError {
         /// The word, cut to 100 characters.
         word: String,
     },
+    /// FHIR R4 has no such type of resource: it would never open anything.
+    #[error("FHIR R4 has no type \"{name}\"; is it a typing error?")]
+    NoType {
+        /// What was written.
+        name: String,
+    },
 }
 
 /// A set of scopes, in one order and without repeats.
@@ -378,6 +386,19 @@ impl Scopes {
             }
         }
         Ok((scopes.ordered(), refused))
+    }
+
+    /// Refuses types of resources that there are not: for registrations, where a typing error should be found when it is
+    /// made. What a program asks for later opens no more than it was registered for.
+    ///
+    /// # Errors
+    /// [`ScopeError::NoType`] with the first of them.
+    pub fn check_types(&self) -> Result<(), ScopeError> {
+        let named = self.resources.iter().filter_map(|scope| scope.resource.as_deref());
+        match named.into_iter().find(|name| !types::is_type(name)) {
+            Some(name) => Err(ScopeError::NoType { name: name.to_owned() }),
+            None => Ok(()),
+        }
     }
 
     fn ordered(mut self) -> Self {

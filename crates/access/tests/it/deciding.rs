@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use access::rules::Source;
+use access::rules::{BadPolicies, Source};
 use access::{Asker, Circumstances, ConsentOutcome, Engine, Permission, Person, Principal, Resource, Role};
 use clinical_model::{DeviceId, PatientId, PlaceId, UserId};
 
@@ -120,6 +120,60 @@ fn a_forbid_of_the_site_wins_and_may_name_one_patient() {
     assert!(sees(&nurse, here(PATIENT), Circumstances::default()));
     assert!(!sees(&nurse, here(STRANGER), Circumstances::default()));
     assert!(sees(&nurse, here(PATIENT), Circumstances::default()));
+}
+
+#[test]
+fn a_name_where_an_id_should_stand_is_a_mistake_with_its_place() {
+    let wrong =
+        [r#"Ward::"ward 1""#, r#"Patient::"MRN-1""#, r#"Ward::"0191F3C2-7F3E-7C1E-9D53-0D6A3F0B2C11""#];
+    for literal in wrong {
+        let text = format!(
+            "@id(\"site.closed\")\nforbid (principal, action == Action::\"read-chart\", resource)\n\
+             when {{ resource in {literal} }};\n"
+        );
+        let BadPolicies(mistakes) = Engine::with(&[Source::new("own.cedar", text)]).unwrap_err();
+        let [mistake] = &mistakes[..] else { panic!("{mistakes:?}") };
+        let shown = mistake.to_string();
+        assert!(shown.starts_with(&format!("own.cedar:3:20: {literal} is no id")), "{shown}");
+    }
+    let right = r#"@id("x") forbid (principal, action == Action::"read-chart", resource in
+        Ward::"0191f3c2-7f3e-7c1e-9d53-0d6a3f0b2c11");"#;
+    Engine::with(&[Source::new("own.cedar", right)]).unwrap();
+}
+
+#[test]
+fn one_mistake_is_named_once_and_always_in_the_same_order() {
+    let text = r#"@id("one") forbid (principal, action == Action::"read-chart", resource)
+        when { principal.shoeSize > 5 };
+        @id("two") forbid (principal, action == Action::"read-chart", resource) when { context.weather == "rain" };"#;
+    let said = || Engine::with(&[Source::new("own.cedar", text)]).unwrap_err().to_string();
+    let first = said();
+    assert_eq!(first.lines().count(), 2, "{first}");
+    assert!(first.lines().next().unwrap().starts_with("own.cedar:"), "{first}");
+    for _ in 0..10 {
+        assert_eq!(said(), first);
+    }
+}
+
+#[test]
+fn a_case_with_a_wrong_word_is_told_the_right_ones() {
+    let said = |role: &str, action: &str, more: &str| {
+        let text = format!(
+            "[[case]]\nname = \"x\"\nwho = {{role = \"{role}\"}}\naction = \"{action}\"\nallow = true\n{more}"
+        );
+        let cases: access::cases::Cases = toml::from_str(&text).unwrap();
+        cases.cases[0].decide(&built_in()).unwrap_err().to_string()
+    };
+    let action = said("nurse", "red-chart", "");
+    assert!(action.starts_with("there is no action \"red-chart\"; there are: "), "{action}");
+    assert!(action.contains(" read-chart,"), "{action}");
+    let role = said("nurses", "read-chart", "");
+    assert!(
+        role.starts_with("there is no role \"nurses\"; there are: ") && role.contains("physician"),
+        "{role}"
+    );
+    let class = said("nurse", "read-chart", "data_class = \"waves\"\n");
+    assert!(class.contains("there are: ") && class.contains("device"), "{class}");
 }
 
 #[test]
