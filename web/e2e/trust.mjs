@@ -234,6 +234,7 @@ tests["the glass is broken with a reason, shown loudly, and reviewed by somebody
   await nurse.click(".glass button:has-text('End now')");
   await nurse.waitForSelector(".glass", { state: "detached" });
   await nurse.waitForURL("**/patients");
+  await nurse.waitForSelector(".glass-ended:has-text('has ended')");
   assert.ok(!(await nurse.content()).includes(patient.family.toLocaleUpperCase()), "the patient is still named after the glass was closed");
   // The auditor's page hears of it by itself.
   await card.getByRole("button", { name: "Review" }).click();
@@ -249,15 +250,21 @@ tests["the glass is broken with a reason, shown loudly, and reviewed by somebody
   assert.ok(!(await nurse.content()).includes(patient.family.toLocaleUpperCase()), "the patient is still seen after the glass was closed");
 };
 
-tests["a row of the audit log is proven in the browser, and a forged proof is not"] = async ({ demo, open }) => {
-  const page = await open({ as: "admin" });
-  await page.goto(`${demo.address}/audit`);
-  await page.waitForSelector("tbody tr");
+/** The buttons of the rows that can be proven, once there is one: a checkpoint must have been signed. */
+async function provable(page) {
   const prove = page.locator("button:has-text('Prove')");
   for (let tries = 0; (await prove.count()) === 0 && tries < 30; tries += 1) {
     await page.click("button:has-text('Look again')");
     await Promise.race([prove.first().waitFor({ timeout: 2_000 }).catch(() => undefined), page.waitForResponse(/\/audit\?/).catch(() => undefined)]);
   }
+  return prove;
+}
+
+tests["a row of the audit log is proven in the browser, and a forged proof is not"] = async ({ demo, open }) => {
+  const page = await open({ as: "admin" });
+  await page.goto(`${demo.address}/audit`);
+  await page.waitForSelector("tbody tr");
+  const prove = await provable(page);
   await prove.first().click();
   await page.waitForSelector("dialog .message-good:has-text('Proven')");
   assert.equal(await page.locator(".proof .step-bad").count(), 0);
@@ -307,6 +314,36 @@ tests["the audit log is searched, and exported as it was searched"] = async ({ d
     assert.ok(text.trim().split("\n").length > 1, `${label} is empty`);
     if (type === "ndjson") assert.ok(text.trim().split("\n").every((line) => JSON.parse(line).resourceType === "AuditEvent"));
   }
+};
+
+tests["every act and every outcome that the log's search offers is one that the server knows"] = async ({ demo, open }) => {
+  const page = await open({ as: "admin" });
+  await page.goto(`${demo.address}/audit`);
+  await page.waitForSelector("tbody tr");
+  for (const [label, key, least] of [["Did", "action", 10], ["Outcome", "outcome", 3]]) {
+    const words = (await page.getByLabel(label).locator("option").evaluateAll((all) => all.map((one) => one.value))).filter(Boolean);
+    assert.ok(words.length >= least, `${label} offers ${words.length}`);
+    for (const word of words) await api(page, `/audit?limit=1&${key}=${word}`);
+  }
+  const words = (await api(page, "/audit?limit=200")).rows.map(({ action }) => action);
+  const offered = await page.getByLabel("Did").locator("option").allTextContents();
+  assert.deepEqual([...new Set(words)].filter((word) => !offered.includes(word)), [], "the log has acts that nobody can search for");
+};
+
+tests["dialogs with keys, hashes and nested rules fit a phone"] = async ({ demo, open }) => {
+  const page = await open({ as: "admin", size: PHONE, theme: "dark" });
+  const over = () => page.locator("dialog").last().evaluate((dialog) => dialog.scrollWidth - dialog.clientWidth);
+  await page.goto(`${demo.address}/audit`);
+  await page.waitForSelector("tbody tr");
+  await (await provable(page)).first().click();
+  await page.waitForSelector("dialog .message-good");
+  assert.ok((await over()) <= 0, `a proof is ${await over()} px too wide`);
+  const { patient } = await somebody(page);
+  await page.goto(`${demo.address}/patients/${patient.id}`);
+  await page.click("button:has-text('New rule')");
+  await page.click("dialog button:has-text('Add an exception')");
+  assert.ok((await over()) <= 0, `a rule with an exception is ${await over()} px too wide`);
+  assert.deepEqual(await violations(page), []);
 };
 
 tests["a claim code is shown as QR and text once, and can be withdrawn"] = async ({ demo, open }) => {

@@ -83,6 +83,7 @@ export function SessionProvider({ children, waiting, failed }: ProviderProps) {
         expires_at: null,
         fresh_until: null,
         recovery_codes_left: null,
+        linking: null,
       });
       void client.cancelQueries({ predicate: (query) => query.queryKey[0] !== "session" });
       client.removeQueries({ predicate: (query) => query.queryKey[0] !== "session" });

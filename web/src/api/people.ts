@@ -17,6 +17,14 @@ export interface Passkey {
   is_synced: boolean;
 }
 
+/** By whom of an identity provider somebody is known here. */
+export interface ProviderLink {
+  id: string;
+  issuer: string;
+  subject: string;
+  linked_at: string;
+}
+
 /** GET /account: one's own ways in. */
 export interface Account {
   user: User;
@@ -25,6 +33,7 @@ export interface Account {
   passkeys: Passkey[];
   recovery_codes_left: number;
   is_complete: boolean;
+  provider_links?: ProviderLink[];
 }
 
 export interface TotpSecret {
@@ -53,6 +62,9 @@ export interface PersonLine extends User {
   is_complete: boolean;
   invitation_expires_at: string | null;
   last_sign_in_at: string | null;
+  provider_links?: ProviderLink[];
+  /** The provider whose first visitor under this sign-in name becomes this person. */
+  awaited_provider?: string | null;
   version: number;
 }
 

@@ -41,6 +41,8 @@ export interface Session {
   fresh_until: string | null;
   recovery_codes_left: number | null;
   is_complete: boolean;
+  /** Who at an identity provider becomes this person with the proof that is still outstanding. */
+  linking?: { issuer: string; subject: string } | null;
 }
 
 export interface Place {
@@ -177,8 +179,9 @@ export interface WardLine {
   id: string;
   name: string;
   places: number;
-  patients: number;
-  alerts: Record<Priority, number>;
+  /** `null` where these may not be seen. */
+  patients: number | null;
+  alerts: Record<Priority, number> | null;
 }
 
 export interface SeriesInfo {

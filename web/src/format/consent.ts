@@ -3,7 +3,7 @@
 const PURPOSES: Record<string, string> = {
   TREAT: "Treatment",
   ETREAT: "Emergency treatment",
-  BTG: "Emergency, glass broken",
+  BTG: "Emergency (glass broken)",
   HPAYMT: "Payment",
   HOPERAT: "Running the hospital",
   HRESCH: "Research",

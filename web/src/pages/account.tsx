@@ -19,7 +19,7 @@ import { AttemptFailed } from "../way-in/alone.tsx";
 import { CODES_NEED_PASSWORD, PasskeyForm, PasswordForm, TotpForm } from "../way-in/means.tsx";
 
 const LAST_WAY = "This is your last complete way in. Add another one first.";
-const SIGNED_IN_BY: Record<string, string> = { passkey: "Passkey", password: "Password with a second factor", link: "One-time link", provider: "Identity provider", demo: "Demonstration's link" };
+const SIGNED_IN_BY: Record<string, string> = { passkey: "Passkey", password: "Password with a second factor", "recovery-code": "Password and a recovery code", link: "One-time link", provider: "Identity provider", demo: "Demonstration's link" };
 
 export function AccountPage() {
   useDocumentTitle("Your account");
@@ -131,6 +131,24 @@ function WaysIn() {
           </li>
         </ul>
       </section>
+      {(account.data.provider_links?.length ?? 0) > 0 && (
+        <section className="card" aria-labelledby="providers">
+          <h2 id="providers">Identity providers</h2>
+          <ul className="lines">
+            {account.data.provider_links?.map((link) => (
+              <li key={link.id}>
+                <span className="line-main">
+                  <strong>{link.issuer}</strong>
+                  <span className="muted">
+                    You are {link.subject} there, since {instantText(link.linked_at)}
+                  </span>
+                </span>
+              </li>
+            ))}
+          </ul>
+          <p className="hint">Whoever they name so signs in as you. If that is not you, ask an administrator to remove it.</p>
+        </section>
+      )}
       <section className="card" aria-labelledby="codes">
         <header className="card-head">
           <h2 id="codes">Recovery codes</h2>

@@ -56,7 +56,7 @@ export function InboxPage() {
   return (
     <div className="page">
       <PageTitle
-        seenBy="clinicians of the wards, each their own."
+        seenBy="clinicians of the wards, each their own, and administrators."
         actions={
           <div className="segmented" role="group" aria-label="Which alerts">
             <button type="button" aria-pressed={show === "open"} onClick={() => setShow("open")}>

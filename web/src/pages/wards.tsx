@@ -10,6 +10,26 @@ import { Empty, Failure, PageTitle, useDocumentTitle, Waiting } from "../ui/basi
 
 const PRIORITIES: Priority[] = ["high", "medium", "low"];
 
+/** Patients who may not be seen are not counted as none. */
+function countsText({ patients, places }: WardLine): string {
+  const room = `${places} ${places === 1 ? "place" : "places"}`;
+  return patients === null ? room : `${patients} ${patients === 1 ? "patient" : "patients"} in ${room}`;
+}
+
+function OpenAlerts({ alerts }: { alerts: Record<Priority, number> }) {
+  const open = PRIORITIES.filter((priority) => alerts[priority] > 0);
+  return (
+    <span className="ward-alerts">
+      {open.map((priority) => (
+        <span key={priority} className={`badge badge-${priority}`}>
+          <span aria-hidden="true">{stars(priority)}</span> {alerts[priority]} {priorityText(priority).toLowerCase()}
+        </span>
+      ))}
+      {open.length === 0 && <span className="muted">No open alerts</span>}
+    </span>
+  );
+}
+
 export function WardsPage() {
   useDocumentTitle("Wards");
   const wards = useQuery({ queryKey: ["wards"], queryFn: ({ signal }) => get<{ wards: WardLine[] }>("/wards", signal) });
@@ -24,17 +44,8 @@ export function WardsPage() {
           <li key={ward.id}>
             <Link to={`/wards/${ward.id}`} className="ward-card">
               <strong>{ward.name}</strong>
-              <span>
-                {ward.patients} {ward.patients === 1 ? "patient" : "patients"} in {ward.places} {ward.places === 1 ? "place" : "places"}
-              </span>
-              <span className="ward-alerts">
-                {PRIORITIES.filter((priority) => ward.alerts[priority] > 0).map((priority) => (
-                  <span key={priority} className={`badge badge-${priority}`}>
-                    <span aria-hidden="true">{stars(priority)}</span> {ward.alerts[priority]} {priorityText(priority).toLowerCase()}
-                  </span>
-                ))}
-                {PRIORITIES.every((priority) => ward.alerts[priority] === 0) && <span className="muted">No open alerts</span>}
-              </span>
+              <span>{countsText(ward)}</span>
+              {ward.alerts && <OpenAlerts alerts={ward.alerts} />}
             </Link>
           </li>
         ))}

@@ -1,6 +1,6 @@
 //! One trend chart: mean with the envelope of smallest and largest, limits as dashed lines, a cursor shared by all charts.
 
-import { useEffect, useRef } from "react";
+import { type CSSProperties, useEffect, useMemo, useRef } from "react";
 import uPlot from "uplot";
 
 import type { Limit, Trend, TrendSeries } from "../api/types.ts";
@@ -13,6 +13,9 @@ const AXIS_WIDTH_PX = 46;
 const DAY_S = 86_400;
 
 const LINE_COLORS = ["--trace-ecg", "--trace-pleth", "--trace-respiration", "--trace-pressure", "--trace-other"];
+
+const colorOf = (index: number): string => LINE_COLORS[index % LINE_COLORS.length] as string;
+const nameOf = (group: ChartGroup, { measure }: TrendSeries): string => group.names[measure] ?? measure.replaceAll("_", " ");
 
 interface ChartProps {
   group: ChartGroup;
@@ -32,17 +35,18 @@ export function TrendChart({ group, trend, limits, syncKey, onPick }: ChartProps
   const pick = useRef(onPick);
   pick.current = onPick;
 
+  const mine = useMemo(() => trend.series.filter((one) => group.measures.includes(one.measure) && one.t.length > 0), [group, trend]);
+
   useEffect(() => {
     const element = box.current;
     if (element === null) return;
-    const mine = trend.series.filter((one) => group.measures.includes(one.measure) && one.t.length > 0);
     const plot = draw(element, { group, trend, limits, syncKey }, mine, {
       ready: (u) => {
         if (cursor.current.left >= 0) u.setCursor(cursor.current);
       },
       moved: (u) => {
         cursor.current = { left: u.cursor.left ?? -1, top: u.cursor.top ?? -1 };
-        if (readout.current) readout.current.textContent = readoutText(u, mine, trend);
+        if (readout.current) readout.current.textContent = readoutText(u, group, mine, trend);
       },
     });
     plot.over.addEventListener("click", () => {
@@ -63,7 +67,7 @@ export function TrendChart({ group, trend, limits, syncKey, onPick }: ChartProps
       resize.disconnect();
       plot.destroy();
     };
-  }, [group, trend, limits, syncKey, theme]);
+  }, [group, trend, limits, syncKey, theme, mine]);
 
   return (
     <div className="chart">
@@ -71,6 +75,15 @@ export function TrendChart({ group, trend, limits, syncKey, onPick }: ChartProps
         <h3>
           {group.title} <span className="unit">{group.unit}</span>
         </h3>
+        {mine.length > 1 && (
+          <ul className="chart-key" aria-hidden="true">
+            {mine.map((one, index) => (
+              <li key={`${one.measure} ${one.device_id}`} style={{ "--key": `var(${colorOf(index)})` } as CSSProperties}>
+                {nameOf(group, one)}
+              </li>
+            ))}
+          </ul>
+        )}
         <span className="chart-readout" ref={readout} />
         <button
           type="button"
@@ -107,7 +120,7 @@ function draw(element: HTMLElement, props: Omit<ChartProps, "onPick">, mine: Tre
   const bands: uPlot.Band[] = [];
   const data: (number | null | undefined)[][] = [x];
   columns.forEach((column, index) => {
-    const stroke = color(LINE_COLORS[index % LINE_COLORS.length] as string);
+    const stroke = color(colorOf(index));
     const points = new Set(lonely(column.mean));
     data.push(column.max, column.min, column.mean);
     const at = data.length;
@@ -199,7 +212,7 @@ function drawBars(u: uPlot, series: TrendSeries[], stroke: string): void {
   ctx.restore();
 }
 
-function readoutText(u: uPlot, series: TrendSeries[], trend: Trend): string {
+function readoutText(u: uPlot, group: ChartGroup, series: TrendSeries[], trend: Trend): string {
   const { left } = u.cursor;
   if (left === undefined || left < 0) return "";
   const at = u.posToVal(left, "x") * 1_000;
@@ -208,7 +221,7 @@ function readoutText(u: uPlot, series: TrendSeries[], trend: Trend): string {
     const index = nearest(one, at, reach);
     if (index === null) return [];
     const [min, mean, max, count] = [one.min[index], one.mean[index], one.max[index], one.count[index]] as [number, number, number, number];
-    const name = series.length > 1 ? `${one.measure.replace(/^arterial_/, "").split("_")[0]} ` : "";
+    const name = series.length > 1 ? `${nameOf(group, one)} ` : "";
     return count > 1 ? [`${name}${figure(mean)} (${figure(min)}–${figure(max)}, ${count} readings)`] : [`${name}${figure(mean)}`];
   });
   const when = new Date(at);

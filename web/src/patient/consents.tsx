@@ -63,7 +63,7 @@ export function Consents({ patientId, mayChange, own = false }: ConsentsProps) {
               </span>
               <span className="muted">
                 {consent.status === "active" ? (consent.is_effective ? "In force" : "Not in force now") : "Withdrawn"}, written {instantText(consent.written_at)}
-                {consent.written_by && ` by ${consent.written_by}`}
+                {consent.written_by && ` by ${writer(consent.written_by, own)}`}
               </span>
             </span>
             {mayChange && consent.status === "active" && (
@@ -93,6 +93,10 @@ export function Consents({ patientId, mayChange, own = false }: ConsentsProps) {
   );
 }
 
+/** What the server calls the patient where they wrote a rule themselves. */
+const THE_PATIENT = "The patient";
+const writer = (name: string, own: boolean): string => (name === THE_PATIENT ? (own ? "you" : "the patient") : name);
+
 function DecisionTag({ decision }: { decision: Decision | null }) {
   if (decision === null) return null;
   return <span className={decision === "permit" ? "tag tag-good" : "tag tag-bad"}>{decision === "permit" ? "Permits" : "Denies"}</span>;
@@ -103,12 +107,12 @@ function DefaultsText({ defaults, own }: { defaults: Defaults; own: boolean }) {
     Object.entries(defaults)
       .filter(([, one]) => one === decision)
       .map(([purpose]) => purposeText(purpose).toLowerCase())
-      .join(", ");
+      .join("; ");
   const [permitted, denied] = [words("permit"), words("deny")];
   return (
     <p className="hint">
       Where {own ? "you have" : "the patient has"} said nothing, this site permits: {permitted || "nothing"}
-      {denied && `; and denies: ${denied}`}. Alarms reach the ward that cares for {own ? "you" : "the patient"} whatever the rules say, and in an emergency a clinician can break the glass, which is always recorded and reviewed.
+      {denied && `. It denies: ${denied}`}. Alarms reach the ward that cares for {own ? "you" : "the patient"} whatever the rules say, and in an emergency a clinician can break the glass, which is always recorded and reviewed.
     </p>
   );
 }
@@ -175,7 +179,7 @@ function RuleDialog({ patientId, consent, own, onClose, onDone }: RuleDialogProp
               <input type="radio" name="decision" checked={rule.decision === "deny"} onChange={() => setRule({ ...rule, decision: "deny" })} /> {own ? "do not allow" : "does not allow"}
             </label>
           </fieldset>
-          <RuleParts patientId={patientId} rule={rule} choices={choices.data} onChange={setRule} />
+          <RuleParts patientId={patientId} own={own} rule={rule} choices={choices.data} onChange={setRule} />
           <div className="field-grid">
             <TimeField label="From" hint="Empty: at once" value={from} onChange={setFrom} />
             <TimeField label="Until" hint="Empty: until it is withdrawn" value={until} onChange={setUntil} />
@@ -187,7 +191,7 @@ function RuleDialog({ patientId, consent, own, onClose, onDone }: RuleDialogProp
           ) : (
             <fieldset className="radio-group exception">
               <legend>Except, {turned === "permit" ? "allowed" : "not allowed"}</legend>
-              <RuleParts patientId={patientId} rule={{ ...except, decision: turned }} choices={choices.data} onChange={(next) => setExcept({ ...next, decision: turned })} />
+              <RuleParts patientId={patientId} own={own} rule={{ ...except, decision: turned }} choices={choices.data} onChange={(next) => setExcept({ ...next, decision: turned })} />
               <button type="button" onClick={() => setExcept(null)}>
                 Remove the exception
               </button>
@@ -202,10 +206,21 @@ function RuleDialog({ patientId, consent, own, onClose, onDone }: RuleDialogProp
   );
 }
 
+/** Classes of data whose names speak to the patient, for whoever writes the rule down for them. */
+const THEIRS: Record<string, string> = { record: "Who the patient is and where they are cared for", location: "Where the patient was", device: "How the patient's devices work" };
+
 /** A rule as it is sent: without the names that answers carry along. */
 const bare = (rule: Rule): Rule => ({ ...rule, who: rule.who.map(({ kind, id }) => ({ kind, id })), except: rule.except.map(bare) });
 
-function RuleParts({ patientId, rule, choices, onChange }: { patientId: string; rule: Rule; choices: ConsentChoices; onChange: (rule: Rule) => void }) {
+interface PartsProps {
+  patientId: string;
+  own: boolean;
+  rule: Rule;
+  choices: ConsentChoices;
+  onChange: (rule: Rule) => void;
+}
+
+function RuleParts({ patientId, own, rule, choices, onChange }: PartsProps) {
   const [kind, setKind] = useState<Who["kind"]>("role");
   const options = optionsOf(kind, choices);
   const name = (who: Who) => optionsOf(who.kind, choices).find(([id]) => id === who.id)?.[1] ?? who.display ?? who.id;
@@ -259,7 +274,7 @@ function RuleParts({ patientId, rule, choices, onChange }: { patientId: string; 
         <div className="checks">
           {choices.classes.map(({ code, display, measures }) => (
             <label key={code} className="check" title={measures.join(", ")}>
-              <input type="checkbox" checked={rule.classes.includes(code)} onChange={(event) => onChange({ ...rule, classes: toggle(rule.classes, code, event.target.checked) })} /> {display}
+              <input type="checkbox" checked={rule.classes.includes(code)} onChange={(event) => onChange({ ...rule, classes: toggle(rule.classes, code, event.target.checked) })} /> {(own ? undefined : THEIRS[code]) ?? display}
             </label>
           ))}
         </div>
@@ -279,9 +294,9 @@ function RuleParts({ patientId, rule, choices, onChange }: { patientId: string; 
         <legend>What for</legend>
         {rule.purposes.length === 0 && <p className="muted">Any purpose</p>}
         <div className="checks">
-          {choices.purposes.map(({ code, display }) => (
+          {choices.purposes.map(({ code }) => (
             <label key={code} className="check">
-              <input type="checkbox" checked={rule.purposes.includes(code)} onChange={(event) => onChange({ ...rule, purposes: toggle(rule.purposes, code, event.target.checked) })} /> {display}
+              <input type="checkbox" checked={rule.purposes.includes(code)} onChange={(event) => onChange({ ...rule, purposes: toggle(rule.purposes, code, event.target.checked) })} /> {purposeText(code)}
             </label>
           ))}
         </div>

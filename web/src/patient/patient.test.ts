@@ -103,8 +103,8 @@ describe("charts", () => {
       [{ measure: "heart_rate", stale_after_s: 15 } as Vital],
     );
     expect(groups.map(({ key }) => key)).toEqual(["heart_rate", "blood_pressure", "body_temperature", "glucose"]);
-    expect(groups[0]).toMatchObject({ measures: ["pulse_rate_oximeter", "heart_rate"] });
-    expect(groups[1]).toMatchObject({ measures: ["systolic", "diastolic", "mean_pressure"], bars: true });
+    expect(groups[0]).toMatchObject({ measures: ["pulse_rate_oximeter", "heart_rate"], names: { pulse_rate_oximeter: "pulse_rate_oximeter", heart_rate: "heart_rate" } });
+    expect(groups[1]).toMatchObject({ names: { systolic: "Systolic", diastolic: "Diastolic", mean_pressure: "Mean" }, measures: ["systolic", "diastolic", "mean_pressure"], bars: true });
     expect(chartGroups([info("pulse_rate_cuff")], [])[0]?.key).toBe("pulse_rate_cuff");
   });
 

@@ -8,6 +8,8 @@ export interface ChartGroup {
   title: string;
   unit: string;
   measures: string[];
+  /** What each measure is called. */
+  names: Record<string, string>;
   /** Pressures are drawn as bars from diastolic to systolic: between two cuff readings nothing is known. */
   bars: boolean;
   /** Longest time between two readings that a line may cross, in ms. */
@@ -18,6 +20,8 @@ const PANELS: Record<string, string[]> = {
   blood_pressure: ["systolic", "diastolic", "mean_pressure"],
   arterial_pressure: ["arterial_systolic", "arterial_diastolic", "arterial_mean"],
 };
+/** What the parts of a panel are called beside each other. */
+const PARTS: Record<string, string> = { systolic: "Systolic", diastolic: "Diastolic", mean_pressure: "Mean", arterial_systolic: "Systolic", arterial_diastolic: "Diastolic", arterial_mean: "Mean" };
 /** Drawn together where both exist. */
 const TOGETHER: Record<string, string> = { pulse_rate_oximeter: "heart_rate", pulse_rate_cuff: "heart_rate" };
 /** The panel that a component belongs to. */
@@ -39,9 +43,12 @@ export function chartGroups(series: SeriesInfo[], latest: Vital[]): ChartGroup[]
     const measures = entry.kind === "panel" ? (PANELS[entry.measure] ?? componentsOf(entry.measure, latest)) : [entry.measure];
     const stale = latest.find((vital) => vital.measure === (panel ?? entry.measure))?.stale_after_s ?? 60;
     const joinMs = Math.min(JOIN_MAX_MS, Math.max(JOIN_MIN_MS, stale * 1_000));
+    const names = Object.fromEntries(measures.map((measure) => [measure, PARTS[measure] ?? entry.display]));
     const known = groups.get(key);
-    if (known) known.measures = [...new Set([...known.measures, ...measures])];
-    else groups.set(key, { key, title: PANEL_TITLES[key] ?? entry.display, unit: entry.unit_display, measures, bars: key === "blood_pressure", joinMs });
+    if (known) {
+      known.measures = [...new Set([...known.measures, ...measures])];
+      Object.assign(known.names, names);
+    } else groups.set(key, { key, title: PANEL_TITLES[key] ?? entry.display, unit: entry.unit_display, measures, names, bars: key === "blood_pressure", joinMs });
   }
   const rank = (group: ChartGroup) => (FIRST.indexOf(group.key) + FIRST.length + 1) % (FIRST.length + 1);
   return [...groups.values()].sort((a, b) => rank(a) - rank(b) || a.title.localeCompare(b.title));

@@ -151,7 +151,7 @@ function ReadingsDrawer({ patientId, measure, from, to, onClose, onOrigin }: Rea
               {readings.map((vital) => (
                 <tr key={vital.observation_id + vital.measured_at}>
                   <td>{preciseText(vital.measured_at)}</td>
-                  <td>
+                  <td className="nowrap">
                     <button type="button" className="link" onClick={() => onOrigin(vital.observation_id)}>
                       {hasNoValue(vital) ? absentText(vital.absent) : `${valueText(vital)} ${vital.unit_display}`}
                     </button>

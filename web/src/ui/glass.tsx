@@ -18,6 +18,8 @@ import { mayBreakGlass } from "./roles.ts";
 /** Fewest and most characters of the words for a reason. */
 const WORDS_MIN = 10;
 const WORDS_MAX = 1_000;
+/** How long a notice stays on screen, in ms. */
+const NOTICE_MS = 30_000;
 /** How often the review list is counted again although nothing was heard, in ms. */
 const COUNT_EVERY_MS = 60_000;
 
@@ -60,19 +62,40 @@ export function GlassBanner() {
     enabled,
     refetchInterval: COUNT_EVERY_MS,
   });
+  const [ended, setEnded] = useState(false);
+  useEffect(() => {
+    if (!ended) return;
+    const timer = setTimeout(() => setEnded(false), NOTICE_MS);
+    return () => clearTimeout(timer);
+  }, [ended]);
   const end = useMutation({
     mutationFn: (id: string) => post<Glass>(`/break-glass/${id}/end`),
     onSuccess: (glass) => {
+      setEnded(true);
       // What was seen through the glass leaves the screen with it.
       if (match("/patients/:id", window.location.pathname)?.["id"] === glass.patient_id) navigate("/patients");
     },
     onSettled: () => void client.invalidateQueries({ queryKey: ["break-glass"] }),
   });
   const standing = (enabled ? (mine.data?.glasses ?? []) : []).filter((glass) => glass.stands && Date.parse(glass.until) > now);
-  if (standing.length === 0) return null;
+  return (
+    <>
+      <div role="status">{ended && <p className="message message-note glass-ended">Your emergency access has ended. Somebody else reviews what was done with it.</p>}</div>
+      {standing.length > 0 && <Standing glasses={standing} now={now} end={end} />}
+    </>
+  );
+}
+
+interface StandingProps {
+  glasses: Glass[];
+  now: number;
+  end: { isPending: boolean; isError: boolean; error: unknown; mutate: (id: string) => void };
+}
+
+function Standing({ glasses, now, end }: StandingProps) {
   return (
     <section className="glass" aria-label="Broken glass">
-      {standing.map((glass) => (
+      {glasses.map((glass) => (
         <div key={glass.id} className="glass-line">
           <Icon name="glass" size={26} />
           <p>
@@ -197,6 +220,3 @@ export function GlassAnnouncer({ enabled }: { enabled: boolean }) {
     </div>
   );
 }
-
-/** How long the notice of a new breaking of the glass stays on screen, in ms. */
-const NOTICE_MS = 30_000;

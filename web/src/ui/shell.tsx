@@ -4,7 +4,7 @@ import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { type ReactNode, useEffect, useRef, useState } from "react";
 
 import { get } from "../api/client.ts";
-import type { Alert, ServerStatus, Session, WardLine } from "../api/types.ts";
+import type { Alert, Priority, ServerStatus, Session, WardLine } from "../api/types.ts";
 import { spokenAlert } from "../format/alerts.ts";
 import { agoText, clockText, dateText, zoneText } from "../format/time.ts";
 import { LinkProvider, useLinkStatus, useLiveEvent, useNow } from "../live/context.tsx";
@@ -118,8 +118,8 @@ function useAlertCount(enabled: boolean): { open: number; high: number } | null 
   });
   useEffect(() => () => clearTimeout(timer.current ?? undefined), []);
   if (wards.data === undefined) return null;
-  const sum = (pick: (ward: WardLine) => number) => wards.data.wards.reduce((total, ward) => total + pick(ward), 0);
-  return { open: sum(({ alerts }) => alerts.high + alerts.medium + alerts.low), high: sum(({ alerts }) => alerts.high) };
+  const sum = (pick: (alerts: Record<Priority, number>) => number) => wards.data.wards.reduce((total, { alerts }) => total + (alerts === null ? 0 : pick(alerts)), 0);
+  return { open: sum(({ high, medium, low }) => high + medium + low), high: sum(({ high }) => high) };
 }
 
 function Rail() {

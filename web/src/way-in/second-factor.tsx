@@ -14,7 +14,7 @@ import { signInWithPasskey } from "./sign-in.tsx";
 
 export function SecondFactor() {
   const { session, adopt, signOut } = useSession();
-  const { second_factors: factors } = session;
+  const { second_factors: factors, linking } = session;
   const [with_, setWith] = useState<"totp" | "recovery">(factors.includes("totp") || !factors.includes("recovery-code") ? "totp" : "recovery");
   const [code, setCode] = useState("");
   const enter = (next: Session) => {
@@ -38,7 +38,13 @@ export function SecondFactor() {
   };
   return (
     <Alone title="One more step">
-      <p>Your password is right. Prove with a second means that it is you.</p>
+      {!linking ? (
+        <p>The first step is done. Prove with a second means that it is you.</p>
+      ) : (
+        <p className="message message-note">
+          After this, <strong>{linking.subject}</strong> of <strong>{linking.issuer}</strong> signs in as you. If that is not you, go back.
+        </p>
+      )}
       <AttemptFailed
         error={send.error ?? passkey.error}
         refusals={{

@@ -16,6 +16,7 @@ import { OneTimeText } from "../../ui/once.tsx";
 import { QrCode } from "../../ui/qr.tsx";
 import { PatientPicker } from "../../ui/search.tsx";
 import { Table } from "../../ui/table.tsx";
+import { isNew, ProviderDialog, useProviders } from "./provider-links.tsx";
 
 const ROLES: Role[] = ["nurse", "physician", "biomedical-engineer", "auditor", "administrator", "integrator", "patient", "caregiver"];
 /** Roles whose sight is bounded by wards. */
@@ -25,7 +26,7 @@ export function useWards() {
   return useQuery({ queryKey: ["wards"], queryFn: ({ signal }) => get<{ wards: WardLine[] }>("/wards", signal) });
 }
 
-type Open = { add: true } | { edit: PersonLine } | { reset: PersonLine } | { sessions: PersonLine } | { link: Invitation; person: PersonLine } | null;
+type Open = { add: true } | { edit: PersonLine } | { reset: PersonLine } | { sessions: PersonLine } | { provider: string } | { link: Invitation; person: PersonLine } | null;
 
 export function PeoplePage() {
   useDocumentTitle("People");
@@ -35,6 +36,7 @@ export function PeoplePage() {
   const [text, setText] = useState("");
   const users = useQuery({ queryKey: ["users"], queryFn: ({ signal }) => get<{ users: PersonLine[] }>("/users", signal) });
   const wards = useWards();
+  const hasProviders = (useProviders().data?.providers.length ?? 0) > 0;
   const wardNames = (user: PersonLine) =>
     user.wards === null ? "All" : user.wards.map((id) => wards.data?.wards.find((ward) => ward.id === id)?.name ?? "A ward not open to you").join(", ") || "None";
   const wanted = text.trim().toLocaleLowerCase();
@@ -44,6 +46,7 @@ export function PeoplePage() {
     setOpen({ link: answer.invitation, person: answer.user });
   };
   const close = () => setOpen(null);
+  const provided = open !== null && "provider" in open ? users.data?.users.find(({ id }) => id === open.provider) : undefined;
   const changed = () => {
     void client.invalidateQueries({ queryKey: ["users"] });
     close();
@@ -84,6 +87,11 @@ export function PeoplePage() {
                 <button type="button" onClick={() => setOpen({ sessions: user })} aria-label={`Sessions of ${user.display}`}>
                   Sessions
                 </button>
+                {((user.provider_links?.length ?? 0) > 0 || Boolean(user.awaited_provider) || (hasProviders && isNew(user))) && (
+                  <button type="button" onClick={() => setOpen({ provider: user.id })} aria-label={`Identity provider of ${user.display}`}>
+                    Provider
+                  </button>
+                )}
                 <button type="button" className="danger" onClick={() => setOpen({ reset: user })} aria-label={`New link for ${user.display}`}>
                   New link
                 </button>
@@ -96,6 +104,7 @@ export function PeoplePage() {
       {open !== null && "edit" in open && <PersonDialog person={open.edit} wards={wards.data?.wards ?? []} onClose={close} onInvited={invited} onChanged={changed} />}
       {open !== null && "reset" in open && <ResetDialog person={open.reset} onClose={close} onInvited={invited} />}
       {open !== null && "sessions" in open && <SessionsDialog person={open.sessions} onClose={close} />}
+      {provided && <ProviderDialog person={provided} onClose={close} onChanged={() => void client.invalidateQueries({ queryKey: ["users"] })} />}
       {open !== null && "link" in open && <LinkDialog person={open.person} invitation={open.link} onClose={close} />}
     </div>
   );
@@ -103,8 +112,16 @@ export function PeoplePage() {
 
 function wayIn(user: PersonLine, now: number) {
   if (user.disabled) return <span className="tag">Disabled</span>;
-  const means = [user.passkeys > 0 && (user.passkeys === 1 ? "1 passkey" : `${user.passkeys} passkeys`), user.has_password && "password", user.has_totp && "code app"].filter(Boolean).join(", ");
-  if (user.is_complete) return means;
+  const means = [user.passkeys > 0 && (user.passkeys === 1 ? "1 passkey" : `${user.passkeys} passkeys`), user.has_password && "password", user.has_totp && "code app", (user.provider_links?.length ?? 0) > 0 && "identity provider"].filter(Boolean).join(", ");
+  // Whom a provider vouches for has a way in, whatever stands here.
+  if (user.is_complete || (user.provider_links?.length ?? 0) > 0) return means;
+  if (user.awaited_provider) {
+    return (
+      <>
+        <span className="tag tag-warn">Awaited</span> <span className="muted">from {user.awaited_provider}</span>
+      </>
+    );
+  }
   const open = user.invitation_expires_at !== null && Date.parse(user.invitation_expires_at) > now;
   return (
     <>

@@ -6,6 +6,7 @@ import { useState } from "react";
 import type { AuditPageOfRows, AuditRow } from "../../api/audit.ts";
 import { get, query } from "../../api/client.ts";
 import { purposeText } from "../../format/consent.ts";
+import { roleText } from "../../format/people.ts";
 import { preciseText, withReadableTimes } from "../../format/time.ts";
 import { navigate, useLocation } from "../../router.tsx";
 import { Empty, Failure, Older, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
@@ -113,16 +114,17 @@ function Row({ row, onPatient, onProof }: { row: AuditRow; onPatient: (patient: 
         {preciseText(row.at)}
       </td>
       <td data-label="Who">
-        {row.actor.label} <span className="muted">{row.role ?? row.actor.kind}</span>
+        {row.actor.label}
+        <span className="muted">, {row.role === null ? row.actor.kind : roleText(row.role).toLowerCase()}</span>
       </td>
       <td data-label="Did">
         {row.action}
+        {row.purpose !== null && <span className="muted">, {purposeText(row.purpose).toLowerCase()}</span>}
         {row.break_glass !== null && (
           <span className="tag tag-bad">
             <Icon name="glass" size={13} /> Glass broken
           </span>
         )}
-        {row.purpose !== null && <span className="muted"> {purposeText(row.purpose).toLowerCase()}</span>}
       </td>
       <td data-label="To">
         {[row.object, row.device?.name].filter(Boolean).join(", ")}

@@ -3,6 +3,7 @@
 import { type FormEvent, useEffect, useState } from "react";
 
 import { query } from "../../api/client.ts";
+import { ACTIONS, OUTCOMES } from "../../format/audit.ts";
 import { fullName } from "../../format/people.ts";
 import { fromLocalField, toLocalField } from "../../format/time.ts";
 import { useRights } from "../../session.tsx";
@@ -21,10 +22,6 @@ export interface Wanted {
   from: string;
   to: string;
 }
-
-/** The words of the log for what was done. */
-const ACTIONS = ["read", "search", "create", "update", "delete", "export", "erase", "sign-in", "sign-out", "acknowledge", "resolve", "correct", "break-glass", "consent", "keys", "policy", "administer"] as const;
-const OUTCOMES = ["success", "refused", "failed"] as const;
 
 export function wantedIn(search: string): Wanted {
   const asked = new URLSearchParams(search);

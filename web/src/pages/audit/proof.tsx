@@ -116,7 +116,10 @@ function Told({ proof, check }: { proof: RowProof; check: Check }) {
           Download proof
         </button>
       </div>
-      <p className="hint">The keys came with the answer. To be independent of this server, compare them with the ones you keep: {proof.log_keys.join(", ")}</p>
+      <p className="hint">The keys came with the answer. To be independent of this server, compare them with the ones you keep:</p>
+      {proof.log_keys.map((key) => (
+        <Hash key={key}>{key}</Hash>
+      ))}
     </>
   );
 }

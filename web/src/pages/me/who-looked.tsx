@@ -5,6 +5,7 @@ import { useState } from "react";
 
 import type { AuditPageOfRows } from "../../api/audit.ts";
 import { get, query } from "../../api/client.ts";
+import { doneText } from "../../format/audit.ts";
 import { purposeText } from "../../format/consent.ts";
 import { roleText } from "../../format/people.ts";
 import { instantText } from "../../format/time.ts";
@@ -44,11 +45,11 @@ export function WhoLooked() {
                 {row.actor.label} <span className="muted">{row.role === null ? row.actor.kind : roleText(row.role).toLowerCase()}</span>
               </td>
               <td data-label="Did">
-                {row.action} {row.object}
+                {doneText(row)}
                 {row.outcome !== "success" && ` (${row.outcome})`}
               </td>
               <td data-label="Why">
-                {row.purpose === null ? <span className="muted">Not said</span> : purposeText(row.purpose)}
+                {row.purpose === null ? <span className="muted">{row.actor.kind === "system" ? "By itself" : "Not said"}</span> : purposeText(row.purpose)}
                 {row.break_glass !== null && row.purpose !== "BTG" && <span className="tag tag-bad">Glass broken</span>}
               </td>
             </tr>
