@@ -100,9 +100,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl LogWatch {
-    /// What is wrong, a sentence each.
+    /// What is wrong with the logs themselves, a sentence each.
+    pub fn faults(&self) -> Vec<String> {
+        lock(&self.faults).values().cloned().collect()
+    }
+
+    /// What is wrong, with witnesses too, a sentence each.
     pub fn alarms(&self) -> Vec<String> {
-        let mut alarms: Vec<String> = lock(&self.faults).values().cloned().collect();
+        let mut alarms = self.faults();
         for witness in lock(&self.witnesses).iter() {
             let WitnessState { name, what, health, .. } = witness;
             match health {

@@ -424,6 +424,19 @@ fn read(document: &Document) -> Result<Enrolment, EnrolError> {
     json_from(&document.body).map_err(EnrolError::Damaged)
 }
 
+/// What withdraws the code that a device may still be claimed with, where there is one.
+///
+/// # Errors
+/// [`EnrolError::Damaged`].
+pub fn withdrawal(document: &Document, now: Timestamp) -> Result<Option<DocumentWrite>, EnrolError> {
+    let mut enrolment = read(document)?;
+    let open = enrolment.claim.as_mut().filter(|claim| claim.state(now) == ClaimState::Open);
+    let Some(claim) = open else { return Ok(None) };
+    claim.withdrawn_at = Some(now);
+    let (device, expected) = (DeviceId::from_bytes(document.id), Expected::Version(document.version));
+    Ok(Some(enrolment_write(device, expected, &enrolment)))
+}
+
 fn enrolment_write(device: DeviceId, expected: Expected, enrolment: &Enrolment) -> DocumentWrite {
     json_write(Kind::Enrolment, device.to_bytes(), expected, KeyDomain::System, enrolment, Vec::new())
 }

@@ -310,23 +310,13 @@ fn wall_clock() -> Timestamp {
 
 fn remove(store: &dyn Store, kind: Kind, id: [u8; 16]) -> Result<(), StoreError> {
     let at = wall_clock();
-    let transaction = Transaction { at, writes: vec![removal(kind, id)], ..Transaction::default() };
+    let transaction =
+        Transaction { at, writes: vec![DocumentWrite::removal(kind, id)], ..Transaction::default() };
     match store.transact(&transaction) {
         Ok(()) | Err(TransactError::Conflict { .. } | TransactError::LeaseLost { .. }) => {}
         Err(TransactError::Store(error)) => return Err(error),
     }
     store.care().forget_versions(&[(kind, id)])
-}
-
-fn removal(kind: Kind, id: [u8; 16]) -> DocumentWrite {
-    DocumentWrite {
-        kind,
-        id,
-        expected: Expected::Any,
-        domain: KeyDomain::System,
-        body: None,
-        index: Vec::new(),
-    }
 }
 
 /// Assignments to a patient as they are kept; for when no registry is there yet.
@@ -535,9 +525,12 @@ impl Site {
         let act = by.act(AuditAction::Erase, "erasure").detail(detail);
         let gone = self.documents_about(patient, &worn)?;
         let mut writes = vec![erasure_write(&erasure)];
-        writes.extend(gone.iter().map(|(kind, id)| removal(*kind, *id)));
+        writes.extend(gone.iter().map(|(kind, id)| DocumentWrite::removal(*kind, *id)));
         // Nobody sets a hold meanwhile, on another node either: it is as it was looked at, or nothing is written.
-        writes.push(DocumentWrite { expected: hold, ..removal(Kind::LegalHold, patient.to_bytes()) });
+        writes.push(DocumentWrite {
+            expected: hold,
+            ..DocumentWrite::removal(Kind::LegalHold, patient.to_bytes())
+        });
         let audit = vec![act.record(at, AuditOutcome::Success)];
         self.store().transact(&Transaction { at, writes, audit, ..Transaction::default() })?;
         let erased = self.care().begin_erasure(patient, at)?;
@@ -657,7 +650,8 @@ impl Site {
             loop {
                 let page = self.store().documents(&query)?;
                 let theirs = page.iter().filter(|one| one.updated_at >= interval.start);
-                let writes: Vec<DocumentWrite> = theirs.map(|one| removal(one.kind, one.id)).collect();
+                let writes: Vec<DocumentWrite> =
+                    theirs.map(|one| DocumentWrite::removal(one.kind, one.id)).collect();
                 let at = self.clock().now();
                 self.store().transact(&Transaction { at, writes, ..Transaction::default() })?;
                 match page.last() {
@@ -699,10 +693,17 @@ impl Site {
         let mut audit = Vec::new();
         if erasure.purged_at.is_some() && (erasure.statement.is_none() || before != erasure.state()) {
             let text = statement(erasure, site_name);
-            erasure.signature = Some(hex(&signer(self.store(), site_name, at)?.sign(text.as_bytes())));
+            let signer = signer(self.store(), site_name, at)?;
+            erasure.signature = Some(hex(&signer.sign(text.as_bytes())));
             let digest = hex(&trust::digest::sha256(&[text.as_bytes()]));
             erasure.statement = Some(text);
-            let detail = format!("{} {}, statement SHA-256 {digest}", erasure.patient, erasure.state());
+            // The log is what the signer is anchored in: a certificate that stands for itself proves nothing.
+            let detail = format!(
+                "{} {}, statement SHA-256 {digest}, signer's certificate SHA-256 {}",
+                erasure.patient,
+                erasure.state(),
+                signer.fingerprint_hex()
+            );
             let act = Act::new(Actor::System, AuditAction::Erase, "erasure").detail(detail);
             audit.push(act.record(at, AuditOutcome::Success));
         }

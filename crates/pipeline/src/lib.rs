@@ -32,6 +32,7 @@ pub mod queue;
 pub mod records;
 pub mod registry;
 pub mod rekeying;
+pub mod restored;
 pub mod retention;
 pub mod search;
 pub mod shedding;

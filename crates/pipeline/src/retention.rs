@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use clinical_model::{Alert, PatientId, QuarantineItem, Subject, Timestamp};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use store::{
     Actor, AuditAction, AuditOutcome, DocumentQuery, DocumentWrite, Expected, KeptClass, KeyDomain, Kind,
@@ -20,6 +21,8 @@ use crate::site::Site;
 
 /// The one policy of a site.
 const POLICY_ID: [u8; 16] = *b"retention policy";
+/// The run that is under way, or the last one: a document of its own, so that a run changes no version of the policy.
+const RUN_ID: [u8; 16] = *b"retention run  1";
 /// Rows removed in one step: short enough that a commit does not wait long behind it.
 const STEP_LIMIT_ROWS: usize = 128;
 /// Steps at one time before others have their turn.
@@ -111,13 +114,11 @@ pub struct Run {
     pub error: Option<String>,
 }
 
-/// The policy of a site, and its last run.
+/// The policy of a site.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetentionPolicy {
     /// Days that each class is kept.
     pub keep_days: KeepDays,
-    /// The run that is under way, or the last one.
-    pub run: Option<Run>,
 }
 
 /// A policy with its version.
@@ -125,6 +126,10 @@ pub struct RetentionPolicy {
 pub struct KeptPolicy {
     /// The policy.
     pub policy: RetentionPolicy,
+    /// The run that is under way, or the last one.
+    pub run: Option<Run>,
+    /// Version of the document of the run; 0 where there is none.
+    run_version: u64,
     /// Its version; 0 where nobody has set one.
     pub version: u64,
     /// When it was last written.
@@ -163,14 +168,27 @@ impl Site {
     /// # Errors
     /// [`StoreError`].
     pub fn retention(&self) -> Result<KeptPolicy, StoreError> {
-        let Some(kept) = self.store().document(Kind::RetentionPolicy, POLICY_ID)? else {
+        let Some((policy, kept)) = self.read_retention::<RetentionPolicy>(POLICY_ID)? else {
             return Ok(KeptPolicy::default());
         };
-        let policy = records::json_from(&kept.body).map_err(|error| StoreError::Damaged {
+        let (run, run_version) = match self.read_retention::<Run>(RUN_ID)? {
+            Some((run, kept)) => (Some(run), kept.version),
+            None => (None, 0),
+        };
+        let (version, updated_at) = (kept.version, Some(kept.updated_at));
+        Ok(KeptPolicy { policy, run, run_version, version, updated_at })
+    }
+
+    fn read_retention<T: DeserializeOwned>(
+        &self,
+        id: [u8; 16],
+    ) -> Result<Option<(T, store::Document)>, StoreError> {
+        let Some(kept) = self.store().document(Kind::RetentionPolicy, id)? else { return Ok(None) };
+        let read = records::json_from(&kept.body).map_err(|error| StoreError::Damaged {
             what: "retention policy".to_owned(),
             how: error.to_string(),
         })?;
-        Ok(KeptPolicy { policy, version: kept.version, updated_at: Some(kept.updated_at) })
+        Ok(Some((read, kept)))
     }
 
     /// Earlier versions of the policy, newest first: number and when it was written.
@@ -182,17 +200,17 @@ impl Site {
         Ok(versions.iter().rev().map(|one| (one.version, one.updated_at)).collect())
     }
 
-    fn keep_policy(
+    fn keep_retention(
         &self,
-        policy: &RetentionPolicy,
+        id: [u8; 16],
+        body: &impl Serialize,
         version: u64,
         act: Option<Act>,
     ) -> Result<(), TransactError> {
         let at = self.clock().now();
         let expected = if version == 0 { Expected::Absent } else { Expected::Version(version) };
         let domain = KeyDomain::System;
-        let write =
-            records::json_write(Kind::RetentionPolicy, POLICY_ID, expected, domain, policy, Vec::new());
+        let write = records::json_write(Kind::RetentionPolicy, id, expected, domain, body, Vec::new());
         let audit = act.map(|act| act.record(at, AuditOutcome::Success)).into_iter().collect();
         self.store().transact(&Transaction { at, writes: vec![write], audit, ..Transaction::default() })
     }
@@ -209,12 +227,11 @@ impl Site {
         reason: &str,
     ) -> Result<KeptPolicy, DeskError> {
         check(&keep_days)?;
-        let kept = self.retention().map_err(DeskError::Store)?;
         let days = keep_days.iter().map(|(class, days)| format!("{} {days} d", class.word()));
         let detail = format!("{}; because: {reason}", days.collect::<Vec<_>>().join(", "));
         let act = by.into().act(AuditAction::Update, "retention policy").detail(detail);
-        let policy = RetentionPolicy { keep_days, run: kept.policy.run };
-        self.keep_policy(&policy, version, Some(act))
+        let policy = RetentionPolicy { keep_days };
+        self.keep_retention(POLICY_ID, &policy, version, Some(act))
             .map_err(|error| refused("the retention policy", error))?;
         self.retention().map_err(DeskError::Store)
     }
@@ -305,7 +322,7 @@ impl Site {
     pub fn run_retention(&self, by: impl Into<Agent>, reason: &str) -> Result<Run, DeskError> {
         let _desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = self.retention().map_err(DeskError::Store)?;
-        if kept.policy.run.as_ref().is_some_and(|run| run.ended_at.is_none()) {
+        if kept.run.as_ref().is_some_and(|run| run.ended_at.is_none()) {
             return Err(DeskError::Taken { what: "a run is under way already".to_owned() });
         }
         let Some(first) = kept.policy.keep_days.keys().next().copied() else {
@@ -322,16 +339,15 @@ impl Site {
             error: None,
         };
         let act = by.into().act(AuditAction::Erase, "retention").detail(format!("run, because: {reason}"));
-        let policy = RetentionPolicy { run: Some(run.clone()), ..kept.policy };
-        self.keep_policy(&policy, kept.version, Some(act))
-            .map_err(|error| refused("the retention policy", error))?;
+        self.keep_retention(RUN_ID, &run, kept.run_version, Some(act))
+            .map_err(|error| refused("the run of retention", error))?;
         Ok(run)
     }
 
     /// Goes on with a run; whether there is more to do.
     pub(crate) fn keep_retaining(&self) -> Result<bool, StoreError> {
         let kept = self.retention()?;
-        let Some(mut run) = kept.policy.run.clone().filter(|run| run.ended_at.is_none()) else {
+        let Some(mut run) = kept.run.clone().filter(|run| run.ended_at.is_none()) else {
             return Ok(false);
         };
         let at = self.clock().now();
@@ -348,13 +364,12 @@ impl Site {
             run.ended_at = Some(at);
         }
         if run.ended_at.is_some() {
-            let detail = format!("{} rows, {} bytes removed", run.rows, run.bytes);
+            let detail = format!("{} stored rows, {} bytes removed", run.rows, run.bytes);
             act = Some(Act::new(Actor::System, AuditAction::Erase, "retention").detail(detail));
         }
         let more = run.ended_at.is_none();
-        let policy = RetentionPolicy { run: Some(run), ..kept.policy };
-        match self.keep_policy(&policy, kept.version, act) {
-            // Somebody changed the policy meanwhile: the run goes on under the new one.
+        match self.keep_retention(RUN_ID, &run, kept.run_version, act) {
+            // Another node has gone on with it meanwhile.
             Ok(()) | Err(TransactError::Conflict { .. } | TransactError::LeaseLost { .. }) => Ok(more),
             Err(TransactError::Store(error)) => Err(error),
         }
@@ -430,15 +445,7 @@ impl Site {
                     gone.push((Kind::Alert, one.id));
                 }
             }
-            let write = |(kind, id): &(Kind, [u8; 16])| DocumentWrite {
-                kind: *kind,
-                id: *id,
-                expected: Expected::Any,
-                domain: KeyDomain::System,
-                body: None,
-                index: Vec::new(),
-            };
-            let writes = gone.iter().map(write).collect();
+            let writes = gone.iter().map(|(kind, id)| DocumentWrite::removal(*kind, *id)).collect();
             let at = self.clock().now();
             match self.store().transact(&Transaction { at, writes, ..Transaction::default() }) {
                 Ok(()) => self.store().care().forget_versions(&gone)?,

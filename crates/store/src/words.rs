@@ -4,6 +4,7 @@ use clinical_model::{
     AlertId, Committed, DeviceId, Fact, Frame, Measure, PatientId, QuarantineId, QuarantineItem, Reading,
     Subject, Timestamp, UserId, Value,
 };
+use trust::log::check::Report;
 
 /// One frame with what came of it, ready to be committed.
 #[derive(Clone, Debug)]
@@ -255,6 +256,20 @@ pub struct DocumentWrite {
     pub body: Option<Vec<u8>>,
     /// All its index rows; they replace those it had.
     pub index: Vec<IndexEntry>,
+}
+
+impl DocumentWrite {
+    /// Removes a document of the system, whatever it says.
+    pub const fn removal(kind: Kind, id: [u8; 16]) -> Self {
+        DocumentWrite {
+            kind,
+            id,
+            expected: Expected::Any,
+            domain: KeyDomain::System,
+            body: None,
+            index: Vec::new(),
+        }
+    }
 }
 
 /// A page of documents in the order of an index.
@@ -555,6 +570,8 @@ pub struct VerifyReport {
     pub opened: u64,
     /// Readings in them.
     pub readings: u64,
-    /// Damage.
+    /// Damage, of the logs too.
     pub findings: Vec<VerifyFinding>,
+    /// What was read of each log.
+    pub logs: Vec<Report>,
 }

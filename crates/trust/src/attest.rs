@@ -10,6 +10,8 @@ use aws_lc_rs::signature::{
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, KeyUsagePurpose};
 use zeroize::Zeroizing;
 
+use crate::pki::fingerprint_hex;
+
 /// Life of the certificate of a signer, in years: a statement is to be checked long after it was made.
 const LIFE_YEARS: u64 = 30;
 /// Days of a year, on average, rounded up.
@@ -94,6 +96,12 @@ impl Signer {
         &self.certificate_pem
     }
 
+    /// SHA-256 of the certificate, in hexadecimal: what is compared by eye or with `openssl x509 -fingerprint -sha256`.
+    pub fn fingerprint_hex(&self) -> String {
+        let der = x509_parser::pem::parse_x509_pem(self.certificate_pem.as_bytes());
+        der.map(|(_, pem)| fingerprint_hex(&pem.contents)).unwrap_or_default()
+    }
+
     /// A signature over bytes, in DER.
     ///
     /// # Panics
@@ -153,6 +161,8 @@ mod tests {
         assert!(Signer::check_by(signer.certificate_pem(), b"another", &signature).is_err());
         assert!(Signer::check_by("none", b"statement", &signature).is_err());
         assert!(signer.certificate_pem().contains("BEGIN CERTIFICATE"));
+        assert_eq!(kept.fingerprint_hex(), signer.fingerprint_hex());
+        assert_eq!(kept.fingerprint_hex().len(), 64);
         assert!(!format!("{signer:?}").contains("BEGIN"));
         assert!(Signer::from_bytes(b"no key").is_err() && Signer::from_bytes(b"x\0y").is_err());
     }

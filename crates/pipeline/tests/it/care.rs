@@ -88,6 +88,9 @@ async fn a_patient_is_erased_with_a_statement_that_anybody_can_check() {
         assert!(!details(&site).iter().any(|line| line.contains(private)), "{private} in the audit log");
     }
     assert!(details(&site).iter().any(|line| line.contains("case 17") && line.contains("asked for")));
+    // Whoever was handed certificate and signer finds the signer in the log, which others cosign.
+    let anchored = format!("signer's certificate SHA-256 {}", signer.fingerprint_hex());
+    assert!(details(&site).iter().any(|line| line.contains(&anchored)));
     let report = site.store().verify(&mut |_, _| {}).unwrap();
     assert_eq!(report.findings, []);
     site.stop();
@@ -148,17 +151,20 @@ async fn a_run_removes_what_the_policy_no_longer_keeps() {
     site.run_retention(by(), "monthly").unwrap();
     assert!(site.run_retention(by(), "twice").is_err());
     while site.care_now("Test site", PIECES).unwrap() {}
-    let run = site.retention().unwrap().policy.run.unwrap();
+    let run = site.retention().unwrap().run.unwrap();
     assert!(run.ended_at.is_some() && run.rows == 0, "a hold keeps everything: {run:?}");
 
     site.end_hold(by(), PATIENT, "settled").unwrap();
     site.run_retention(by(), "monthly").unwrap();
     while site.care_now("Test site", PIECES).unwrap() {}
-    let run = site.retention().unwrap().policy.run.unwrap();
+    let run = site.retention().unwrap().run.unwrap();
     assert!(run.error.is_none() && run.rows == 2, "{run:?}");
     let left = site.count_outdated(by(), None).unwrap();
     assert!(left.iter().all(|count| count.outdated.rows == 0), "{left:?}");
-    assert!(details(&site).iter().any(|line| line.contains("retention") && line.contains("2 rows")));
+    assert!(details(&site).iter().any(|line| line.contains("retention") && line.contains("2 stored rows")));
+    // Nobody changed the policy: neither the two runs nor their ends count as a version of it.
+    assert_eq!(site.retention().unwrap().version, 1);
+    assert_eq!(site.retention_versions().unwrap().len(), 1);
     site.stop();
 }
 
@@ -266,7 +272,7 @@ async fn a_hold_keeps_what_nobody_could_read_too() {
     assert_eq!(would_go(&site), 0, "it may be the held patient's");
     site.run_retention(by(), "monthly").unwrap();
     while site.care_now("Test site", PIECES).unwrap() {}
-    assert_eq!(site.retention().unwrap().policy.run.unwrap().rows, 0);
+    assert_eq!(site.retention().unwrap().run.unwrap().rows, 0);
     site.end_hold(by(), PATIENT, "settled").unwrap();
     assert_eq!(would_go(&site), 1);
     site.stop();

@@ -13,7 +13,6 @@ use super::{SqlStore, describe};
 use crate::StoreError;
 use crate::proven::{CONTENT_KEPT_FOR, Log, LogAgainst, LogEntry};
 use crate::sql::{Backend, Begin, DbError, Row, Session, Tx, read};
-use crate::words::VerifyFinding;
 
 const DOING: &str = "checking the log";
 /// Checkpoints read at once.
@@ -87,18 +86,10 @@ impl<B: Backend> SqlStore<B> {
         fault.map_or(Ok(report), |error| Err(read(DOING)(error)))
     }
 
-    /// What is wrong with either log, for the verification of everything.
-    pub(super) fn log_findings(&self) -> Result<Vec<VerifyFinding>, StoreError> {
-        let mut all = Vec::new();
-        for log in Log::ALL {
-            let report = self.check_whole_log(log, &LogAgainst::default(), now(), &mut |_, _| {})?;
-            let place = format!("{}, log of {}", B::PLACE, log.name());
-            all.extend(report.findings.into_iter().map(|finding| match finding.first {
-                Some(row) => VerifyFinding { place: format!("{place}, row {row}"), what: finding.what },
-                None => VerifyFinding { place: place.clone(), what: finding.what },
-            }));
-        }
-        Ok(all)
+    /// Both logs against their own trees and checkpoints, for the verification of everything.
+    pub(super) fn log_reports(&self) -> Result<Vec<Report>, StoreError> {
+        let check = |log: Log| self.check_whole_log(log, &LogAgainst::default(), now(), &mut |_, _| {});
+        Log::ALL.into_iter().map(check).collect()
     }
 
     /// All checkpoints of a log, oldest first.

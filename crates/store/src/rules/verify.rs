@@ -76,8 +76,13 @@ impl<B: Backend> SqlStore<B> {
         for (table, column) in [("audit", "sequence"), ("group_summary", "number")] {
             verify_no_gaps::<B>(&snapshot, table, column, &mut work)?;
         }
-        for finding in self.log_findings()? {
-            work.find(finding.place, finding.what);
+        work.report.logs = self.log_reports()?;
+        for log in work.report.logs.clone() {
+            let place = format!("{}, log of {}", B::PLACE, log.log);
+            for finding in log.findings {
+                let row = finding.first.map(|row| format!(", row {row}")).unwrap_or_default();
+                work.find(format!("{place}{row}"), finding.what);
+            }
         }
         verify_blocks_apart::<B>(&snapshot, &mut work)?;
         verify_index::<B>(&snapshot, &mut work)?;

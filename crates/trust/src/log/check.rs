@@ -1,6 +1,8 @@
 //! The check of a whole log, row by row, against its tree and its checkpoints: names what was changed, removed, added or
 //! moved. It takes what was read in order and keeps only the edge of the tree, so that a log of any length fits.
 
+use std::collections::BTreeMap;
+
 use super::checkpoint::Checkpoint;
 use super::note::{KeyKind, VerifierKey};
 use super::tree::{Edge, TILE_WIDTH};
@@ -153,6 +155,10 @@ pub struct Check {
     expected: u64,
     mismatches: Vec<Mismatch>,
     unkept_mismatches: u64,
+    /// Rows that did not come where they belong, as spans, and what the tree holds for the first of them: they may come
+    /// later.
+    missing: Vec<(u64, u64)>,
+    awaited: BTreeMap<u64, Hash>,
     report: Report,
 }
 
@@ -171,6 +177,8 @@ impl Check {
             expected: 1,
             mismatches: Vec::new(),
             unkept_mismatches: 0,
+            missing: Vec::new(),
+            awaited: BTreeMap::new(),
             report,
             expectation,
         };
@@ -293,16 +301,44 @@ impl Check {
     /// Says that the next row is not there.
     pub fn missing(&mut self) {
         let sequence = self.expected;
-        match self.report.findings.last_mut() {
-            Some(last) if last.fault == Fault::Missing && last.last == Some(sequence - 1) => {
-                last.last = Some(sequence);
-                let first = last.first.unwrap_or(sequence);
-                last.what = format!("rows {first} to {sequence} were removed");
-            }
-            _ => self.find(Fault::Missing, Some((sequence, sequence)), format!("row {sequence} was removed")),
+        let spans = self.missing.len();
+        match self.missing.last_mut() {
+            Some((_, last)) if *last == sequence - 1 => *last = sequence,
+            _ if spans < FINDINGS_LIMIT => self.missing.push((sequence, sequence)),
+            _ => self.report.more_findings += 1,
         }
         let in_tree = self.in_tree(sequence);
+        if let Some(hash) = in_tree.filter(|_| self.awaited.len() < MISMATCH_LIMIT) {
+            self.awaited.insert(sequence, hash);
+        }
         self.advance(None, in_tree);
+    }
+
+    /// A row that comes behind a later one: moved, where it was missing at its place and says what was entered there.
+    fn late(&mut self, sequence: u64, says: Option<Hash>) {
+        let is_moved = says.is_some() && self.awaited.get(&sequence).copied() == says;
+        if !is_moved {
+            let what = format!("row {sequence} stands twice, or behind a later one");
+            return self.find(Fault::Added, Some((sequence, sequence)), what);
+        }
+        self.awaited.remove(&sequence);
+        if let Some(at) = self.missing.iter().position(|(first, last)| (*first..=*last).contains(&sequence)) {
+            let (first, last) = self.missing.remove(at);
+            let around = [(first, sequence - 1), (sequence + 1, last)];
+            self.missing.splice(at..at, around.into_iter().filter(|(first, last)| first <= last));
+        }
+        let what = format!("row {sequence} stands behind row {}", self.expected - 1);
+        self.find(Fault::Moved, Some((sequence, sequence)), what);
+    }
+
+    fn judge_missing(&mut self) {
+        for (first, last) in std::mem::take(&mut self.missing) {
+            let what = match first == last {
+                true => format!("row {first} was removed"),
+                false => format!("rows {first} to {last} were removed"),
+            };
+            self.find(Fault::Missing, Some((first, last)), what);
+        }
     }
 
     /// Says that no row up to `to` is there, nor any hash of the tree for them. Nothing after it can be compared with a
@@ -320,8 +356,12 @@ impl Check {
     pub fn row(&mut self, sequence: u64, kept: Option<Hash>, content: Content) {
         self.report.rows += 1;
         if sequence < self.expected {
-            let what = format!("row {sequence} stands twice, or behind a later one");
-            return self.find(Fault::Added, Some((sequence, sequence)), what);
+            let says = match content {
+                Content::Leaf(leaf) => Some(leaf),
+                Content::Erased => kept,
+                Content::Damaged(_) => None,
+            };
+            return self.late(sequence, says);
         }
         let in_tree = self.in_tree(sequence);
         let (says, how) = match content {
@@ -372,6 +412,7 @@ impl Check {
             let what = format!("rows {first} to {last} are missing at the end");
             self.find(Fault::Missing, Some((first, last)), what);
         }
+        self.judge_missing();
         self.judge_mismatches();
         self.judge_signposts();
         self.judge_upper(&mut upper);

@@ -5,6 +5,12 @@ use std::time::SystemTime;
 use super::authority::{MAX_AUTHORITY_YEARS, MAX_COMMON_NAME_CHARS, MAX_SERVER_NAMES};
 use super::request::RequestError;
 
+/// An instant as people read it, to the second.
+fn shown(at: &SystemTime) -> String {
+    let instant = jiff::Timestamp::try_from(*at).and_then(|at| at.round(jiff::Unit::Second));
+    instant.map_or_else(|_| "an instant that no calendar has".to_owned(), |at| at.to_string())
+}
+
 /// Why an authority could not be made or loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
@@ -23,7 +29,7 @@ pub enum AuthorityError {
         years: u32,
     },
     /// A clock far off: the certificate's life would leave the years that certificates can write.
-    #[error("the clock shows {now:?}, outside the years 1950 to 9999")]
+    #[error("the clock shows {}, outside the years 1950 to 9999", shown(now))]
     Now {
         /// The instant given.
         now: SystemTime,
@@ -76,7 +82,11 @@ pub enum IssueError {
         chars: usize,
     },
     /// Ends before it begins.
-    #[error("the certificate would end ({not_after:?}) before it begins ({not_before:?})")]
+    #[error(
+        "the certificate would end ({}) before it begins ({}); is the clock of this machine right?",
+        shown(not_after),
+        shown(not_before)
+    )]
     Period {
         /// First instant asked for.
         not_before: SystemTime,
@@ -85,8 +95,11 @@ pub enum IssueError {
     },
     /// Would be valid when the authority is not.
     #[error(
-        "the certificate ({not_before:?} to {not_after:?}) would reach beyond its authority \
-         ({authority_not_before:?} to {authority_not_after:?})"
+        "the certificate ({} to {}) would reach beyond its authority ({} to {}); is the clock of this machine right?",
+        shown(not_before),
+        shown(not_after),
+        shown(authority_not_before),
+        shown(authority_not_after)
     )]
     OutsideAuthority {
         /// First instant asked for.
@@ -128,4 +141,27 @@ pub enum IssueError {
         /// What it says.
         source: rcgen::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn periods_are_said_in_instants() {
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let period = IssueError::Period { not_before: at(1_800_000_000), not_after: at(1_789_935_918) };
+        let text = period.to_string();
+        assert!(text.contains("2026-09-20T20:25:18Z") && text.contains("2027-01-15T08:00:00Z"), "{text}");
+        assert!(text.contains("clock") && !text.contains("SystemTime"), "{text}");
+        let outside = IssueError::OutsideAuthority {
+            not_before: at(0),
+            not_after: at(1),
+            authority_not_before: at(1_800_000_000),
+            authority_not_after: at(1_900_000_000),
+        };
+        assert!(outside.to_string().contains("1970-01-01T00:00:01Z"), "{outside}");
+    }
 }

@@ -82,7 +82,7 @@ fn policy_view(web: &Web, kept: &KeptPolicy) -> Result<PolicyView, Problem> {
             .into_iter()
             .map(|(version, updated_at)| VersionView { version, updated_at })
             .collect(),
-        run: kept.policy.run.as_ref().map(RunView::from),
+        run: kept.run.as_ref().map(RunView::from),
     })
 }
 
