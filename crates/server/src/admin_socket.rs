@@ -21,15 +21,16 @@ use tokio::task::JoinSet;
 
 use web_api::Web;
 
-use crate::backup::{BackupSummary, VerifySummary};
+use crate::backup::{self, BackupSummary, VerifySummary};
 use crate::care::{self, KeysSummary};
+use crate::doctor::health::{self, HealthSummary};
 use crate::pki::OnlineAuthority;
 use crate::user::{self, UserLink};
 
 /// Name of the socket in the data directory.
 const SOCKET_FILE: &str = "admin.sock";
-/// Longest request line, in bytes: a path and a word.
-const REQUEST_LIMIT_BYTES: u64 = 16 << 10;
+/// Longest request line, in bytes: a path and a word, or a file of checkpoints.
+const REQUEST_LIMIT_BYTES: u64 = 512 << 10;
 /// Time in which a request must have come.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests at one time: a backup and a verification, not a queue of them.
@@ -59,6 +60,13 @@ pub enum Request {
     },
     /// Read the files of the certificate authority again.
     ReadAuthority,
+    /// Say how the site is.
+    Health,
+    /// Note that somebody has looked at a restored site.
+    ConfirmRestore {
+        /// What they found.
+        note: String,
+    },
     /// Forget every way in of a person, and make a one-time link.
     ResetUser {
         /// The name to sign in with.
@@ -80,6 +88,8 @@ pub enum Answer {
     Link(UserLink),
     /// The keys in force.
     Keys(KeysSummary),
+    /// How the site is.
+    Health(HealthSummary),
     /// A text to print.
     Text(String),
     /// The check of the logs is complete.
@@ -109,14 +119,24 @@ pub fn bind(data_dir: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
+/// What requests are about.
+#[derive(Clone)]
+pub struct Serving {
+    /// The web side, and the site behind it.
+    pub web: Arc<Web>,
+    /// The authority.
+    pub authority: Arc<OnlineAuthority>,
+    /// The beginning of links for people's browsers.
+    pub link_base: String,
+}
+
 /// Answers until `stop`.
 ///
 /// # Errors
 /// Never by itself; single connections that fail are logged.
 pub async fn serve(
     listener: UnixListener,
-    web: Arc<Web>,
-    authority: Arc<OnlineAuthority>,
+    serving: Serving,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let mut running = JoinSet::new();
@@ -128,9 +148,9 @@ pub async fn serve(
             Some(_) = running.join_next() => {}
             accepted = listener.accept(), if running.len() < REQUEST_LIMIT => match accepted {
                 Ok((stream, _)) => {
-                    let (web, authority) = (Arc::clone(&web), Arc::clone(&authority));
+                    let serving = serving.clone();
                     running.spawn(async move {
-                        if let Err(error) = answer(stream, web, authority).await {
+                        if let Err(error) = answer(stream, serving).await {
                             tracing::warn!("the admin socket: {error:#}");
                         }
                     });
@@ -149,17 +169,19 @@ pub async fn serve(
     Ok(())
 }
 
-async fn answer(stream: UnixStream, web: Arc<Web>, authority: Arc<OnlineAuthority>) -> anyhow::Result<()> {
+async fn answer(stream: UnixStream, serving: Serving) -> anyhow::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let mut reader = BufReader::new(reader.take(REQUEST_LIMIT_BYTES));
     let read = tokio::time::timeout(REQUEST_TIMEOUT, reader.read_line(&mut line));
     read.await.context("no request came")?.context("the request could not be read")?;
+    if line.is_empty() {
+        // Somebody looked whether a server runs.
+        return Ok(());
+    }
     let (sender, mut answers) = mpsc::channel(PROGRESS_LIMIT);
     match serde_json::from_str::<Request>(&line) {
-        Ok(request) => {
-            drop(tokio::task::spawn_blocking(move || perform(&web, &authority, &request, &sender)))
-        }
+        Ok(request) => drop(tokio::task::spawn_blocking(move || perform(&serving, &request, &sender))),
         Err(error) => {
             sender.send(Answer::Failed(format!("the request is not understood: {error}"))).await?;
             drop(sender);
@@ -168,12 +190,17 @@ async fn answer(stream: UnixStream, web: Arc<Web>, authority: Arc<OnlineAuthorit
     while let Some(answer) = answers.recv().await {
         let mut text = serde_json::to_vec(&answer).context("an answer could not be written as JSON")?;
         text.push(b'\n');
-        writer.write_all(&text).await.context("the other side went away")?;
+        if let Err(error) = writer.write_all(&text).await {
+            // What was begun goes on; the audit log has what comes of it.
+            tracing::debug!(%error, "whoever asked on the admin socket went away");
+            break;
+        }
     }
     Ok(())
 }
 
-fn perform(web: &Web, authority: &OnlineAuthority, request: &Request, answers: &mpsc::Sender<Answer>) {
+fn perform(serving: &Serving, request: &Request, answers: &mpsc::Sender<Answer>) {
+    let Serving { web, authority, link_base } = serving;
     let site = web.site();
     // Progress that finds no room is left out; the next one says more anyway.
     let mut progress = |done: u64, total: u64| drop(answers.try_send(Answer::Progress(done, total)));
@@ -184,7 +211,11 @@ fn perform(web: &Web, authority: &OnlineAuthority, request: &Request, answers: &
         Request::Verify => verify(site, &mut progress).map(Answer::Verified),
         Request::Audit(question) => crate::audit::perform_on(site, question, &mut progress),
         Request::ReadAuthority => read_authority(authority).map(|()| Answer::Text(String::new())),
-        Request::ResetUser { name } => user::reset(web, name).map(Answer::Link),
+        Request::Health => health::of_web(web).map(Answer::Health),
+        Request::ConfirmRestore { note } => {
+            backup::confirm(site.store(), site.clock().now(), note).map(Answer::Text)
+        }
+        Request::ResetUser { name } => user::reset(web, link_base, name).map(Answer::Link),
     };
     let answer = result.unwrap_or_else(|error| Answer::Failed(format!("{error:#}")));
     // Nobody there any more: the audit log has what happened.
@@ -234,9 +265,17 @@ pub fn ask(
 /// # Errors
 /// What the server says, or that it did not answer in time.
 pub fn tell(data_dir: &Path, request: &Request, limit: Duration) -> anyhow::Result<()> {
-    let Some(stream) = connect(data_dir)? else { return Ok(()) };
+    ask_within(data_dir, request, limit).map(drop)
+}
+
+/// As [`ask`], of a server that must answer within so long.
+///
+/// # Errors
+/// What the server says, or that it did not answer in time.
+pub fn ask_within(data_dir: &Path, request: &Request, limit: Duration) -> anyhow::Result<Option<Answer>> {
+    let Some(stream) = connect(data_dir)? else { return Ok(None) };
     stream.set_read_timeout(Some(limit)).context("the wait for an answer cannot be bounded")?;
-    exchange(stream, request, &mut |_, _| {}).map(drop)
+    exchange(stream, request, &mut |_, _| {}).map(Some)
 }
 
 /// The server that runs on a data directory, where one does.

@@ -5,17 +5,23 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use clinical_model::Timestamp;
+use pipeline::restored::Restored;
 use serde::{Deserialize, Serialize};
 use store::{RestoreReport, VerifyReport};
 use trust::Kek;
+use web_api::restored::end_access;
 
 use crate::admin_socket::{self, Answer, Request};
+use crate::audit::{self, LogSummary};
 use crate::config::{Config, ConfigArguments, KeyConfig};
 use crate::terminal::{self, Progress};
 use crate::{erasures, kek, keys, opening};
 
 /// Findings that are shown one by one; a destroyed disk has millions.
 const FINDINGS_SHOWN: usize = 50;
+/// Longest note of a restore that was looked at, in characters: a paragraph.
+const NOTE_LIMIT_CHARS: usize = 1_000;
 
 /// What `auscult backup` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,8 +45,10 @@ pub struct BackupArguments {
   auscult restore /backup/2026-11-22 /var/lib/auscult-new --key-file /etc/auscult/key
   auscult restore /backup/2026-11-22 /var/lib/auscult-new --config /etc/auscult/auscult.toml
 
-The key is that of the time of the backup: with --config the one in force, from wherever it lives. The hashes are compared before, the key and the counts after. Then copy the directory of the authority (pki) to its
-place and start the server on the new directory.")]
+The key is that of the time of the backup: with --config the one in force, from wherever it lives. The hashes are
+compared before, the key and the counts after. What the backup would let in again is ended: sessions, grants, one-time
+links, recovery codes. Then copy the directory of the authority (pki), with the newest revoked.txt, to its place and
+start the server on the new directory.")]
 pub struct RestoreArguments {
     /// Directory of the backup
     #[arg(value_name = "BACKUP")]
@@ -103,7 +111,7 @@ pub struct VerifyArguments {
     #[command(flatten)]
     config: ConfigArguments,
     #[command(flatten)]
-    log: crate::audit::LogArguments,
+    log: audit::LogArguments,
     /// Prove a backup instead of the data directory
     #[arg(long, value_name = "DIR", conflicts_with = "data")]
     backup: Option<PathBuf>,
@@ -140,6 +148,8 @@ pub struct VerifySummary {
     pub damaged: u64,
     /// The first of them: where, and what is wrong.
     pub findings: Vec<(String, String)>,
+    /// What was read of each log.
+    pub logs: Vec<LogSummary>,
 }
 
 impl From<VerifyReport> for VerifySummary {
@@ -154,6 +164,7 @@ impl From<VerifyReport> for VerifySummary {
                 .take(FINDINGS_SHOWN)
                 .map(|finding| (finding.place, finding.what))
                 .collect(),
+            logs: report.logs.into_iter().map(LogSummary::from).collect(),
         }
     }
 }
@@ -196,36 +207,103 @@ pub fn run_restore(arguments: &RestoreArguments) -> anyhow::Result<ExitCode> {
         .with_context(|| {
             format!("{} cannot be restored to {}", arguments.backup.display(), arguments.target.display())
         })?;
-    let applied = match &list {
-        Some(list) => re_erase(&arguments.target, kek, list)?,
-        None => 0,
-    };
+    let (applied, restored) = make_safe(&arguments.target, kek, list.as_deref())?;
     terminal::println(&format!(
         "Restored to {}: hashes compared before, key and counts compared after.",
         arguments.target.display()
     ));
     print_summary(&BackupSummary::from(report));
     if let Some(list) = &list {
-        terminal::println(&format!("  {applied} erasures of {} were applied to it", list.display()));
+        let applied = terminal::counted(applied as u64, "erasure");
+        terminal::println(&format!("  applied to it: {applied} of {}", list.display()));
     }
-    terminal::println(
-        "Copy the directory of the authority (pki) to its place before the first start, or devices must get new certificates.",
-    );
+    print_ended(&restored);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Erases in the restored store whoever was erased since the backup. Where that fails nothing is left that could serve.
-fn re_erase(target: &Path, kek: Arc<Kek>, list: &Path) -> anyhow::Result<usize> {
-    let applied = (|| {
+fn print_ended(restored: &Restored) {
+    let ended = &restored.ended;
+    let counts = [(ended.sessions, "session"), (ended.grants, "grant"), (ended.claims, "claim code")];
+    let counts = counts.map(|(count, what)| terminal::counted(count, what)).join(", ");
+    let people = if ended.people == 1 { "1 person".to_owned() } else { format!("{} people", ended.people) };
+    terminal::println(&format!("  ended in it: {counts}, one-time links and recovery codes of {people}"));
+    terminal::println(&format!(
+        "Not known to it: {}. Disable, revoke and write them again after the start, then run `auscult confirm-restore`; \
+         until then `auscult doctor` warns.\n\
+         Copy the directory of the authority (pki) to its place before the first start, with the newest revoked.txt that \
+         there is, or devices must get new certificates and revoked ones are believed again.",
+        restored.unknown()
+    ));
+}
+
+/// Erases in the restored store whoever was erased since the backup, and ends what would let in again whoever came in, or was
+/// shut out, since. Where that fails nothing is left that could serve.
+fn make_safe(target: &Path, kek: Arc<Kek>, list: Option<&Path>) -> anyhow::Result<(usize, Restored)> {
+    let now = crate::pki::timestamp(std::time::SystemTime::now());
+    let made: anyhow::Result<_> = (|| {
         let store: Arc<dyn store::Store> = Arc::new(opening::directory(target, kek)?);
-        erasures::apply(&store, list, crate::pki::timestamp(std::time::SystemTime::now()))
+        let applied = list.map_or(Ok(0), |list| {
+            erasures::apply(&store, list, now).context("erasures could not be applied to it")
+        })?;
+        let ended =
+            end_access(store.as_ref(), now).context("access that was taken away since would come back")?;
+        Ok((applied, ended))
     })();
-    if applied.is_err() {
+    if made.is_err() {
         for entry in std::fs::read_dir(target).into_iter().flatten().flatten() {
             let _ = std::fs::remove_file(entry.path());
         }
     }
-    applied.context("nothing was restored: erasures could not be applied to it")
+    made.context("nothing was restored")
+}
+
+/// What `auscult confirm-restore` takes.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Example:
+  auscult confirm-restore --config /etc/auscult/auscult.toml --note \"two people disabled, one hub revoked, no consents\"
+
+A backup knows nothing of what came after it. `auscult doctor` warns until this was said.")]
+pub struct ConfirmArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// What was looked at and done; kept in the audit log
+    #[arg(long, value_name = "TEXT")]
+    note: String,
+}
+
+/// Notes that somebody has looked at what a restored site cannot know.
+///
+/// # Errors
+/// What failed.
+pub fn run_confirm(arguments: &ConfirmArguments) -> anyhow::Result<ExitCode> {
+    let config = Config::assemble(&arguments.config)?;
+    let request = Request::ConfirmRestore { note: arguments.note.clone() };
+    let text = match admin_socket::ask(&config.site.data_dir, &request, &mut |_, _| {})? {
+        Some(Answer::Text(text)) => text,
+        Some(_) => bail!("the running server answered something else; it may be another release"),
+        None => {
+            let now = crate::pki::timestamp(std::time::SystemTime::now());
+            confirm(opening::open_existing(&config)?.as_ref(), now, &arguments.note)?
+        }
+    };
+    terminal::println(&text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Does it on a store; what there is to say.
+///
+/// # Errors
+/// When nothing was said, or it could not be kept.
+pub fn confirm(store: &dyn store::Store, at: Timestamp, note: &str) -> anyhow::Result<String> {
+    let note = note.trim();
+    if note.is_empty() || note.chars().count() > NOTE_LIMIT_CHARS {
+        bail!("say what was looked at and done, in 1 to {NOTE_LIMIT_CHARS} characters (--note)");
+    }
+    let confirmed = pipeline::restored::confirm(store, at, note).context("it could not be kept")?;
+    Ok(match confirmed {
+        Some(restored) => format!("Noted for the restore of {}.", restored.restored_at),
+        None => "No restore waits to be looked at.".to_owned(),
+    })
 }
 
 /// Verifies everything that is kept, or a backup.
@@ -234,7 +312,7 @@ fn re_erase(target: &Path, kek: Arc<Kek>, list: &Path) -> anyhow::Result<usize> 
 /// When it cannot even be read. Damage is printed and gives exit status 1.
 pub fn run_verify(arguments: &VerifyArguments) -> anyhow::Result<ExitCode> {
     if arguments.log.is_log_only() {
-        return crate::audit::verify(&arguments.log, &arguments.config);
+        return audit::verify(&arguments.log, &arguments.config);
     }
     if let Some(backup) = &arguments.backup {
         return verify_backup(backup, &arguments.config);
@@ -256,6 +334,7 @@ pub fn run_verify(arguments: &VerifyArguments) -> anyhow::Result<ExitCode> {
         "{} rows and blocks opened, {} readings in them, {} damaged",
         summary.opened, summary.readings, summary.damaged
     ));
+    summary.logs.iter().for_each(audit::describe);
     for (place, what) in &summary.findings {
         terminal::println(&format!("  {place}: {what}"));
     }

@@ -196,8 +196,8 @@ fn print(summary: &KeysSummary) {
     }
     if summary.erasures_waiting > 0 {
         terminal::println(&format!(
-            "  {} erasures wait for `auscult keys rotate`: until then older backups still hold those patients",
-            summary.erasures_waiting
+            "  a turn is due (`auscult keys rotate`): older backups still hold the patients of {}",
+            terminal::counted(summary.erasures_waiting, "erasure")
         ));
     }
 }

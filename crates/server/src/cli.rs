@@ -77,6 +77,8 @@ pub enum Command {
     Backup(backup::BackupArguments),
     /// Restore a backup into a new directory, with proof
     Restore(backup::RestoreArguments),
+    /// Say that somebody has looked at what a restored site cannot know
+    ConfirmRestore(backup::ConfirmArguments),
     /// Read everything that is kept once and check it; or check an export of the audit log
     Verify(backup::VerifyArguments),
     /// Take the audit log out, prove a row, print its checkpoints and keys

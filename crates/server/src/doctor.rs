@@ -1,5 +1,7 @@
 //! `auscult doctor`: looks at a site, running or not, broken or not, and says what to mend.
 
+pub mod health;
+
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -11,10 +13,13 @@ use rustix::process::{Resource, getrlimit};
 use store::sqlite::SqliteStore;
 use store::{OpenError, Store};
 
+use crate::admin_socket::{self, Answer, Request};
 use crate::config::{Config, ConfigArguments, DatabaseUrl};
 use crate::pki::{self, PkiDirectory};
 use crate::terminal::{self, Progress};
 use crate::{kek, keys, opening};
+
+use health::HealthSummary;
 
 /// Less free space than this is a warning: a day of a full ward with waveforms and its backup.
 const SPACE_WARN_BYTES: u64 = 10 << 30;
@@ -28,6 +33,8 @@ const QUICK_VERIFY_LIMIT_BYTES: u64 = 256 << 20;
 const OTHER_FILES: u64 = 256;
 /// Before this instant no clock of a running release can be right: 2026-01-01T00:00:00Z, in seconds.
 const CLOCK_AT_LEAST_S: u64 = 1_767_225_600;
+/// Time in which a server that runs must say how it is: it reads some rows.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// The clock may be behind the latest write by so much before it counts as set back.
 const CLOCK_BACK_LIMIT: Duration = Duration::from_secs(60);
 
@@ -84,7 +91,9 @@ pub fn run(arguments: &DoctorArguments) -> anyhow::Result<ExitCode> {
     terminal::print(&render(&checks));
     let failed = checks.iter().filter(|check| check.mark == Mark::Fail).count();
     let warned = checks.iter().filter(|check| check.mark == Mark::Warn).count();
-    terminal::println(&format!("{} checks, {warned} warnings, {failed} failures", checks.len()));
+    let counts = [(checks.len(), "check"), (warned, "warning"), (failed, "failure")];
+    let counts = counts.map(|(count, what)| terminal::counted(count as u64, what));
+    terminal::println(&counts.join(", "));
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -94,8 +103,15 @@ fn examine(config: &Config, full: bool) -> Vec<Check> {
     checks.extend(space(data_dir));
     let (kek, key_checks) = key(config);
     checks.extend(key_checks);
-    let running = std::os::unix::net::UnixStream::connect(data_dir.join("admin.sock")).is_ok();
-    checks.extend(store(config, kek, running, full));
+    let asked = admin_socket::ask_within(data_dir, &Request::Health, ANSWER_LIMIT);
+    let running = !matches!(asked, Ok(None));
+    checks.extend(match asked {
+        Ok(None) => store(config, kek, full),
+        Ok(Some(Answer::Health(health))) => served(&health, config),
+        Ok(Some(_)) => vec![unanswered("it answered something else; it may be another release")],
+        Err(error) => vec![unanswered(&format!("{error:#}"))],
+    });
+    checks.push(health::policies(config));
     checks.extend(certificates(config));
     let ports = [
         ("web port", config.web.listen),
@@ -233,18 +249,28 @@ fn key(config: &Config) -> (Option<trust::KekRing>, Vec<Check>) {
     (Some(keks), checks)
 }
 
-fn store(config: &Config, kek: Option<trust::KekRing>, running: bool, full: bool) -> Vec<Check> {
+/// What a server that runs says of its site.
+fn served(health: &HealthSummary, config: &Config) -> Vec<Check> {
+    let advice = "to read everything while it runs: `auscult verify`";
+    let store = Check { advice: advice.into(), ..ok("store", "a server runs and has it open") };
+    let mut checks = vec![store];
+    checks.extend(health::checks(health, config.key.turn_within_days));
+    checks
+}
+
+fn unanswered(why: &str) -> Check {
+    let found = format!("a server runs and has it open, but does not say how it is: {why}");
+    warn("store", found, "run this as the server's user; look into the server's log")
+}
+
+fn store(config: &Config, kek: Option<trust::KekRing>, full: bool) -> Vec<Check> {
     let what = "store";
     let data_dir = &config.site.data_dir;
-    if running {
-        let advice = "to read everything while it runs: `auscult verify`";
-        return vec![Check { advice: advice.into(), ..ok(what, "a server runs and has it open") }];
-    }
     let Some(kek) = kek else {
         return vec![fail(what, "not looked at, for there is no key", "mend the key first")];
     };
     match config.store.url() {
-        Ok(Some(url)) => return vec![database(&url, kek, full)],
+        Ok(Some(url)) => return database(&url, kek, config, full),
         Ok(None) => {}
         Err(error) => return vec![fail("database", format!("{error:#}"), "set store.database_file right")],
     }
@@ -252,55 +278,45 @@ fn store(config: &Config, kek: Option<trust::KekRing>, running: bool, full: bool
         return vec![warn(what, "there is none yet", "it is made at the first start")];
     }
     match SqliteStore::open(data_dir, kek, store::sqlite::Options::default()) {
-        Ok(store) => vec![
-            ok(what, format!("opens with the key; schema and SQLite fit; last group {}", store.last_group())),
-            integrity(&store, data_dir, full),
-            turn_due(&store, config.key.turn_within_days),
-        ],
+        Ok(store) => {
+            let found =
+                format!("opens with the key; schema and SQLite fit; last group {}", store.last_group());
+            let mut checks = vec![ok(what, found), integrity(&store, data_dir, full)];
+            checks.extend(stored(&store, config));
+            checks
+        }
         Err(error) => vec![not_opened(what, &error)],
     }
 }
 
 /// The database in which everything is kept. Other nodes may use it meanwhile.
-fn database(url: &DatabaseUrl, kek: trust::KekRing, full: bool) -> Check {
+fn database(url: &DatabaseUrl, kek: trust::KekRing, config: &Config, full: bool) -> Vec<Check> {
     let what = "database";
     let store = match opening::database(url, kek) {
         Ok(store) => store,
         Err(error) => {
             let advice =
                 "is the database up, does this machine reach it, and is the key the one of the other nodes?";
-            return fail(what, format!("{error:#}"), advice);
+            return vec![fail(what, format!("{error:#}"), advice)];
         }
     };
     let opened = format!("{url} opens with the key; last group {}", store.last_group());
-    if !full {
+    let mut checks = stored(store.as_ref(), config);
+    if full {
+        let read = read_everything(store.as_ref());
+        checks.insert(0, Check { found: format!("{opened}; {}", read.found), what, ..read });
+    } else {
         let advice = "`auscult doctor --full` or `auscult verify` reads everything";
-        return Check { advice: advice.into(), ..ok(what, opened) };
+        checks.insert(0, Check { advice: advice.into(), ..ok(what, opened) });
     }
-    let read = read_everything(store.as_ref());
-    Check { found: format!("{opened}; {}", read.found), what, ..read }
+    checks
 }
 
-/// Whether erasures wait for the epoch to turn for longer than they may.
-fn turn_due(store: &dyn Store, within_days: u32) -> Check {
-    let what = "erasures";
-    let erasures = match store.care().erasures() {
-        Ok(erasures) => erasures,
-        Err(error) => {
-            return fail(what, format!("they cannot be read: {error}"), "`auscult verify` says more");
-        }
-    };
-    let waiting = || erasures.iter().filter(|erased| erased.epoch_ended_at.is_none());
-    let Some(oldest) = waiting().map(|erased| erased.begun_at).min() else {
-        return ok(what, format!("{} patients were erased, backups included", erasures.len()));
-    };
-    let found = format!("{} wait since {oldest}: older backups still hold those patients", waiting().count());
-    let advice = "make a backup, then turn the key-encryption key over with `auscult keys rotate`";
-    let due = oldest.plus(Duration::from_secs(u64::from(within_days) * 86_400));
-    if due < pki::timestamp(SystemTime::now()) {
-        fail(what, found, advice)
-    } else {
-        warn(what, found, advice)
+/// What a store says of its site that nobody serves, or others do.
+fn stored(store: &dyn Store, config: &Config) -> Vec<Check> {
+    match health::of_store(store) {
+        Ok(health) => health::checks(&health, config.key.turn_within_days),
+        Err(error) => vec![fail("erasures", format!("{error:#}"), "`auscult verify` says more")],
     }
 }
 

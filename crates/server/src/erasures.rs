@@ -12,7 +12,7 @@ use clinical_model::{PatientId, Timestamp};
 use pipeline::Site;
 use pipeline::audited::Act;
 use serde::{Deserialize, Serialize};
-use store::{Actor, AuditAction, AuditOutcome, ErasureScope, Store, Transaction};
+use store::{Actor, AuditAction, AuditOutcome, AuditQuery, ErasureScope, Store, Transaction};
 use trust::attest::Signer;
 
 use crate::config::Config;
@@ -102,15 +102,28 @@ impl ListKeeper {
     }
 }
 
-/// Writes the list of a store beside the key.
+/// Writes the list of a store beside the key; never over one that another signer signed.
 ///
 /// # Errors
-/// When the store cannot be read or the file not written.
-pub fn write(store: &dyn Store, site: &str, path: &Path, at: Timestamp) -> anyhow::Result<usize> {
+/// When the store cannot be read, the file not written, or a list stands there that this store's signer did not sign.
+fn write(store: &dyn Store, site: &str, path: &Path, at: Timestamp) -> anyhow::Result<usize> {
     let erased = store.care().erasures().context("the erasures cannot be read")?;
     let entries: Vec<Entry> =
         erased.iter().map(|one| Entry { patient: one.patient, erased_at: one.begun_at }).collect();
     let list = serde_json::to_string(&entries)?;
+    if is_there(path)? {
+        // A store that has no signer yet did not sign it either.
+        let own = pipeline::erasure::known_signer(store).context("the signer cannot be read")?;
+        let kept = parse(path)?;
+        if own.is_none_or(|own| own.check(kept.list.as_bytes(), &unhex(&kept.signature)).is_err()) {
+            bail!(
+                "the list of erasures {} was signed by another site's signer and is not written over. Where another site \
+                 has this key, let key.erasures name a file of this site's own; where this is the site itself, put back to a \
+                 state of before its list, whoever is on it was erased again: move it away, it is written anew then",
+                path.display()
+            );
+        }
+    }
     let signer = pipeline::erasure::signer(store, site, at).context("the list cannot be signed")?;
     let signature = signer.sign(list.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
     let text =
@@ -149,7 +162,7 @@ pub fn apply(store: &Arc<dyn Store>, path: &Path, at: Timestamp) -> anyhow::Resu
 /// When the list cannot be read, is not the site's own, or the store fails: nothing may be served then, and the list is
 /// not written over.
 fn apply_at_start(store: &dyn Store, path: &Path, at: Timestamp) -> anyhow::Result<Vec<PatientId>> {
-    if !path.try_exists().with_context(|| format!("{} cannot be looked at", path.display()))? {
+    if !is_there(path)? {
         return Ok(Vec::new());
     }
     let entries = read(store, path)
@@ -157,6 +170,43 @@ fn apply_at_start(store: &dyn Store, path: &Path, at: Timestamp) -> anyhow::Resu
     let known = store.care().erasures().context("the erasures cannot be read")?;
     let is_known = |entry: &Entry| known.iter().any(|one| one.patient == entry.patient);
     erase(store, entries.iter().filter(|entry| !is_known(entry)), at)
+}
+
+/// A store that was just made has nothing to do with the list of a site that is older than it: most often the data directory
+/// or the database is not the one that was meant.
+///
+/// # Errors
+/// When the store holds nothing and a list stands beside its key.
+fn refuse_new_store(store: &dyn Store, path: &Path, place: &str) -> anyhow::Result<()> {
+    if !is_there(path)?
+        || pipeline::erasure::known_signer(store).context("the signer cannot be read")?.is_some()
+    {
+        return Ok(());
+    }
+    let acts = store.audit_rows(&AuditQuery { limit: 1, ..AuditQuery::default() });
+    if store.last_group() > 0 || !acts.context("the audit log cannot be read")?.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "the store in {place} is new and empty, and a site with this key stood before: {} is its list of erasures. Is \
+         this the right data directory (site.data_dir, --data) or database? Where a new site is meant, give it a key of its \
+         own (`auscult key generate`), or another list (key.erasures); keep this list with the backups of the site before",
+        path.display()
+    )
+}
+
+/// Refuses a store that was just made where a site with its key stood before. Nothing was served then.
+///
+/// # Errors
+/// When it is so, or nobody can say.
+pub async fn refuse_strange(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<()> {
+    let path = config.key.erasures_file(&config.site.data_dir);
+    let place = match config.store.url()? {
+        Some(url) => url.to_string(),
+        None => config.site.data_dir.display().to_string(),
+    };
+    let looked = tokio::task::spawn_blocking(move || refuse_new_store(store.as_ref(), &path, &place));
+    looked.await.context("looking at the list of erasures was broken off")?
 }
 
 /// Whoever was erased stays so, where the data was put back to an earlier state.
@@ -180,15 +230,24 @@ pub fn tell_erased_again(erased: &[PatientId]) {
     }
 }
 
-/// The list, where it is the site's own.
-fn read(store: &dyn Store, path: &Path) -> anyhow::Result<Vec<Entry>> {
+fn is_there(path: &Path) -> anyhow::Result<bool> {
+    path.try_exists().with_context(|| format!("{} cannot be looked at", path.display()))
+}
+
+/// A list as it was written, whoever signed it.
+fn parse(path: &Path) -> anyhow::Result<Signed> {
     let shown = path.display();
     let mut text = String::new();
     File::open(path)
         .and_then(|file| file.take(LIST_LIMIT_BYTES).read_to_string(&mut text))
         .with_context(|| format!("the list of erasures {shown} cannot be read"))?;
-    let signed: Signed =
-        serde_json::from_str(&text).with_context(|| format!("{shown} is no list of erasures"))?;
+    serde_json::from_str(&text).with_context(|| format!("{shown} is no list of erasures"))
+}
+
+/// The list, where it is the site's own.
+fn read(store: &dyn Store, path: &Path) -> anyhow::Result<Vec<Entry>> {
+    let shown = path.display();
+    let signed = parse(path)?;
     let signature = unhex(&signed.signature);
     check(store, &signed, &signature).with_context(|| format!("{shown} is not the list of this site"))?;
     serde_json::from_str(&signed.list).with_context(|| format!("{shown} is no list of erasures"))
@@ -249,5 +308,47 @@ pub fn for_restore(
              with --erasures FILE, or say --without-erasures when nobody was ever erased",
             beside_key.display()
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ATTACK, 21:03: a store without a signer signed the list anew, and the site whose list it was could not start again.
+    #[test]
+    fn the_list_of_another_signer_is_applied_and_never_written_over() {
+        let directories = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let [ours, other, beside] = &directories;
+        let keks = trust::KekRing::from(trust::Kek::generate());
+        let open = |directory: &tempfile::TempDir| {
+            crate::opening::directory(directory.path(), keks.clone()).unwrap()
+        };
+        let (store, list) = (open(ours), beside.path().join("key.erasures"));
+        let at = Timestamp::from_seconds(1_800_000_000);
+        store.care().begin_erasure(PatientId::from_bytes([7; 16]), at).unwrap();
+        assert_eq!(write(&store, "Site", &list, at).unwrap(), 1);
+        let kept = std::fs::read(&list).unwrap();
+
+        // New and empty: most likely not the store that was meant.
+        let strange = open(other);
+        let told = format!("{:#}", refuse_new_store(&strange, &list, "there").unwrap_err());
+        assert!(told.contains("new and empty"), "{told}");
+        // Older than its first signer: the list is applied, and stays as it is.
+        let act = Act::new(Actor::System, AuditAction::Administer, "Test").record(at, AuditOutcome::Success);
+        strange.transact(&Transaction { at, audit: vec![act], ..Transaction::default() }).unwrap();
+        refuse_new_store(&strange, &list, "there").unwrap();
+        assert_eq!(apply_at_start(&strange, &list, at).unwrap(), [PatientId::from_bytes([7; 16])]);
+        let told = format!("{:#}", write(&strange, "Site", &list, at).unwrap_err());
+        assert!(told.contains("not written over") && told.contains("move it away"), "{told}");
+        assert_eq!(std::fs::read(&list).unwrap(), kept);
+        // Moved away, it is written with everybody who was on it.
+        std::fs::rename(&list, beside.path().join("moved")).unwrap();
+        assert_eq!(write(&strange, "Site", &list, at).unwrap(), 1);
+        // By now it has a signer, and the list of the other one keeps it from starting.
+        std::fs::write(&list, &kept).unwrap();
+        assert!(apply_at_start(&strange, &list, at).is_err());
+        assert!(write(&strange, "Site", &list, at).is_err());
+        assert_eq!(write(&store, "Site", &list, at).unwrap(), 1, "its own it writes as often as it likes");
     }
 }

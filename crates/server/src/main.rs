@@ -72,6 +72,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Backup(arguments) => backup::run_backup(&arguments),
         Command::Restore(arguments) => backup::run_restore(&arguments),
+        Command::ConfirmRestore(arguments) => backup::run_confirm(&arguments),
         Command::Verify(arguments) => backup::run_verify(&arguments),
         Command::Audit { command } => audit::run(&command),
         Command::Witness { command } => audit::witness::run(&command),

@@ -13,7 +13,7 @@ use connectors::mqtt::MqttOptions;
 use pipeline::enrolment::CertificateAuthority;
 use pipeline::{Site, SiteOptions};
 use rustls::ServerConfig;
-use store::{AuditQuery, Kind, Store, StoreError};
+use store::{Kind, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -109,6 +109,7 @@ impl Running {
             None => None,
         };
         let store = open_store(config, keks.clone()).await?;
+        erasures::refuse_strange(config, Arc::clone(&store)).await?;
         let shared = store.shared().then(|| Arc::clone(&store));
         let now = clock_of(Arc::clone(&store)).await?;
         let pki = authority(config, shared.clone(), keks.clone()).await?.with_clock(Arc::clone(&now));
@@ -169,34 +170,25 @@ impl Running {
         ));
         let witnesses = config.audit.witnesses.clone();
         ports.spawn(audit::watching::ask_witnesses(Arc::clone(&site), witnesses, ended()));
-        ports.spawn(admin_socket::serve(admin_port, Arc::clone(&web), Arc::clone(&authority), ended()));
-        ports.spawn(watch_lists(Arc::clone(&authority), ended()));
         let secure_web = config.web.tls;
+        let serving = admin_socket::Serving {
+            web: Arc::clone(&web),
+            authority: Arc::clone(&authority),
+            link_base: link_base(web.public_addresses(), addresses.web, secure_web),
+        };
+        ports.spawn(admin_socket::serve(admin_port, serving, ended()));
+        ports.spawn(watch_lists(Arc::clone(&authority), ended()));
         Ok(Running { site, web, authority, addresses, secure_web, stop, ports, _hold: hold })
     }
 
     /// The address of the web app.
     pub fn web_url(&self) -> String {
-        let scheme = if self.secure_web { "https" } else { "http" };
-        let address = self.addresses.web;
-        if address.ip().is_unspecified() {
-            // It listens everywhere; this name is in its certificate and works from this machine.
-            return format!("{scheme}://localhost:{}", address.port());
-        }
-        format!("{scheme}://{address}")
+        web_url(self.addresses.web, self.secure_web)
     }
 
     /// The beginning of links for a person's browser: by a name, since passkeys work at no bare address.
     pub fn link_base(&self) -> String {
-        if let Some(address) = self.web.public_addresses().first() {
-            return address.clone();
-        }
-        let address = self.addresses.web;
-        if address.ip().is_loopback() {
-            let scheme = if self.secure_web { "https" } else { "http" };
-            return format!("{scheme}://localhost:{}", address.port());
-        }
-        self.web_url()
+        link_base(self.web.public_addresses(), self.addresses.web, self.secure_web)
     }
 
     /// The link for the first administrator, while there is nobody who could sign in.
@@ -266,6 +258,26 @@ impl Running {
     }
 }
 
+fn web_url(address: SocketAddr, secure: bool) -> String {
+    let scheme = if secure { "https" } else { "http" };
+    if address.ip().is_unspecified() {
+        // It listens everywhere; this name is in its certificate and works from this machine.
+        return format!("{scheme}://localhost:{}", address.port());
+    }
+    format!("{scheme}://{address}")
+}
+
+/// The beginning of links for a person's browser, by a public address or a name.
+pub fn link_base(public: &[String], address: SocketAddr, secure: bool) -> String {
+    match public.first() {
+        Some(public) => public.clone(),
+        None if address.ip().is_loopback() => {
+            web_url(SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), address.port()), secure)
+        }
+        None => web_url(address, secure),
+    }
+}
+
 struct Ports {
     web: Arc<ServerConfig>,
     mqtt: Arc<ServerConfig>,
@@ -287,15 +299,9 @@ impl Ports {
 /// The clock of this server. Where the machine's shows a time before this release was made, its battery is empty: time
 /// goes on from the last commit until the machine's is right.
 async fn clock_of(store: Arc<dyn Store>) -> anyhow::Result<Now> {
-    let read = tokio::task::spawn_blocking(move || {
-        let groups = store.group_summaries(None, 1)?;
-        let acts = store.audit_rows(&AuditQuery { limit: 1, ..AuditQuery::default() })?;
-        Ok::<_, StoreError>((groups, acts))
-    });
+    let read = tokio::task::spawn_blocking(move || pipeline::restored::last_commit(store.as_ref()));
     let read = read.await.context("reading the last commit was broken off")?;
-    let (groups, acts) = read.context("the last commit cannot be read")?;
-    let last = groups.iter().map(|group| group.committed_at).chain(acts.iter().map(|row| row.record.at));
-    let last = last.max().unwrap_or(RELEASED_AT);
+    let last = read.context("the last commit cannot be read")?.unwrap_or(RELEASED_AT);
     let shown = pki::timestamp(SystemTime::now());
     if shown < RELEASED_AT {
         tracing::error!(

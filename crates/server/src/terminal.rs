@@ -73,6 +73,11 @@ pub fn parse_within(text: &str, (least, most): (f64, f64)) -> Result<f64, String
     number.ok_or_else(|| format!("expected a number from {least} to {most}"))
 }
 
+/// A number with what it counts: "1 erasure", "2 erasures".
+pub fn counted(count: u64, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+}
+
 /// Rows as an aligned table; the last column is not padded.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -100,6 +105,12 @@ mod tests {
         for wrong in ["0.5", "3601", "NaN", "inf", "x", ""] {
             assert!(parse_within(wrong, (1.0, 3_600.0)).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        let say = |count| counted(count, "warning");
+        assert_eq!([say(0), say(1), say(2)], ["0 warnings", "1 warning", "2 warnings"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use web_api::{Web, WebOptions};
 
 use crate::admin_socket::{self, Answer, Request};
 use crate::config::{Config, ConfigArguments};
+use crate::running::link_base;
 use crate::{opening, terminal};
 
 /// Folding is no business of a command.
@@ -37,7 +38,7 @@ Password, authenticator app, passkeys and recovery codes are gone, and running s
 /// A one-time link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserLink {
-    /// The beginning of the site's address, where the settings say it.
+    /// The beginning of the site's address, where it is known.
     pub base: Option<String>,
     /// The page, with the token behind `#`.
     pub path: String,
@@ -68,11 +69,11 @@ pub fn run(command: &UserCommand) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// When nobody has the name, or it cannot be kept.
-pub fn reset(web: &Web, name: &str) -> anyhow::Result<UserLink> {
+pub fn reset(web: &Web, link_base: &str, name: &str) -> anyhow::Result<UserLink> {
     let user = web.user_named(name).with_context(|| format!("nobody here is called \"{name}\""))?;
     let invitation = web.reset_user(Actor::System, user.id).context("the person cannot be reset")?;
     Ok(UserLink {
-        base: web.public_addresses().first().cloned(),
+        base: Some(link_base).filter(|base| !base.is_empty()).map(str::to_owned),
         path: invitation.path(),
         expires_at: invitation.expires_at.to_string(),
     })
@@ -88,7 +89,10 @@ fn offline(config: &Config, name: &str) -> anyhow::Result<UserLink> {
     let options =
         WebOptions { public_addresses: config.web.public_addresses.clone(), ..WebOptions::default() };
     let web = Web::new(Arc::clone(&site), options).context("the users cannot be read")?;
-    let link = reset(&web, name);
+    // A free port is taken anew with each start.
+    let is_fixed = !config.web.public_addresses.is_empty() || config.web.listen.port() != 0;
+    let base = link_base(&config.web.public_addresses, config.web.listen, config.web.tls);
+    let link = reset(&web, if is_fixed { &base } else { "" }, name);
     site.stop();
     link
 }

@@ -23,6 +23,7 @@ pub mod people;
 mod places;
 pub mod problem;
 mod proxied;
+pub mod restored;
 mod serve;
 pub mod session;
 mod state;

@@ -2,10 +2,11 @@
 
 pub mod export;
 mod judging;
+mod verifying;
 pub mod watching;
 pub mod witness;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,13 +18,15 @@ use serde::{Deserialize, Serialize};
 use store::{Actor, AuditAction, AuditOutcome, Log, LogAgainst, Store};
 use trust::log::check::{Report, Signpost};
 use trust::log::checkpoint::Checkpoint;
-use trust::log::note::{NOTE_LIMIT_BYTES, VerifierKey};
+use trust::log::note::VerifierKey;
 use trust::log::receipt::Receipt;
 
 use crate::admin_socket::{self, Answer, Request};
 use crate::config::{Config, ConfigArguments};
 use crate::opening;
 use crate::terminal::{self, Progress};
+
+pub use verifying::{LogArguments, describe, verify};
 
 /// The exit status where the log is not what it was: removed, changed, added, moved or rolled back.
 pub const EXIT_TAMPERED: u8 = 3;
@@ -339,113 +342,4 @@ pub fn run(command: &AuditCommand) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// What `auscult verify` is told about the log.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct LogArguments {
-    /// An export of the audit log (auscult audit export), checked without any store or key
-    #[arg(value_name = "EXPORT", conflicts_with_all = ["data", "config"])]
-    pub export: Option<PathBuf>,
-    /// A checkpoint that was kept elsewhere; the log must have grown out of it. May be given several times
-    #[arg(long, value_name = "FILE")]
-    pub against: Vec<PathBuf>,
-    /// Believe only this key of the log (name+id+key), not those that an export names. May be given several times
-    #[arg(long, value_name = "KEY")]
-    pub log_key: Vec<VerifierKey>,
-    /// Believe only this key of a witness. May be given several times
-    #[arg(long, value_name = "KEY")]
-    pub witness_key: Vec<VerifierKey>,
-    /// Check the log only, not everything that is kept
-    #[arg(long)]
-    pub log_only: bool,
-    /// Print what was found as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-impl LogArguments {
-    /// Whether it is the log that is to be checked, and nothing else.
-    pub fn is_log_only(&self) -> bool {
-        self.export.is_some() || self.log_only || !self.against.is_empty()
-    }
-}
-
-fn read_checkpoint(path: &Path) -> anyhow::Result<(String, String)> {
-    let shown = path.display().to_string();
-    let length = std::fs::metadata(path).with_context(|| format!("{shown} cannot be read"))?.len();
-    if length > NOTE_LIMIT_BYTES as u64 {
-        bail!("{shown} has {length} bytes, which is no checkpoint");
-    }
-    let note = std::fs::read_to_string(path).with_context(|| format!("{shown} cannot be read"))?;
-    // A file may end with an empty line more than a note does.
-    let note = format!("{}\n", note.trim_end());
-    Checkpoint::parse(&note).with_context(|| format!("{shown} is no checkpoint"))?;
-    Ok((shown, note))
-}
-
-/// Checks the log: of an export, or of a site.
-///
-/// # Errors
-/// Where it could not be checked. Whatever is wrong is printed and gives exit status [`EXIT_TAMPERED`].
-pub fn verify(arguments: &LogArguments, config: &ConfigArguments) -> anyhow::Result<ExitCode> {
-    let against =
-        arguments.against.iter().map(|path| read_checkpoint(path)).collect::<anyhow::Result<Vec<_>>>()?;
-    let summaries = match &arguments.export {
-        Some(path) => {
-            let signposts = against.into_iter().map(|(name, note)| Signpost { name, note, outside: true });
-            let believed = export::Believed {
-                log_keys: arguments.log_key.clone(),
-                witness_keys: arguments.witness_key.clone(),
-                against: signposts.collect(),
-            };
-            let mut line = Progress::new("checking");
-            let reports = export::check(path, &believed, &mut |done, all| line.at(done, all))?;
-            line.end();
-            reports.into_iter().map(LogSummary::from).collect()
-        }
-        None => match ask(&Config::assemble(config)?, Question::Check(against), "checking")? {
-            Answer::LogChecked(summaries) => summaries,
-            _ => bail!("the running server answered something else; it may be another release"),
-        },
-    };
-    show(&summaries, arguments)
-}
-
-fn show(summaries: &[LogSummary], arguments: &LogArguments) -> anyhow::Result<ExitCode> {
-    let is_sound = summaries.iter().all(|summary| summary.findings.is_empty() && summary.more_findings == 0);
-    if arguments.json {
-        let text = serde_json::json!({ "sound": is_sound, "logs": summaries });
-        terminal::println(&serde_json::to_string_pretty(&text).context("the answer could not be written")?);
-    } else {
-        for summary in summaries {
-            terminal::println(&format!(
-                "log of {}: {} rows, {} erased, {} not yet covered, {} checkpoints and {} cosignatures fit",
-                summary.log,
-                summary.rows,
-                summary.erased,
-                summary.uncovered,
-                summary.checkpoints,
-                summary.cosignatures
-            ));
-            terminal::println(&format!("  root {} over {} rows", summary.root, summary.rows));
-            for remark in &summary.remarks {
-                terminal::println(&format!("  note: {remark}"));
-            }
-            for finding in &summary.findings {
-                terminal::println(&format!("  {}: {}", finding.fault.to_uppercase(), finding.what));
-            }
-            if summary.more_findings > 0 {
-                terminal::println(&format!("  and {} more", summary.more_findings));
-            }
-        }
-        if arguments.export.is_some() && arguments.log_key.is_empty() {
-            terminal::println(
-                "The keys that were believed are those that the export names; compare them with `auscult audit key`, or \
-                 give them with --log-key.",
-            );
-        }
-        terminal::println(if is_sound { "The log is sound." } else { "The log is NOT what it was." });
-    }
-    Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::from(EXIT_TAMPERED) })
 }

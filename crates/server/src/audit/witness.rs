@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use clinical_model::Timestamp;
 use pipeline::witness::Witness;
 use tokio::net::TcpListener;
 use trust::log::note::{KeyKind, Signer, VerifierKey};
@@ -135,10 +136,8 @@ pub fn run(command: &WitnessCommand) -> anyhow::Result<ExitCode> {
         }
         WitnessCommand::Logs { own } => {
             for log in own.witness(&[])?.all().context("what is remembered cannot be read")? {
-                terminal::println(&format!(
-                    "{} size {} cosigned at {} s",
-                    log.origin, log.size, log.cosigned_at_s
-                ));
+                let at = Timestamp::from_seconds(i64::try_from(log.cosigned_at_s).unwrap_or(i64::MAX));
+                terminal::println(&format!("{} size {} cosigned at {at}", log.origin, log.size));
                 if let Some(refused) = log.refused {
                     terminal::println(&format!(
                         "  REFUSED, signed by the log and not grown out of it:\n{refused}"

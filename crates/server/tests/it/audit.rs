@@ -128,7 +128,7 @@ fn an_export_is_checked_offline_and_every_change_of_it_is_named() {
     tampered("a removed row", removed, "MISSING", "row 3");
     let mut moved = owned();
     moved.swap(row(2), row(4));
-    tampered("two lines exchanged", moved, "ADDED", "row");
+    tampered("two lines exchanged", moved.clone(), "MOVED", "row 4");
     let mut added = owned();
     let line = added[row(3)].clone();
     added.insert(row(3), line);
@@ -136,11 +136,57 @@ fn an_export_is_checked_offline_and_every_change_of_it_is_named() {
     let mut cut = owned();
     cut.pop();
     tampered("the end cut off", cut, "MISSING", "breaks off");
+    let mut swapped = owned();
+    let (third, fourth) = (row(3), row(4));
+    swapped.swap(third, fourth);
+    let path = place.path("swapped.jsonl");
+    std::fs::write(&path, swapped.join("\n") + "\n").unwrap();
+    let named = said(&verify(&path, &[]));
+    assert!(named.contains("MOVED: row 3 stands behind row 4") && !named.contains("MISSING"), "{named}");
     let other = verify(&export, &["--log-key", &key.trim().replace("auscult/", "auscult/x")]);
     assert_ne!(other.status.code(), Some(0));
     // Against a checkpoint that was kept elsewhere: the export is older, so rows of it are missing.
     let against = verify(&export, &["--against", kept.to_str().unwrap()]);
     assert_eq!(against.status.code(), Some(0), "taken after the checkpoint's rows: {}", said(&against));
+}
+
+/// TRY, 20:31: the documented walk of an auditor, with the file that the documented command prints.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_auditor_verifies_against_the_file_that_audit_checkpoint_prints() {
+    let cluster = Cluster::in_directory(1);
+    let server = serve(&cluster.place, None);
+    let publisher = cluster.publisher(cluster.devices[0], &server.address("mqtt")).await;
+    assert!(send(&publisher, cluster.devices[0], "heart_rate", 72).await);
+    let place = cluster.place;
+    grow(&place);
+    let own = place.arguments();
+    let print = || succeed(&arguments(&own, &["audit", "checkpoint"], &[]));
+    let checkpoint = place.path("checkpoint");
+    // Both logs have one by now.
+    let printed = until(print, |text| text.contains("/acts/") && text.contains("/groups/"));
+    std::fs::write(&checkpoint, &printed).unwrap();
+    let (export, against) = (place.path("audit.jsonl"), checkpoint.to_str().unwrap());
+    succeed(&arguments(&own, &["audit", "export"], &[export.to_str().unwrap()]));
+    let key = succeed(&arguments(&own, &["audit", "key"], &[]));
+    let offline = verify(&export, &["--log-key", key.trim(), "--against", against]);
+    assert_eq!(offline.status.code(), Some(0), "{}", String::from_utf8_lossy(&offline.stderr));
+    assert!(said(&offline).contains("The log is sound"), "{}", said(&offline));
+    let running = succeed(&arguments(&own, &["verify"], &["--against", against]));
+    assert!(running.contains("The log is sound"), "{running}");
+    // What is said of everything says what was read of the logs too (TRY, 20:32).
+    let everything = succeed(&arguments(&own, &["verify"], &[]));
+    assert!(everything.contains("log of acts: ") && everything.contains("log of groups: "), "{everything}");
+    server.stop();
+
+    // The second note counts as well: changed, it is not believed.
+    let at = printed.rfind("\n\n— ").unwrap();
+    let (body, signed) = printed.split_at(at);
+    let root = body.rfind('\n').unwrap() + 1;
+    let other = if body[root..].starts_with('A') { "B" } else { "A" };
+    std::fs::write(&checkpoint, format!("{}{other}{}{signed}", &body[..root], &body[root + 1..])).unwrap();
+    let changed = verify(&export, &["--against", against]);
+    assert_eq!(changed.status.code(), Some(3), "{}", said(&changed));
+    assert!(said(&changed).contains("checkpoint (note 2)"), "{}", said(&changed));
 }
 
 struct WitnessProcess {

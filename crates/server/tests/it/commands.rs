@@ -77,3 +77,21 @@ fn a_key_that_protects_nothing_is_refused() {
         ["serve"].into_iter().chain(arguments.iter().map(String::as_str)).chain(web).collect();
     assert!(refuse(&arguments).contains("web.tls = true"));
 }
+
+/// TRY, 20:40: doctor said nothing of policies that the next start refuses.
+#[test]
+fn doctor_names_policies_that_cannot_be_used() {
+    let place = Place::new();
+    let (policies, config) = (place.path("policies"), place.path("auscult.toml"));
+    std::fs::create_dir(&policies).unwrap();
+    std::fs::write(&config, format!("[access]\npolicies = {policies:?}\n")).unwrap();
+    let doctor = || {
+        let output = auscult().arg("doctor").args(place.arguments()).arg("--config").arg(&config).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    assert!(doctor().contains("ok    policies"), "{}", doctor());
+    std::fs::write(policies.join("site.cedar"), "permit (principal, action").unwrap();
+    let said = doctor();
+    assert!(said.contains("FAIL  policies") && said.contains("site.cedar"), "{said}");
+    assert!(said.contains("1 failure") && !said.contains("1 failures"), "{said}");
+}

@@ -8,10 +8,12 @@ use clinical_model::patient::Gender;
 use clinical_model::{Patient, PatientId, Private, UserId};
 use pipeline::erasure::{ErasureOrder, signer};
 use pipeline::{Clock as _, SystemClock};
+use serde_json::json;
 use store::{Actor, Store as _};
 use trust::Kek;
 
 use crate::devices;
+use crate::person::{Person, as_nobody, code_of};
 use crate::process::{Place, Server, auscult, refuse, run, succeed};
 
 /// Longest wait for what the server writes by itself every two seconds.
@@ -129,11 +131,16 @@ fn an_erased_patient_does_not_come_back_with_an_older_backup() {
         assert!(begun.elapsed() < WRITTEN_LIMIT, "the list was never written; log: {}", server.log());
         std::thread::park_timeout(Duration::from_millis(50));
     }
+    // TRY, 20:38: of a site that runs, too, doctor says that a turn is due.
+    let doctor = run(&with(&["doctor"], &arguments, &[]));
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    assert!(said.contains("a turn of the key is due") && said.contains("1 erasure,"), "{said}");
+    assert!(!server.log().contains("Broken pipe"), "{}", server.log());
     assert!(server.stop().0.success());
     let (restored, again) = (place.path("restored"), place.path("again"));
     let (backup, key) = (backup.to_str().unwrap().to_owned(), place.key().to_str().unwrap().to_owned());
     let told = succeed(&["restore", &backup, restored.to_str().unwrap(), "--key-file", &key]);
-    assert!(told.contains("1 erasures of"), "{told}");
+    assert!(told.contains("1 erasure of"), "{told}");
     let store = devices::open(&place, &restored);
     assert!(store.document(store::Kind::Patient, [0x5a; 16]).unwrap().is_none());
     assert!(store.ensure_patient_key(patient().id).is_err(), "and no key is ever made again");
@@ -154,6 +161,110 @@ fn an_erased_patient_does_not_come_back_with_an_older_backup() {
         refuse(&["restore", &backup, again.to_str().unwrap(), "--key-file", &key, "--without-erasures"]);
     assert!(refused.contains("does not open this store"), "{refused}");
     assert!(succeed(&with(&["doctor"], &arguments, &[])).contains("backups included"));
+}
+
+/// ATTACK, 21:03: one start with a wrong data directory wrote the list anew and locked the real site out.
+#[test]
+fn a_start_in_a_wrong_directory_neither_serves_nor_touches_the_list_of_erasures() {
+    let place = Place::new();
+    assert!(Server::serve(&place, &[]).stop().0.success());
+    let list = place.path("key.erasures");
+    let before = std::fs::read(&list).unwrap();
+    let wrong = place.path("dta");
+    let (wrong, key) = (wrong.to_str().unwrap(), place.key());
+    let serve = ["serve", "--data", wrong, "--key-file", key.to_str().unwrap(), "--web", "127.0.0.1:0"];
+    for _ in 0..2 {
+        let told = refuse(&serve);
+        assert!(told.contains("new and empty") && told.contains("--data"), "{told}");
+        assert!(std::fs::read(&list).unwrap() == before, "the list was touched");
+    }
+    assert!(Server::serve(&place, &[]).stop().0.success(), "the site itself starts as before");
+    let before = std::fs::read(&list).unwrap();
+    // Whoever means a new site says so with another list.
+    let config = place.path("new.toml");
+    std::fs::write(&config, format!("[key]\nerasures = {:?}\n", place.path("new.erasures"))).unwrap();
+    let mut other = place.arguments();
+    other[1] = wrong.to_owned();
+    let mut command = auscult();
+    command.arg("serve").args(&other).arg("--config").arg(&config);
+    command.args([
+        "--web",
+        "127.0.0.1:0",
+        "--mqtt",
+        "127.0.0.1:0",
+        "--devices",
+        "127.0.0.1:0",
+        "--print-json",
+    ]);
+    assert!(Server::start(command, place.path("new.txt")).stop().0.success());
+    assert!(std::fs::read(&list).unwrap() == before, "the list was touched");
+}
+
+/// ATTACK, 20:52: a restored backup gave back access that was taken away since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_backup_lets_nobody_in_who_was_let_in_by_something_that_ends() {
+    let place = Place::new();
+    let server = Server::serve(&place, &[]);
+    let node = server.address("address");
+    let admin = Person::first(&server.address("setup_link"), &node).await;
+    assert_eq!(admin.post(&node, "/api/v1/account/recovery-codes", json!({})).await.0, 200);
+    let nurse = json!({"name": "nina", "display": "Nina", "role": "nurse", "wards": null});
+    let invited = admin.does(&node, "/api/v1/users", nurse).await;
+    let link = invited["invitation"]["path"].as_str().unwrap().split("#token=").nth(1).unwrap().to_owned();
+    let (arguments, backup) = (place.arguments(), place.path("backup"));
+    let backup = backup.to_str().unwrap();
+    succeed(&with(&["backup"], &arguments, &[backup]));
+    assert_eq!(admin.get(&node, "/api/v1/account").await.0, 200);
+    assert!(server.stop().0.success());
+
+    let restored = place.path("restored");
+    let key = place.key().to_str().unwrap().to_owned();
+    let told = succeed(&["restore", backup, restored.to_str().unwrap(), "--key-file", &key]);
+    assert!(told.contains("1 session,") && told.contains("codes of 2 people"), "{told}");
+    assert!(told.contains("Not known to it") && told.contains("revoked.txt"), "{told}");
+    let mut arguments = place.arguments();
+    restored.to_str().unwrap().clone_into(&mut arguments[1]);
+    let mut command = auscult();
+    command.arg("serve").args(&arguments);
+    command.args([
+        "--web",
+        "127.0.0.1:0",
+        "--mqtt",
+        "127.0.0.1:0",
+        "--devices",
+        "127.0.0.1:0",
+        "--print-json",
+    ]);
+    let server = Server::start(command, place.path("restored.txt"));
+    let node = server.address("address");
+    assert_eq!(admin.get(&node, "/api/v1/account").await.0, 401, "the session was ended");
+    let (status, said) = as_nobody(&node, "/api/v1/sign-in/link", json!({"token": link})).await;
+    assert_eq!(status, 403, "{said}");
+    // Who has a way in of their own comes in by it, and no recovery code is left.
+    let again = Person::begins_to_sign_in("admin", &node).await;
+    let body = json!({"code": code_of(&admin.app_secret, 1)});
+    assert_eq!(again.post(&node, "/api/v1/sign-in/totp", body).await.0, 200);
+
+    // Until somebody has looked, doctor says what is not known: of a site that runs, and of one that does not.
+    let doctor =
+        |arguments: &[String; 4]| String::from_utf8(run(&with(&["doctor"], arguments, &[])).stdout).unwrap();
+    let unseen = "a backup was restored at";
+    assert!(doctor(&arguments).contains(unseen), "{}", doctor(&arguments));
+    assert!(refuse(&with(&["confirm-restore"], &arguments, &["--note", " "])).contains("--note"));
+    let note = ["--note", "nobody was disabled, nothing was revoked"];
+    assert!(succeed(&with(&["confirm-restore"], &arguments, &note)).contains("Noted for the restore"));
+    assert!(succeed(&with(&["confirm-restore"], &arguments, &note)).contains("No restore waits"));
+    assert!(!doctor(&arguments).contains(unseen));
+    assert!(server.stop().0.success());
+    let store = devices::open(&place, &restored);
+    let acts = store.audit_rows(&store::AuditQuery { limit: 100, ..store::AuditQuery::default() }).unwrap();
+    let of_restore = acts.iter().filter(|row| row.record.object == pipeline::restored::OBJECT);
+    let said: Vec<_> = of_restore.map(|row| row.record.detail.clone()).collect();
+    assert!(
+        said.len() == 2 && said[1].contains("1 sessions") && said[0].contains("nobody was disabled"),
+        "{said:?}"
+    );
+    assert_eq!(pipeline::restored::unseen(&store).unwrap(), None);
 }
 
 /// A token of software, as the tests of PKCS #11 use.
