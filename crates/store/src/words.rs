@@ -198,8 +198,6 @@ pub enum Kind {
     SpentAssertion = 42,
     /// A provider from whom people may come to sign in.
     IdentityProvider = 43,
-    /// A sign-in that is under way at an identity provider.
-    PendingSignIn = 44,
 }
 
 /// A document with its version.

@@ -1,5 +1,5 @@
-//! Challenges of passkeys: made without keeping anything, so that asking for many costs nothing; good for one purpose, for
-//! five minutes, and once.
+//! Challenges of passkeys and of sign-ins at a provider: made without keeping anything, so that asking for many costs
+//! nothing; good for one purpose, for some minutes, and once.
 
 use std::time::Duration;
 
@@ -16,8 +16,10 @@ use trust::webauthn::CHALLENGE_LEN;
 
 use crate::session::removal;
 
-/// How long a challenge may be answered.
+/// How long a challenge of a passkey may be answered.
 pub(crate) const CEREMONY_LIFE: Duration = Duration::from_secs(300);
+/// Time for signing in at an identity provider.
+pub(crate) const PROVIDER_LIFE: Duration = Duration::from_secs(600);
 /// Marks of used challenges that are over and removed with each new one: more than one, so that they cannot pile up.
 const SWEEP_LIMIT: usize = 16;
 /// The index of used challenges by their end.
@@ -36,6 +38,8 @@ pub(crate) enum Purpose<'a> {
     StepUp(&'a trust::TokenHash),
     /// Adding a passkey in a session.
     Register(&'a trust::TokenHash),
+    /// Signing in at an identity provider, and going on from there: what belongs together.
+    Provider(&'a str),
 }
 
 impl Purpose<'_> {
@@ -45,6 +49,14 @@ impl Purpose<'_> {
             Purpose::SignIn => format!("sign-in {body}"),
             Purpose::StepUp(session) => format!("step-up {session} {body}"),
             Purpose::Register(session) => format!("register {session} {body}"),
+            Purpose::Provider(way) => format!("provider {body} {way}"),
+        }
+    }
+
+    const fn life(self) -> Duration {
+        match self {
+            Purpose::Provider(_) => PROVIDER_LIFE,
+            _ => CEREMONY_LIFE,
         }
     }
 }
@@ -69,7 +81,7 @@ pub(crate) struct Answered {
 /// A new challenge.
 pub(crate) fn ask(store: &dyn Store, purpose: Purpose<'_>, now: Timestamp) -> Asked {
     let mut token = Vec::with_capacity(TOKEN_LEN);
-    token.extend(sortable(now.plus(CEREMONY_LIFE)));
+    token.extend(sortable(now.plus(purpose.life())));
     token.extend(trust::random_bytes::<{ BODY_LEN - 8 }>());
     token.extend(store.blind("ceremony", &purpose.text(&token)));
     Asked { challenge: sha256(&[b"ceremony", &token]), token: URL_SAFE_NO_PAD.encode(token) }

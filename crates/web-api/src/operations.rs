@@ -214,6 +214,8 @@ pub fn operations() -> Vec<Operation> {
         post "/api/v1/users" ManagePeople fresh "Add a person, with an invitation" json::users::add;
         put "/api/v1/users/{id}" ManagePeople fresh "Change a person's rights" json::users::update;
         post "/api/v1/users/{id}/reset" ManagePeople fresh "Forget a person's ways in, with a new invitation" json::users::reset;
+        put "/api/v1/users/{id}/awaited-provider" ManagePeople fresh "Let a person come by an identity provider, by name" json::users::await_provider;
+        delete "/api/v1/users/{id}/provider-links/{link}" ManagePeople fresh "Remove a person's link to an identity provider" json::users::unlink_provider;
         get "/api/v1/users/{id}/sessions" ManagePeople "The sessions of a person" json::users::sessions;
         delete "/api/v1/users/{id}/sessions" ManagePeople fresh "End the sessions of a person" json::users::end_sessions;
         get "/api/v1/identity-providers" Open "From where people may come to sign in" oidc::buttons;

@@ -45,7 +45,6 @@ const fn keeps_history(kind: Kind) -> bool {
             | Kind::PendingTransaction
             | Kind::Grant
             | Kind::SpentAssertion
-            | Kind::PendingSignIn
     )
 }
 
@@ -74,7 +73,6 @@ pub(super) const fn kind_name(kind: Kind) -> &'static str {
         Kind::Grant => "grant",
         Kind::SpentAssertion => "spent assertion",
         Kind::IdentityProvider => "identity provider",
-        Kind::PendingSignIn => "pending sign-in",
     }
 }
 
@@ -103,7 +101,6 @@ pub(super) fn kind_from_number(number: u8) -> Option<Kind> {
         Kind::Grant,
         Kind::SpentAssertion,
         Kind::IdentityProvider,
-        Kind::PendingSignIn,
     ];
     KINDS.iter().copied().find(|kind| *kind as u8 == number)
 }

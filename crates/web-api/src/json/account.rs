@@ -20,7 +20,7 @@ use super::webauthn::{RegistrationResponse, creation_options, request_options};
 use super::{Answer, Body, hex};
 use crate::access::{Permit, may};
 use crate::ceremony::{self, Purpose};
-use crate::people::{Kept, PeopleError, User};
+use crate::people::{Kept, PeopleError, ProviderLink, User, UserRecord};
 use crate::problem::{Code, Problem};
 use crate::session::{By, Current, Record};
 use crate::state::Web;
@@ -32,6 +32,7 @@ pub(crate) struct AccountView {
     has_password: bool,
     totp: Option<TotpView>,
     passkeys: Vec<PasskeyView>,
+    provider_links: Vec<LinkView>,
     recovery_codes_left: usize,
     is_complete: bool,
 }
@@ -50,6 +51,18 @@ struct PasskeyView {
     is_synced: bool,
 }
 
+/// A link to an identity provider, for its owner and for administrators.
+#[derive(Serialize)]
+pub(crate) struct LinkView {
+    id: String,
+    #[serde(flatten)]
+    link: ProviderLink,
+}
+
+pub(crate) fn link_views(record: &UserRecord) -> Vec<LinkView> {
+    record.provider_links.iter().map(|link| LinkView { id: link.id(), link: link.clone() }).collect()
+}
+
 fn account_view(kept: &Kept) -> AccountView {
     let record = &kept.record;
     let passkey = |one: &crate::people::Passkey| PasskeyView {
@@ -64,6 +77,7 @@ fn account_view(kept: &Kept) -> AccountView {
         has_password: record.password_hash.is_some(),
         totp: record.totp.as_ref().map(|totp| TotpView { added_at: totp.added_at }),
         passkeys: record.passkeys.iter().map(passkey).collect(),
+        provider_links: link_views(record),
         recovery_codes_left: record.recovery_codes.len(),
         is_complete: record.is_complete(),
     }

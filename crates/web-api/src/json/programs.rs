@@ -85,6 +85,9 @@ pub(crate) async fn set_scopes(
         .join(" ")
         .parse()
         .map_err(|error| Problem::bad_request(format!("the scopes cannot be used: {error}")))?;
+    scopes
+        .check_types()
+        .map_err(|error| Problem::bad_request(format!("the scopes cannot be used: {error}")))?;
     if scopes.resources().is_empty() || scopes.resources().iter().any(|one| one.context != Context::System) {
         return Err(Problem::bad_request("a program has scopes that begin with system/, at least one"));
     }

@@ -16,7 +16,7 @@ use super::Body;
 use crate::access::Access;
 use crate::known_browser;
 use crate::operations::has_session;
-use crate::people::{Kept, NewUser, PeopleError, Role, User};
+use crate::people::{Kept, NewUser, PeopleError, Role, Subject, User};
 use crate::problem::{Code, Problem};
 use crate::session::{self, By, Caller, Current, NewSession, Stage};
 use crate::state::Web;
@@ -96,6 +96,8 @@ pub(crate) struct SessionView {
     fresh_until: Option<Timestamp>,
     recovery_codes_left: Option<usize>,
     is_complete: bool,
+    /// Who at an identity provider becomes this person with the proof that is still outstanding.
+    linking: Option<Subject>,
 }
 
 /// Whether a browser that calls this server so can use passkeys here.
@@ -156,6 +158,7 @@ pub(crate) fn view(web: &Web, headers: &HeaderMap, current: Option<&Current>) ->
         fresh_until: current.and_then(Current::fresh_until),
         recovery_codes_left: shown.map(|(_, kept)| kept.record.recovery_codes.len()),
         is_complete: shown.is_some_and(|(_, kept)| kept.record.is_complete()),
+        linking: current.and_then(|current| current.vouched.clone()),
     }
 }
 
@@ -202,12 +205,15 @@ pub(crate) fn people_problem(error: PeopleError) -> Problem {
     };
     match &error {
         E::SetupClosed => Problem::new(Code::SetupClosed, error.to_string()),
-        E::Exists { .. } | E::PasskeyKnown => Problem::new(Code::Exists, error.to_string()),
+        E::Exists { .. } | E::PasskeyKnown | E::LinkTaken | E::HasWayIn => {
+            Problem::new(Code::Exists, error.to_string())
+        }
         E::Name { .. } | E::CareTeams | E::PatientOfRole | E::TooManyPasskeys | E::Ceremony => {
             Problem::bad_request(error.to_string())
         }
         E::Weak(_) | E::Passkey(_) => Problem::bad_request(with_cause(&error)),
         E::NotFound => Problem::not_found("person"),
+        E::NoLink => Problem::not_found("link to an identity provider"),
         E::Changed => Problem::new(Code::ChangedBySomebodyElse, error.to_string()),
         E::LastAdministrator => Problem::new(Code::LastAdministrator, error.to_string()),
         E::LastWayIn => Problem::new(Code::LastWayIn, error.to_string()),
@@ -226,7 +232,7 @@ pub(crate) fn beginning(from: &Asking, user: UserId, stage: Stage, by: By, how: 
     let act = sign_in_act(&caller, Actor::User(user), how);
     // Whoever begins a session ends the one they had: a token that was known before proves nothing after.
     let replaces = session::token_of(&from.headers).map(|token| token.hash());
-    NewSession { user, stage, by, second_factor_at: None, caller, replaces, act }
+    NewSession { user, stage, by, second_factor_at: None, caller, vouched: None, replaces, act }
 }
 
 /// The act of signing in, or of trying to, somewhere.
@@ -245,14 +251,33 @@ impl Web {
     }
 }
 
-/// Begins a session, in the place of the one that the request carries: its cookies.
+/// As whom an identity provider vouches for whoever is in, wholly, from now on: what brought them in, or the session in
+/// which they had still to prove themself.
+async fn whom_vouched(web: &Arc<Web>, from: &Asking, new: &mut NewSession) -> Option<Subject> {
+    if let Some(subject) = new.vouched.take() {
+        return Some(subject);
+    }
+    let (user, waiting) = has_session(web, &from.caller, &from.headers, false).await.ok()?;
+    waiting.vouched.filter(|_| user.id == new.user && waiting.stage != Stage::Whole)
+}
+
+/// Begins a session, in the place of the one that the request carries: its cookies. One that is whole keeps the link to the
+/// identity provider by which it came.
 pub(crate) async fn begin_cookies(
     web: &Arc<Web>,
     from: &Asking,
-    new: NewSession,
+    mut new: NewSession,
 ) -> Result<Vec<HeaderValue>, Problem> {
     let now = web.site.clock().now();
     let (user, is_whole, headers) = (new.user, new.stage == Stage::Whole, from.headers.clone());
+    let vouched = match is_whole {
+        true => whom_vouched(web, from, &mut new).await,
+        false => None,
+    };
+    if let Some(subject) = vouched {
+        let by = from.caller.by(user);
+        web.blocking(move |web| web.link_provider(by, &subject)).await?.map_err(people_problem)?;
+    }
     let (token, known) = web
         .blocking(move |web| {
             let token = web.sessions.begin(new, now)?;
@@ -292,7 +317,8 @@ pub(crate) async fn begin(web: &Arc<Web>, from: &Asking, new: NewSession) -> Res
 }
 
 /// Begins the session of a person whom an identity provider vouches for: its cookies, for an answer that leads on.
-/// `second_factor_at`: when a second factor was used there, where the site trusts that.
+/// `second_factor_at`: when a second factor was used there, where that counts. `vouched`: who they are there, where that is
+/// still to be linked.
 ///
 /// # Errors
 /// [`Problem`] where it could not be kept, or the person may not sign in.
@@ -300,6 +326,7 @@ pub(crate) async fn begin_by_provider(
     web: &Arc<Web>,
     from: &Asking,
     user: &User,
+    vouched: Option<Subject>,
     second_factor_at: Option<Timestamp>,
 ) -> Result<Vec<HeaderValue>, Problem> {
     if user.disabled {
@@ -311,7 +338,7 @@ pub(crate) async fn begin_by_provider(
         None => web.stage_of(user.id, None),
     };
     let new = beginning(from, user.id, stage, By::Provider, "by the identity provider");
-    begin_cookies(web, from, NewSession { second_factor_at, ..new }).await
+    begin_cookies(web, from, NewSession { second_factor_at, vouched, ..new }).await
 }
 
 /// After a change of the way in: a session that was waiting for it goes on as a whole one, under a new token.

@@ -186,9 +186,9 @@ pub(crate) async fn by_recovery_code(
     from: Asking,
     Body(given): Body<GivenCode>,
 ) -> Result<Response, Problem> {
-    let (user, current) = waiting(&web, &from).await?;
+    let (user, _) = waiting(&web, &from).await?;
     let by = from.caller.by(user.id);
-    let what = (current.by, "a recovery code");
+    let what = (By::RecoveryCode, "a recovery code");
     by_code(&web, &from, &user, what, move |web| web.take_recovery_code(by, &given.code)).await
 }
 

@@ -6,10 +6,10 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use clinical_model::place::PlaceKind;
 use clinical_model::{PatientId, PlaceId, Timestamp, UserId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use store::{AuditAction, AuditOutcome};
 
-use super::account::{SessionsView, sessions_view};
+use super::account::{LinkView, SessionsView, link_views, sessions_view};
 use super::session::{UserView, people_problem, user_view};
 use super::{Answer, Body, id_of};
 use crate::access::{Permit, may};
@@ -29,6 +29,8 @@ pub(crate) struct UserLine {
     is_complete: bool,
     invitation_expires_at: Option<Timestamp>,
     last_sign_in_at: Option<Timestamp>,
+    provider_links: Vec<LinkView>,
+    awaited_provider: Option<String>,
     version: u64,
 }
 
@@ -43,6 +45,8 @@ fn line(kept: &Kept) -> UserLine {
         is_complete: record.is_complete(),
         invitation_expires_at: record.link.as_ref().map(|link| link.expires_at),
         last_sign_in_at: record.last_sign_in_at,
+        provider_links: link_views(record),
+        awaited_provider: record.awaited_provider.clone(),
         version: record.edits,
     }
 }
@@ -134,6 +138,44 @@ pub(crate) async fn reset(
     web.blocking(move |web| {
         let invitation = web.reset_user(permit.by(), id).map_err(people_problem)?;
         invited(web, id, &invitation)
+    })
+    .await?
+}
+
+/// By which identity provider somebody may come whom none has vouched for yet.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Awaited {
+    provider: Option<String>,
+}
+
+pub(crate) async fn await_provider(
+    State(web): State<Arc<Web>>,
+    permit: Permit<may::ManagePeople>,
+    Path(id): Path<String>,
+    Body(to): Body<Awaited>,
+) -> Answer<UserLine> {
+    let id: UserId = id_of(&id, "person")?;
+    web.blocking(move |web| {
+        let provider = to.provider.as_deref();
+        if let Some(provider) = provider {
+            crate::oidc::check_known(web, provider)?;
+        }
+        web.await_provider(&permit.by(), id, provider).map_err(people_problem)?;
+        Ok(Json(line_of(web, id)?))
+    })
+    .await?
+}
+
+pub(crate) async fn unlink_provider(
+    State(web): State<Arc<Web>>,
+    permit: Permit<may::ManagePeople>,
+    Path((id, link)): Path<(String, String)>,
+) -> Answer<UserLine> {
+    let id: UserId = id_of(&id, "person")?;
+    web.blocking(move |web| {
+        web.unlink_provider(&permit.by(), id, &link).map_err(people_problem)?;
+        Ok(Json(line_of(web, id)?))
     })
     .await?
 }

@@ -230,6 +230,7 @@ impl NewClient {
             _ => None,
         };
         let scopes: Scopes = self.scopes.parse().map_err(ClientsError::Scopes)?;
+        scopes.check_types().map_err(ClientsError::Scopes)?;
         use access::scopes::Context;
         let has = |context| scopes.resources().iter().any(|one| one.context == context);
         let unfit = |what| Err(ClientsError::Unfit { what });

@@ -9,32 +9,21 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use clinical_model::Timestamp;
-use pipeline::records::{json_from, json_write, sortable};
-use serde::{Deserialize, Serialize};
-use store::{
-    Actor, AuditAction, DocumentQuery, DocumentWrite, Expected, IndexEntry, KeyDomain, Kind, Order, Store,
-    StoreError, TransactError, Transaction,
-};
-use trust::TokenSecret;
-use trust::digest::Sha256;
+use store::{Actor, AuditAction, DocumentWrite, StoreError, TransactError, Transaction};
 use trust::jwt::{self, Algorithm, Claims, JwtError};
+use trust::webauthn::CHALLENGE_LEN;
 
-use super::person::{self, StrangerError};
+use super::person::{self, StrangerError, Vouched};
 use super::providers::{self, Provider};
 use super::remote::{self, Exchange, RemoteError};
+use crate::ceremony::{self, Answered, PROVIDER_LIFE, Purpose};
 use crate::json::session::{Asking, begin_by_provider};
 use crate::oauth::{Parameters, origin_of, with_parameters};
+use crate::people::PeopleError;
 use crate::problem::Problem;
 use crate::session::cookie_named;
 use crate::state::Web;
 
-/// Time for signing in at the provider.
-const PENDING_LIFE: Duration = Duration::from_secs(600);
-/// Sign-ins under way beyond their time that are removed with each new one.
-const SWEEP_LIMIT: usize = 16;
-/// Sign-ins under way at one time: anybody can begin one.
-const PENDING_LIMIT: usize = 10_000;
 /// Longest address within the web app to go on to, in bytes.
 const NEXT_LIMIT_BYTES: usize = 2_000;
 /// How much the clock of a provider may differ.
@@ -42,24 +31,34 @@ const LEEWAY: Duration = Duration::from_secs(60);
 /// Algorithms of id_tokens: with public keys only.
 const ALGORITHMS: [Algorithm; 5] =
     [Algorithm::Rs256, Algorithm::Es256, Algorithm::Es384, Algorithm::Ps256, Algorithm::EdDsa];
-/// The index of sign-ins under way by their end.
-const BY_END: &str = "end";
+/// What is made of a challenge: the state that comes back.
+const STATE: &str = "provider state";
+/// The nonce that stands in the id_token.
+const NONCE: &str = "provider nonce";
+/// The text whose hash goes along first (PKCE).
+const VERIFIER: &str = "provider verifier";
 /// The cookie that binds a sign-in under way to the browser that began it, on plain loopback.
 const COOKIE: &str = "auscult_oidc";
 /// The same over TLS.
 const SECURE_COOKIE: &str = "__Host-auscult_oidc";
 
-/// A sign-in under way.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A sign-in under way: nothing is kept of it here, all of it is in the cookie of the browser that began it, sealed.
 struct Pending {
-    provider: String,
-    issuer: String,
-    nonce: String,
-    verifier: String,
-    /// SHA-256 of the binding cookie.
-    browser: [u8; 32],
+    /// What the others are made of, which nobody but this browser knows.
+    challenge: [u8; CHALLENGE_LEN],
     next: String,
-    ends_at: Timestamp,
+    /// What must be written where the sign-in counts: it fails the second time.
+    used: DocumentWrite,
+}
+
+/// What goes along to the provider, each of its own, and tells nothing of the cookie.
+fn made_of(challenge: &[u8; CHALLENGE_LEN], what: &str) -> String {
+    URL_SAFE_NO_PAD.encode(trust::digest::sha256(&[what.as_bytes(), challenge]))
+}
+
+/// What a sealed cookie is good for.
+fn way(provider: &Provider, next: &str) -> String {
+    format!("{} {} {next}", provider.id, provider.issuer)
 }
 
 /// Why a sign-in by way of a provider fails, in a word for the page and a sentence for the person.
@@ -71,8 +70,8 @@ enum FlowError {
     Keep(#[from] TransactError),
     #[error("no such identity provider is in use here")]
     Provider(#[source] providers::ProviderError),
-    #[error("too many are signing in now; try again in a moment")]
-    TooMany,
+    #[error("this server cannot sign you in now; try again in a moment")]
+    Unavailable,
     #[error("this sign-in was not begun in this browser, or too long ago; begin again")]
     NotBegun,
     #[error("the answer is not by the identity provider that was asked")]
@@ -92,7 +91,7 @@ enum FlowError {
 impl FlowError {
     const fn word(&self) -> &'static str {
         match self {
-            FlowError::Store(_) | FlowError::Keep(_) | FlowError::TooMany => "unavailable",
+            FlowError::Store(_) | FlowError::Keep(_) | FlowError::Unavailable => "unavailable",
             FlowError::Provider(_) => "unknown-provider",
             FlowError::NotBegun => "not-begun",
             FlowError::Refused => "refused",
@@ -104,7 +103,9 @@ impl FlowError {
 
     fn sentence(&self) -> String {
         match self {
-            FlowError::Stranger(why @ (StrangerError::Store(_) | StrangerError::Keep(_))) => {
+            FlowError::Stranger(
+                why @ (StrangerError::Read(_) | StrangerError::Add(PeopleError::Keep(_))),
+            ) => {
                 tracing::error!(error = why as &dyn std::error::Error, "a sign-in by a provider failed");
                 self.to_string()
             }
@@ -146,18 +147,6 @@ fn callback_of(web: &Web, headers: &HeaderMap) -> String {
     format!("{}/api/v1/sign-in/oidc/callback", origin_of(&web.options, headers))
 }
 
-fn digest(text: &str) -> [u8; 32] {
-    let mut digest = Sha256::new();
-    digest.update(text.as_bytes());
-    digest.finish()
-}
-
-fn id_of(state: &str) -> [u8; 16] {
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest(state)[..16]);
-    id
-}
-
 fn binding(web: &Web, value: &str, life: Duration) -> Option<HeaderValue> {
     // Lax, because the provider's page leads the browser back.
     let (name, secure) = if web.options.secure_cookies { (SECURE_COOKIE, "; Secure") } else { (COOKIE, "") };
@@ -178,7 +167,7 @@ pub(crate) async fn start(
     match begun(&web, &id, &headers, next).await {
         Ok((address, cookie)) => {
             let mut response = see_other(&address);
-            if let Some(cookie) = binding(&web, &cookie, PENDING_LIFE) {
+            if let Some(cookie) = binding(&web, &cookie, PROVIDER_LIFE) {
                 response.headers_mut().append(header::SET_COOKIE, cookie);
             }
             response
@@ -198,18 +187,12 @@ async fn begun(
         blocking(web, move |web| providers::enabled(web.site.store(), &id).map_err(FlowError::Provider))
             .await?;
     let (description, _) = web.remote.of(&provider, false).await?;
-    let secret = || TokenSecret::generate().to_text().expose().to_owned();
-    let (state, cookie, now) = (secret(), secret(), web.site.clock().now());
-    let pending = Pending {
-        provider: provider.id.clone(),
-        issuer: provider.issuer.clone(),
-        nonce: secret(),
-        verifier: secret(),
-        browser: digest(&cookie),
-        next,
-        ends_at: now.plus(PENDING_LIFE),
-    };
-    let challenge = URL_SAFE_NO_PAD.encode(digest(&pending.verifier));
+    let asked =
+        ceremony::ask(web.site.store(), Purpose::Provider(&way(&provider, &next)), web.site.clock().now());
+    let (state, nonce) = (made_of(&asked.challenge, STATE), made_of(&asked.challenge, NONCE));
+    // RFC 7636, section 4.2: the hash of the text that goes along with the code.
+    let verifier = made_of(&asked.challenge, VERIFIER);
+    let challenge = URL_SAFE_NO_PAD.encode(trust::digest::sha256(&[verifier.as_bytes()]));
     let redirect_uri = callback_of(web, headers);
     let address = with_parameters(
         &description.authorization_endpoint,
@@ -219,75 +202,41 @@ async fn begun(
             ("redirect_uri", &redirect_uri),
             ("scope", &provider.scopes),
             ("state", &state),
-            ("nonce", &pending.nonce),
+            ("nonce", &nonce),
             ("code_challenge", &challenge),
             ("code_challenge_method", "S256"),
         ],
     );
-    let key = id_of(&state);
-    blocking(web, move |web| keep(web.site.store(), key, &pending, now)).await?;
-    Ok((address, cookie))
+    Ok((address, format!("{}.{}.{}", asked.token, provider.id, URL_SAFE_NO_PAD.encode(next))))
 }
 
-fn keep(store: &dyn Store, id: [u8; 16], pending: &Pending, now: Timestamp) -> Result<(), FlowError> {
-    let query = |limit, order| DocumentQuery {
-        kind: Kind::PendingSignIn,
-        index: BY_END,
-        prefix: Vec::new(),
-        after: None,
-        order,
-        limit,
-    };
-    let passed = sortable(now);
-    let first = store.documents(&query(SWEEP_LIMIT, Order::Ascending))?;
-    let over: Vec<[u8; 16]> =
-        first.iter().filter(|one| one.index_value[..] < passed[..]).map(|one| one.id).collect();
-    // Only where none is over can there be as many as there may be.
-    if over.is_empty()
-        && first.len() == SWEEP_LIMIT
-        && store.documents(&query(PENDING_LIMIT, Order::Ascending))?.len() >= PENDING_LIMIT
-    {
-        return Err(FlowError::TooMany);
-    }
-    let index = vec![IndexEntry { name: BY_END, value: sortable(pending.ends_at).to_vec(), unique: false }];
-    let mut writes =
-        vec![json_write(Kind::PendingSignIn, id, Expected::Absent, KeyDomain::System, pending, index)];
-    writes.extend(over.into_iter().map(|id| removal(id, Expected::Any)));
-    Ok(store.transact(&Transaction { at: now, writes, ..Transaction::default() })?)
-}
-
-fn removal(id: [u8; 16], expected: Expected) -> DocumentWrite {
-    DocumentWrite {
-        kind: Kind::PendingSignIn,
-        id,
-        expected,
-        domain: KeyDomain::System,
-        body: None,
-        index: Vec::new(),
-    }
-}
-
-/// Takes a sign-in under way, once, for the browser that began it.
-fn taken(web: &Web, state: &str, cookie: Option<&str>) -> Result<(Pending, Provider), FlowError> {
-    let now = web.site.clock().now();
+/// The sign-in under way that a browser's cookie holds, if this is the answer to it. Blocks.
+fn pending(web: &Web, state: &str, cookie: Option<&str>) -> Result<(Pending, Provider), FlowError> {
     let store = web.site.store();
-    let id = id_of(state);
-    let document = store.document(Kind::PendingSignIn, id)?.ok_or(FlowError::NotBegun)?;
-    let pending: Pending = json_from(&document.body).map_err(|_| FlowError::NotBegun)?;
-    // Somebody else's browser does not end it for the one that began it.
-    if !cookie.is_some_and(|cookie| trust::equal(&digest(cookie), &pending.browser)) {
+    let mut parts = cookie.unwrap_or("").split('.');
+    let (Some(token), Some(id), Some(next), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(FlowError::NotBegun);
+    };
+    let next = URL_SAFE_NO_PAD.decode(next).ok().and_then(|next| String::from_utf8(next).ok());
+    let next = next.ok_or(FlowError::NotBegun)?;
+    let provider = providers::enabled(store, id).map_err(FlowError::Provider)?;
+    let purpose = Purpose::Provider(&way(&provider, &next));
+    let answered = ceremony::answered(store, purpose, token, web.site.clock().now());
+    let Answered { challenge, used } = answered.ok_or(FlowError::NotBegun)?;
+    match trust::equal(made_of(&challenge, STATE).as_bytes(), state.as_bytes()) {
+        true => Ok((Pending { challenge, next, used }, provider)),
+        false => Err(FlowError::NotBegun),
     }
-    let writes = vec![removal(id, Expected::Version(document.version))];
-    match store.transact(&Transaction { at: now, writes, ..Transaction::default() }) {
-        Ok(()) if pending.ends_at > now => {}
-        Ok(()) | Err(TransactError::Conflict { .. }) => return Err(FlowError::NotBegun),
-        Err(error) => return Err(error.into()),
-    }
-    let provider = providers::enabled(store, &pending.provider).map_err(FlowError::Provider)?;
-    match provider.issuer == pending.issuer {
-        true => Ok((pending, provider)),
-        false => Err(FlowError::MixUp),
+}
+
+/// Uses a sign-in under way up. Blocks.
+fn used_up(web: &Web, used: DocumentWrite) -> Result<(), FlowError> {
+    let (store, at) = (web.site.store(), web.site.clock().now());
+    ceremony::sweep(store, at)?;
+    match store.transact(&Transaction { at, writes: vec![used], ..Transaction::default() }) {
+        Err(TransactError::Conflict { .. }) => Err(FlowError::NotBegun),
+        kept => Ok(kept?),
     }
 }
 
@@ -296,7 +245,7 @@ async fn blocking<T: Send + 'static>(
     run: impl FnOnce(&Web) -> Result<T, FlowError> + Send + 'static,
 ) -> Result<T, FlowError> {
     // Work that panicked has been logged.
-    web.blocking(run).await.unwrap_or(Err(FlowError::TooMany))
+    web.blocking(run).await.unwrap_or(Err(FlowError::Unavailable))
 }
 
 /// `GET /api/v1/sign-in/oidc/callback`
@@ -338,7 +287,7 @@ async fn signed_in(web: &Arc<Web>, from: &Asking, asked: &Parameters) -> Result<
     let state = asked.get("state").unwrap_or("").to_owned();
     let name = if web.options.secure_cookies { SECURE_COOKIE } else { COOKIE };
     let cookie = cookie_named(&from.headers, name);
-    let (pending, provider) = blocking(web, move |web| taken(web, &state, cookie.as_deref())).await?;
+    let (pending, provider) = blocking(web, move |web| pending(web, &state, cookie.as_deref())).await?;
     let (description, _) = web.remote.of(&provider, false).await?;
     // RFC 9207: who answers says who it is; one that promises to and does not is somebody else.
     match asked.get("iss") {
@@ -348,10 +297,11 @@ async fn signed_in(web: &Arc<Web>, from: &Asking, asked: &Parameters) -> Result<
     }
     let code = asked.get("code").filter(|_| asked.get("error").is_none()).ok_or(FlowError::Refused)?;
     let redirect_uri = callback_of(web, &from.headers);
-    let exchange = Exchange { code, verifier: &pending.verifier, redirect_uri: &redirect_uri };
+    let verifier = made_of(&pending.challenge, VERIFIER);
+    let exchange = Exchange { code, verifier: &verifier, redirect_uri: &redirect_uri };
     let given = remote::redeem(web, &provider, &description, exchange).await?;
     let mut claims = believed(web, &provider, &given.id_token).await?;
-    if claims.text("nonce") != Some(&pending.nonce) {
+    if claims.text("nonce") != Some(&made_of(&pending.challenge, NONCE)) {
         return Err(FlowError::Nonce);
     }
     let now = web.site.clock().now();
@@ -361,9 +311,14 @@ async fn signed_in(web: &Arc<Web>, from: &Asking, asked: &Parameters) -> Result<
         claims = claims.with_missing(remote::more_about(&description, &given, &subject).await?);
     }
     let caller = from.caller.clone();
-    let (user, counts) = blocking(web, move |web| Ok(person::of(web, &provider, &claims, &caller)?)).await?;
-    let second_factor_at = second_factor_at.filter(|_| counts);
-    let cookies = begin_by_provider(web, from, &user, second_factor_at).await;
+    let used = pending.used;
+    let vouched = blocking(web, move |web| {
+        used_up(web, used)?;
+        Ok(person::of(web, &provider, &claims, &caller)?)
+    });
+    let Vouched { user, to_link, factor_counts } = vouched.await?;
+    let second_factor_at = second_factor_at.filter(|_| factor_counts);
+    let cookies = begin_by_provider(web, from, &user, to_link, second_factor_at).await;
     Ok(cookies.map(|cookies| (pending.next, cookies)))
 }
 

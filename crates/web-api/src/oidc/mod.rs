@@ -10,5 +10,6 @@ mod remote;
 mod settings;
 
 pub(crate) use flow::{callback, start};
+pub(crate) use providers::check_known;
 pub(crate) use remote::Remote;
 pub(crate) use settings::{buttons, change, list, remove};

@@ -1,45 +1,34 @@
-//! Whom a provider vouches for: the person who came from there before, the person of that name, or somebody new with a
-//! role by the site's rules.
+//! Whom a provider vouches for: the person who is linked to that subject, the person of that name once they have proven
+//! themself here, or somebody new with a role by the site's rules.
 
-use clinical_model::{RecordId as _, UserId};
-use pipeline::records;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use store::{Actor, Expected, IndexEntry, KeyDomain, Kind, StoreError, TransactError, Transaction};
+use store::Actor;
 use trust::jwt::Claims;
 
 use super::providers::{Provider, Provisioning};
-use crate::people::{NewUser, PeopleError, User};
+use crate::people::{NewUser, PeopleError, Subject, User};
 use crate::session::Caller;
 use crate::state::Web;
 
 /// Longest subject, in bytes (OpenID Connect Core §2).
 const SUBJECT_LIMIT_BYTES: usize = 255;
-/// The unique index of a person at a provider: nobody comes as two subjects, so that a name that is given anew there
-/// opens nothing here.
-const BY_PERSON: &str = "person-provider";
 
-/// That a subject of a provider is a person here.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Link {
-    issuer: String,
-    subject: String,
-    user: UserId,
-    /// Whether the person had ways in of their own when the provider first called them by name. Whoever can choose that
-    /// name at the provider has not shown them: our own second factor is asked for, whatever the provider's was.
-    #[serde(default)]
-    has_own_ways: bool,
+/// Somebody whom a provider vouches for.
+pub(super) struct Vouched {
+    pub user: User,
+    /// Who they are there, where that is to be linked once they are in.
+    pub to_link: Option<Subject>,
+    /// Whether a second factor at the provider can count. Not for somebody who has ways in of their own and was not linked
+    /// yet: whoever can choose that name at the provider has not shown them.
+    pub factor_counts: bool,
 }
 
 /// Why somebody whom a provider vouches for is not let in.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StrangerError {
-    /// The store failed.
+    /// Reading failed.
     #[error("reading failed")]
-    Store(#[source] StoreError),
-    /// It could not be kept.
-    #[error("it could not be kept")]
-    Keep(#[source] TransactError),
+    Read(#[source] PeopleError),
     /// A claim is missing.
     #[error("the provider does not say \"{claim}\"")]
     Claim {
@@ -58,6 +47,12 @@ pub(super) enum StrangerError {
     /// Somebody else at the provider came as this person before.
     #[error("somebody else at the provider came as this person before; ask an administrator")]
     Taken,
+    /// They have an invitation, or a way in that is not complete, and nobody said that they come by the provider.
+    #[error(
+        "somebody is expected by that name, but not by this way: use the link of your invitation first, or ask an \
+         administrator"
+    )]
+    NotAwaited,
     /// No rule gives them a role.
     #[error("no rule of this site gives you a role")]
     NoRole,
@@ -77,57 +72,47 @@ pub(super) fn needs(provider: &Provider) -> Vec<&str> {
     claims
 }
 
-fn digest(parts: &[&str]) -> [u8; 16] {
-    let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-    let mut short = [0; 16];
-    short.copy_from_slice(&trust::digest::sha256(&parts)[..16]);
-    short
-}
-
-/// The person whom believed claims are about, and whether the provider's second factor can count for them. Blocks.
+/// The person whom believed claims are about. Blocks.
 pub(super) fn of(
     web: &Web,
     provider: &Provider,
     claims: &Claims,
     from: &Caller,
-) -> Result<(User, bool), StrangerError> {
+) -> Result<Vouched, StrangerError> {
     let missing = |claim: &str| StrangerError::Claim { claim: claim.to_owned() };
     let subject = claims.text("sub").filter(|text| !text.is_empty() && text.len() <= SUBJECT_LIMIT_BYTES);
-    let subject = subject.ok_or_else(|| missing("sub"))?;
+    let subject = subject.ok_or_else(|| missing("sub"))?.to_owned();
     check_domain(provider, claims)?;
-    let store = web.site.store();
-    let id = digest(&["subject", &provider.issuer, subject]);
-    let linked = store.document(Kind::IdentityProvider, id).map_err(StrangerError::Store)?;
-    let linked = linked.and_then(|document| records::json_from::<Link>(&document.body).ok());
-    if let Some(link) = linked.filter(|link| link.issuer == provider.issuer && link.subject == subject) {
-        return Ok((standing(web.people.by_id(link.user))?, !link.has_own_ways));
+    let subject = Subject { issuer: provider.issuer.clone(), subject };
+    if let Some(user) = web.linked(&subject).map_err(StrangerError::Read)? {
+        return Ok(Vouched { user: standing(user)?, to_link: None, factor_counts: true });
     }
     let name = claims.text(&provider.name_claim).ok_or_else(|| missing(&provider.name_claim))?;
-    let user = match web.people.by_name(name) {
-        Some(known) => standing(Some(known))?,
+    match web.people.by_name(name) {
+        Some(known) => expected(web, provider, standing(known)?, subject),
         None if provider.provisioning == Provisioning::JustInTime => {
-            added(web, provider, claims, name, from)?
+            let user = added(web, provider, claims, name, (from, subject))?;
+            Ok(Vouched { user, to_link: None, factor_counts: true })
         }
-        None => return Err(StrangerError::Unknown),
-    };
-    let has_own_ways = web.people.kept(user.id).is_some_and(|kept| kept.record.is_complete());
-    let link =
-        Link { issuer: provider.issuer.clone(), subject: subject.to_owned(), user: user.id, has_own_ways };
-    let person = [&user.id.to_bytes()[..], &digest(&["provider", &provider.issuer])].concat();
-    let index = vec![IndexEntry { name: BY_PERSON, value: person, unique: true }];
-    let write =
-        records::json_write(Kind::IdentityProvider, id, Expected::Absent, KeyDomain::System, &link, index);
-    let at = web.site.clock().now();
-    let transaction = Transaction { at, writes: vec![write], ..Transaction::default() };
-    store.transact(&transaction).map_err(|error| match error {
-        TransactError::Conflict { .. } => StrangerError::Taken,
-        other => StrangerError::Keep(other),
-    })?;
-    Ok((user, !has_own_ways))
+        None => Err(StrangerError::Unknown),
+    }
 }
 
-fn standing(user: Option<User>) -> Result<User, StrangerError> {
-    user.filter(|user| !user.disabled).ok_or(StrangerError::Disabled)
+/// Somebody who is known by name only so far: nothing is kept of it before they are in.
+fn expected(web: &Web, provider: &Provider, user: User, subject: Subject) -> Result<Vouched, StrangerError> {
+    let record = web.people.kept(user.id).ok_or(StrangerError::Unknown)?.record;
+    if record.provider_links.iter().any(|link| link.subject.issuer == provider.issuer) {
+        return Err(StrangerError::Taken);
+    }
+    let is_complete = record.is_complete();
+    if !is_complete && record.awaited_provider.as_ref() != Some(&provider.id) {
+        return Err(StrangerError::NotAwaited);
+    }
+    Ok(Vouched { user, to_link: Some(subject), factor_counts: !is_complete })
+}
+
+fn standing(user: User) -> Result<User, StrangerError> {
+    if user.disabled { Err(StrangerError::Disabled) } else { Ok(user) }
 }
 
 fn check_domain(provider: &Provider, claims: &Claims) -> Result<(), StrangerError> {
@@ -145,7 +130,7 @@ fn added(
     provider: &Provider,
     claims: &Claims,
     name: &str,
-    from: &Caller,
+    (from, subject): (&Caller, Subject),
 ) -> Result<User, StrangerError> {
     let values = provider.role_claim.as_deref().map(|claim| claims.texts(claim)).unwrap_or_default();
     let rule = provider.roles.iter().find(|rule| values.contains(&rule.value.as_str()));
@@ -160,7 +145,7 @@ fn added(
         patient: None,
     };
     let actor = Actor::Unproven(format!("identity provider {}", provider.id));
-    web.add_user(from.by(actor), new).map_err(StrangerError::Add)
+    web.add_linked(from.by(actor), new, subject).map_err(StrangerError::Add)
 }
 
 /// Whether the provider says that a second factor was used, as the site reads it.

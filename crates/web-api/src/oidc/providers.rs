@@ -10,6 +10,7 @@ use store::{
     Store, StoreError, TransactError, Transaction,
 };
 
+use crate::problem::Problem;
 use crate::state::Web;
 
 /// Providers of one site.
@@ -184,6 +185,15 @@ pub(super) fn one(store: &dyn Store, id: &str) -> Result<(Provider, u64), Provid
     let document =
         store.document(Kind::IdentityProvider, Provider::document(id)).map_err(ProviderError::Store)?;
     read(&document.ok_or(ProviderError::NotFound)?)
+}
+
+/// Refuses a provider that is not there. Blocks.
+///
+/// # Errors
+/// [`Problem`].
+pub(crate) fn check_known(web: &Web, id: &str) -> Result<(), Problem> {
+    one(web.site.store(), id)?;
+    Ok(())
 }
 
 /// One provider that people may come from. Blocks.

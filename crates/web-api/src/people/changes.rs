@@ -76,7 +76,7 @@ fn check_rights(role: Role, care_teams: &[String], patient: Option<PatientId>) -
 }
 
 /// The end of all sessions of a person, as it follows from another act.
-fn ending(by: &Agent, id: UserId, why: &str) -> Act {
+pub(super) fn ending(by: &Agent, id: UserId, why: &str) -> Act {
     by.act(AuditAction::SignOut, "session").detail(format!("all of {id}, {why}"))
 }
 
@@ -115,14 +115,19 @@ impl Web {
             passkeys: Vec::new(),
             recovery_codes: Vec::new(),
             link: None,
+            provider_links: Vec::new(),
+            awaited_provider: None,
             last_sign_in_at: None,
             edits: 0,
         };
         finish(&mut record);
-        let act = by
-            .act(AuditAction::Create, "User")
-            .detail(format!("{} as {:?}", record.name, record.role))
-            .record(at, AuditOutcome::Success);
+        let mut act =
+            by.act(AuditAction::Create, "User").detail(format!("{} as {:?}", record.name, record.role));
+        // The name of a patient is sealed with their own key, and goes with it.
+        if let Some(patient) = record.patient {
+            act = act.patient(patient);
+        }
+        let act = act.record(at, AuditOutcome::Success);
         writes.push(record.write(self.site.store(), Expected::Absent));
         let transaction = Transaction { at, writes, audit: vec![act], ..Transaction::default() };
         self.site.store().transact(&transaction).map_err(|error| match error {
@@ -211,6 +216,7 @@ impl Web {
             record.edits += 1;
             if to.disabled {
                 record.link = None;
+                record.forget_providers();
             }
             let after = record.user();
             let has_changed = User { display: before.display.clone(), ..after.clone() } != before;

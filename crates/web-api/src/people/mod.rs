@@ -3,6 +3,7 @@
 
 mod changes;
 mod erased;
+mod links;
 mod record;
 mod setup;
 mod ways;
@@ -20,6 +21,7 @@ use trust::password::{PasswordError, WeakPassword};
 use trust::webauthn::WebauthnError;
 
 pub use changes::{Invitation, UserChange};
+pub(crate) use links::{ProviderLink, Subject};
 pub(crate) use record::{Passkey, UserRecord};
 pub use ways::Ways;
 pub(crate) use ways::{Checked, GivenAssertion};
@@ -140,6 +142,21 @@ pub enum PeopleError {
     /// The link is spent, over, or wrong.
     #[error("this link was used already, is over, or was never valid; ask for a new one")]
     LinkSpent,
+    /// A subject of an identity provider is somebody else here, or the person is another subject there.
+    #[error(
+        "somebody else comes from the identity provider as this person, or you came from there as somebody else; ask an \
+         administrator"
+    )]
+    LinkTaken,
+    /// There is no such link to an identity provider.
+    #[error("there is no such link to an identity provider")]
+    NoLink,
+    /// Somebody who has a way in proves themself by it when they come from an identity provider.
+    #[error(
+        "this person has a way in, or comes from an identity provider already: they link it by coming from there and \
+         proving themself here"
+    )]
+    HasWayIn,
     /// It could not be kept.
     #[error("the user could not be kept")]
     Keep(#[source] TransactError),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use store::{DocumentWrite, Expected, IndexEntry, KeyDomain, Kind, Store};
 use trust::totp::{SECRET_LEN, TotpSecret};
 
+use super::links::ProviderLink;
 use super::{Role, User, folded};
 
 /// A person as they are kept.
@@ -36,6 +37,12 @@ pub(crate) struct UserRecord {
     /// The one-time link of an invitation or a reset.
     #[serde(default)]
     pub link: Option<Link>,
+    /// As whom they come from identity providers.
+    #[serde(default)]
+    pub provider_links: Vec<ProviderLink>,
+    /// The identity provider (its id) whose first visitor of this name becomes the person: an administrator said so.
+    #[serde(default)]
+    pub awaited_provider: Option<String>,
     #[serde(default)]
     pub last_sign_in_at: Option<Timestamp>,
     /// How often an administrator changed the person: signing in changes the document too, and is no conflict.
@@ -113,8 +120,15 @@ impl UserRecord {
         self.password_hash.is_some() || !self.passkeys.is_empty()
     }
 
+    /// Forgets that identity providers vouch for the person.
+    pub(crate) fn forget_providers(&mut self) {
+        self.provider_links.clear();
+        self.awaited_provider = None;
+    }
+
     /// Forgets every way in.
     pub(crate) fn forget_ways(&mut self) {
+        self.forget_providers();
         self.password_hash = None;
         self.totp = None;
         self.pending_totp = None;
@@ -125,7 +139,8 @@ impl UserRecord {
 
     pub(crate) fn write(&self, store: &dyn Store, expected: Expected) -> DocumentWrite {
         let name = store.blind("user-name", &folded(&self.name)).to_vec();
-        let index = vec![IndexEntry { name: "name", value: name, unique: true }];
+        let mut index = vec![IndexEntry { name: "name", value: name, unique: true }];
+        index.extend(self.provider_links.iter().map(|link| link.subject.entry(store)));
         json_write(Kind::User, self.id.to_bytes(), expected, KeyDomain::System, self, index)
     }
 }

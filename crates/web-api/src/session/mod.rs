@@ -23,11 +23,13 @@ use store::{
 use tokio::sync::watch;
 use trust::{TokenHash, TokenSecret};
 
+use crate::people::Subject;
 use crate::problem::{Code, Problem};
 
 /// Sessions that one node holds in memory; beyond it the one longest unseen is read again when it comes back.
 const KNOWN_LIMIT: usize = 10_000;
-/// Sessions of one person at one time; the oldest ends beyond it. A ward's account is used on many tablets.
+/// Sessions of one person at one time, and as many that wait for a second factor; the oldest of its sort ends beyond it. A
+/// ward's account is used on many tablets.
 const OF_ONE_USER_LIMIT: usize = 100;
 /// Sessions beyond their age that are removed with each new one: more than one, so that they cannot pile up.
 const SWEEP_LIMIT: usize = 16;
@@ -99,6 +101,8 @@ pub(crate) struct Current {
     pub by: By,
     /// When the second factor was last used in this session.
     pub second_factor_at: Option<Timestamp>,
+    /// As whom an identity provider vouches for somebody who has still to prove themself here.
+    pub vouched: Option<Subject>,
     /// Where it began.
     pub caller: Caller,
     /// Turns true when the session ends, for streams that outlive their request.
@@ -160,14 +164,18 @@ impl Sessions {
             by: new.by,
             second_factor_at: new.second_factor_at,
             caller: new.caller,
+            vouched: new.vouched,
             wrong_codes: 0,
         };
         let over = self
             .oldest(SWEEP_LIMIT)?
             .into_iter()
             .filter(|old| now.duration_since(old.started_at) > self.limit);
-        // All beyond the limit: those that began at one time may have passed it together.
-        let oldest = self.of_user(new.user)?.into_iter().skip(OF_ONE_USER_LIMIT - 1);
+        // All beyond the limit: those that began at one time may have passed it together. Whoever knows no more than a
+        // password pushes nobody out who is signed in.
+        let is_whole = new.stage == Stage::Whole;
+        let alike = self.of_user(new.user)?.into_iter().filter(|old| (old.stage == Stage::Whole) == is_whole);
+        let oldest = alike.skip(OF_ONE_USER_LIMIT - 1);
         let mut ending: BTreeSet<[u8; 16]> = over.chain(oldest).map(|record| record.id()).collect();
         ending.extend(new.replaces.as_ref().map(id_of));
         let mut writes = vec![record.write(Expected::Absent)];
@@ -414,6 +422,7 @@ impl Sessions {
             stage: record.stage,
             by: record.by,
             second_factor_at: record.second_factor_at,
+            vouched: record.vouched.clone(),
             caller: record.caller.clone(),
             ended: one.ended.subscribe(),
         }

@@ -8,6 +8,7 @@ use store::{DocumentWrite, Expected, IndexEntry, KeyDomain, Kind};
 use trust::TokenHash;
 
 use super::{BY_START, BY_USER, Caller, id_of};
+use crate::people::Subject;
 
 /// How far a person has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -37,6 +38,8 @@ pub(crate) enum By {
     Demo,
     /// The site's identity provider.
     Provider,
+    /// A password and a recovery code.
+    RecoveryCode,
 }
 
 /// A session that is to begin.
@@ -48,6 +51,8 @@ pub(crate) struct NewSession {
     /// When the second factor was used.
     pub second_factor_at: Option<Timestamp>,
     pub caller: Caller,
+    /// As whom an identity provider vouches for them: kept as a link once they are in, wholly.
+    pub vouched: Option<Subject>,
     /// The session it takes the place of.
     pub replaces: Option<TokenHash>,
     /// What is recorded of it.
@@ -70,6 +75,8 @@ pub(crate) struct Record {
     pub second_factor_at: Option<Timestamp>,
     #[serde(default)]
     pub caller: Caller,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vouched: Option<Subject>,
     #[serde(default)]
     pub(super) wrong_codes: u8,
 }

@@ -26,6 +26,7 @@ fn session_of(user: u8) -> NewSession {
         by: By::Passkey,
         second_factor_at: None,
         caller: Caller::default(),
+        vouched: None,
         replaces: None,
         act: act(),
     }
@@ -68,6 +69,24 @@ fn a_session_ends_by_idleness_by_age_and_by_sign_out() {
     assert!(current(&sessions, &hash, 1, true).is_some());
     sessions.end(&hash, act(), AuditOutcome::Success, at(1)).unwrap();
     assert!(current(&sessions, &hash, 2, true).is_none());
+}
+
+#[test]
+fn whoever_knows_a_password_alone_pushes_no_whole_session_out() {
+    let (_directory, sessions, _) = two_nodes(900, 3_600);
+    let whole = sessions.begin(user(), at(0)).unwrap().hash();
+    let half = || NewSession { stage: Stage::SecondFactor, by: By::Password, ..user() };
+    let first = sessions.begin(half(), at(0)).unwrap().hash();
+    for _ in 0..OF_ONE_USER_LIMIT {
+        sessions.begin(half(), at(1)).unwrap();
+    }
+    assert!(current(&sessions, &whole, 2, true).is_some());
+    assert!(current(&sessions, &first, 2, true).is_none(), "half sessions replace half sessions");
+    for _ in 0..OF_ONE_USER_LIMIT {
+        sessions.begin(user(), at(3)).unwrap();
+    }
+    assert!(current(&sessions, &whole, 4, true).is_none(), "whole ones replace whole ones");
+    assert_eq!(sessions.running(UserId::from_bytes([1; 16]), at(4)).unwrap().len(), 2 * OF_ONE_USER_LIMIT);
 }
 
 #[test]
@@ -181,6 +200,7 @@ fn sessions_beyond_the_limit_end_and_none_is_left_out_when_all_are_ended() {
                 by: new.by,
                 second_factor_at: None,
                 caller: Caller::default(),
+                vouched: None,
                 wrong_codes: 0,
             };
             let writes = vec![record.write(Expected::Absent)];

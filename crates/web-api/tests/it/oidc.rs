@@ -6,7 +6,9 @@ use axum::extract::State;
 use axum::http::{Method, StatusCode, header};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use clinical_model::UserId;
 use serde_json::{Value, json};
+use store::Kind;
 use trust::jwt::SigningKey;
 use web_api::Role;
 
@@ -143,6 +145,161 @@ async fn round(clinic: &Clinic, provider: &Provider, change: impl FnOnce(&mut Va
     back(clinic, &sent.cookie, &query).await
 }
 
+/// Adds somebody without a way in who is to come by the provider.
+async fn awaited(clinic: &Clinic, name: &str) -> UserId {
+    let id = clinic.invite(name, Role::Nurse).id;
+    let answer = allowed(clinic, id, json!("clinic")).await;
+    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+    assert_eq!(answer.body["awaited_provider"], "clinic");
+    id
+}
+
+async fn allowed(clinic: &Clinic, id: UserId, provider: Value) -> Answer {
+    let cookie = clinic.sign_in("administrator").await;
+    let path = format!("/api/v1/users/{id}/awaited-provider");
+    clinic.call(Method::PUT, &path, Some(&cookie), Some(json!({"provider": provider}))).await
+}
+
+/// A person as administrators see them.
+async fn line(clinic: &Clinic, name: &str) -> Value {
+    let cookie = clinic.sign_in("administrator").await;
+    let users = clinic.get("/api/v1/users", &cookie).await.body;
+    users["users"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap().clone()
+}
+
+/// Comes as a subject who calls himself so, without a second factor there.
+async fn come(clinic: &Clinic, provider: &Provider, subject: &str, name: &str) -> Answer {
+    let claims = |claims: &mut Value| {
+        claims["sub"] = json!(subject);
+        claims["preferred_username"] = json!(name);
+    };
+    round(clinic, provider, claims).await
+}
+
+async fn by_code(clinic: &Clinic, half: &Answer) -> Answer {
+    clinic.clock.advance(30);
+    let cookie = cookie_called(half, "auscult_session").unwrap();
+    clinic.post("/api/v1/sign-in/totp", &cookie, json!({"code": clinic.code()})).await
+}
+
+fn rows_of_links(clinic: &Clinic) -> usize {
+    let query = store::AuditQuery { limit: 500, ..store::AuditQuery::default() };
+    let rows = clinic.site.store().audit_rows(&query).unwrap();
+    rows.iter().filter(|row| row.record.detail.contains("of the identity provider")).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subject_of_a_provider_takes_nobody_over_at_their_next_reset() {
+    let clinic = Clinic::furnished();
+    let provider = Provider::started().await;
+    configured(&clinic, settings(&provider)).await;
+    let refused = |answer: &Answer| assert!(location(answer).contains("error=not-known"));
+    let evil = come(&clinic, &provider, "evil-subject", "physician").await;
+    let session = state_after(&clinic, &evil).await;
+    assert_eq!(session["state"], "second-factor-needed");
+    assert_eq!(session["linking"], json!({"issuer": provider.issuer, "subject": "evil-subject"}));
+    assert_eq!(line(&clinic, "physician").await["provider_links"], json!([]), "nothing is kept of it");
+
+    // The true physician comes after all, and it is their own proof that links them.
+    let true_one = come(&clinic, &provider, "true-subject", "physician").await;
+    assert_eq!(state_after(&clinic, &true_one).await["state"], "second-factor-needed");
+    assert_eq!(rows_of_links(&clinic), 0);
+    let whole = by_code(&clinic, &true_one).await;
+    assert_eq!((&whole.body["state"], &whole.body["linking"]), (&json!("signed-in"), &Value::Null));
+    assert_eq!(rows_of_links(&clinic), 1);
+    let known = line(&clinic, "physician").await;
+    assert_eq!(known["provider_links"][0]["subject"], "true-subject");
+    let cookie = crate::clinic::cookie_of(&whole);
+    let own = clinic.get("/api/v1/account", &cookie).await.body;
+    assert_eq!(own["provider_links"], known["provider_links"], "whoever it is sees it");
+    refused(&come(&clinic, &provider, "evil-subject", "physician").await);
+    // Now that they have proven themself once, the provider's own second factor counts.
+    let trusted = round(&clinic, &provider, |claims| {
+        claims["sub"] = json!("true-subject");
+        claims["amr"] = json!(["mfa"]);
+    });
+    assert_eq!(state_after(&clinic, &trusted.await).await["state"], "signed-in");
+
+    let administrator = clinic.sign_in("administrator").await;
+    let path = format!("/api/v1/users/{}/reset", known["id"].as_str().unwrap());
+    let reset = clinic.post(&path, &administrator, Value::Null).await;
+    assert_eq!(reset.body["user"]["provider_links"], json!([]), "{:?}", reset.body);
+    for subject in ["evil-subject", "true-subject"] {
+        refused(&come(&clinic, &provider, subject, "physician").await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_who_is_invited_or_half_enrolled_is_linked_by_name() {
+    let clinic = Clinic::furnished();
+    let provider = Provider::started().await;
+    configured(&clinic, settings(&provider)).await;
+    let id = clinic.invite("new nurse", Role::Nurse).id;
+    let refused = |answer: &Answer| assert!(location(answer).contains("error=not-known"));
+    refused(&come(&clinic, &provider, "a", "new nurse").await);
+    clinic.web.reset_user(store::Actor::System, id).unwrap();
+    refused(&come(&clinic, &provider, "a", "new nurse").await);
+    // Allowed by an administrator, who thereby withdraws the invitation; only by a provider that is there.
+    assert_eq!(allowed(&clinic, id, json!("other")).await.status, StatusCode::NOT_FOUND);
+    assert!(line(&clinic, "new nurse").await["invitation_expires_at"].is_string());
+    assert_eq!(allowed(&clinic, id, json!("clinic")).await.status, StatusCode::OK);
+    assert!(line(&clinic, "new nurse").await["invitation_expires_at"].is_null());
+    let half = come(&clinic, &provider, "a", "new nurse").await;
+    assert_eq!(state_after(&clinic, &half).await["state"], "enrolment-needed");
+    assert_eq!(line(&clinic, "new nurse").await["provider_links"], json!([]), "not before they are in");
+    assert_eq!(allowed(&clinic, id, Value::Null).await.body["awaited_provider"], Value::Null);
+    refused(&come(&clinic, &provider, "b", "new nurse").await);
+    // Nobody is let in by name who has a way in to prove themself by.
+    let physician = clinic.web.user_named("physician").unwrap().id;
+    assert_eq!(allowed(&clinic, physician, json!("clinic")).await.status, StatusCode::CONFLICT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_a_provider_goes_with_whoever_is_disabled_and_by_hand() {
+    let clinic = Clinic::furnished();
+    let provider = Provider::started().await;
+    configured(&clinic, settings(&provider)).await;
+    let whole = by_code(&clinic, &come(&clinic, &provider, "n", "nurse").await).await;
+    let cookie = crate::clinic::cookie_of(&whole);
+    let user = line(&clinic, "nurse").await;
+    let (id, link) = (user["id"].as_str().unwrap(), user["provider_links"][0]["id"].as_str().unwrap());
+    let administrator = clinic.sign_in("administrator").await;
+    let path = |link: &str| format!("/api/v1/users/{id}/provider-links/{link}");
+    let unknown = clinic.call(Method::DELETE, &path("00"), Some(&administrator), None).await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    let removed = clinic.call(Method::DELETE, &path(link), Some(&administrator), None).await;
+    assert_eq!((removed.status, &removed.body["provider_links"]), (StatusCode::OK, &json!([])));
+    assert_eq!(clinic.get("/api/v1/account", &cookie).await.status, StatusCode::UNAUTHORIZED, "out at once");
+
+    by_code(&clinic, &come(&clinic, &provider, "n", "nurse").await).await;
+    let user = line(&clinic, "nurse").await;
+    assert_eq!(user["provider_links"][0]["subject"], "n", "linked again, by their own proof");
+    let change = |disabled: bool, version: &Value| json!({"display": "N", "role": "nurse", "wards": null, "disabled": disabled, "version": version});
+    let path = format!("/api/v1/users/{id}");
+    let body = change(true, &user["version"]);
+    let disabled = clinic.call(Method::PUT, &path, Some(&administrator), Some(body)).await;
+    assert_eq!((disabled.status, &disabled.body["provider_links"]), (StatusCode::OK, &json!([])));
+    assert!(location(&come(&clinic, &provider, "n", "nurse").await).contains("error=not-known"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_begins_to_sign_in_at_a_provider_leaves_nothing_here() {
+    let clinic = Clinic::furnished();
+    let provider = Provider::started().await;
+    configured(&clinic, settings(&provider)).await;
+    let kept = || {
+        let all = [Kind::Session, Kind::IdentityProvider, Kind::User];
+        all.map(|kind| {
+            clinic.site.store().documents(&pipeline::records::all_of(kind, None, 500)).unwrap().len()
+        })
+    };
+    let before = kept();
+    for _ in 0..50 {
+        sent(&clinic).await;
+    }
+    assert_eq!(kept(), before, "so that nobody fills a list and keeps others out");
+}
+
 /// The state of the session that an answer began.
 async fn state_after(clinic: &Clinic, answer: &Answer) -> Value {
     let cookie = cookie_called(answer, "auscult_session").unwrap_or_default();
@@ -157,7 +314,7 @@ async fn a_person_comes_in_by_the_provider_as_far_as_its_second_factor_is_truste
     let buttons = clinic.call(Method::GET, "/api/v1/identity-providers", None, None).await;
     assert_eq!(buttons.body, json!({"providers": [{"id": "clinic", "name": "Clinic sign-in"}]}));
 
-    clinic.invite("new nurse", Role::Nurse);
+    awaited(&clinic, "new nurse").await;
     let whole = round(&clinic, &provider, |claims| {
         claims["sub"] = json!("subject-0");
         claims["preferred_username"] = json!("new nurse");
@@ -377,9 +534,9 @@ async fn a_provider_that_calls_itself_another_is_not_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_stands_beside_the_id_token_counts_for_its_subject_only() {
     let clinic = Clinic::furnished();
-    clinic.invite("new nurse", Role::Nurse);
     let provider = Provider::started().await;
     configured(&clinic, settings(&provider)).await;
+    awaited(&clinic, "new nurse").await;
     let without_name = |claims: &mut Value| {
         claims.as_object_mut().unwrap().remove("preferred_username");
         claims["amr"] = json!(["mfa"]);

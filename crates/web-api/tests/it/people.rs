@@ -102,6 +102,26 @@ async fn a_challenge_of_one_purpose_is_none_of_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_proves_themself_again_did_not_sign_in_again() {
+    let clinic = Clinic::furnished();
+    let (administrator, nurse) = (clinic.sign_in("administrator").await, clinic.sign_in("nurse").await);
+    let last = async || {
+        let users = clinic.get("/api/v1/users", &administrator).await.body;
+        let users = users["users"].as_array().unwrap().clone();
+        users.into_iter().find(|one| one["name"] == "nurse").unwrap()["last_sign_in_at"].clone()
+    };
+    let signed_in_at = last().await;
+    assert!(signed_in_at.is_string());
+    clinic.clock.advance(120);
+    let code = json!({"code": clinic.code()});
+    assert_eq!(clinic.post("/api/v1/step-up/totp", &nurse, code).await.status, StatusCode::OK);
+    let begun = clinic.post("/api/v1/step-up/passkey/begin", &nurse, json!({})).await.body;
+    let answer = clinic.use_passkey("nurse", &begun);
+    assert_eq!(clinic.post("/api/v1/step-up/passkey", &nurse, answer).await.status, StatusCode::OK);
+    assert_eq!(last().await, signed_in_at);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_password_alone_lets_nobody_in_and_a_code_is_taken_once() {
     let clinic = Clinic::furnished();
     let answer =
@@ -180,6 +200,9 @@ async fn recovery_codes_are_shown_once_and_work_once() {
     let answer = clinic.post("/api/v1/sign-in/recovery", &first, typed.clone()).await;
     assert_eq!(answer.body["state"], "signed-in", "{:?}", answer.body);
     assert_eq!(answer.body["recovery_codes_left"], 9);
+    let sessions = clinic.get("/api/v1/account/sessions", &cookie_of(&answer)).await.body;
+    let mine = sessions["sessions"].as_array().unwrap().iter().find(|one| one["is_current"] == true).unwrap();
+    assert_eq!(mine["signed_in_by"], "recovery-code", "{sessions}");
     let first = cookie_of(&with_password().await);
     assert_eq!(code_of(&clinic.post("/api/v1/sign-in/recovery", &first, typed).await).1, "bad-code", "used");
     // Without the password they are nothing.

@@ -230,6 +230,8 @@ async fn a_registration_takes_nothing_unsafe_and_only_from_those_who_manage_prog
         ("redirect_uris", json!([])),
         ("scopes", json!("system/*.rs")),
         ("scopes", json!("user/Observation.rs?code=1")),
+        ("scopes", json!("user/Foo.rs")),
+        ("scopes", json!("user/Observatoin.rs user/Patient.rs")),
         ("scopes", json!("")),
         ("name", json!("a\u{202e}b")),
         ("name", json!("")),
