@@ -2,11 +2,15 @@
 //!
 //! Hashing takes tens of milliseconds and megabytes on purpose: call it where blocking is allowed,
 //! and never for more sign-ins at a time than memory permits.
+//!
+//! What is hashed is the password in normalisation form KC (NIST SP 800-63B, section 3.1.1.2), so that a letter with an
+//! accent is the same from every keyboard and system.
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{Error as LibraryError, PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Algorithm, Argon2, Params, Version};
 
+use unicode_normalization::{UnicodeNormalization as _, is_nfkc};
 use zeroize::Zeroizing;
 
 use crate::keyring::{KEY_LEN, Key};
@@ -64,12 +68,13 @@ pub fn hash(password: &str, cost: PasswordCost) -> Result<String, PasswordError>
     check_len(password)?;
     let salt = random_bytes::<SALT_LEN>();
     let hash = hasher(cost)?
-        .hash_password_with_salt(password.as_bytes(), &salt)
+        .hash_password_with_salt(normal(password).as_bytes(), &salt)
         .map_err(|source| PasswordError::Hashing { source })?;
     Ok(hash.to_string())
 }
 
-/// Whether `password` is the one behind the PHC string; compared in constant time.
+/// Whether `password` is the one behind the PHC string; compared in constant time. Tried normalised, and where that is
+/// another text, as it was typed too: earlier releases hashed it so.
 ///
 /// # Errors
 /// [`PasswordError::Stored`] when the stored text is no argon2id PHC string, or one that demands
@@ -77,13 +82,22 @@ pub fn hash(password: &str, cost: PasswordCost) -> Result<String, PasswordError>
 pub fn verify(password: &str, phc: &str) -> Result<bool, PasswordError> {
     check_len(password)?;
     let (stored, cost) = parse(phc)?;
-    match hasher(cost)?.verify_password(password.as_bytes(), &stored) {
+    let hasher = hasher(cost)?;
+    let is = |text: &str| match hasher.verify_password(text.as_bytes(), &stored) {
         Ok(()) => Ok(true),
         Err(LibraryError::PasswordInvalid) => Ok(false),
         Err(source) => {
             Err(PasswordError::Stored { reason: "the hash cannot be computed", source: Some(source) })
         }
-    }
+    };
+    let normalised = is(&normal(password))?;
+    // Both always, so that the time is that of `verify_nobody`.
+    Ok(if is_nfkc(password) { normalised } else { is(password)? | normalised })
+}
+
+/// A password as it is hashed.
+fn normal(password: &str) -> Zeroizing<String> {
+    Zeroizing::new(password.nfkc().collect())
 }
 
 /// Spends the time of one [`verify`] for an account that does not exist, so that the answer's delay
@@ -92,7 +106,8 @@ pub fn verify(password: &str, phc: &str) -> Result<bool, PasswordError> {
 /// # Errors
 /// As [`hash()`].
 pub fn verify_nobody(password: &str, cost: PasswordCost) -> Result<(), PasswordError> {
-    hash(password, cost).map(drop)
+    hash(password, cost)?;
+    if is_nfkc(password) { Ok(()) } else { hash(password, cost).map(drop) }
 }
 
 /// A key from a passphrase and a salt (argon2id), for a secret that a person carries away.
@@ -125,13 +140,16 @@ pub fn needs_rehash(phc: &str, cost: PasswordCost) -> Result<bool, PasswordError
 /// # Errors
 /// [`WeakPassword`], whose text may be shown to the person.
 pub fn check_strength(password: &str, user_name: &str) -> Result<(), WeakPassword> {
-    let chars = password.chars().count();
+    let normal = normal(password);
+    // One sign can stand for a whole phrase, and a letter be written as two: neither makes a password longer.
+    let chars = password.chars().count().min(normal.chars().count());
     if chars < MIN_PASSWORD_CHARS {
         return Err(WeakPassword::TooShort { chars });
     }
     if password.len() > MAX_PASSWORD_BYTES {
         return Err(WeakPassword::TooLong { bytes: password.len() });
     }
+    let password = normal.as_str();
     if password.trim().to_lowercase() == user_name.trim().to_lowercase() {
         return Err(WeakPassword::EqualsUserName);
     }

@@ -28,6 +28,39 @@ fn a_hash_of_another_implementation_verifies() {
     assert!(!verify("Grune Wiese 12", ELSEWHERE).unwrap());
 }
 
+/// The same letter comes as one character from one keyboard and as two from another (Unicode normalisation forms).
+#[test]
+fn a_letter_with_an_accent_is_the_same_from_every_keyboard() {
+    let (composed, decomposed) = ("Gr\u{fc}ne Wiese 12", "Gru\u{308}ne Wiese 12");
+    for (set, typed) in [(composed, decomposed), (decomposed, composed)] {
+        assert!(verify(typed, &hash(set, CHEAP).unwrap()).unwrap(), "{set:?} typed as {typed:?}");
+    }
+    assert!(verify(decomposed, ELSEWHERE).unwrap());
+    assert!(!verify("Gru\u{301}ne Wiese 12", ELSEWHERE).unwrap(), "another accent");
+    assert!(verify("\u{ff27}r\u{fc}ne Wiese 12", ELSEWHERE).unwrap(), "a letter of full width");
+    assert_eq!(
+        check_strength("\u{fdfa}", "nurse"),
+        Err(WeakPassword::TooShort { chars: 1 }),
+        "a phrase in one sign"
+    );
+    let twelve_marks = "e\u{301}t\u{301}a\u{301}n\u{301}o\u{301}i\u{301}";
+    assert!(matches!(check_strength(twelve_marks, "nurse"), Err(WeakPassword::TooShort { .. })));
+    let wide = "\u{ff50}\u{ff41}\u{ff53}\u{ff53}\u{ff57}\u{ff4f}\u{ff52}\u{ff44}passwordpassword";
+    assert_eq!(check_strength(wide, "nurse"), Err(WeakPassword::Guessable));
+}
+
+/// Earlier releases hashed what was typed; such a hash goes on to work, for whoever types it as then.
+#[test]
+fn a_hash_of_a_password_that_was_not_normalised_still_verifies() {
+    use argon2::PasswordHasher as _;
+    let typed = "Gru\u{308}ne Wiese 12";
+    let params = argon2::Params::new(64, 2, 1, None).unwrap();
+    let hasher = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+    let old = hasher.hash_password_with_salt(typed.as_bytes(), b"0123456789abcdef").unwrap().to_string();
+    assert!(verify(typed, &old).unwrap());
+    assert!(!verify("Gru\u{308}ne Wiese 13", &old).unwrap());
+}
+
 #[test]
 fn the_default_cost_is_above_the_minimum_and_works() {
     let (default, minimum) = (PasswordCost::default(), PasswordCost::OWASP_MINIMUM);
