@@ -1,6 +1,7 @@
 //! Admission: which device or program a client certificate stands for, and whether it may still send.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use access::scopes::{Ceiling, Cruds, Scopes};
@@ -11,6 +12,8 @@ use crate::registry::Registry;
 
 /// Prefix of the URI in a device's certificate; the device's UUID follows.
 pub const DEVICE_URI_PREFIX: &str = "urn:auscult:device:";
+/// Certificates of devices whose use waits to be written down; one that finds no place is noted when it is used again.
+const USES_LIMIT: usize = 1_024;
 /// Prefix of the URI in a program's certificate; the program's name follows.
 pub const PROGRAM_URI_PREFIX: &str = "urn:auscult:program:";
 
@@ -87,6 +90,30 @@ struct Known {
     programs: RwLock<BTreeMap<String, Registration>>,
     unregistered: Arc<[String]>,
     changes: watch::Sender<u64>,
+    uses: Uses,
+}
+
+/// A device and the serial number of the certificate that it came with.
+pub(crate) type CertificateUse = (DeviceId, String);
+
+/// Which certificate each device came with last, as far as this node knows.
+struct Uses {
+    last: RwLock<HashMap<DeviceId, String>>,
+    to_note: SyncSender<CertificateUse>,
+}
+
+impl Uses {
+    fn note(&self, device: DeviceId, serial_hex: &str) {
+        let is_known =
+            |last: &HashMap<DeviceId, String>| last.get(&device).is_some_and(|one| one == serial_hex);
+        if is_known(&self.last.read().unwrap_or_else(PoisonError::into_inner)) {
+            return;
+        }
+        let mut last = self.last.write().unwrap_or_else(PoisonError::into_inner);
+        if !is_known(&last) && self.to_note.try_send((device, serial_hex.to_owned())).is_ok() {
+            last.insert(device, serial_hex.to_owned());
+        }
+    }
 }
 
 /// What a registered program may do.
@@ -114,15 +141,17 @@ fn may_send(scopes: &[String]) -> bool {
 }
 
 impl Admission {
-    /// Over the registry of devices; nothing is revoked yet.
-    pub fn new(registry: Arc<Registry>) -> Self {
+    /// Over the registry of devices; nothing is revoked yet. With what tells which certificates come into use.
+    pub(crate) fn new(registry: Arc<Registry>) -> (Self, Receiver<CertificateUse>) {
+        let (to_note, uses) = sync_channel(USES_LIMIT);
         let known = Known {
+            uses: Uses { last: RwLock::default(), to_note },
             revoked: RwLock::default(),
             programs: RwLock::default(),
             unregistered: Arc::from([DEFAULT_PROGRAM_SCOPE.to_owned()]),
             changes: watch::Sender::new(0),
         };
-        Admission { registry, known: Arc::new(known) }
+        (Admission { registry, known: Arc::new(known) }, uses)
     }
 
     /// Replaces the set of revoked serial numbers (lower-case hexadecimal). Live connections are told at once, see
@@ -196,7 +225,10 @@ impl Admission {
         match self.registry.device(device) {
             None => Err(AdmissionRefused::UnknownDevice { device }),
             Some(known) if known.retired => Err(AdmissionRefused::Retired { device }),
-            Some(_) => Ok(Peer::Device(device)),
+            Some(_) => {
+                self.known.uses.note(device, &certificate.serial_hex);
+                Ok(Peer::Device(device))
+            }
         }
     }
 

@@ -74,8 +74,12 @@ impl Health {
     }
 }
 
-/// Told of changes of documents that the pipeline itself holds nothing of; `None`: any number of them may have changed.
-pub type Observer = Box<dyn Fn(Option<&DocumentChange>) + Send + Sync>;
+/// Told of changes of documents that the pipeline itself holds nothing of; `None`: any number of them may have changed. Where
+/// it fails the change is told again, and nothing after it before, so that no node goes on with what holds no longer.
+pub type Observer = Box<dyn Fn(Option<&DocumentChange>) -> Result<(), ObserverError> + Send + Sync>;
+
+/// Why an observer could not take a change up just now.
+pub type ObserverError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The duty of the node that judges the alarms.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +97,8 @@ enum FollowError {
     Store(#[from] StoreError),
     #[error("the registry cannot be refreshed")]
     Registry(#[source] LoadError),
+    #[error("a change could not be told")]
+    Observer(#[source] ObserverError),
     #[error("the open alerts cannot be loaded")]
     Alerts(#[from] LoadAlertsError),
 }
@@ -377,15 +383,16 @@ impl Follower {
         let mut alarms = self.after.alarms.lock().unwrap_or_else(PoisonError::into_inner);
         *alarms = Alarms::load(self.store())?;
         drop(alarms);
-        self.tell(None);
+        self.tell(None)?;
         self.after.live.lost();
         Ok(())
     }
 
-    fn tell(&self, change: Option<&DocumentChange>) {
+    fn tell(&self, change: Option<&DocumentChange>) -> Result<(), FollowError> {
         for observer in self.observers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            observer(change);
+            observer(change).map_err(FollowError::Observer)?;
         }
+        Ok(())
     }
 
     fn take_up(&self, change: &DocumentChange) -> Result<(), FollowError> {
@@ -421,8 +428,7 @@ impl Follower {
                 return Ok(());
             }
             Kind::User | Kind::Session | Kind::Client | Kind::Setting => {
-                self.tell(Some(change));
-                return Ok(());
+                return self.tell(Some(change));
             }
             _ => {}
         }

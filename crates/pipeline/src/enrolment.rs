@@ -201,6 +201,9 @@ pub struct Certificate {
     pub via: Via,
     /// SHA-256 of its public key.
     pub key_sha256: String,
+    /// When the device was first seen to use it; then earlier ones renew no more.
+    #[serde(default)]
+    pub used_at: Option<Timestamp>,
     /// The chain, while it is the newest: a device whose answer was lost is given the same once more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain_pem: Option<String>,
@@ -285,6 +288,9 @@ pub struct Enrolment {
     pub certificates: Vec<Certificate>,
     /// When it was renewed last.
     pub last_renewed_at: Option<Timestamp>,
+    /// When an outlived certificate was last refused a renewal.
+    #[serde(default)]
+    pub outlived_at: Option<Timestamp>,
     /// What waits for a person.
     pub review: Option<Review>,
     /// When it was taken out of service for good.
@@ -322,6 +328,12 @@ pub enum EnrolError {
     /// The device was taken out of service, or its certificate was revoked.
     #[error("the certificate is revoked, or the device is out of service: it must be claimed anew")]
     Revoked,
+    /// The device uses a newer certificate already: somebody else has its earlier key, or it was put back to an earlier state.
+    #[error(
+        "a newer certificate of this device is in use, and this one renews no more: renew with that one, or claim the device \
+         anew"
+    )]
+    Outlived,
     /// More certificates within an hour than any sound device needs.
     #[error("this device was issued {ISSUED_PER_HOUR} certificates within an hour; it has a fault")]
     TooOften,

@@ -112,7 +112,7 @@ impl Site {
         let registry = Arc::new(Registry::load(store.as_ref()).map_err(StartError::Registry)?);
         let alarms = Arc::new(Mutex::new(Alarms::load(store.as_ref()).map_err(StartError::Alerts)?));
         let live = Live::new(epoch_of(clock.as_ref()));
-        let admission = Admission::new(Arc::clone(&registry));
+        let (admission, uses) = Admission::new(Arc::clone(&registry));
         let (queue, submissions) = CommitQueue::new();
         let intake = Intake {
             line: None,
@@ -181,6 +181,8 @@ impl Site {
         }
         let folder = Folder { store, clock: Arc::clone(&site.clock), stop: Arc::clone(&site.stop) };
         site.spawn("fold", move || folder.run(options.fold_every))?;
+        let (noting, stop) = (Arc::downgrade(&site), Arc::clone(&site.stop));
+        site.spawn("certificates", move || Site::keep_noting_certificates(&noting, &stop, &uses))?;
         site.finished()
     }
 
@@ -268,7 +270,8 @@ impl Site {
     }
 
     /// Tells `observer` of users, sessions and settings that any node writes or removes. Never called where no other
-    /// process shares the store. It must not block for long: everything else that is committed waits behind it.
+    /// process shares the store. It must not block for long: everything else that is committed waits behind it, and where
+    /// the observer fails, until it succeeds.
     pub fn observe(&self, observer: Observer) {
         self.observers.lock().unwrap_or_else(PoisonError::into_inner).push(observer);
     }

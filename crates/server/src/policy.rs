@@ -160,7 +160,14 @@ fn check(named: Option<&Path>, config: Option<&Path>) -> anyhow::Result<ExitCode
     for rule in engine.rules() {
         terminal::println(&format!("{:6} {:34} {}:{}", rule.effect, rule.id, rule.file, rule.line));
     }
+    let own = directory.as_deref().map(web_api::access::sources_of).transpose()?;
+    let is_empty = own.is_some_and(|own| own.is_empty());
     let place = directory.map_or_else(|| "built in".to_owned(), |path| path.display().to_string());
+    if is_empty {
+        terminal::println(&format!(
+            "no policy stands in {place}: it has no *.cedar file; the built-in ones hold"
+        ));
+    }
     terminal::println(&format!("{} policies ({place}): no mistakes", engine.rules().len()));
     Ok(ExitCode::SUCCESS)
 }

@@ -144,6 +144,7 @@ impl Running {
             if change.is_none_or(|change| change.kind == Kind::Setting && is_of_certificates(change.id)) {
                 bell.notify_one();
             }
+            Ok(())
         }));
         start_log(&site, config).await?;
         let web = web_side(&site, config, flavour).await?;

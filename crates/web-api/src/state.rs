@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pipeline::Site;
 use pipeline::audited::Act;
-use store::{AuditOutcome, DocumentChange, Kind, TransactError};
+use store::{AuditOutcome, DocumentChange, Kind, StoreError, TransactError};
 use tokio::sync::Semaphore;
 use trust::password::PasswordCost;
 use trust::webauthn::{OriginError, RelyingParty};
@@ -165,13 +165,10 @@ impl Web {
             remote: Remote::default(),
         });
         let weak = Arc::downgrade(&web);
-        web.site.observe(Box::new(move |change| {
-            if let Some(web) = weak.upgrade() {
-                web.changed_elsewhere(change);
-            }
-        }));
+        web.site
+            .observe(Box::new(move |change| weak.upgrade().map_or(Ok(()), |web| Ok(web.followed(change)?))));
         // Whoever was added between reading the users and observing.
-        web.changed_elsewhere(None);
+        web.changed_elsewhere(None)?;
         web.follow_erasures();
         Ok(web)
     }
@@ -184,17 +181,32 @@ impl Web {
         }
     }
 
-    fn programs_changed(&self, id: Option<[u8; 16]>) {
-        if let Err(error) = self.oauth.clients.refresh(self.site.store(), id) {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "registered programs were not read again"
-            );
+    /// As [`Web::changed_elsewhere`]. What cannot be read will not be readable by being read again: it is named, and the
+    /// node goes on; a store that does not answer now is asked again.
+    fn followed(&self, change: Option<&DocumentChange>) -> Result<(), WebError> {
+        let done = self.changed_elsewhere(change);
+        let is_unreadable = matches!(
+            &done,
+            Err(WebError::People(PeopleError::Record(_) | PeopleError::Store(StoreError::Damaged { .. }))
+                | WebError::Programs(
+                    ClientsError::Record(_) | ClientsError::Store(StoreError::Damaged { .. })
+                ))
+        );
+        match done {
+            Err(error) if is_unreadable => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a change of another node cannot be read"
+                );
+                Ok(())
+            }
+            done => done,
         }
     }
 
     /// Another node added a person or ended a session.
-    fn changed_elsewhere(&self, change: Option<&DocumentChange>) {
+    fn changed_elsewhere(&self, change: Option<&DocumentChange>) -> Result<(), WebError> {
+        let store = self.site.store();
         match change {
             Some(change) if change.kind == Kind::Session => {
                 if change.removed {
@@ -203,17 +215,17 @@ impl Web {
                     self.sessions.outdated(change.id);
                 }
             }
-            Some(change) if change.kind == Kind::Client => self.programs_changed(Some(change.id)),
-            Some(change) if change.kind != Kind::User => {}
-            _ => {
-                if change.is_none() {
-                    self.programs_changed(None);
-                }
-                if let Err(error) = self.people.refresh(self.site.store(), change.map(|change| change.id)) {
-                    tracing::error!(error = &error as &dyn std::error::Error, "people were not read again");
-                }
+            Some(change) if change.kind == Kind::Client => {
+                self.oauth.clients.refresh(store, Some(change.id))?
+            }
+            Some(change) if change.kind == Kind::User => self.people.refresh(store, Some(change.id))?,
+            Some(_) => {}
+            None => {
+                self.oauth.clients.refresh(store, None)?;
+                self.people.refresh(store, None)?;
             }
         }
+        Ok(())
     }
 
     /// The token of the demonstration's link: it signs in as any of its people until the demonstration ends. `None` for

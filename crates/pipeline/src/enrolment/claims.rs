@@ -313,6 +313,7 @@ pub(super) fn remembered(
         issued_at: now,
         via,
         key_sha256: request.key_sha256_hex().to_owned(),
+        used_at: None,
         chain_pem: Some(issued.chain_pem.clone()),
     }
 }

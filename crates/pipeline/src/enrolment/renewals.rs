@@ -1,4 +1,8 @@
-//! Renewals: a device shows the certificate it has and gets the next one; late is allowed, very late is looked at.
+//! Renewals: a device shows the certificate it has and gets the next one; late is allowed, very late is looked at, and
+//! whoever comes with one that the device has outlived is refused.
+
+use std::sync::Weak;
+use std::sync::mpsc::Receiver;
 
 use clinical_model::{Device, DeviceId, Timestamp};
 use store::{Actor, AuditAction, AuditOutcome, Expected};
@@ -6,14 +10,17 @@ use trust::pki::SigningRequest;
 
 use super::claims::{given, remembered};
 use super::{
-    APPROVAL_LIFE, CertificateAuthority, EnrolError, Enrolment, ISSUED_PER_HOUR, Kept, LATE_AFTER,
-    LIMIT_TRIES, NewCertificate, Review, Via, asks_for, common_name_of, uri_of,
+    APPROVAL_LIFE, Certificate, CertificateAuthority, EnrolError, Enrolment, ISSUED_PER_HOUR, Kept,
+    LATE_AFTER, LIMIT_TRIES, NewCertificate, Review, Via, asks_for, common_name_of, uri_of,
 };
+use crate::admission::CertificateUse;
 use crate::audited::{Act, Agent};
-use crate::site::Site;
+use crate::site::{Site, Stop};
 
 /// An hour.
 const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
+/// How often it is written down which certificates came into use.
+const NOTED_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// The certificate that a device showed: its chain is sound and it has the private key, but it may be out of date.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +74,12 @@ impl Site {
             if let Some(again) = given(&enrolment, request).filter(|_| is_fresh) {
                 return Ok(Renewal::Granted(again));
             }
+            if is_outlived(&enrolment, shown) {
+                if self.refuse_outlived(device, shown, &mut enrolment, expected, now)? {
+                    return Err(EnrolError::Outlived);
+                }
+                continue;
+            }
             if enrolment.issued_since(now.minus(HOUR)) >= ISSUED_PER_HOUR {
                 return Err(EnrolError::TooOften);
             }
@@ -88,6 +101,54 @@ impl Site {
             }
         }
         Err(EnrolError::Conflict)
+    }
+
+    /// Records that an outlived certificate asked to be renewed, once an hour: it may be the key of a device that was replaced.
+    fn refuse_outlived(
+        &self,
+        device: DeviceId,
+        shown: &ShownCertificate,
+        enrolment: &mut Enrolment,
+        expected: Expected,
+        now: Timestamp,
+    ) -> Result<bool, EnrolError> {
+        if enrolment.outlived_at.is_some_and(|last| last <= now && now < last.plus(HOUR)) {
+            return Ok(true);
+        }
+        enrolment.outlived_at = Some(now);
+        let detail = format!("renewal of {} refused: a newer one is in use", shown.serial_hex);
+        tracing::warn!(%device, serial = shown.serial_hex, "an outlived certificate asks to be renewed; who has its key?");
+        let act =
+            Act::new(Actor::Device(device), AuditAction::Update, "certificate").device(device).detail(detail);
+        self.keep_enrolment(device, expected, enrolment, vec![(act, AuditOutcome::Refused)])
+    }
+
+    /// Writes down that a device used a certificate, the first time. Blocks.
+    fn certificate_used(&self, device: DeviceId, serial_hex: &str) -> Result<(), EnrolError> {
+        for _ in 0..LIMIT_TRIES {
+            let Kept { mut enrolment, expected } = self.kept_enrolment(device)?;
+            let unused = |one: &&mut Certificate| one.serial_hex == serial_hex && one.used_at.is_none();
+            let Some(one) = enrolment.certificates.iter_mut().find(unused) else { return Ok(()) };
+            one.used_at = Some(self.clock().now());
+            if self.keep_enrolment(device, expected, &enrolment, Vec::new())? {
+                return Ok(());
+            }
+        }
+        Err(EnrolError::Conflict)
+    }
+
+    /// Writes down which certificates came into use, until the site stops.
+    pub(crate) fn keep_noting_certificates(site: &Weak<Self>, stop: &Stop, uses: &Receiver<CertificateUse>) {
+        while !stop.wait(NOTED_EVERY) {
+            let Some(site) = site.upgrade() else { return };
+            while let Ok((device, serial_hex)) = uses.try_recv() {
+                if let Err(error) = site.certificate_used(device, &serial_hex) {
+                    // It is noted when this node starts again, or the device comes to another.
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, %device, "the use of a certificate was not written down");
+                }
+            }
+        }
     }
 
     /// Puts the device where a person looks; once.
@@ -159,6 +220,11 @@ impl Site {
         }
         Err(EnrolError::Conflict)
     }
+}
+
+/// Whether the device was seen to use one that was issued after this one.
+fn is_outlived(enrolment: &Enrolment, shown: &ShownCertificate) -> bool {
+    enrolment.certificates.iter().any(|one| one.used_at.is_some() && one.not_before > shown.not_before)
 }
 
 fn is_approved(enrolment: &Enrolment, shown: &ShownCertificate, now: Timestamp) -> bool {

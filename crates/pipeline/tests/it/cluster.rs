@@ -489,6 +489,39 @@ async fn of_two_nodes_that_admit_to_one_bed_at_one_time_one_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_observer_could_not_take_up_is_told_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(directory.path());
+    let (one, two) = cluster.two().await;
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&told);
+    // Fails twice at the first person, as if the store were away just then.
+    two.site.observe(Box::new(move |change| {
+        let Some(change) = change.filter(|change| change.kind == Kind::User) else { return Ok(()) };
+        let mut noted = noted.lock().unwrap();
+        noted.push(change.id[0]);
+        if noted.len() <= 2 { Err("the store does not answer".into()) } else { Ok(()) }
+    }));
+    for person in [1, 2] {
+        let write = store::DocumentWrite {
+            kind: Kind::User,
+            id: [person; 16],
+            expected: Expected::Absent,
+            domain: store::KeyDomain::System,
+            body: Some(b"{}".to_vec()),
+            index: Vec::new(),
+        };
+        let at = one.site.clock().now();
+        let transaction = Transaction { at, writes: vec![write], ..Transaction::default() };
+        cluster.database.store.transact(&transaction).unwrap();
+    }
+    eventually("both were told", || told.lock().unwrap().last() == Some(&2)).await;
+    assert_eq!(*told.lock().unwrap(), [1, 1, 1, 2], "nothing is passed over");
+    one.site.stop();
+    two.site.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_alert_ends_after_a_correction_on_a_node_that_has_not_heard_of_it() {
     let directory = tempfile::tempdir().unwrap();
     let cluster = Cluster::new(directory.path());
@@ -503,6 +536,7 @@ async fn an_alert_ends_after_a_correction_on_a_node_that_has_not_heard_of_it() {
         tell.store(true, Ordering::SeqCst);
         // Until the other end is gone.
         let _ = gate.lock().unwrap().recv();
+        Ok(())
     }));
     let setting = store::DocumentWrite {
         kind: Kind::Setting,

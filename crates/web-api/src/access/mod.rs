@@ -21,7 +21,7 @@ pub use ::access::{Permission, may};
 pub(crate) use asking::purpose_of;
 pub(crate) use consented::is_kept_out;
 pub use permit::{Permit, Taken};
-pub use policies::{Policies, PoliciesError, engine_of};
+pub use policies::{Policies, PoliciesError, engine_of, sources_of};
 pub(crate) use sight::Sight;
 
 use crate::people::{Role, User};

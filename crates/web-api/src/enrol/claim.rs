@@ -1,10 +1,12 @@
-//! `POST /enrol/v1/claim`: serial number, code and signing request in, certificate out.
+//! `POST /enrol/v1/claim`: serial number, code and signing request in, certificate out; and what a person reads who opens
+//! that address in a browser.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use clinical_model::{DeviceId, Timestamp};
 use pipeline::enrolment::{ClaimRequest, NewCertificate, Via};
@@ -39,6 +41,17 @@ pub(crate) struct Granted {
     renew_after: Timestamp,
     /// Where.
     est: String,
+}
+
+/// What a browser may do on the page: nothing.
+const PAGE_POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// `GET /enrol/v1/claim`: what a phone's camera opens when it reads a claim code.
+pub(crate) async fn explained() -> Response {
+    let kind = HeaderValue::from_static("text/html; charset=utf-8");
+    let policy = HeaderValue::from_static(PAGE_POLICY);
+    let page = include_str!("claim.html");
+    ([(header::CONTENT_TYPE, kind), (header::CONTENT_SECURITY_POLICY, policy)], page).into_response()
 }
 
 pub(crate) async fn claim(

@@ -124,8 +124,12 @@ fn of_devices() -> [Operation; 4] {
 }
 
 /// What both ports have.
-fn of_both() -> [Operation; 2] {
-    [(Method::POST, CLAIM_PATH, post(claim::claim)), (Method::GET, "/pki/crl/{file}", get(lists::revoked))]
+fn of_both() -> [Operation; 3] {
+    [
+        (Method::POST, CLAIM_PATH, post(claim::claim)),
+        (Method::GET, CLAIM_PATH, get(claim::explained)),
+        (Method::GET, "/pki/crl/{file}", get(lists::revoked)),
+    ]
 }
 
 /// Methods and paths of all operations on the device port.
@@ -186,7 +190,9 @@ impl From<EnrolError> for Problem {
         };
         match &error {
             EnrolError::NoDevice => Problem::not_found("device"),
-            EnrolError::NotClaimed | EnrolError::Revoked => Problem::new(Code::Forbidden, error.to_string()),
+            EnrolError::NotClaimed | EnrolError::Revoked | EnrolError::Outlived => {
+                Problem::new(Code::Forbidden, error.to_string())
+            }
             EnrolError::Request(_) => Problem::bad_request(with_cause()),
             EnrolError::TooOften => Problem::new(Code::Busy, error.to_string()).retry_after(3_600),
             EnrolError::NotNow(_) => Problem::new(Code::AlreadyAnswered, error.to_string()),

@@ -10,7 +10,7 @@ use serde_json::json;
 use trust::pki::{PeerIdentity, certificates_of};
 
 use self::house::{Est, House, key_and_request, request_of};
-use crate::clinic::monitor;
+use crate::clinic::{eventually, monitor};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_claims_with_its_code_and_sends() {
@@ -98,6 +98,61 @@ async fn est_clients_enrol_and_renew_as_rfc_7030_says() {
     assert_eq!(house.send(&own, 10).await.unwrap(), 200);
     let enrolled = house.est(&own, "simpleenroll", &key_and_request(None).1, None).await;
     assert_eq!(enrolled.status, 200, "a certificate in date authorises simpleenroll too");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_that_opens_a_claim_code_is_told_what_to_do_with_it() {
+    let house = House::open().await;
+    let answer = house.client(None).get(house.url("/enrol/v1/claim")).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+    assert!(header("content-type").starts_with("text/html") && header("cache-control") == "no-store");
+    assert!(header("content-security-policy").contains("default-src 'none'"));
+    let page = answer.text().await.unwrap();
+    assert!(page.contains("A browser cannot claim a device") && !page.contains("<script"), "{page}");
+    let on_the_web_port = house.clinic.text("/enrol/v1/claim", "").await;
+    assert_eq!(on_the_web_port, page);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_from_a_replaced_hubs_flash_makes_itself_no_new_certificate() {
+    let house = House::open().await;
+    let code = house.code(monitor(1)).await;
+    let (old_key, csr) = key_and_request(Some("S1"));
+    let (status, claimed) = house.claim("S1", &code, &csr).await;
+    assert_eq!(status, 200, "{claimed}");
+    let old = house.client(Some((claimed["certificate_pem"].as_str().unwrap(), &old_key.serialize_pem())));
+    assert_eq!(house.send(&old, -10).await.unwrap(), 200);
+    let kept = || house.clinic.site.enrolment(monitor(1)).unwrap();
+    eventually("the use of the first is noted", || kept().certificates[0].used_at.is_some()).await;
+
+    house.clinic.clock.advance(16 * house::DAY_S);
+    let (new_key, csr) = key_and_request(Some("S1"));
+    assert_eq!(house.est(&old, "simplereenroll", &csr, None).await.status, 200);
+    // Its answer may have been lost, so until the next one is seen the earlier one still renews.
+    house.clinic.clock.advance(2 * 3_600);
+    let (newest_key, csr) = key_and_request(Some("S1"));
+    assert_eq!(house.est(&old, "simplereenroll", &csr, None).await.status, 200);
+    drop(new_key);
+    let newest = kept().certificates[0].chain_pem.clone().unwrap();
+    let newest = house.client(Some((&newest, &newest_key.serialize_pem())));
+    assert_eq!(house.send(&newest, -5).await.unwrap(), 200);
+    eventually("the use of the newest is noted", || kept().certificates[0].used_at.is_some()).await;
+
+    let issued = kept().certificates.len();
+    for _ in 0..3 {
+        let answer = house.est(&old, "simplereenroll", &key_and_request(Some("S1")).1, None).await;
+        assert_eq!(answer.status, 403, "{}", answer.text);
+        assert!(answer.text.contains("a newer certificate of this device is in use"), "{}", answer.text);
+    }
+    assert_eq!(kept().certificates.len(), issued);
+    let recorded = house.recorded();
+    let refused = recorded.iter().filter(|(_, detail)| detail.contains("a newer one is in use")).count();
+    assert_eq!(refused, 1, "once an hour");
+    let next = house.est(&newest, "simplereenroll", &key_and_request(Some("S1")).1, None).await;
+    assert_eq!(next.status, 200, "the device itself goes on: {}", next.text);
     house.close().await;
 }
 

@@ -163,7 +163,9 @@ async fn without_a_certificate_only_the_paths_of_enrolment_answer() {
     {
         assert_eq!(nobody.get(house.url(path)).send().await.unwrap().status(), 404, "{path}");
     }
-    assert_eq!(nobody.get(house.url("/enrol/v1/claim")).send().await.unwrap().status(), 405);
+    // A browser is told what a claim code is, and nothing else.
+    assert_eq!(nobody.get(house.url("/enrol/v1/claim")).send().await.unwrap().status(), 200);
+    assert_eq!(nobody.delete(house.url("/enrol/v1/claim")).send().await.unwrap().status(), 405);
     let csr = key_and_request(None).1;
     assert_eq!(house.est(&nobody, "simplereenroll", &csr, None).await.status, 403);
     let bearer =
