@@ -5,7 +5,7 @@ import { generateKeyPairSync, randomUUID, sign, verify, X509Certificate } from "
 import { readFile } from "node:fs/promises";
 
 import { api, send, SHOTS, violations } from "./browser.mjs";
-import { admin, enter, HAPPENS_MS, PASSWORD, somebody } from "./people.mjs";
+import { admin, enter, HAPPENS_MS, invite, PASSWORD, somebody } from "./people.mjs";
 import { nextCode } from "./person.mjs";
 
 const DAY_S = 86_400;
@@ -204,6 +204,19 @@ tests["an identity provider is added, offered on the sign-in page, switched off,
   );
   assert.ok(!JSON.stringify(kept).includes("a secret of the house"), "the secret is shown again");
   assert.equal(await offered(), 1);
+
+  // Somebody who was invited may come by it instead, once an administrator says so.
+  const { name } = await invite(page, demo, { role: "nurse" });
+  await page.goto(`${demo.address}/admin/people`);
+  await page.getByRole("button", { name: `Identity provider of Test ${name}` }).click();
+  await dialog(page).getByLabel("Let them come by").selectOption("house-of-names");
+  assert.deepEqual(await violations(page), []);
+  await submit(page);
+  await page.locator("tr", { hasText: name }).getByText("Awaited").waitFor();
+  const awaited = (await api(page, "/users")).users.find((one) => one.name === name);
+  assert.deepEqual([awaited.awaited_provider, awaited.invitation_expires_at], ["house-of-names", null]);
+  await page.goto(`${demo.address}/admin/identity-provider`);
+  await page.waitForSelector("li:has-text('House of Names')");
 
   await page.click("button:has-text('Change')");
   await dialog(page).getByLabel("Offer it on the sign-in page").uncheck();

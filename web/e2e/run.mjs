@@ -3,6 +3,7 @@
 import { mkdirSync } from "node:fs";
 
 import { tests as administration } from "./administration.mjs";
+import { tests as audit } from "./audit.mjs";
 import { complaints, launch, PHONE, SHOTS, signIn, WIDE } from "./browser.mjs";
 import { startDemo } from "./server.mjs";
 import { alone, tests as screens } from "./tests.mjs";
@@ -15,7 +16,7 @@ const STEP_MS = 30_000;
 
 const only = process.argv.slice(2);
 /** Tests of one lane run one after the other, lanes beside each other: most of a test is waiting for the server or the browser. */
-const lanes = [screens, { ...trust, ...administration }];
+const lanes = [screens, { ...trust, ...audit, ...administration }];
 mkdirSync(SHOTS, { recursive: true });
 
 const demo = await startDemo();

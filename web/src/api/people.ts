@@ -33,7 +33,7 @@ export interface Account {
   passkeys: Passkey[];
   recovery_codes_left: number;
   is_complete: boolean;
-  provider_links?: ProviderLink[];
+  provider_links: ProviderLink[];
 }
 
 export interface TotpSecret {
@@ -62,9 +62,9 @@ export interface PersonLine extends User {
   is_complete: boolean;
   invitation_expires_at: string | null;
   last_sign_in_at: string | null;
-  provider_links?: ProviderLink[];
+  provider_links: ProviderLink[];
   /** The provider whose first visitor under this sign-in name becomes this person. */
-  awaited_provider?: string | null;
+  awaited_provider: string | null;
   version: number;
 }
 

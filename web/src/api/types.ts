@@ -42,7 +42,7 @@ export interface Session {
   recovery_codes_left: number | null;
   is_complete: boolean;
   /** Who at an identity provider becomes this person with the proof that is still outstanding. */
-  linking?: { issuer: string; subject: string } | null;
+  linking: { issuer: string; subject: string } | null;
 }
 
 export interface Place {
@@ -256,7 +256,8 @@ export interface ExplainedField {
 
 export interface Provenance {
   vital: Vital;
-  device: DeviceState;
+  /** `null` for those who do not care for the patient. */
+  device: DeviceState | null;
   patient: PatientLine | null;
   measured_at: string;
   received_at: string;

@@ -131,11 +131,11 @@ function WaysIn() {
           </li>
         </ul>
       </section>
-      {(account.data.provider_links?.length ?? 0) > 0 && (
+      {account.data.provider_links.length > 0 && (
         <section className="card" aria-labelledby="providers">
           <h2 id="providers">Identity providers</h2>
           <ul className="lines">
-            {account.data.provider_links?.map((link) => (
+            {account.data.provider_links.map((link) => (
               <li key={link.id}>
                 <span className="line-main">
                   <strong>{link.issuer}</strong>

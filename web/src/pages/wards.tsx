@@ -45,7 +45,7 @@ export function WardsPage() {
             <Link to={`/wards/${ward.id}`} className="ward-card">
               <strong>{ward.name}</strong>
               <span>{countsText(ward)}</span>
-              {ward.alerts && <OpenAlerts alerts={ward.alerts} />}
+              {ward.alerts === null ? <span className="muted">Its patients are not open to you</span> : <OpenAlerts alerts={ward.alerts} />}
             </Link>
           </li>
         ))}

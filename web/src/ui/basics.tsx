@@ -37,8 +37,8 @@ export function useDocumentTitle(title: string): void {
 }
 
 export function Failure({ error, retry }: { error: unknown; retry?: () => void }) {
-  // What one's role does not permit, it does not permit the second time either.
-  const refused = error instanceof ApiError && error.status === 403;
+  // What is asked wrongly, not permitted or not there is so the second time, too.
+  const refused = error instanceof ApiError && [400, 403, 404].includes(error.status);
   return (
     <div className="message message-bad" role="alert">
       <strong>That did not work.</strong> {explain(error)}

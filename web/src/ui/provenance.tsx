@@ -65,10 +65,16 @@ function Origin({ origin, onClose }: { origin: Provenance; onClose: () => void }
       <h3>Source</h3>
       <dl className="facts">
         <Fact label="Device">
-          <Link to={`/devices/${device.id}`} onClick={onClose}>
-            {device.name}
-          </Link>
-          , {device.kind} {device.model}
+          {device === null ? (
+            <span className="muted">Not shared with you</span>
+          ) : (
+            <>
+              <Link to={`/devices/${device.id}`} onClick={onClose}>
+                {device.name}
+              </Link>
+              , {device.kind} {device.model}
+            </>
+          )}
         </Fact>
         <Fact label="Patient">{patient === null ? "None" : fullName(patient)}</Fact>
         <Fact label="Assignment at that time">

@@ -38,7 +38,7 @@ export function SecondFactor() {
   };
   return (
     <Alone title="One more step">
-      {!linking ? (
+      {linking === null ? (
         <p>The first step is done. Prove with a second means that it is you.</p>
       ) : (
         <p className="message message-note">

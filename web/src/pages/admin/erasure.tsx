@@ -196,7 +196,7 @@ function ExportDialog({ onClose }: { onClose: () => void }) {
         {(patient) => (
           <>
             <p>
-              Everything kept about <strong>{patient.label}</strong>, curves and who looked at it included.
+              Everything kept about <strong>{patient.label}</strong>: readings, curves, alerts, limits, devices, sharing rules, and who looked at it.
             </p>
             <ExportButtons patientId={patient.id} />
           </>

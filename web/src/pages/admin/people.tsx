@@ -87,7 +87,7 @@ export function PeoplePage() {
                 <button type="button" onClick={() => setOpen({ sessions: user })} aria-label={`Sessions of ${user.display}`}>
                   Sessions
                 </button>
-                {((user.provider_links?.length ?? 0) > 0 || Boolean(user.awaited_provider) || (hasProviders && isNew(user))) && (
+                {(user.provider_links.length > 0 || user.awaited_provider !== null || (hasProviders && isNew(user))) && (
                   <button type="button" onClick={() => setOpen({ provider: user.id })} aria-label={`Identity provider of ${user.display}`}>
                     Provider
                   </button>
@@ -112,10 +112,10 @@ export function PeoplePage() {
 
 function wayIn(user: PersonLine, now: number) {
   if (user.disabled) return <span className="tag">Disabled</span>;
-  const means = [user.passkeys > 0 && (user.passkeys === 1 ? "1 passkey" : `${user.passkeys} passkeys`), user.has_password && "password", user.has_totp && "code app", (user.provider_links?.length ?? 0) > 0 && "identity provider"].filter(Boolean).join(", ");
+  const means = [user.passkeys > 0 && (user.passkeys === 1 ? "1 passkey" : `${user.passkeys} passkeys`), user.has_password && "password", user.has_totp && "code app", user.provider_links.length > 0 && "identity provider"].filter(Boolean).join(", ");
   // Whom a provider vouches for has a way in, whatever stands here.
-  if (user.is_complete || (user.provider_links?.length ?? 0) > 0) return means;
-  if (user.awaited_provider) {
+  if (user.is_complete || user.provider_links.length > 0) return means;
+  if (user.awaited_provider !== null) {
     return (
       <>
         <span className="tag tag-warn">Awaited</span> <span className="muted">from {user.awaited_provider}</span>

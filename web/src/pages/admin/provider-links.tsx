@@ -19,7 +19,7 @@ export function useProviders() {
 }
 
 /** Somebody who has no way in of their own yet: only they can be awaited from a provider. */
-export const isNew = (person: PersonLine): boolean => !person.has_password && !person.has_totp && person.passkeys === 0 && person.provider_links?.length === 0;
+export const isNew = (person: PersonLine): boolean => !person.has_password && !person.has_totp && person.passkeys === 0 && person.provider_links.length === 0;
 
 interface DialogProps {
   person: PersonLine;
@@ -31,9 +31,9 @@ export function ProviderDialog({ person, onClose, onChanged }: DialogProps) {
   const drop = useMutation({ mutationFn: (link: string) => remove<PersonLine>(`/users/${person.id}/provider-links/${encodeURIComponent(link)}`), onSuccess: onChanged });
   return (
     <Dialog title={`Identity provider of ${person.display}`} onClose={onClose}>
-      {(person.provider_links?.length ?? 0) > 0 && <p>Whoever the provider names so signs in as {person.display}. Removing it ends their sessions.</p>}
+      {person.provider_links.length > 0 && <p>Whoever the provider names so signs in as {person.display}. Removing it ends their sessions.</p>}
       <ul className="lines">
-        {person.provider_links?.map((link) => (
+        {person.provider_links.map((link) => (
           <li key={link.id}>
             <span className="line-main">
               <strong>{link.subject}</strong>
@@ -51,7 +51,7 @@ export function ProviderDialog({ person, onClose, onChanged }: DialogProps) {
       </ul>
       <Refused error={drop.error} />
       {isNew(person) && <Await person={person} onClose={onClose} onChanged={onChanged} />}
-      {!isNew(person) && person.provider_links?.length === 0 && <Empty>None: {person.display} signs in here.</Empty>}
+      {!isNew(person) && person.provider_links.length === 0 && <Empty>None: {person.display} signs in here.</Empty>}
     </Dialog>
   );
 }

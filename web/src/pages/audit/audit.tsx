@@ -18,6 +18,7 @@ import { ProofDrawer } from "./proof.tsx";
 
 /** Rows fetched at once. */
 const PAGE = 100;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 const VIEWS = [
   ["acts", "People and programs"],
@@ -54,10 +55,17 @@ export function AuditPage() {
 
 function Acts() {
   const { search } = useLocation();
-  const wanted = wantedIn(search);
+  const inAddress = wantedIn(search);
+  // Browsers keep addresses: ids stand there, a record number that was typed does not.
+  const [record, setRecord] = useState<string | null>(null);
+  const wanted = record === null ? inAddress : { ...inAddress, patient: { id: record, label: `record ${record}` } };
   const [proving, setProving] = useState<AuditRow | null>(null);
   // The filters stand in the address: a search can be kept, sent and gone back to.
-  const want = (next: Wanted) => navigate(`/audit${query(askedOf(next))}`, { replace: true });
+  const want = (next: Wanted) => {
+    const typed = next.patient !== null && !UUID.test(next.patient.id) ? next.patient.id : null;
+    setRecord(typed);
+    navigate(`/audit${query(askedOf(typed === null ? next : { ...next, patient: null }))}`, { replace: true });
+  };
   const asked = askedOf(wanted);
   const log = useInfiniteQuery({
     queryKey: ["audit", asked],

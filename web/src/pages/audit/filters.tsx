@@ -85,7 +85,7 @@ export function Filters({ wanted, onChange, onAgain }: FiltersProps) {
       <div className="filters">
         {!mayPick && (
           <Field label="Patient">
-            <input autoComplete="off" spellCheck={false} placeholder="Id" value={draft.patient} onChange={set("patient")} />
+            <input autoComplete="off" spellCheck={false} placeholder="Whole record number, or id" value={draft.patient} onChange={set("patient")} />
           </Field>
         )}
         <Field label="Who">
@@ -108,7 +108,7 @@ export function Filters({ wanted, onChange, onAgain }: FiltersProps) {
           </select>
         </Field>
         <Field label="Device">
-          <input autoComplete="off" spellCheck={false} placeholder="Id" value={draft.device} onChange={set("device")} />
+          <input autoComplete="off" spellCheck={false} placeholder="Name, serial number or id" value={draft.device} onChange={set("device")} />
         </Field>
         <TimeField label="From" value={draft.from} onChange={(value) => setDraft({ ...draft, from: value })} />
         <TimeField label="To" value={draft.to} onChange={(value) => setDraft({ ...draft, to: value })} />

@@ -30,7 +30,7 @@ export function MePage() {
           <WhoLooked />
           <section className="card" aria-labelledby="take-away">
             <h2 id="take-away">Everything about me, to take away</h2>
-            <p>All readings, curves and alerts, and who looked at them, as pages to read or for another system.</p>
+            <p>All readings, curves, alerts and limits, your devices, what you allow, and who looked, as pages to read or for another system.</p>
             <ExportButtons patientId={patient} />
           </section>
         </>
