@@ -27,6 +27,7 @@ pub mod trend;
 pub mod validate;
 pub mod validating;
 pub mod view;
+pub mod watch;
 
 mod element;
 mod period;

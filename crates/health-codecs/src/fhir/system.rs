@@ -82,5 +82,7 @@ pub const EXT_PLACE: &str = "urn:auscult:place";
 pub const EXT_CLOCK: &str = "urn:auscult:clock";
 /// Extension (Quantity, min) on a device: zone of its wall clock, east of UTC.
 pub const EXT_UTC_OFFSET: &str = "urn:auscult:utc-offset";
+/// Extension on the alarm limits of a patient: one limit (`measure`, `low`, `high`, `priority`, `persistence-s`).
+pub const EXT_LIMIT: &str = "urn:auscult:limit";
 /// Extension (Quantity, s) on a device: longest usual silence.
 pub const EXT_EXPECTED_INTERVAL: &str = "urn:auscult:expected-interval";
