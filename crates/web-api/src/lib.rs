@@ -7,6 +7,7 @@
 pub mod access;
 mod app;
 mod ceremony;
+mod download;
 mod encoded;
 mod enrol;
 pub mod fhir;

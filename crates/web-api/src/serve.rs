@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use bytes::BytesMut;
 use clinical_model::Timestamp;
 use http_body_util::BodyExt as _;
@@ -83,6 +83,18 @@ pub struct DevicePeer {
     pub certificate: PeerCertificate,
     /// Whom it stands for.
     pub peer: Peer,
+}
+
+/// Resolves when the server stops: live streams end themselves then, for nobody else ends them. Stands in the extensions of
+/// every request.
+#[derive(Clone, Debug)]
+pub(crate) struct Stopping(CancellationToken);
+
+impl Stopping {
+    /// Of a request; one that came from no listener goes on for ever.
+    pub(crate) fn of(extension: Option<Extension<Stopping>>) -> CancellationToken {
+        extension.map_or_else(CancellationToken::new, |Extension(Stopping(token))| token)
+    }
 }
 
 /// Serves people: the web app, its JSON API, live streams and FHIR, until `shutdown` resolves.
@@ -241,6 +253,7 @@ struct Caller {
     address: SocketAddr,
     /// The certificate that was shown, if one was; or why it cannot be used.
     shown: Option<Result<Shown, String>>,
+    stopping: Stopping,
     /// Whether a refusal was logged: once a connection is enough.
     is_logged: AtomicBool,
 }
@@ -265,7 +278,9 @@ async fn serve_one(
         }
     }
     let Some(acceptor) = port.tls.clone() else {
-        let caller = Caller { address: from, shown: None, is_logged: AtomicBool::new(false) };
+        let stopping_too = Stopping(stopping.clone());
+        let caller =
+            Caller { address: from, shown: None, stopping: stopping_too, is_logged: AtomicBool::new(false) };
         return converse(socket, false, caller, port, stopping).await;
     };
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket));
@@ -290,7 +305,12 @@ async fn serve_one(
         },
         _ => None,
     };
-    let caller = Caller { address: from, shown, is_logged: AtomicBool::new(false) };
+    let caller = Caller {
+        address: from,
+        shown,
+        stopping: Stopping(stopping.clone()),
+        is_logged: AtomicBool::new(false),
+    };
     converse(stream, is_http2, caller, port, stopping).await;
 }
 
@@ -399,6 +419,7 @@ async fn answer(request: Request<Body>, port: &Port, caller: &Caller) -> Respons
 async fn routed(mut request: Request<Body>, port: &Port, caller: &Caller) -> Response {
     let address = caller.address.ip();
     request.extensions_mut().insert(RemoteAddress(address));
+    request.extensions_mut().insert(caller.stopping.clone());
     match &port.devices {
         _ if enrol::is_open(request.uri().path()) => {
             request.extensions_mut().insert(enrol::Caller { shown: caller.shown.clone(), address });

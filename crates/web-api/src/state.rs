@@ -12,7 +12,8 @@ use trust::password::PasswordCost;
 use trust::webauthn::{OriginError, RelyingParty};
 use trust::{SecretText, TokenHash, TokenSecret};
 
-use crate::access::{Policies, PoliciesError};
+use crate::access::{Looks, Policies, PoliciesError};
+use crate::download::Downloads;
 use crate::flood::Flood;
 use crate::guard::SignInGuard;
 use crate::oauth::{ClientsError, OAuth};
@@ -22,6 +23,9 @@ use crate::session::{Binding, Caller, Sessions};
 
 /// Passwords that are checked at one time: each takes tens of megabytes and a core for a fraction of a second.
 const HASHES_AT_ONCE: usize = 4;
+
+/// Bytes of a blinded text that stand in the audit log: two texts of a site fall together once in 2^32.
+const BLIND_SHOWN_BYTES: usize = 8;
 
 /// How the web side runs.
 #[derive(Clone, Debug)]
@@ -126,6 +130,9 @@ pub struct Web {
     pub(crate) policies: Policies,
     pub(crate) sessions: Sessions,
     pub(crate) exports: crate::fhir::Exports,
+    pub(crate) downloads: Downloads,
+    /// Looks that go on, of which a row was written.
+    pub(crate) looks: Looks,
     pub(crate) guard: SignInGuard,
     pub(crate) flood: Flood,
     pub(crate) enrolling: crate::enrol::Enrolling,
@@ -158,6 +165,8 @@ impl Web {
             policies,
             sessions,
             exports: crate::fhir::Exports::default(),
+            downloads: Downloads::default(),
+            looks: Looks::default(),
             guard,
             flood: Flood::default(),
             enrolling: crate::enrol::Enrolling::default(),
@@ -252,6 +261,14 @@ impl Web {
     /// The site behind.
     pub fn site(&self) -> &Arc<Site> {
         &self.site
+    }
+
+    /// What somebody typed, for a row of the audit log that is about no patient in particular: the same text gives the same
+    /// word, and without the key of the site no word leads back to it. A name of somebody who is erased later must not
+    /// stay readable there.
+    pub(crate) fn blinded(&self, text: &str) -> String {
+        let blind = self.site.store().blind("audit-text", &text.trim().to_lowercase());
+        format!("#{}", crate::json::hex(&blind[..BLIND_SHOWN_BYTES]))
     }
 
     /// Whether a session still runs, for a stream that asks from time to time.

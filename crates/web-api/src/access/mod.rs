@@ -3,6 +3,7 @@
 
 mod asking;
 mod consented;
+mod looks;
 mod permit;
 mod policies;
 mod sight;
@@ -20,6 +21,7 @@ use store::{Actor, AuditAction};
 pub use ::access::{Permission, may};
 pub(crate) use asking::purpose_of;
 pub(crate) use consented::is_kept_out;
+pub(crate) use looks::{LOOK_LASTS, Looks, STREAM_LASTS};
 pub use permit::{Permit, Taken};
 pub use policies::{Policies, PoliciesError, engine_of, sources_of};
 pub(crate) use sight::Sight;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use ::access::{Granted, May, ReadsChart};
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
-use clinical_model::SeriesKey;
+use clinical_model::{PatientId, SeriesKey};
 use pipeline::audited::{Act, ReadError};
 use pipeline::chart::Chart;
 
-use super::Access;
+use super::{Access, LOOK_LASTS};
 use crate::problem::{Code, Problem};
 use crate::state::Web;
 
@@ -90,6 +90,27 @@ impl<P: ReadsChart> Permit<P> {
         let sight = self.access.sight(web);
         let seen = |series: &SeriesKey| sight.series(series);
         web.site.read(self.access.reading(web, act), |chart| read(&chart.seen_by(&seen)))
+    }
+
+    /// As [`Permit::read`], for what shows several patients and is asked for time and again: one record of the act, and one
+    /// of each patient of whom this look is not in the log yet, all or none.
+    ///
+    /// # Errors
+    /// As [`Permit::read`].
+    pub fn read_looking<T>(
+        &self,
+        web: &Web,
+        act: Act,
+        patients: impl IntoIterator<Item = PatientId>,
+        read: impl FnOnce(&Chart<'_>) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        let patients = patients.into_iter().map(|patient| (patient, LOOK_LASTS));
+        let mut due = self.access.due_looks(web, &act, patients);
+        let acts = std::iter::once(act).chain(due.take_acts()).collect();
+        self.read_each(web, acts, |chart| {
+            due.recorded(web);
+            read(chart)
+        })
     }
 
     /// As [`Permit::read`], for an act that concerns several patients: one record each, all or none.

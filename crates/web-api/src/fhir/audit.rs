@@ -16,6 +16,8 @@ use super::call::{Call, shown};
 use super::include::{self, Node};
 use super::results::{self, Results};
 use super::{links, page, refused};
+use crate::access::Sight;
+use crate::json::audit::display_of;
 use crate::state::Web;
 
 const KIND: &str = "AuditEvent";
@@ -36,7 +38,8 @@ pub(crate) fn read(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     let number = |text: &str| text.parse::<u64>().ok().filter(|number| number.to_string() == text);
     let rendered = if let Some(sequence) = number(&call.id) {
         let row = web.site.read(act.clone(), |chart| row_of(chart, sequence))?;
-        row.map(|row| rendered_row(web, &row))
+        let sight = call.sight_of(web, "Patient")?;
+        row.map(|row| rendered_row(web, &sight, &row))
     } else if let Some(group) = call.id.strip_prefix(GROUP_PREFIX).and_then(number) {
         let before = group.checked_add(1);
         let summary = web.site.read(act.clone(), |chart| chart.group_summaries(before, 1))?;
@@ -75,7 +78,7 @@ pub(crate) fn search(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         Some(cursor) => Some(page::number_from(&page::place_of(store, KIND, &call.params, cursor)?)?),
         None => None,
     };
-    let act = call.act(AuditAction::Search, KIND)?.detail(call.query_text());
+    let act = call.act(AuditAction::Search, KIND)?.detail(call.query_text(web));
     let patients = search.patients.clone().unwrap_or_default();
     let act = match patients[..] {
         [one] => act.patient(one),
@@ -99,7 +102,8 @@ pub(crate) fn search(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         }
         total => total.flatten(),
     };
-    let matches = rows.iter().map(|row| (row.sequence.to_string(), rendered_row(web, row))).collect();
+    let sight = call.sight_of(web, "Patient")?;
+    let matches = rows.iter().map(|row| (row.sequence.to_string(), rendered_row(web, &sight, row))).collect();
     let nodes = rows.iter().map(|row| Node::Audit(row.sequence, row.record.patient)).collect();
     let next_link = next.map(|next| {
         let cursor = page::cursor(store, KIND, &call.params, &next.to_be_bytes());
@@ -272,7 +276,7 @@ fn kinds_of(action: AuditAction) -> (AuditCoding, AuditCoding) {
 }
 
 /// Who acted: as a person who got the information (BALP: user), or as the program or device at the other end.
-fn agent_of(web: &Web, record: &AuditRecord, is_client: bool) -> AuditAgent {
+fn agent_of((web, sight): (&Web, &Sight<'_>), record: &AuditRecord, is_client: bool) -> AuditAgent {
     let actor = &record.actor;
     let plain = |reference: Option<String>, display: Option<String>| AuditAgent {
         reference,
@@ -287,7 +291,7 @@ fn agent_of(web: &Web, record: &AuditRecord, is_client: bool) -> AuditAgent {
         Actor::User(user) => {
             let id: UserId = *user;
             let person = web.people.by_id(id);
-            plain(Some(format!("Practitioner/{id}")), person.map(|person| person.display))
+            plain(Some(format!("Practitioner/{id}")), person.map(|person| display_of(web, sight, &person)))
         }
         Actor::Device(device) => {
             let name = web.site.registry().device(*device).map(|device| device.name.clone());
@@ -305,7 +309,7 @@ fn agent_of(web: &Web, record: &AuditRecord, is_client: bool) -> AuditAgent {
 }
 
 /// The two ends of a RESTful interaction (BALP: client and server). In a read the data flow to the client.
-fn ends_of(web: &Web, record: &AuditRecord) -> Vec<AuditAgent> {
+fn ends_of(seen: (&Web, &Sight<'_>), record: &AuditRecord) -> Vec<AuditAgent> {
     let (source, destination) =
         (AuditCoding::dicom("110153", "Source Role ID"), AuditCoding::dicom("110152", "Destination Role ID"));
     let (of_client, of_server) = match record.action {
@@ -329,9 +333,9 @@ fn ends_of(web: &Web, record: &AuditRecord) -> Vec<AuditAgent> {
                 network_address: record.address.clone(),
                 ..server.clone()
             };
-            vec![agent_of(web, record, false), client, server]
+            vec![agent_of(seen, record, false), client, server]
         }
-        _ => vec![AuditAgent { kind: Some(of_client), ..agent_of(web, record, true) }, server],
+        _ => vec![AuditAgent { kind: Some(of_client), ..agent_of(seen, record, true) }, server],
     }
 }
 
@@ -404,7 +408,7 @@ fn profile_of(record: &AuditRecord) -> Option<&'static str> {
     Some(name)
 }
 
-pub(crate) fn rendered_row(web: &Web, row: &AuditRow) -> Value {
+pub(crate) fn rendered_row(web: &Web, sight: &Sight<'_>, row: &AuditRow) -> Value {
     let record = &row.record;
     let (event_type, subtype) = kinds_of(record.action);
     let said = match record.outcome {
@@ -423,7 +427,11 @@ pub(crate) fn rendered_row(web: &Web, row: &AuditRow) -> Value {
         outcome: outcome_of(record.outcome),
         outcome_description: said,
         purposes: record.purpose.iter().map(|purpose| AuditCoding::purpose(purpose)).collect(),
-        agents: if is_rest { ends_of(web, record) } else { vec![agent_of(web, record, true)] },
+        agents: if is_rest {
+            ends_of((web, sight), record)
+        } else {
+            vec![agent_of((web, sight), record, true)]
+        },
         entities: entities_of(record),
     })
 }

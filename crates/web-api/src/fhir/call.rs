@@ -203,9 +203,15 @@ impl Call {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The parameters as one text, for the audit log.
-    pub(crate) fn query_text(&self) -> String {
-        super::page::link("", "", &self.params).trim_start_matches('/').to_owned()
+    /// The parameters as one text, for the audit log: what may name a person is blinded, for the rows of a search outlive
+    /// the people whom it was about.
+    pub(crate) fn query_text(&self, web: &Web) -> String {
+        let pairs = self.params.iter().map(|(name, value)| match is_plain(name, value) {
+            true => format!("{name}={value}"),
+            false => format!("{name}={}", web.blinded(value)),
+        });
+        let text = pairs.collect::<Vec<_>>().join("&");
+        if text.is_empty() { text } else { format!("?{text}") }
     }
 
     /// The eyes of whoever asks, for the type that the interaction is about.
@@ -284,13 +290,78 @@ impl Call {
     }
 }
 
+/// Parameters whose values are words of a closed list, codes, numbers or instants.
+const WORDS: [&str; 33] = [
+    "_count",
+    "_elements",
+    "_include",
+    "_include:iterate",
+    "_lastUpdated",
+    "_outputFormat",
+    "_revinclude",
+    "_revinclude:iterate",
+    "_since",
+    "_sort",
+    "_summary",
+    "_total",
+    "_type",
+    "action",
+    "active",
+    "bin",
+    "category",
+    "code",
+    "combo-code",
+    "component-code",
+    "date",
+    "duration",
+    "end",
+    "gender",
+    "max",
+    "outcome",
+    "period",
+    "start",
+    "statistic",
+    "status",
+    "subtype",
+    "type",
+    "value-quantity",
+];
+/// Parameters whose values are ids or references.
+const REFERENCES: [&str; 7] = ["_id", "agent", "device", "entity", "patient", "performer", "subject"];
+
+/// Whether a parameter may stand in a row that is about nobody in particular: closed words, and ids.
+fn is_plain(name: &str, value: &str) -> bool {
+    let is_id = |part: &str| is_id(part.rsplit('/').next().unwrap_or(part));
+    WORDS.contains(&name) || REFERENCES.contains(&name) && value.split(',').all(is_id)
+}
+
+/// Shortest id of an observation, in characters.
+const SEALED_ID_CHARS: usize = 24;
+
+/// Whether a text is an id of ours, and not what somebody typed in place of one: a name, a record number.
+fn is_id(text: &str) -> bool {
+    let is_sealed = || {
+        text.len() >= SEALED_ID_CHARS
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
+            && text.bytes().any(|byte| byte.is_ascii_digit())
+    };
+    text.parse::<PatientId>().is_ok() || is_sealed()
+}
+
+/// An id of a path for the audit log; what is none is not repeated there.
+pub(crate) fn named(id: &str) -> String {
+    if is_id(id) { id.to_owned() } else { "(no id)".to_owned() }
+}
+
 /// To whom a device is assigned now, as far as whoever asks may know.
 pub(crate) fn assigned(web: &Web, call: &Call, device: &Device) -> Option<Subject> {
     let subject = web.site.registry().subject_at(device.id, web.site.clock().now())?;
     let may_know = match subject {
-        Subject::Patient(_) => {
+        Subject::Patient(patient) => {
+            let known = web.site.registry().patient(patient);
             call.access().is_ok_and(|access| access.holds(Permission::ReadChart))
                 && call.may_see(web, subject)
+                && call.sight(web).is_ok_and(|sight| known.is_some_and(|one| sight.devices_of(&one)))
         }
         Subject::Device(_) | Subject::Place(_) => true,
     };

@@ -66,7 +66,7 @@ fn known(web: &Web, call: &Call, permission: Permission, action: AuditAction) ->
 }
 
 /// The resource as it is kept, with its version.
-fn resource_of(web: &Web, id: ConsentId) -> Result<Option<Value>, ReadError> {
+pub(crate) fn resource_of(web: &Web, id: ConsentId) -> Result<Option<Value>, ReadError> {
     let Some(document) = web.site.store().document(Kind::Consent, id.to_bytes())? else { return Ok(None) };
     let resource = json::parse(&document.body).map_err(|issue| {
         let how = issue.to_string();
@@ -114,7 +114,7 @@ pub(crate) fn search(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     let mut patients: Vec<PatientId> = page.items.iter().map(|kept| kept.consent.patient).collect();
     patients.sort();
     patients.dedup();
-    let acts = call.acts(AuditAction::Search, KIND, &call.query_text(), &patients)?;
+    let acts = call.acts(AuditAction::Search, KIND, &call.query_text(web), &patients)?;
     let matches = call.chart_each(web, acts, |_| {
         let ids = page.items.iter().map(|kept| kept.consent.id);
         let shown = ids.map(|id| Ok(resource_of(web, id)?.map(|resource| (id.to_string(), resource))));

@@ -18,6 +18,7 @@ use super::call::{self, Call};
 use super::render::{self, Rendered};
 use super::{links, page, records, refused};
 use crate::access::Access;
+use crate::download::Broken;
 use crate::state::Web;
 
 /// What was changed in there, by the time of the version that is shown.
@@ -90,8 +91,8 @@ pub(crate) fn everything(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     let known = call.id.parse().ok().and_then(|id: PatientId| web.site.registry().patient(id));
     let act = call.act(AuditAction::Read, "everything")?.detail(format!(
         "Patient/{}/$everything {}",
-        call::shown(&call.id),
-        call.query_text()
+        call::named(&call.id),
+        call.query_text(web)
     ));
     let act = known.iter().fold(act, |act, patient| act.patient(patient.id));
     let Some(patient) = known.filter(|patient| call.may_see(web, Subject::Patient(patient.id))) else {
@@ -103,9 +104,9 @@ pub(crate) fn everything(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         Some(cursor) => Place::from(&page::place_of(web.site.store(), &path, &call.params, cursor)?)?,
         None => Place::Records(0),
     };
-    let whole = Record::of(web, call, &patient, &request)?;
+    let whole = Record::of(web, &patient, &request, &|subject, _| links::may_show(web, call, subject))?;
     let count = usize::from(request.count.unwrap_or(page::COUNT_DEFAULT));
-    let (shown, next) = call.chart(web, act, |chart| whole.page(chart, place, count))?;
+    let (shown, next) = call.chart(web, act, |chart| whole.page((web, call), chart, place, count))?;
     let entries = shown.into_iter().map(|(kind, id, resource)| SearchEntry {
         full_url: format!("{}/{}/{id}", call.base, kind.name()),
         resource,
@@ -127,35 +128,47 @@ pub(crate) fn everything(web: &Web, call: &Call) -> Result<Answer, Refusal> {
 /// Resources of an export that are read at once.
 const EXPORT_AT_ONCE: usize = 500;
 
-/// A patient's whole record for an export that is recorded already, page by page; nothing is held while a slow reader
-/// takes a page. Ends where `each` says so.
-pub(crate) fn each_page(
-    web: &Web,
-    access: &Access,
-    patient: &Patient,
-    each: &mut dyn FnMut(Vec<Value>) -> bool,
-) -> Result<(), Refusal> {
-    let call = Call::inside(access.clone(), "Patient", patient.id.to_string());
-    let request = parse_everything(&call.params).map_err(Refusal::bad_request)?;
-    let whole = Record::of(web, &call, patient, &request)?;
-    let sight = call.sight_of(web, "Observation")?;
-    let seen = |series: &SeriesKey| sight.series(series);
-    let mut place = Some(Place::Records(0));
-    while let Some(at) = place {
-        let (shown, next) =
-            web.site.live_chart(|chart| whole.page(&chart.seen_by(&seen), at, EXPORT_AT_ONCE))?;
-        if !each(shown.into_iter().map(|(_, _, resource)| resource).collect()) {
-            return Ok(());
-        }
-        place = next;
+/// A patient's whole record for an export that is recorded already, page by page; nothing is held between two of them.
+pub(crate) struct Everything {
+    call: Call,
+    whole: Record,
+    next: Option<Place>,
+}
+
+impl Everything {
+    /// From its beginning.
+    pub(crate) fn begin(web: &Web, access: &Access, patient: &Patient) -> Result<Self, Refusal> {
+        let call = Call::inside(access.clone(), "Patient", patient.id.to_string());
+        let request = parse_everything(&call.params).map_err(Refusal::bad_request)?;
+        let sight = call.sight_of(web, "Observation")?;
+        // Where they lay and what was at their bed is part of their record, also for those who may see no ward or fleet.
+        let of_record = |subject: Subject, series: &[SeriesKey]| match subject {
+            Subject::Patient(_) | Subject::Place(_) => true,
+            Subject::Device(device) => {
+                sight.devices_of(patient)
+                    || series.iter().any(|one| one.device == device && sight.series(one))
+            }
+        };
+        let whole = Record::of(web, patient, &request, &of_record)?;
+        drop(sight);
+        Ok(Everything { call, whole, next: Some(Place::Records(0)) })
     }
-    Ok(())
+
+    /// The next page of what may be seen now; `None` behind the last.
+    pub(crate) fn page(&mut self, web: &Web) -> Result<Option<Vec<Value>>, Broken> {
+        let Some(at) = self.next.take() else { return Ok(None) };
+        let sight = self.call.sight_of(web, "Observation").map_err(|_| Broken::Unseen)?;
+        let seen = |series: &SeriesKey| sight.series(series);
+        let page =
+            |chart: &Chart<'_>| self.whole.page((web, &self.call), &chart.seen_by(&seen), at, EXPORT_AT_ONCE);
+        let (shown, next) = web.site.live_chart(page)?;
+        self.next = next;
+        Ok(Some(shown.into_iter().map(|(_, _, resource)| resource).collect()))
+    }
 }
 
 /// A patient's record as far as it was asked for.
-struct Record<'a> {
-    web: &'a Web,
-    call: &'a Call,
+struct Record {
     records: Vec<Subject>,
     observed: Observed,
 }
@@ -163,12 +176,12 @@ struct Record<'a> {
 /// A page: type, id, resource; and where the next one goes on.
 type Page = (Vec<(ResourceType, String, Value)>, Option<Place>);
 
-impl<'a> Record<'a> {
+impl Record {
     fn of(
-        web: &'a Web,
-        call: &'a Call,
+        web: &Web,
         patient: &Patient,
         request: &EverythingRequest,
+        shows: &dyn Fn(Subject, &[SeriesKey]) -> bool,
     ) -> Result<Self, Refusal> {
         let wants = |kind: ResourceType| request.types.contains(&kind);
         let filter = SeriesFilter { subject: Some(Subject::Patient(patient.id)), ..SeriesFilter::default() };
@@ -190,13 +203,19 @@ impl<'a> Record<'a> {
             records.extend(devices.into_iter().map(Subject::Device));
         }
         let mut once = BTreeSet::new();
-        records.retain(|subject| links::may_show(web, call, *subject) && once.insert(*subject));
+        records.retain(|subject| shows(*subject, &series) && once.insert(*subject));
         let series = if wants(ResourceType::Observation) { series } else { Vec::new() };
         let changed = Changed { since: request.since, before: None };
-        Ok(Record { web, call, records, observed: Observed::new(series, request.measured, changed) })
+        Ok(Record { records, observed: Observed::new(series, request.measured, changed) })
     }
 
-    fn page(&self, chart: &Chart<'_>, place: Place, count: usize) -> Result<Page, ReadError> {
+    fn page(
+        &self,
+        (web, call): (&Web, &Call),
+        chart: &Chart<'_>,
+        place: Place,
+        count: usize,
+    ) -> Result<Page, ReadError> {
         let mut shown = Vec::new();
         let mut place = place;
         if let Place::Records(from) = place {
@@ -204,10 +223,10 @@ impl<'a> Record<'a> {
                 if shown.len() >= count {
                     return Ok((shown, Some(Place::Records(u16::try_from(index).unwrap_or(u16::MAX)))));
                 }
-                let Some((id, resource)) = records::shown_record(self.web, self.call, *subject)? else {
+                let Some((id, resource)) = records::shown_record(web, call, *subject)? else {
                     continue;
                 };
-                if self.observed.changed.holds(records::updated_at(&self.web.site, *subject)?) {
+                if self.observed.changed.holds(records::updated_at(&web.site, *subject)?) {
                     shown.push((kind_of(*subject), id, resource));
                 }
             }

@@ -49,7 +49,7 @@ pub(crate) fn group(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     match ward.filter(|place| place.kind == PlaceKind::Ward && may_see(place.id)) {
         Some(ward) => kick_off(web, call, Some(ward.id)),
         None => {
-            refused(web, call.act(AuditAction::Search, "export")?.detail(call.query_text()))?;
+            refused(web, call.act(AuditAction::Search, "export")?.detail(call.query_text(web)))?;
             Err(Refusal::not_found("Group"))
         }
     }
@@ -83,7 +83,7 @@ fn kick_off(web: &Web, call: &Call, ward: Option<PlaceId>) -> Result<Answer, Ref
     let files = files_of(web, call, &request, &patients, is_whole)?;
     let at = web.site.clock().now().truncated_to_millis();
     let act = call.act(AuditAction::Search, "export")?;
-    let detail = format!("{} patients, {} files: {}", patients.len(), files.len(), call.query_text());
+    let detail = format!("{} patients, {} files: {}", patients.len(), files.len(), call.query_text(web));
     web.site.read(act.detail(detail), |_| Ok(()))?;
     let path = match ward {
         Some(ward) => format!("Group/{ward}/$export"),

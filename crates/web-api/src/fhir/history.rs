@@ -11,7 +11,7 @@ use serde_json::Value;
 use store::{AuditAction, Document, Kind, StoreError};
 
 use super::answer::{Answer, Refusal};
-use super::call::{Call, shown};
+use super::call::{self, Call, shown};
 use super::render::{self, Rendered};
 use super::update::known_position;
 use super::{page, refused};
@@ -167,7 +167,8 @@ struct Record {
 /// The record in the path, where whoever asks may see it; a refusal is recorded.
 fn record(web: &Web, call: &Call, name: &'static str) -> Result<(Record, Act), Refusal> {
     let registry = web.site.registry();
-    let act = call.act(AuditAction::Read, name)?.detail(format!("history of {name}/{}", shown(&call.id)));
+    let act =
+        call.act(AuditAction::Read, name)?.detail(format!("history of {name}/{}", call::named(&call.id)));
     let found = match name {
         "Patient" => call
             .id
@@ -312,7 +313,8 @@ fn history_of_type(
         Kind::Patient => ids.iter().map(|id| PatientId::from_bytes(*id)).collect(),
         _ => Vec::new(),
     };
-    let acts = call.acts(AuditAction::Search, name, &format!("history {}", call.query_text()), &patients)?;
+    let acts =
+        call.acts(AuditAction::Search, name, &format!("history {}", call.query_text(web)), &patients)?;
     let limit = web.options.costs.type_history_versions;
     let versions = call.chart_each(web, acts, |_| {
         let mut versions = Vec::new();

@@ -239,7 +239,7 @@ impl Includer<'_> {
     /// Acts for those patients of whom the audit log does not yet say that this search showed them.
     fn acts(&mut self, patients: impl Iterator<Item = PatientId>) -> Result<Vec<Act>, Refusal> {
         let new: Vec<PatientId> = patients.filter(|id| self.recorded.insert(*id)).collect();
-        let detail = format!("included by {}", self.call.query_text());
+        let detail = format!("included by {}", self.call.query_text(self.web));
         self.call.acts(AuditAction::Search, "include", &detail, &new)
     }
 

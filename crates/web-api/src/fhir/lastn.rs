@@ -28,7 +28,7 @@ pub(crate) fn lastn(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     let subjects = request.search.subjects.clone().unwrap_or_default();
     let visible: Vec<Subject> = subjects.into_iter().filter(|subject| call.may_see(web, *subject)).collect();
     let patients: Vec<PatientId> = visible.iter().filter_map(|subject| subject.patient()).collect();
-    let detail = format!("$lastn {}", call.query_text());
+    let detail = format!("$lastn {}", call.query_text(web));
     let acts = call.acts(AuditAction::Search, "Observation", &detail, &patients)?;
     let (nodes, matches) = call.chart_each(web, acts, |chart| {
         let (mut nodes, mut matches) = (Vec::new(), Vec::new());

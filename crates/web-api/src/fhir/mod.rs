@@ -10,7 +10,7 @@ mod bundle;
 mod call;
 mod capability;
 mod conditions;
-mod consents;
+pub(crate) mod consents;
 mod create;
 pub(crate) mod everything;
 mod export;
@@ -57,8 +57,9 @@ pub use export::Exports;
 pub(crate) use answer::{Refusal, http_date};
 pub(crate) use create::position_of;
 
-/// Patients of one act that get an audit row each; more get one row with their number.
-pub const AUDITED_PATIENTS_LIMIT: usize = 50;
+/// Patients of one act that get an audit row each, all of a page of the largest size among them; more, whom statistics count
+/// and do not show, get one row with their number.
+pub const AUDITED_PATIENTS_LIMIT: usize = 1_000;
 
 /// The path of the interface.
 const BASE: &str = "/fhir";

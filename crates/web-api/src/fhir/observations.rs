@@ -79,7 +79,7 @@ fn search_as(web: &Web, call: &Call, path: &str, params: &[(String, String)]) ->
     let plan = Plan::of(web, call, path, &search, &query)?;
     note_refused(web, call, search.subjects.as_deref().unwrap_or_default())?;
     let patients = plan.patients();
-    let acts = call.acts(AuditAction::Search, KIND, &call.query_text(), &patients)?;
+    let acts = call.acts(AuditAction::Search, KIND, &call.query_text(web), &patients)?;
     let is_counted = results::is_count(&query, &call.params);
     let (page, total) = call.chart_each(web, acts, |chart| {
         let total = match (is_counted, query.total) {
@@ -168,7 +168,7 @@ pub(crate) fn referred(
         return Ok(visible_series(web, call, &search)?.iter().filter_map(target).collect());
     }
     let plan = Plan::of(web, call, KIND, &search, query)?;
-    let acts = call.acts(AuditAction::Search, KIND, &call.query_text(), &plan.patients())?;
+    let acts = call.acts(AuditAction::Search, KIND, &call.query_text(web), &plan.patients())?;
     let limit = web.options.costs.has_observations;
     let looked_at = Cell::new(0);
     let found = call.chart_each(web, acts, |chart| {
@@ -218,7 +218,7 @@ pub(crate) fn note_refused(web: &Web, call: &Call, named: &[Subject]) -> Result<
     let hidden =
         named.iter().filter(|subject| !call.may_see(web, **subject)).filter_map(|subject| subject.patient());
     for patient in hidden.take(AUDITED_PATIENTS_LIMIT) {
-        let act = call.act(AuditAction::Search, KIND)?.detail(call.query_text());
+        let act = call.act(AuditAction::Search, KIND)?.detail(call.query_text(web));
         let known = web.site.registry().patient(patient);
         let act = known.iter().fold(act, |act, patient| act.patient(patient.id));
         refused(web, call.access()?.refused_look(web, act))?;

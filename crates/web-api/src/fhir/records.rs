@@ -28,7 +28,7 @@ use crate::state::Web;
 pub(crate) fn read_patient(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     let id: Option<PatientId> = call.id.parse().ok();
     let known = id.and_then(|id| web.site.registry().patient(id));
-    let act = call.act(AuditAction::Read, "Patient")?.detail(format!("Patient/{}", call::shown(&call.id)));
+    let act = call.act(AuditAction::Read, "Patient")?.detail(format!("Patient/{}", call::named(&call.id)));
     let act = known.iter().fold(act, |act, patient| act.patient(patient.id));
     let Some(patient) = known.filter(|patient| call.may_see(web, Subject::Patient(patient.id))) else {
         refused(web, call.access()?.refused_look(web, act))?;
@@ -141,7 +141,7 @@ fn show<T>(
     patients.sort();
     patients.dedup();
     let is_counted = results::is_count(&query, &call.params);
-    let acts = call.acts(AuditAction::Search, kind.name(), &call.query_text(), &patients)?;
+    let acts = call.acts(AuditAction::Search, kind.name(), &call.query_text(web), &patients)?;
     let matches = call.chart_each(web, acts, |_| {
         let shown = nodes.iter().filter(|_| !is_counted);
         shown.filter_map(|(subject, _)| shown_record(web, call, *subject).transpose()).collect()

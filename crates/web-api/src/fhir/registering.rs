@@ -20,7 +20,7 @@ use serde_json::Value;
 use store::{AuditAction, Document, DocumentWrite, Expected, Kind};
 
 use super::answer::{Answer, Refusal};
-use super::call::{self, Call, shown};
+use super::call::{self, Call};
 use super::conditions::{Condition, Expecting, device_by, if_match, lost_race, not_current, patient_by};
 use super::create::Wanted;
 use super::update::same_id;
@@ -117,7 +117,10 @@ impl Record {
             }
         };
         if found.is_none() {
-            refused(web, call.act(action, self.name())?.detail(format!("{}/{}", self.name(), shown(id))))?;
+            refused(
+                web,
+                call.act(action, self.name())?.detail(format!("{}/{}", self.name(), call::named(id))),
+            )?;
         }
         found.ok_or_else(|| Refusal::not_found(self.name()))
     }

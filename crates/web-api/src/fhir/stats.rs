@@ -55,7 +55,7 @@ pub(crate) fn stats(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     let request = parse_stats(&given(call)?).map_err(Refusal::bad_request)?;
     let (subjects, patients) = visible(web, call, &request.subjects)?;
     let Some((from, to)) = request.when.at(web.site.clock().now()) else { return Err(empty_span()) };
-    let detail = format!("$stats {}", call.query_text());
+    let detail = format!("$stats {}", call.query_text(web));
     let acts = call.acts(AuditAction::Search, "Observation", &detail, &patients)?;
     let named = call.chart_each(web, acts, |chart| {
         let mut named: Vec<(&'static str, Value)> = Vec::new();
@@ -276,7 +276,7 @@ pub(crate) fn trend(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     let request = parse_trend(&given(call)?).map_err(Refusal::bad_request)?;
     let (subjects, patients) = visible(web, call, &request.subjects)?;
     let Some(span) = request.when.at(web.site.clock().now()) else { return Err(empty_span()) };
-    let detail = format!("$trend {}", call.query_text());
+    let detail = format!("$trend {}", call.query_text(web));
     let acts = call.acts(AuditAction::Search, "Observation", &detail, &patients)?;
     let trends = call.chart_each(web, acts, |chart| trends(chart, &subjects, &request, span))?;
     let named: Vec<_> = trends.iter().map(|trend| web.site.registry().device(trend.series.device)).collect();

@@ -88,7 +88,7 @@ pub(crate) fn by_identifier(web: &Web, call: &Call) -> Result<Option<Position>, 
     let (positions, hidden): (Vec<Position>, Vec<Position>) =
         all.into_iter().partition(|position| call.may_see_series(web, &position.series));
     if positions.is_empty() && !hidden.is_empty() {
-        refused(web, call.act(AuditAction::Update, KIND)?.detail(call.query_text()))?;
+        refused(web, call.act(AuditAction::Update, KIND)?.detail(call.query_text(web)))?;
     }
     match positions.as_slice() {
         [] => Ok(None),

@@ -15,7 +15,7 @@ use super::paging::{self, LIST_LIMIT, Place, place_of};
 use super::patients::theirs;
 use super::views::{self, AlertView};
 use super::{Answer, Asked, Body, id_of};
-use crate::access::{Permit, may};
+use crate::access::{LOOK_LASTS, Permit, may};
 use crate::problem::Problem;
 use crate::state::Web;
 
@@ -50,10 +50,8 @@ pub(crate) async fn list(
         None => None,
     };
     let before = place_of(query.before.as_deref())?;
-    let mut act = access.act(AuditAction::Search, "Alert");
-    if let Some(patient) = &patient {
-        act = act.patient(patient.id);
-    }
+    let looking = access.act(AuditAction::Search, "Alert");
+    let act = patient.iter().fold(looking.clone(), |act, patient| act.patient(patient.id));
     web.blocking(move |web| {
         let sight = access.sight(web);
         let page = access.read(web, act, |chart| {
@@ -72,6 +70,10 @@ pub(crate) async fn list(
             };
             paging::page(before, LIST_LIMIT, read, place, |alert| sight.alert(alert) && is_about(alert))
         })?;
+        if patient.is_none() {
+            let concerned = page.rows.iter().filter_map(|alert| views::concerned(web, alert));
+            access.due_looks(web, &looking, concerned.map(|patient| (patient.id, LOOK_LASTS))).write(web)?;
+        }
         let alerts = page.rows.iter().map(|alert| views::alert(&sight, web, alert)).collect();
         Ok(Json(Alerts { alerts, next_before: page.next_before }))
     })
@@ -105,6 +107,7 @@ async fn answer(
         if !alert.is_some_and(|alert| access.sight(web).alert(&alert)) {
             return Err(Problem::not_found("alert"));
         }
+        // That it was answered stands in a row of the patient, with the answer.
         let alert = act(&web.site, by, id, note)?;
         Ok(Json(views::alert(&access.sight(web), web, &alert)))
     })

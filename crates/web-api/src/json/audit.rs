@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use clinical_model::{DeviceId, Timestamp, UserId};
+use clinical_model::{DeviceId, Patient, PatientId, Timestamp, UserId};
 use pipeline::audited::{Act, Agent, ReadError};
 use serde::{Deserialize, Serialize};
 use store::{Actor, AuditAction, AuditOutcome, AuditQuery, AuditRow, Log};
 
 use super::views::{self, Named};
-use super::{Answer, Asked, hex, id_of};
-use crate::access::{Permit, may};
+use super::{Answer, Asked, hex};
+use crate::access::{Permit, Sight, may};
+use crate::people::User;
 use crate::problem::Problem;
 use crate::state::Web;
 
@@ -50,11 +51,12 @@ pub(crate) struct RowView {
     provable: bool,
 }
 
-pub(super) fn actor_view(web: &Web, actor: &Actor) -> ActorView {
+pub(super) fn actor_view(web: &Web, sight: &Sight<'_>, actor: &Actor) -> ActorView {
     match actor {
         Actor::User(id) => {
+            let user = web.people.by_id(*id);
             let label =
-                web.people.by_id(*id).map_or_else(|| "somebody who left".to_owned(), |user| user.display);
+                user.map_or_else(|| "somebody who left".to_owned(), |user| display_of(web, sight, &user));
             ActorView { kind: "user", id: id.to_string(), label }
         }
         Actor::Device(id) => {
@@ -97,20 +99,34 @@ pub(super) fn outcome_word(outcome: AuditOutcome) -> &'static str {
     }
 }
 
-pub(super) fn row_view(web: &Web, row: &AuditRow, covered: u64) -> RowView {
-    let registry = web.site.registry();
+/// A patient for a list that people without a chart read, too: the name for those who may see the patient, for others the
+/// record number.
+fn patient_label(web: &Web, sight: &Sight<'_>, id: PatientId) -> String {
+    match web.site.registry().patient(id) {
+        None => "erased".to_owned(),
+        Some(patient) if sight.patient(&patient) => {
+            format!("{}, {}", patient.family.expose().to_uppercase(), patient.given.expose())
+        }
+        Some(patient) => format!("record {}", patient.record_number.expose()),
+    }
+}
+
+/// What somebody is called where rows are read: patients as in [`patient_label`].
+pub(crate) fn display_of(web: &Web, sight: &Sight<'_>, user: &User) -> String {
+    match user.patient.filter(|patient| !sight.patient_id(*patient)) {
+        Some(patient) => format!("patient, {}", patient_label(web, sight, patient)),
+        None => user.display.clone(),
+    }
+}
+
+pub(super) fn row_view(web: &Web, sight: &Sight<'_>, row: &AuditRow, covered: u64) -> RowView {
     let record = &row.record;
-    let patient = record.patient.map(|id| Labelled {
-        id: id.to_string(),
-        label: registry.patient(id).map_or_else(
-            || "erased".to_owned(),
-            |patient| format!("{}, {}", patient.family.expose().to_uppercase(), patient.given.expose()),
-        ),
-    });
+    let patient =
+        record.patient.map(|id| Labelled { id: id.to_string(), label: patient_label(web, sight, id) });
     RowView {
         sequence: row.sequence,
         at: record.at,
-        actor: actor_view(web, &record.actor),
+        actor: actor_view(web, sight, &record.actor),
         action: action_word(record.action),
         outcome: outcome_word(record.outcome),
         patient,
@@ -164,28 +180,19 @@ pub(crate) struct RowsQuery {
 impl RowsQuery {
     /// The question to the store, with a limit of at most `limit`.
     pub(super) fn page(&self, web: &Web, limit: usize) -> Result<AuditQuery, Problem> {
-        let id = |text: &Option<String>, what: &str| {
-            text.as_deref().filter(|text| !text.is_empty()).map(|text| (text.to_owned(), what.to_owned()))
-        };
-        let patient = match id(&self.patient, "patient") {
-            Some((text, what)) => Some(id_of(&text, &what)?),
-            None => None,
-        };
-        let device = match id(&self.device, "device") {
-            Some((text, what)) => Some(id_of(&text, &what)?),
-            None => None,
-        };
-        let actions = match self.action.as_deref().filter(|text| !text.is_empty()) {
+        let patient = given(&self.patient).map(|text| patient_of(web, text)).transpose()?;
+        let device = given(&self.device).map(|text| device_of(web, text)).transpose()?;
+        let actions = match given(&self.action) {
             Some(words) => words.split(',').map(action_of_word).collect::<Result<_, _>>()?,
             None => Vec::new(),
         };
-        let outcome = match self.outcome.as_deref().filter(|text| !text.is_empty()) {
+        let outcome = match given(&self.outcome) {
             Some(word) => Some(outcome_of_word(word)?),
             None => None,
         };
         Ok(AuditQuery {
             patient,
-            actor: self.actor.as_deref().filter(|text| !text.is_empty()).map(|text| actor_of(web, text)),
+            actor: given(&self.actor).map(|text| actor_of(web, text)),
             device,
             actions,
             outcome,
@@ -199,14 +206,19 @@ impl RowsQuery {
     }
 
     /// The act of asking.
-    pub(super) fn act(&self, by: &Agent, action: AuditAction, page: &AuditQuery) -> Act {
-        let mut detail = String::new();
+    pub(super) fn act(&self, web: &Web, by: &Agent, action: AuditAction, page: &AuditQuery) -> Act {
+        let mut detail = match &page.actor {
+            Some(Actor::User(id)) => format!("actor={id} "),
+            Some(Actor::Device(id)) => format!("actor={id} "),
+            // Whatever was typed.
+            Some(_) => format!("actor={} ", web.blinded(self.actor.as_deref().unwrap_or_default())),
+            None => String::new(),
+        };
         let mut note = |name: &str, value: &Option<String>| {
-            if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
+            if let Some(value) = given(value) {
                 detail.push_str(&format!("{name}={value} "));
             }
         };
-        note("actor", &self.actor);
         note("action", &self.action);
         note("outcome", &self.outcome);
         note("from", &self.from);
@@ -222,8 +234,42 @@ impl RowsQuery {
     }
 }
 
+/// What a field says, where it says anything.
+fn given(field: &Option<String>) -> Option<&str> {
+    field.as_deref().map(str::trim).filter(|text| !text.is_empty())
+}
+
+/// The patient of an id or of a whole record number.
+fn patient_of(web: &Web, text: &str) -> Result<PatientId, Problem> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let is_it = |patient: &Patient| patient.record_number.expose().eq_ignore_ascii_case(text);
+    let found = web.site.registry().patients().into_iter().find(|patient| is_it(patient));
+    found.map(|patient| patient.id).ok_or_else(|| {
+        Problem::bad_request("\"patient\" is an id or a whole record number, and no patient has this one")
+    })
+}
+
+/// The device of an id, a serial number or a name.
+fn device_of(web: &Web, text: &str) -> Result<DeviceId, Problem> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let named = |one: &str| one.to_lowercase() == text.to_lowercase();
+    let mut found = web.site.registry().devices();
+    found.retain(|device| named(&device.serial) || named(&device.name));
+    match &found[..] {
+        [one] => Ok(one.id),
+        [] => Err(Problem::bad_request(
+            "\"device\" is an id, a name or a serial number, and no device has this one",
+        )),
+        _ => Err(Problem::bad_request("several devices have this name or serial number; give the id of one")),
+    }
+}
+
 fn instant(text: &Option<String>, name: &str) -> Result<Option<Timestamp>, Problem> {
-    let Some(text) = text.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
+    let Some(text) = given(text) else { return Ok(None) };
     let at = text.parse::<Timestamp>();
     at.map(Some)
         .map_err(|_| Problem::bad_request(format!("{name} is no instant such as 2026-11-22T07:30:00Z")))
@@ -270,13 +316,14 @@ pub(crate) async fn rows(
 ) -> Answer<Rows> {
     web.blocking(move |web| {
         let page = query.page(web, PAGE_LIMIT)?;
-        let act = query.act(&access.by(), AuditAction::Search, &page);
+        let act = query.act(web, &access.by(), AuditAction::Search, &page);
         let rows = access.read(web, act, |chart| chart.audit_rows(&page))?;
         let covered = covered(web, Log::Acts)?;
         let more = rows.len() == page.limit;
         let next_before = rows.last().filter(|_| more).map(|row| row.sequence);
+        let sight = access.sight(web);
         Ok(Json(Rows {
-            rows: rows.iter().map(|row| row_view(web, row, covered)).collect(),
+            rows: rows.iter().map(|row| row_view(web, &sight, row, covered)).collect(),
             more,
             next_before,
         }))
@@ -307,8 +354,12 @@ pub(crate) async fn mine(
         let covered = covered(web, Log::Acts)?;
         let more = rows.len() == limit;
         let next_before = rows.last().filter(|_| more).map(|row| row.sequence);
-        let shown =
-            |row: &AuditRow| RowView { address: None, policies: Vec::new(), ..row_view(web, row, covered) };
+        let sight = access.sight(web);
+        let shown = |row: &AuditRow| RowView {
+            address: None,
+            policies: Vec::new(),
+            ..row_view(web, &sight, row, covered)
+        };
         Ok(Json(Rows { rows: rows.iter().map(shown).collect(), more, next_before }))
     })
     .await?

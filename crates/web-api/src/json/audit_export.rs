@@ -1,30 +1,22 @@
 //! The audit log taken out: as FHIR AuditEvents, one a line, or as a table that no spreadsheet can be made to run.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use pipeline::audited::ReadError;
 use serde::Deserialize;
 use store::{AuditAction, AuditQuery, AuditRow};
-use tokio::sync::mpsc::{Sender, channel};
 
 use super::audit::{RowsQuery, action_word, actor_view, outcome_word};
 use super::{Asked, hex};
-use crate::access::{Permit, may};
+use crate::access::{Access, Permit, Sight, may};
+use crate::download::{self, Broken};
 use crate::problem::Problem;
 use crate::state::Web;
 
 /// Rows read at once; nothing is held while a slow reader takes them.
 const READ_ROWS: usize = 500;
-/// Pages that wait for a slow reader.
-const PAGES_WAITING: usize = 4;
-/// A reader that takes nothing for so long is cut off.
-const STALLED_AFTER: Duration = Duration::from_secs(60);
-
 const COLUMNS: &str = "sequence,at,actor kind,actor id,actor,role,action,outcome,patient id,device id,object,detail,\
      purpose,break glass,policies,address,leaf\r\n";
 
@@ -64,9 +56,9 @@ pub(crate) fn field(text: &str) -> String {
     format!("\"{guard}{}\"", text.replace('"', "\"\""))
 }
 
-fn csv_line(web: &Web, row: &AuditRow) -> String {
+fn csv_line(web: &Web, sight: &Sight<'_>, row: &AuditRow) -> String {
     let record = &row.record;
-    let actor = actor_view(web, &record.actor);
+    let actor = actor_view(web, sight, &record.actor);
     let fields = [
         row.sequence.to_string(),
         record.at.to_rfc3339(),
@@ -91,33 +83,31 @@ fn csv_line(web: &Web, row: &AuditRow) -> String {
     line
 }
 
-/// An export that ends before the log does.
-#[derive(Debug, thiserror::Error)]
-#[error("the audit log could not be read to its end")]
-struct Cut;
-
 pub(crate) async fn export(
     State(web): State<Arc<Web>>,
     access: Permit<may::ReadAudit>,
     Asked(format): Asked<FormatQuery>,
     Asked(query): Asked<RowsQuery>,
 ) -> Result<Response, Problem> {
+    let place = web.downloads.begin(access.actor())?;
+    let asking = (*access).clone();
     let opened = web.blocking(move |web| {
         let page = query.page(web, READ_ROWS)?;
         let page = AuditQuery { limit: READ_ROWS, ..page };
-        let act = query.act(&access.by(), AuditAction::Export, &page);
+        let act = query.act(web, &access.by(), AuditAction::Export, &page);
         access.read(web, act, |_| Ok(()))?;
         Ok::<_, Problem>(page)
     });
-    let page = opened.await??;
-    let (sender, receiver) = channel(PAGES_WAITING);
-    let runtime = tokio::runtime::Handle::current();
-    let reading = Arc::clone(&web);
-    tokio::task::spawn_blocking(move || write(&reading, format.format, page, &runtime, &sender));
-    let next = |mut receiver: tokio::sync::mpsc::Receiver<Result<Bytes, Cut>>| async move {
-        receiver.recv().await.map(|chunk| (chunk, receiver))
-    };
-    let body = Body::from_stream(futures_util::stream::unfold(receiver, next));
+    let mut next = Some(opened.await??);
+    let mut is_begun = false;
+    let body = download::body(web, place, move |web, out| {
+        if !is_begun && matches!(format.format, Format::Csv) {
+            out.push_str(COLUMNS);
+        }
+        is_begun = true;
+        next = next.take().map_or(Ok(None), |page| write((web, &asking), format.format, page, out))?;
+        Ok(next.is_some())
+    });
     let (kind, name) = match format.format {
         Format::Ndjson => ("application/fhir+ndjson", "attachment; filename=\"audit.ndjson\""),
         Format::Csv => ("text/csv; charset=utf-8", "attachment; filename=\"audit.csv\""),
@@ -133,53 +123,26 @@ pub(crate) async fn export(
         .into_response())
 }
 
-/// Writes page after page, newest first, until the reader is gone.
+/// Writes a page, newest first; where the next one begins.
 fn write(
-    web: &Web,
+    (web, access): (&Web, &Access),
     format: Format,
-    mut page: AuditQuery,
-    runtime: &tokio::runtime::Handle,
-    sender: &Sender<Result<Bytes, Cut>>,
-) {
-    let send = |chunk: Result<Bytes, Cut>| {
-        let sent = runtime.block_on(async { tokio::time::timeout(STALLED_AFTER, sender.send(chunk)).await });
-        matches!(sent, Ok(Ok(())))
-    };
-    if matches!(format, Format::Csv) && !send(Ok(Bytes::from_static(COLUMNS.as_bytes()))) {
-        return;
-    }
-    loop {
-        let rows = match web.site.live_chart(|chart| chart.audit_rows(&page)) {
-            Ok(rows) => rows,
-            Err(error) => {
-                told(&error);
-                // Ended in the middle, so that nobody takes the part for the whole.
-                send(Err(Cut));
-                return;
-            }
-        };
-        let mut text = String::new();
-        for row in &rows {
-            match format {
-                Format::Csv => text.push_str(&csv_line(web, row)),
-                Format::Ndjson => {
-                    text.push_str(&crate::fhir::audit::rendered_row(web, row).to_string());
-                    text.push('\n');
-                }
+    page: AuditQuery,
+    out: &mut String,
+) -> Result<Option<AuditQuery>, Broken> {
+    let rows = web.site.live_chart(|chart| chart.audit_rows(&page))?;
+    let sight = access.sight(web);
+    for row in &rows {
+        match format {
+            Format::Csv => out.push_str(&csv_line(web, &sight, row)),
+            Format::Ndjson => {
+                out.push_str(&crate::fhir::audit::rendered_row(web, &sight, row).to_string());
+                out.push('\n');
             }
         }
-        if !text.is_empty() && !send(Ok(Bytes::from(text))) {
-            return;
-        }
-        match rows.last() {
-            Some(last) if rows.len() == page.limit => page.before = Some(last.sequence),
-            _ => return,
-        }
     }
-}
-
-fn told(error: &ReadError) {
-    tracing::error!(error = error as &dyn std::error::Error, "an export of the audit log broke off");
+    let last = rows.last().filter(|_| rows.len() == page.limit).map(|row| row.sequence);
+    Ok(last.map(|last| AuditQuery { before: Some(last), ..page }))
 }
 
 #[cfg(test)]

@@ -36,8 +36,6 @@ pub(crate) const KEPT_OUT: &str = "this rule keeps something from you; the patie
 
 /// Rows of the audit log that are looked at for whom a patient knows.
 const LOOKS_LIMIT: usize = 500;
-/// Of a name that is asked for so many characters stand in the audit log.
-const NAME_SHOWN_CHARS: usize = 100;
 
 /// A consent with what it says.
 #[derive(Serialize)]
@@ -117,9 +115,7 @@ pub(crate) async fn choices(
         let act = access.act(AuditAction::Search, "consent choices");
         let named = query.name.as_deref().map(folded).filter(|name| !name.is_empty());
         let act = match &named {
-            Some(name) => {
-                act.detail(format!("name={}", name.chars().take(NAME_SHOWN_CHARS).collect::<String>()))
-            }
+            Some(name) => act.detail(format!("name={}", web.blinded(name))),
             None => act,
         };
         let is_staff = access.person().is_some_and(|user| user.role.is_staff());

@@ -356,7 +356,10 @@ pub(crate) async fn provenance(
             received_at: vital.received_at,
             committed_at: vital.committed_at,
             vital,
-            device: registry.device(series.device).map(|device| views::device_state(web, &device)),
+            device: registry
+                .device(series.device)
+                .filter(|_| patient.as_ref().is_none_or(|patient| sight.devices_of(patient)))
+                .map(|device| views::device_state(web, &device)),
             patient: patient.map(|patient| views::patient_line(web, &patient)),
             assignment: assignment.map(|one| AssignmentSpan {
                 id: one.id.to_string(),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use clinical_model::{
-    Assignment, AssignmentId, ClockRule, Device, DeviceId, Interval, PatientId, PlaceId, Subject, Timestamp,
+    Assignment, AssignmentId, ClockRule, Device, DeviceId, Interval, Patient, PatientId, PlaceId, Subject,
+    Timestamp,
 };
 use pipeline::audited::ReadError;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use store::AuditAction;
 
 use super::views::{self, DeviceState};
 use super::{Answer, Body, id_of};
-use crate::access::{Access, Permission, Permit, may};
+use crate::access::{Access, Permission, Permit, Sight, may};
 use crate::problem::Problem;
 use crate::state::Web;
 
@@ -37,12 +38,18 @@ pub(crate) struct AssignmentView {
     end: Option<Timestamp>,
 }
 
+/// Whether a device may be shown as that of a patient: not to those whom the patient does not let know how it works.
+fn names(sight: &Sight<'_>, patient: &Patient) -> bool {
+    sight.patient(patient) && sight.devices_of(patient)
+}
+
 /// Who it is, for those who may know; for others only that it is somebody.
 fn subject_view(web: &Web, access: &Access, subject: Subject) -> SubjectView {
     let registry = web.site.registry();
     match subject {
         Subject::Patient(id) => {
-            let patient = registry.patient(id).filter(|patient| access.sight(web).patient(patient));
+            let sight = access.sight(web);
+            let patient = registry.patient(id).filter(|patient| names(&sight, patient));
             let label = match patient {
                 Some(patient) => {
                     format!("{}, {}", patient.family.expose().to_uppercase(), patient.given.expose())
@@ -127,10 +134,19 @@ pub(crate) struct Devices {
     devices: Vec<DeviceView>,
 }
 
+/// Of these subjects the patients, as far as they are named.
+fn named(web: &Web, access: &Access, subjects: impl Iterator<Item = Subject>) -> Vec<PatientId> {
+    let sight = access.sight(web);
+    let known = subjects.filter_map(|subject| web.site.registry().patient(subject.patient()?));
+    known.filter(|patient| names(&sight, patient)).map(|patient| patient.id).collect()
+}
+
 pub(crate) async fn list(State(web): State<Arc<Web>>, access: Permit<may::ReadDevices>) -> Answer<Devices> {
     let act = access.act(AuditAction::Search, "Device");
     web.blocking(move |web| {
-        let devices = access.read(web, act, |chart| {
+        let (registry, now) = (web.site.registry(), web.site.clock().now());
+        let subjects = registry.devices().into_iter().filter_map(|one| registry.subject_at(one.id, now));
+        let devices = access.read_looking(web, act, named(web, &access, subjects), |chart| {
             let waiting = waiting(web)?;
             let registry = chart.registry();
             let view = |device: Arc<Device>| {
@@ -152,7 +168,9 @@ pub(crate) async fn show(
     let id: DeviceId = id_of(&id, "device")?;
     let act = access.act(AuditAction::Read, "Device").device(id);
     web.blocking(move |web| {
-        access.read(web, act, |_| Ok(()))?;
+        let all = web.site.registry().assignments(id);
+        let subjects = all.iter().map(|one| one.subject);
+        access.read_looking(web, act, named(web, &access, subjects), |_| Ok(()))?;
         full_view(web, &access, id).map(Json)
     })
     .await?

@@ -59,25 +59,24 @@ pub(crate) async fn find(
     access: Permit<may::ReadChart>,
     Asked(find): Asked<Find>,
 ) -> Answer<Patients> {
-    let act = access.act(AuditAction::Search, "Patient").detail(format!("query: {}", find.query));
     let query = find.query.trim().to_lowercase();
     web.blocking(move |web| {
-        let patients = access.read(web, act, |chart| {
-            let registry = chart.registry();
-            let sight = access.sight(web);
-            let matches = |patient: &Patient| {
-                query.is_empty()
-                    || patient.family.expose().to_lowercase().starts_with(&query)
-                    || patient.given.expose().to_lowercase().starts_with(&query)
-                    || patient.record_number.expose().to_lowercase() == query
-            };
-            let mut found: Vec<_> = registry
-                .patients()
-                .into_iter()
-                .filter(|patient| matches(patient) && sight.patient(patient))
-                .collect();
-            found.sort_by(|a, b| (&a.family, &a.given, a.id).cmp(&(&b.family, &b.given, b.id)));
-            Ok(found.iter().take(LIST_LIMIT).map(|patient| views::patient_line(web, patient)).collect())
+        let detail =
+            if query.is_empty() { "all".to_owned() } else { format!("query={}", web.blinded(&query)) };
+        let act = access.act(AuditAction::Search, "Patient").detail(detail);
+        let sight = access.sight(web);
+        let matches = |patient: &Patient| {
+            query.is_empty()
+                || patient.family.expose().to_lowercase().starts_with(&query)
+                || patient.given.expose().to_lowercase().starts_with(&query)
+                || patient.record_number.expose().to_lowercase() == query
+        };
+        let mut found = web.site.registry().patients();
+        found.retain(|patient| matches(patient) && sight.patient(patient));
+        found.sort_by(|a, b| (&a.family, &a.given, a.id).cmp(&(&b.family, &b.given, b.id)));
+        found.truncate(LIST_LIMIT);
+        let patients = access.read_looking(web, act, found.iter().map(|patient| patient.id), |_| {
+            Ok(found.iter().map(|patient| views::patient_line(web, patient)).collect())
         })?;
         Ok(Json(Patients { patients }))
     })

@@ -13,7 +13,7 @@ use store::{AuditAction, SeriesFilter};
 
 use super::views::{self, AlertView, DeviceState, Named, PatientLine, PlaceView, Vital};
 use super::{Answer, Body, id_of};
-use crate::access::{Access, Permit, Sight, may};
+use crate::access::{Access, Permission, Permit, Sight, may};
 use crate::problem::{Code, Problem};
 use crate::state::Web;
 
@@ -32,8 +32,9 @@ pub(crate) struct WardLine {
     id: PlaceId,
     name: String,
     places: usize,
-    patients: usize,
-    alerts: AlertCounts,
+    /// Unknown to whoever may see no patient.
+    patients: Option<usize>,
+    alerts: Option<AlertCounts>,
 }
 
 #[derive(Serialize)]
@@ -57,11 +58,14 @@ pub(crate) async fn list(State(web): State<Arc<Web>>, access: Permit<may::SeePla
             let mut patients = registry.patients();
             patients.retain(|patient| sight.patient(patient));
             let places = registry.places();
+            // What may not be seen is not none.
+            let sees = access.holds(Permission::ReadChart);
             let line = |ward: Arc<Place>| {
+                let is_here = |one: &Patient| registry.ward_of(one) == Some(ward.id);
                 let mut alerts = AlertCounts::default();
                 for alert in open.iter().filter(|alert| sight.alert(alert)) {
                     let Some(patient) = views::concerned(web, alert) else { continue };
-                    if registry.ward_of(&patient) == Some(ward.id) {
+                    if is_here(&patient) {
                         match alert.priority {
                             Priority::High => alerts.high += 1,
                             Priority::Medium => alerts.medium += 1,
@@ -73,8 +77,8 @@ pub(crate) async fn list(State(web): State<Arc<Web>>, access: Permit<may::SeePla
                     id: ward.id,
                     name: ward.name.clone(),
                     places: places.iter().filter(|place| place.ward == Some(ward.id)).count(),
-                    patients: patients.iter().filter(|one| registry.ward_of(one) == Some(ward.id)).count(),
-                    alerts,
+                    patients: sees.then(|| patients.iter().filter(|one| is_here(one)).count()),
+                    alerts: sees.then_some(alerts),
                 }
             };
             Ok(wards_of(web, &access).into_iter().map(line).collect())
@@ -128,9 +132,9 @@ pub(crate) async fn board(
         let sight = access.sight(web);
         let is_shown = |one: &Arc<Patient>| registry.ward_of(one) == Some(id) && sight.patient(one);
         let of_ward: Vec<_> = patients.into_iter().filter(is_shown).collect();
-        let shown = of_ward.iter().map(|patient| patient.id.to_string()).collect::<Vec<_>>().join(" ");
-        let act = access.act(AuditAction::Read, "ward board").detail(format!("{}: {shown}", ward.name));
-        let board = access.read(web, act, |chart| {
+        let act = access.act(AuditAction::Read, "ward board").detail(ward.name.clone());
+        let shown = of_ward.iter().map(|patient| patient.id);
+        let board = access.read_looking(web, act, shown, |chart| {
             // The position is taken before the values: what changes in between comes once more, and does no harm.
             let position = position(web);
             let places = registry.places();
@@ -177,7 +181,8 @@ fn tile(
     let subject = Subject::Patient(patient.id);
     let devices = chart.registry().devices_of(subject, web.site.clock().now());
     tile.patient = Some(views::patient_line(web, patient));
-    tile.devices = devices.iter().map(|device| views::device_state(web, device)).collect();
+    let shown = devices.iter().filter(|_| sight.devices_of(patient));
+    tile.devices = shown.map(|device| views::device_state(web, device)).collect();
     tile.vitals = views::vitals(chart, &chart.latest(subject)?)?;
     tile.strips = strips(chart, subject)?;
     tile.alerts = alerts_of(sight, web, chart, patient);

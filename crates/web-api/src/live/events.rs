@@ -1,7 +1,8 @@
 //! Live events over SSE: ordered, resumable, and closed when the session ends.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Extension;
@@ -10,15 +11,18 @@ use axum::http::HeaderMap;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use clinical_model::{Committed, PatientId, PlaceId, Reading, Subject};
+use pipeline::audited::Act;
 use pipeline::live::{Happening, LiveEvent, Since};
 use serde::{Deserialize, Serialize};
 use store::{AuditAction, AuditOutcome};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use crate::access::{Permission, Permit, Sight, may};
+use crate::access::{LOOK_LASTS, Permission, Permit, STREAM_LASTS, Sight, may};
 use crate::json::patients::theirs;
 use crate::json::{Asked, id_of, views};
 use crate::problem::Problem;
+use crate::serve::Stopping;
 use crate::session::Current;
 use crate::state::Web;
 
@@ -43,8 +47,13 @@ struct Stream {
     web: Arc<Web>,
     access: Permit<may::SignedIn>,
     current: Current,
+    stopping: CancellationToken,
     ward: Option<PlaceId>,
     patient: Option<PatientId>,
+    /// The look at a patient, as it stands in their row.
+    look: Act,
+    /// Of whom anything was shown in this stream.
+    looked_at: Mutex<HashSet<PatientId>>,
     sender: mpsc::Sender<Result<Event, Infallible>>,
 }
 
@@ -61,10 +70,11 @@ pub(crate) async fn stream(
     State(web): State<Arc<Web>>,
     access: Permit<may::SignedIn>,
     Extension(current): Extension<Current>,
+    stopping: Option<Extension<Stopping>>,
     Asked(scope): Asked<Scope>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut act = access.act(AuditAction::Stream, "live events");
+    let mut look = access.act(AuditAction::Stream, "live events");
     let ward: Option<PlaceId> = match &scope.ward {
         Some(id) => Some(id_of(id, "ward")?),
         None => None,
@@ -73,19 +83,27 @@ pub(crate) async fn stream(
         if !access.sight(&web).ward(ward) {
             return Err(Problem::not_found("ward"));
         }
-        act = act.detail(format!("ward {ward}"));
+        look = look.detail(format!("ward {ward}"));
     }
     let patient = match &scope.patient {
         Some(id) => Some(theirs(&web, &access, id).await?.id),
         None => None,
     };
-    if let Some(patient) = patient {
-        act = act.patient(patient);
+    // Who is shown has a row before anything of them is; that of the stream itself names nobody.
+    match patient {
+        Some(patient) => {
+            let due = access.due_looks(&web, &look, [(patient, LOOK_LASTS)]);
+            web.blocking(move |web| due.write(web)).await??;
+        }
+        None => {
+            let act = look.clone();
+            web.blocking(move |web| web.site.record(act, AuditOutcome::Success)).await??;
+        }
     }
-    web.blocking(move |web| web.site.record(act, AuditOutcome::Success)).await??;
     let (sender, receiver) = mpsc::channel(WAITING_LIMIT_EVENTS);
     let position = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let stream = Stream { web, access, current, ward, patient, sender };
+    let (stopping, looked_at) = (Stopping::of(stopping), Mutex::default());
+    let stream = Stream { web, access, current, stopping, ward, patient, look, looked_at, sender };
     tokio::spawn(async move {
         // However it ends, the reader sees the stream close and comes back.
         let _ = stream.run(position).await;
@@ -113,6 +131,7 @@ impl Stream {
                 _ = beat.tick() => self.beat(offset).await?,
                 _ = self.current.ended.changed() => return self.signed_out().await,
                 () = self.sender.closed() => return Err(Closed),
+                () = self.stopping.cancelled() => return Err(Closed),
             }
         }
     }
@@ -194,6 +213,23 @@ impl Stream {
         self.access.sight(&self.web)
     }
 
+    /// Puts it into the log that these patients are looked at: when the first of each is shown, and again while the stream
+    /// goes on. Where it cannot be written, nothing is shown and the stream ends.
+    async fn looks_at(&self, patients: impl IntoIterator<Item = PatientId>) -> Result<(), Closed> {
+        let due = {
+            let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut lasts = |patient| if looked_at.insert(patient) { LOOK_LASTS } else { STREAM_LASTS };
+            let patients = patients.into_iter().map(|patient| (patient, lasts(patient)));
+            let patients: Vec<_> = patients.collect();
+            self.access.due_looks(&self.web, &self.look, patients)
+        };
+        if due.is_empty() {
+            return Ok(());
+        }
+        let written = self.web.blocking(move |web| due.write(web)).await;
+        if matches!(written, Ok(Ok(()))) { Ok(()) } else { Err(Closed) }
+    }
+
     /// Whether a patient is in the scope of the stream.
     fn is_in_scope(&self, patient: PatientId) -> bool {
         let registry = self.web.site.registry();
@@ -205,6 +241,12 @@ impl Stream {
     /// Whether a patient is in the scope of the stream and theirs.
     fn shows(&self, patient: PatientId) -> bool {
         self.is_in_scope(patient) && self.sight().patient_id(patient)
+    }
+
+    /// Whether how their devices work may be shown, too.
+    fn shows_devices_of(&self, patient: PatientId) -> bool {
+        let known = self.web.site.registry().patient(patient);
+        known.is_some_and(|patient| self.sight().devices_of(&patient))
     }
 
     /// Of readings of one patient those that the reader may see.
@@ -224,18 +266,20 @@ impl Stream {
         match &event.happening {
             Happening::Vitals { .. } => self.show_run(event.offset, std::slice::from_ref(event)).await,
             Happening::Alert(alert) if self.sight().alert(alert) && self.in_scope(alert) => {
+                self.looks_at(views::concerned(web, alert).map(|patient| patient.id)).await?;
                 self.send("alert", event.offset, &views::alert(&self.sight(), web, alert)).await
             }
             Happening::Device(id) => {
                 let Some(device) = web.site.registry().device(*id) else { return Ok(()) };
                 let subject = web.site.registry().subject_at(*id, web.site.clock().now());
                 let theirs = match subject {
-                    Some(Subject::Patient(patient)) => self.shows(patient),
+                    Some(Subject::Patient(patient)) => self.shows(patient) && self.shows_devices_of(patient),
                     _ => self.ward.is_none() && self.patient.is_none() && self.sight().device(&device),
                 };
                 if !theirs {
                     return Ok(());
                 }
+                self.looks_at(subject.and_then(Subject::patient)).await?;
                 self.send("device", event.offset, &views::device_state(web, &device)).await
             }
             Happening::Quarantine { items } if self.access.holds(Permission::MendQuarantine) => {
@@ -246,6 +290,7 @@ impl Stream {
                 if !self.shows(*patient) {
                     return Ok(());
                 }
+                self.looks_at([*patient]).await?;
                 let place = web.site.registry().patient(*patient).and_then(|patient| patient.place);
                 let data = serde_json::json!({ "patient_id": patient, "place_id": place });
                 self.send("assignment", event.offset, &data).await
@@ -294,6 +339,7 @@ impl Stream {
         if all.is_empty() {
             return Ok(());
         }
+        self.looks_at(all.iter().map(|(_, patient, _)| *patient)).await?;
         let viewed = self.web.blocking(move |web| {
             let view = |(offset, patient, readings)| {
                 let observed = pipeline::chart::together(readings);

@@ -12,13 +12,15 @@ use axum::response::Response;
 use clinical_model::validation::CLOCK_AHEAD_REMARKED;
 use clinical_model::{DeviceId, Measure, MeasureKind, PatientId, Timestamp, Waveform};
 use serde::{Deserialize, Serialize};
-use store::{AuditAction, AuditOutcome};
+use store::AuditAction;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
-use crate::access::{Permit, may};
+use crate::access::{LOOK_LASTS, Permit, STREAM_LASTS, may};
 use crate::problem::{Code, Problem};
+use crate::serve::Stopping;
 use crate::session::Current;
 use crate::state::Web;
 
@@ -75,14 +77,16 @@ pub(crate) async fn upgrade(
     State(web): State<Arc<Web>>,
     access: Permit<may::ReadChart>,
     Extension(current): Extension<Current>,
+    stopping: Option<Extension<Stopping>>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Problem> {
     if !same_origin(&headers) {
         return Err(Problem::new(Code::Forbidden, "a page of another origin may not listen here"));
     }
+    let stopping = Stopping::of(stopping);
     Ok(upgrade.max_message_size(CLIENT_MESSAGE_LIMIT_BYTES).on_upgrade(move |socket| {
-        Connection { web, access, current, channels: HashMap::new(), last: 0 }.run(socket)
+        Connection { web, access, current, stopping, channels: HashMap::new(), last: 0 }.run(socket)
     }))
 }
 
@@ -109,6 +113,7 @@ struct Connection {
     web: Arc<Web>,
     access: Permit<may::ReadChart>,
     current: Current,
+    stopping: CancellationToken,
     channels: HashMap<Wanted, Channel>,
     last: u32,
 }
@@ -141,8 +146,12 @@ impl Connection {
                     None => break,
                 },
                 _ = self.current.ended.changed() => break,
+                () = self.stopping.cancelled() => break,
                 _ = check.tick() => {
-                    if !self.web.session_runs(&self.current.hash).await {
+                    let watched: Vec<_> = self.channels.keys().map(|wanted| wanted.patient_id).collect();
+                    if !self.web.session_runs(&self.current.hash).await
+                        || !self.looks_at(watched, STREAM_LASTS).await
+                    {
                         break;
                     }
                     continue;
@@ -173,11 +182,10 @@ impl Connection {
                     && self.access.sight(&self.web).measure(one.patient_id, one.measure)
             })
             .collect();
-        let listed =
-            wanted.iter().map(|one| format!("{} {}", one.patient_id, one.measure.name)).collect::<Vec<_>>();
-        let act = self.access.act(AuditAction::Stream, "live waveforms").detail(listed.join(", "));
-        let recorded = self.web.blocking(move |web| web.site.record(act, AuditOutcome::Success)).await;
-        recorded.ok()?.ok()?;
+        let patients = wanted.iter().map(|one| one.patient_id).collect();
+        if !self.looks_at(patients, LOOK_LASTS).await {
+            return None;
+        }
         let mut channels = HashMap::new();
         for one in wanted {
             let kept = self.channels.remove(&one).unwrap_or_else(|| {
@@ -188,6 +196,15 @@ impl Connection {
         }
         self.channels = channels;
         Some(vec![self.describe()])
+    }
+
+    /// Puts it into the log that the curves of these patients are looked at, where that is due; false where it could not be
+    /// written: nothing may be shown then.
+    async fn looks_at(&self, patients: Vec<PatientId>, lasts: Duration) -> bool {
+        let look = self.access.act(AuditAction::Stream, "live waveforms");
+        let due =
+            self.access.due_looks(&self.web, &look, patients.into_iter().map(|patient| (patient, lasts)));
+        due.is_empty() || matches!(self.web.blocking(move |web| due.write(web)).await, Ok(Ok(())))
     }
 
     fn describe(&self) -> Message {

@@ -175,3 +175,55 @@ async fn only_who_may_read_the_log_takes_it_out_and_that_is_recorded() {
     let rows = clinic.get("/api/v1/audit?action=export", &auditor).await.body;
     assert_eq!(rows["rows"][0]["object"], "audit log");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sees_no_chart_reads_record_numbers_and_no_names_in_the_log() {
+    let clinic = Clinic::furnished();
+    let theirs = clinic.sign_in("patient").await;
+    let nurse = clinic.sign_in("nurse").await;
+    for cookie in [&theirs, &nurse] {
+        let answer = clinic.get(&format!("/api/v1/patients/{}", patient(1)), cookie).await;
+        assert_eq!(answer.status, StatusCode::OK);
+    }
+    let auditor = clinic.sign_in("auditor").await;
+    let page = clinic.get(&format!("/api/v1/audit?patient={}", patient(1)), &auditor).await.body;
+    assert_eq!(page["rows"][0]["patient"]["label"], "record MRN-1");
+    let labels: Vec<_> =
+        page["rows"].as_array().unwrap().iter().map(|row| row["actor"]["label"].to_string()).collect();
+    assert!(labels.contains(&"\"nurse\"".to_owned()), "{labels:?}");
+    assert!(labels.contains(&"\"patient, record MRN-1\"".to_owned()), "{labels:?}");
+    for path in ["/api/v1/audit?limit=500", "/fhir/AuditEvent?_count=500"] {
+        let text = clinic.get(path, &auditor).await.body.to_string();
+        assert!(!text.to_lowercase().contains("family1"), "{path}: {text}");
+    }
+    for format in ["csv", "ndjson"] {
+        let text = clinic.text(&format!("/api/v1/audit/export?format={format}"), &auditor).await;
+        assert!(!text.to_lowercase().contains("family1") && text.contains("MRN-1"), "{format}: {text}");
+    }
+    // Who may see the patient reads the name.
+    let mine = clinic.get("/api/v1/me/audit", &theirs).await.body;
+    assert_eq!(mine["rows"][0]["patient"]["label"], "FAMILY1, Given1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_asked_by_record_number_and_by_the_name_or_serial_number_of_a_device() {
+    let clinic = Clinic::furnished();
+    let read = |object| Act::new(Actor::System, AuditAction::Read, object);
+    act(&clinic, read("first").patient(patient(1)), AuditOutcome::Success);
+    act(&clinic, read("third").device(monitor(1)), AuditOutcome::Success);
+    let auditor = clinic.sign_in("auditor").await;
+    for (query, object) in
+        [("patient=mrn-1", "first"), ("device=monitor%201", "third"), ("device=S1", "third")]
+    {
+        let answer = clinic.get(&format!("/api/v1/audit?{query}"), &auditor).await;
+        assert_eq!(answer.status, StatusCode::OK, "{query}: {:?}", answer.body);
+        assert!(rows(&answer.body).iter().any(|(_, found)| found == object), "{query}: {:?}", answer.body);
+        assert!(!rows(&answer.body).iter().any(|(_, found)| found == "x"), "{query}");
+    }
+    for query in ["patient=MRN-", "patient=MRN-9", "device=Monitor"] {
+        let answer = clinic.get(&format!("/api/v1/audit?{query}"), &auditor).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
+    }
+    let export = clinic.text("/api/v1/audit/export?format=csv&patient=MRN-1", &auditor).await;
+    assert!(export.contains("first") && !export.contains("third"), "{export}");
+}

@@ -1,9 +1,9 @@
 //! Keys, retention, erasure and the taking out of a record, as a person does them.
 
 use axum::http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::clinic::{Clinic, monitor, patient};
+use crate::clinic::{Clinic, eventually, monitor, patient};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_administrator_takes_a_record_out_and_erases_it() {
@@ -59,6 +59,56 @@ async fn an_administrator_takes_a_record_out_and_erases_it() {
     assert_eq!(keys.body["turn_due"]["erasures"], 1, "{:?}", keys.body);
     let by_hand = clinic.post("/api/v1/keys/turn", &cookie, json!({"reason": "erasures wait"})).await;
     assert_eq!(by_hand.body["code"], "by-hand", "a key given by hand has no home: {:?}", by_hand.body);
+}
+
+/// A record of 2026-11-22 held patient, observations and looks only, and pages that nobody could read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_taken_out_is_whole_and_readable_for_the_patient_too() {
+    let clinic = Clinic::furnished();
+    let nurse = clinic.sign_in("nurse").await;
+    let path = format!("/api/v1/patients/{}/limits", patient(1));
+    let limit = json!({"measure": "heart_rate", "low": 40.5, "high": 100.0, "priority": "high",
+        "persistence_s": 0, "hysteresis": 0.0});
+    let set = clinic.call(Method::PUT, &path, Some(&nurse), Some(json!({"limits": [limit]}))).await;
+    assert_eq!(set.status, StatusCode::OK, "{:?}", set.body);
+    clinic.ingest(monitor(1), r#"{"measure":"heart_rate","value":190}"#).await;
+    eventually("an alert", || clinic.site.live_chart(|chart| !chart.open_alerts().is_empty())).await;
+    let alerts = clinic.get("/api/v1/alerts", &nurse).await.body;
+    let alert = alerts["alerts"][0]["id"].as_str().unwrap().to_owned();
+    let note = json!({"note": "lead <moved>"});
+    let answer = clinic.post(&format!("/api/v1/alerts/{alert}/acknowledge"), &nurse, note).await;
+    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+
+    let theirs = clinic.sign_in("patient").await;
+    let export = |name: &str| format!("/api/v1/patients/{}/export/record.{name}", patient(1));
+    let lines = clinic.text(&export("ndjson"), &theirs).await;
+    let resources: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |kind: &str| resources.iter().filter(|one| one["resourceType"] == kind).collect::<Vec<_>>();
+    assert_eq!(of("Device")[0]["id"], monitor(1).to_string());
+    assert_eq!(of("Location").len(), 2, "bed and ward");
+    assert_eq!(of("DeviceUseStatement")[0]["subject"]["reference"], format!("Patient/{}", patient(1)));
+    let issue = of("DetectedIssue")[0];
+    assert_eq!((issue["id"].as_str(), issue["severity"].as_str()), (Some(alert.as_str()), Some("high")));
+    assert_eq!(issue["mitigation"][0]["action"]["text"], "acknowledged: lead <moved>");
+    assert_eq!(issue["mitigation"][0]["author"]["display"], "nurse");
+    let limits = of("Basic")[0]["extension"].to_string();
+    assert!(limits.contains("heart_rate") && limits.contains("40.5"), "{limits}");
+
+    let page = clinic.text(&export("html"), &theirs).await;
+    for part in [
+        "Monitor 1",
+        "Bed 1",
+        "Ward 1",
+        "Heart rate",
+        "40.5",
+        "lead &lt;moved&gt;",
+        "<td>nurse</td><td>nurse</td>",
+        "Treatment",
+        "2026-11-22 08:30:00 UTC",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(!page.contains("2026-11-22T"), "instants are for people: {page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
-use clinical_model::PatientId;
+use clinical_model::{Device, PatientId};
 use serde_json::{Value, json};
 use web_api::Role;
 
@@ -733,6 +733,26 @@ async fn how_devices_work_is_shown_to_those_who_care_and_to_whom_it_was_not_deni
     assert_eq!(page["alerts"].as_array().unwrap().len(), 1, "a vital sign: {page}");
     assert!(!page.to_string().contains("he drinks"), "{page}");
     assert!(!page["limits"].to_string().contains("glucose"), "{page}");
+    // Nor does a live stream tell, nor what is behind a value.
+    let path = format!("/api/v1/live?patient={}", patient(1));
+    let mut theirs = Reader::open(&clinic, &path, &caregiver, None).await;
+    let mut of_nurse = Reader::open(&clinic, &path, &nurse, None).await;
+    let (device, version) = clinic.site.registry().device_versioned(monitor(1)).unwrap();
+    let renamed = Device { name: "Renamed".into(), ..Device::clone(&device) };
+    clinic.site.update_device(store::Actor::System, renamed, version).unwrap();
+    clinic.ingest(monitor(1), r#"[{"measure":"systolic","value":120}]"#).await;
+    of_nurse.until("device").await;
+    loop {
+        let seen = theirs.next().await.unwrap();
+        assert_ne!(seen.name(), "device", "{seen:?}");
+        if seen.name() == "vitals" {
+            break;
+        }
+    }
+    let value = page["latest"][0]["observation_id"].as_str().unwrap();
+    let behind = format!("/api/v1/observations/{value}/provenance");
+    assert_eq!(clinic.get(&behind, &caregiver).await.body["device"], json!(null));
+    assert_eq!(clinic.get(&behind, &nurse).await.body["device"]["name"], "Renamed");
     let page = clinic.get(&of(1, ""), &nurse).await.body;
     assert!(page.to_string().contains("he drinks") && !page["devices"].as_array().unwrap().is_empty());
 }

@@ -18,6 +18,12 @@ pub struct Seen {
     pub data: Value,
 }
 
+impl Seen {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 pub struct Reader {
     stream: BodyDataStream,
     text: String,

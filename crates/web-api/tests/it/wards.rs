@@ -226,3 +226,17 @@ async fn what_is_of_another_ward_pushes_nothing_off_a_list() {
     let bad = clinic.get("/api/v1/alerts?before=nonsense", &nurse).await;
     assert_eq!(bad.status, axum::http::StatusCode::BAD_REQUEST);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wards_of_who_may_see_no_patient_are_unknown_and_not_empty() {
+    let clinic = Clinic::furnished();
+    let nurse = clinic.sign_in("nurse").await;
+    let seen = clinic.get("/api/v1/wards", &nurse).await.body;
+    assert_eq!((&seen["wards"][0]["patients"], &seen["wards"][0]["alerts"]["high"]), (&json!(1), &json!(0)));
+    for role in ["auditor", "integrator"] {
+        let cookie = clinic.sign_in(role).await;
+        let ward = &clinic.get("/api/v1/wards", &cookie).await.body["wards"][0];
+        assert_eq!((&ward["patients"], &ward["alerts"]), (&json!(null), &json!(null)), "{role}");
+        assert_eq!((&ward["name"], &ward["places"]), (&json!("Ward 1"), &json!(1)), "{role}");
+    }
+}

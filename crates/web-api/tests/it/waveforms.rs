@@ -313,3 +313,33 @@ async fn whoever_watches_a_patient_who_is_moved_to_another_ward_sees_no_more_of_
     clinic.ingest(monitor(1), &block(300, 100)).await;
     assert_eq!((socket.block().await.1 - first) / 1_000, 300, "nothing of the time in between");
 }
+
+/// A server that was told to stop waited ten seconds for streams that never end by themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn live_streams_end_when_the_server_stops() {
+    let clinic = Clinic::furnished();
+    let cookie = clinic.sign_in("nurse").await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let web = clinic.web.clone();
+    let serving = tokio::spawn(async move {
+        let stopped = async { drop(stopped.await) };
+        web_api::serve_web(listener, web, None, stopped).await
+    });
+    let mut curves = Socket::open(address, &cookie).await;
+    let mut events = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET /api/v1/live HTTP/1.1\r\nHost: {address}\r\nCookie: {cookie}\r\n\r\n");
+    events.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"event: hello") {
+        head.push(events.read_u8().await.unwrap());
+    }
+    stop.send(()).unwrap();
+    let soon = Duration::from_secs(5);
+    tokio::time::timeout(soon, serving).await.expect("it stops at once").unwrap().unwrap();
+    let mut rest = Vec::new();
+    tokio::time::timeout(soon, events.read_to_end(&mut rest)).await.expect("the stream ends").unwrap();
+    assert!(rest.ends_with(b"0\r\n\r\n"), "it ends in order: {}", String::from_utf8_lossy(&rest));
+    assert!(matches!(curves.next().await, Message::Closed));
+}

@@ -1,17 +1,12 @@
 //! Downloads of exported files: read from the chart line by line while they are sent, never held as a whole.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use clinical_model::{PatientId, SeriesKey, Subject};
 use health_codecs::fhir::IssueCode;
-use pipeline::audited::ReadError;
 use serde_json::Value;
 use store::AuditAction;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::super::answer::{Answer, Refusal};
 use super::super::call::Call;
@@ -19,16 +14,13 @@ use super::super::everything::Place;
 use super::super::{Waiting, blocking, records, refused};
 use super::jobs::{Content, File, Job, Step};
 use super::mine;
+use crate::download::{self, Broken};
 use crate::state::Web;
 
-/// Bytes that are sent at once.
-const CHUNK_BYTES: usize = 64 << 10;
-/// Chunks that wait for a slow reader.
-const CHUNKS_WAITING: usize = 4;
-/// A reader that takes nothing for so long is cut off.
-const STALLED_AFTER: Duration = Duration::from_secs(60);
 /// Observations that are read at once.
 const READ_AT_ONCE: usize = 500;
+/// Patients, devices or places that are read at once.
+const RECORDS_AT_ONCE: usize = 100;
 /// Rows of the audit log that are written at once.
 const AUDIT_AT_ONCE: usize = 500;
 
@@ -41,22 +33,15 @@ pub(crate) fn download(web: Arc<Web>, call: Arc<Call>) -> Waiting {
 }
 
 async fn run(web: Arc<Web>, call: Arc<Call>) -> Result<Answer, Refusal> {
-    let permit = web.exports.downloads().try_acquire_owned().map_err(|_| {
-        let what = "too many files are being downloaded; try again";
-        let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, IssueCode::Throttled, what);
-        Refusal { retry_after_s: Some(5), ..refusal }
+    let place = web.downloads.begin(call.access()?.actor()).map_err(|why| {
+        let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, IssueCode::Throttled, why.to_string());
+        Refusal { retry_after_s: Some(download::RETRY_AFTER_S), ..refusal }
     })?;
     let opening = Arc::clone(&call);
     let (job, file) = blocking(&web, move |web| open(web, &opening)).await?;
-    let (chunks, waiting) = channel(CHUNKS_WAITING);
-    let runtime = tokio::runtime::Handle::current();
-    tokio::task::spawn_blocking(move || {
-        let mut lines = Lines { chunks, runtime, buffer: Vec::with_capacity(CHUNK_BYTES), permit };
-        if let Err(stopped) = lines.write(&web, &call, &job, &file) {
-            lines.broken(stopped);
-        }
-    });
-    Ok(Answer::stream(body_of(waiting), NDJSON))
+    let mut lines = Lines { call, job, file, next: Some(Next::Begin) };
+    let body = download::body(web, place, move |web, out| lines.more(web, out));
+    Ok(Answer::stream(body, NDJSON))
 }
 
 /// The file, after everybody in it was put into the audit log. Who may not be seen any more is not in it.
@@ -98,102 +83,77 @@ fn open(web: &Web, call: &Call) -> Result<(Arc<Job>, File), Refusal> {
     Ok((job, file))
 }
 
-fn body_of(waiting: Receiver<Result<Bytes, Cut>>) -> Body {
-    let next = |mut waiting: Receiver<Result<Bytes, Cut>>| async move {
-        waiting.recv().await.map(|chunk| (chunk, waiting))
-    };
-    Body::from_stream(futures_util::stream::unfold(waiting, next))
+/// Where a file goes on.
+enum Next {
+    Begin,
+    /// At this one of the records.
+    Record(usize),
+    /// At this place of the observations.
+    Observed(Place),
 }
 
-/// A download that ends before its file does.
-#[derive(Debug, thiserror::Error)]
-#[error("the file could not be read to its end")]
-struct Cut;
-
-/// Why lines were written no further.
-enum Stopped {
-    /// Nobody takes them any more.
-    Gone,
-    /// They cannot be read.
-    Failed(ReadError),
-}
-
-impl From<ReadError> for Stopped {
-    fn from(error: ReadError) -> Self {
-        Stopped::Failed(error)
-    }
-}
-
+/// The lines of a file, as far as they are written.
 struct Lines {
-    chunks: Sender<Result<Bytes, Cut>>,
-    runtime: tokio::runtime::Handle,
-    buffer: Vec<u8>,
-    permit: OwnedSemaphorePermit,
+    call: Arc<Call>,
+    job: Arc<Job>,
+    file: File,
+    next: Option<Next>,
 }
 
 impl Lines {
-    fn write(&mut self, web: &Web, call: &Call, job: &Job, file: &File) -> Result<(), Stopped> {
-        match &file.content {
-            Content::Records(all) => {
-                for subject in all {
-                    if call.may_see(web, *subject)
-                        && job.changed().holds(records::updated_at(&web.site, *subject)?)
-                        && let Some((_, resource)) = records::shown_record(web, call, *subject)?
-                    {
-                        self.line(&resource)?;
-                    }
-                }
+    /// Writes some more of them; whether others follow. Who may not be seen any more, and what a patient no longer allows,
+    /// is in none from then on.
+    fn more(&mut self, web: &Web, out: &mut String) -> Result<bool, Broken> {
+        self.next = match (self.next.take(), &self.file.content) {
+            (None, _) => None,
+            (Some(Next::Begin), Content::Records(_)) => Some(Next::Record(0)),
+            (Some(Next::Begin), Content::Observations(..)) => Some(Next::Observed(Place::Observations(None))),
+            (Some(Next::Record(from)), Content::Records(all)) => self.records(web, all, from, out)?,
+            (Some(Next::Observed(at)), Content::Observations(_, series)) => {
+                self.observed(web, series, at, out)?
             }
-            Content::Observations(_, series) => {
-                let observed = job.observed(series);
-                let mut place = Some(Place::Observations(None));
-                while let Some(at) = place {
-                    // Each page by itself: nothing is held while a slow reader takes the lines, and what a patient no
-                    // longer allows is in no page from then on.
-                    let Ok(sight) = call.sight_of(web, file.kind.name()) else { return Err(Stopped::Gone) };
-                    let seen = |series: &SeriesKey| sight.series(series);
-                    let page =
-                        web.site.live_chart(|chart| observed.page(&chart.seen_by(&seen), at, READ_AT_ONCE));
-                    let (rendered, next) = page?;
-                    for one in &rendered {
-                        self.line(&one.resource)?;
-                    }
-                    place = next;
-                }
-            }
-        }
-        self.flush()
+            (Some(Next::Record(_) | Next::Observed(_)), _) => None,
+        };
+        Ok(self.next.is_some())
     }
 
-    fn line(&mut self, resource: &Value) -> Result<(), Stopped> {
-        // A JSON value has string keys and valid numbers, so that writing it into memory cannot fail.
-        self.buffer.extend(serde_json::to_vec(resource).unwrap_or_default());
-        self.buffer.push(b'\n');
-        if self.buffer.len() >= CHUNK_BYTES { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<(), Stopped> {
-        let chunk = Bytes::from(std::mem::take(&mut self.buffer));
-        if chunk.is_empty() { Ok(()) } else { self.send(Ok(chunk)) }
-    }
-
-    fn send(&self, chunk: Result<Bytes, Cut>) -> Result<(), Stopped> {
-        let sent = self
-            .runtime
-            .block_on(async { tokio::time::timeout(STALLED_AFTER, self.chunks.send(chunk)).await });
-        if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(Stopped::Gone) }
-    }
-
-    /// Ends the answer in the middle, so that nobody takes the part for the whole.
-    fn broken(self, stopped: Stopped) {
-        match stopped {
-            Stopped::Gone => tracing::info!("the reader of an exported file is gone"),
-            Stopped::Failed(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "an exported file cannot be read");
-                // Whoever is gone needs no telling.
-                let _ = self.send(Err(Cut));
+    fn records(
+        &self,
+        web: &Web,
+        all: &[Subject],
+        from: usize,
+        out: &mut String,
+    ) -> Result<Option<Next>, Broken> {
+        let to = all.len().min(from + RECORDS_AT_ONCE);
+        for subject in &all[from..to] {
+            if self.call.may_see(web, *subject)
+                && self.job.changed().holds(records::updated_at(&web.site, *subject)?)
+                && let Some((_, resource)) = records::shown_record(web, &self.call, *subject)?
+            {
+                line(out, &resource);
             }
         }
-        drop(self.permit);
+        Ok((to < all.len()).then_some(Next::Record(to)))
     }
+
+    fn observed(
+        &self,
+        web: &Web,
+        series: &[SeriesKey],
+        at: Place,
+        out: &mut String,
+    ) -> Result<Option<Next>, Broken> {
+        let sight = self.call.sight_of(web, self.file.kind.name()).map_err(|_| Broken::Unseen)?;
+        let seen = |series: &SeriesKey| sight.series(series);
+        let observed = self.job.observed(series);
+        let page = web.site.live_chart(|chart| observed.page(&chart.seen_by(&seen), at, READ_AT_ONCE));
+        let (rendered, next) = page?;
+        rendered.iter().for_each(|one| line(out, &one.resource));
+        Ok(next.map(Next::Observed))
+    }
+}
+
+fn line(out: &mut String, resource: &Value) {
+    out.push_str(&resource.to_string());
+    out.push('\n');
 }

@@ -9,7 +9,6 @@ use health_codecs::fhir::search::ResourceType;
 use pipeline::Site;
 use pipeline::audited::{Agent, ReadError};
 use store::AuditAction;
-use tokio::sync::Semaphore;
 
 use super::super::everything::{Changed, Observed, Place};
 use super::super::records::updated_at;
@@ -20,8 +19,6 @@ pub const JOBS_LIMIT: usize = 64;
 pub const JOBS_LIMIT_EACH: usize = 8;
 /// An export is forgotten after so long.
 pub const KEPT_HOURS: i64 = 24;
-/// Files that are downloaded at one time, each by a thread of its own.
-pub const DOWNLOADS_LIMIT: usize = 8;
 /// Observations that are counted at once.
 const COUNT_AT_ONCE: usize = 2_000;
 
@@ -90,22 +87,11 @@ struct Kept {
 }
 
 /// The exports of a server.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Exports {
     jobs: Arc<Mutex<BTreeMap<String, Kept>>>,
     /// One file is counted at a time: an export has time, the ward has not.
     counting: Arc<Mutex<()>>,
-    downloads: Arc<Semaphore>,
-}
-
-impl Default for Exports {
-    fn default() -> Self {
-        Exports {
-            jobs: Arc::default(),
-            counting: Arc::default(),
-            downloads: Arc::new(Semaphore::new(DOWNLOADS_LIMIT)),
-        }
-    }
 }
 
 /// There is no room for another export.
@@ -114,11 +100,6 @@ pub(crate) struct NoRoom;
 impl Exports {
     fn locked(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Kept>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Room for downloads.
-    pub(crate) fn downloads(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.downloads)
     }
 
     /// Takes an export up and begins to count its files; its id, which cannot be guessed.
