@@ -66,7 +66,7 @@ pub enum Rejection {
         at: Timestamp,
     },
     /// The unit does not fit.
-    #[error("the unit of {} does not fit", measure.name)]
+    #[error("the unit of {} does not fit", measure.display)]
     Unit {
         /// What was measured.
         measure: Measure,
@@ -75,7 +75,10 @@ pub enum Rejection {
         source: UnitError,
     },
     /// The value cannot be a measurement of this kind.
-    #[error("{value} {} is no possible {} ({} to {})", measure.unit, measure.name, measure.possible.0, measure.possible.1)]
+    #[error(
+        "{} cannot be {value} {} ({} to {} are possible)",
+        measure.display, measure.unit_display, measure.possible.0, measure.possible.1
+    )]
     Impossible {
         /// What was measured.
         measure: Measure,
@@ -83,7 +86,7 @@ pub enum Rejection {
         value: Decimal,
     },
     /// A block whose rate, gain or length makes no sense.
-    #[error("the waveform block of {} is not usable: {what}", measure.name)]
+    #[error("the waveform block of {} is not usable: {what}", measure.display)]
     Waveform {
         /// Which curve.
         measure: Measure,

@@ -44,7 +44,7 @@ impl Restored {
     pub fn unknown(&self) -> String {
         let since = self.as_of.map_or_else(|| "the backup".to_owned(), |at| at.to_string());
         format!(
-            "people and programs that were disabled or removed, certificates that were revoked and consents that were \
+            "people and programs that were disabled, reset or removed, certificates that were revoked and consents that were \
              written since {since} are not known here"
         )
     }

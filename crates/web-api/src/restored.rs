@@ -89,6 +89,85 @@ fn each(
 fn take_one_time_ways(record: &mut UserRecord) -> bool {
     let link = record.link.take().is_some();
     let secret = record.pending_totp.take().is_some();
+    let provider = record.awaited_provider.take().is_some();
     let codes = !std::mem::take(&mut record.recovery_codes).is_empty();
-    link || secret || codes
+    link || secret || provider || codes
+}
+
+#[cfg(test)]
+mod tests {
+    use clinical_model::UserId;
+    use pipeline::records::json_write;
+    use serde_json::{Value, json};
+    use store::sqlite::{Options, SqliteStore};
+    use store::{KeyDomain, Transaction};
+
+    use super::*;
+
+    const AT: Timestamp = Timestamp::from_seconds(1_800_000_000);
+
+    fn put(store: &dyn Store, kind: Kind, id: u8, body: &Value) {
+        let domain = KeyDomain::System;
+        let writes = vec![json_write(kind, [id; 16], Expected::Absent, domain, body, Vec::new())];
+        store.transact(&Transaction { at: AT, writes, ..Transaction::default() }).unwrap();
+    }
+
+    fn read(store: &dyn Store, kind: Kind, id: u8) -> Option<Value> {
+        store.document(kind, [id; 16]).unwrap().map(|kept| json_from(&kept.body).unwrap())
+    }
+
+    fn person(id: u8, name: &str, one_time: Value) -> Value {
+        let mut body = json!({
+            "id": UserId::from_bytes([id; 16]), "name": name, "display": name, "role": "nurse", "wards": null,
+            "disabled": false, "password_hash": "kept",
+        });
+        let fields = one_time.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(fields);
+        body
+    }
+
+    /// ATTACK, 20:52: whatever works once, or lasts for a while, comes back with a backup.
+    #[test]
+    fn what_a_backup_would_let_in_again_is_ended_and_what_people_know_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let kek = trust::Kek::from_bytes(&[7; 32]);
+        let store = SqliteStore::open(directory.path(), kek, Options::default()).unwrap();
+        put(&store, Kind::Session, 1, &json!({}));
+        put(&store, Kind::Session, 2, &json!({}));
+        put(&store, Kind::Grant, 3, &json!({}));
+        put(&store, Kind::SpentAssertion, 4, &json!({}));
+        let link = json!({"hash": vec![0; 32], "expires_at": AT});
+        put(&store, Kind::User, 5, &person(5, "invited", json!({ "link": link })));
+        put(&store, Kind::User, 6, &person(6, "codes", json!({"recovery_codes": [vec![0; 32]]})));
+        put(&store, Kind::User, 7, &person(7, "awaited", json!({"awaited_provider": "p1"})));
+        put(&store, Kind::User, 8, &person(8, "plain", json!({})));
+        let claim = |withdrawn: Option<Timestamp>| {
+            json!({"claim": {
+                "code_hash": "00", "created_at": AT, "expires_at": AT.plus(std::time::Duration::from_secs(60)),
+                "created_by": null, "used_at": null, "used_key_sha256": null, "withdrawn_at": withdrawn,
+            }, "certificates": [], "last_renewed_at": null, "review": null, "decommissioned_at": null})
+        };
+        put(&store, Kind::Enrolment, 9, &claim(None));
+        put(&store, Kind::Enrolment, 10, &claim(Some(AT)));
+
+        let restored = end_access(&store, AT).unwrap();
+        assert_eq!(restored.ended, Ended { sessions: 2, grants: 1, people: 3, claims: 1 });
+        assert_eq!(pipeline::restored::unseen(&store).unwrap(), Some(restored));
+        for (kind, id) in [(Kind::Session, 1), (Kind::Session, 2), (Kind::Grant, 3)] {
+            assert_eq!(read(&store, kind, id), None);
+        }
+        assert!(read(&store, Kind::SpentAssertion, 4).is_some(), "it would be believed once more");
+        for id in 5..=8 {
+            let person = read(&store, Kind::User, id).unwrap();
+            assert_eq!(person["password_hash"], "kept");
+            for field in ["link", "awaited_provider"] {
+                assert!(person.get(field).is_none_or(Value::is_null), "{field} of {person}");
+            }
+            assert!(person.get("recovery_codes").is_none_or(|codes| codes.as_array().unwrap().is_empty()));
+        }
+        assert_eq!(read(&store, Kind::Enrolment, 9).unwrap()["claim"]["withdrawn_at"], json!(AT));
+        // Once more there is nothing left, and the instant of what is known is that of the restore's own row.
+        let again = end_access(&store, AT).unwrap();
+        assert_eq!((again.ended, again.as_of), (Ended::default(), Some(AT)));
+    }
 }

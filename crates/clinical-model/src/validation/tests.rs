@@ -242,3 +242,11 @@ fn a_block_over_a_change_of_assignment_is_charted_to_nobody() {
     assert_eq!(from(-60, 31).unwrap_err().reason(), QuarantineReason::Impossible);
     assert!(from(-30, 20).is_ok());
 }
+
+/// What nurses read in quarantine: the name and the unit that people use, not those of machines.
+#[test]
+fn an_impossible_value_is_said_in_the_words_of_people() {
+    let value = Decimal::new(0, 0).unwrap();
+    let text = Rejection::Impossible { measure: crate::measure::BODY_TEMPERATURE, value }.to_string();
+    assert_eq!(text, "Body temperature cannot be 0 °C (10 to 50 are possible)");
+}
