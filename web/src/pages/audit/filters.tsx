@@ -85,11 +85,11 @@ export function Filters({ wanted, onChange, onAgain }: FiltersProps) {
       <div className="filters">
         {!mayPick && (
           <Field label="Patient">
-            <input autoComplete="off" spellCheck={false} placeholder="Whole record number, or id" value={draft.patient} onChange={set("patient")} />
+            <input autoComplete="off" spellCheck={false} placeholder="Record number" value={draft.patient} onChange={set("patient")} />
           </Field>
         )}
         <Field label="Who">
-          <input autoComplete="off" spellCheck={false} placeholder="Sign-in name or id" value={draft.actor} onChange={set("actor")} />
+          <input autoComplete="off" spellCheck={false} placeholder="Sign-in name" value={draft.actor} onChange={set("actor")} />
         </Field>
         <Field label="Did">
           <select value={wanted.action} onChange={(event) => onChange({ ...wanted, action: event.target.value })}>
@@ -108,7 +108,7 @@ export function Filters({ wanted, onChange, onAgain }: FiltersProps) {
           </select>
         </Field>
         <Field label="Device">
-          <input autoComplete="off" spellCheck={false} placeholder="Name, serial number or id" value={draft.device} onChange={set("device")} />
+          <input autoComplete="off" spellCheck={false} placeholder="Name or serial" value={draft.device} onChange={set("device")} />
         </Field>
         <TimeField label="From" value={draft.from} onChange={(value) => setDraft({ ...draft, from: value })} />
         <TimeField label="To" value={draft.to} onChange={(value) => setDraft({ ...draft, to: value })} />
