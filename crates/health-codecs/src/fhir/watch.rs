@@ -126,3 +126,70 @@ pub fn limits(patient: PatientId, limits: &[LimitInput]) -> Value {
         "extension": rendered.collect::<Vec<_>>(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clinical_model::measure::HEART_RATE;
+    use clinical_model::{
+        AlertId, AlertKind, AssignmentId, DeviceId, Interval, PlaceId, Subject, alert::Side,
+    };
+
+    use super::*;
+
+    const PATIENT: PatientId = PatientId::from_bytes([1; 16]);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_seconds(1_795_336_200 + second)
+    }
+
+    #[test]
+    fn an_alert_has_its_steps_and_who_took_them() {
+        let (subject, device) = (Subject::Patient(PATIENT), DeviceId::from_bytes([2; 16]));
+        let value = "190".parse().unwrap();
+        let measured_at = at(0);
+        let what =
+            AlertKind::Threshold { measure: HEART_RATE, side: Side::Above, limit: 120.0, value, measured_at };
+        let mut raised =
+            Alert::raise(AlertId::from_bytes([3; 16]), subject, device, Priority::Medium, what, at(1));
+        let rendered = alert(&raised, PATIENT, ("HR 190 > 120", "Monitor"), &|_| None);
+        assert!(rendered.get("mitigation").is_none() && rendered["identifiedPeriod"].get("end").is_none());
+        let nurse = UserId::from_bytes([4; 16]);
+        raised.acknowledge(nurse, at(2), Some("seen".into())).unwrap();
+        let rendered = alert(&raised, PATIENT, ("HR 190 > 120", "Monitor"), &|_| Some("Nick".into()));
+        assert_eq!(rendered["severity"], "moderate");
+        assert_eq!(rendered["implicated"][0]["display"], "Monitor");
+        let step = &rendered["mitigation"][0];
+        assert_eq!(step["action"]["text"], "acknowledged: seen");
+        assert_eq!(
+            step["author"],
+            json!({ "reference": format!("Practitioner/{nurse}"), "display": "Nick" })
+        );
+    }
+
+    #[test]
+    fn an_assignment_is_over_when_it_has_ended() {
+        let (start, end) = (at(0), Some(at(60)));
+        let one = Assignment {
+            id: AssignmentId::from_bytes([5; 16]),
+            device: DeviceId::from_bytes([2; 16]),
+            subject: Subject::Place(PlaceId::from_bytes([6; 16])),
+            interval: Interval { start, end },
+        };
+        assert_eq!(assignment(&one, "Monitor", at(59))["status"], "active");
+        let over = assignment(&one, "Monitor", at(60));
+        assert_eq!(over["status"], "completed");
+        assert_eq!(over["timingPeriod"]["end"], "2026-11-22T08:31:00Z");
+        assert!(over["subject"]["reference"].as_str().unwrap().starts_with("Location/"));
+    }
+
+    #[test]
+    fn a_limit_has_the_sides_that_it_has() {
+        let (low, high, priority, persistence_s) = (None, Some(120.5), Priority::High, 10);
+        let limit = LimitInput { measure: HEART_RATE, low, high, priority, persistence_s };
+        let parts = limits(PATIENT, &[limit])["extension"][0]["extension"].clone();
+        let of = |url: &str| parts.as_array().unwrap().iter().find(|part| part["url"] == url).cloned();
+        assert!(of("low").is_none());
+        assert_eq!(of("high").unwrap()["valueQuantity"]["value"].to_string(), "120.5");
+        assert_eq!(of("priority").unwrap()["valueCode"], "high");
+    }
+}
