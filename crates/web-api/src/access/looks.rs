@@ -1,7 +1,7 @@
 //! Looks that go on: who has a patient before their eyes on a board, in a list or over a live stream gets a row of that
 //! patient when the look begins, and again when it has lasted for a while; not with every question of a screen.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -103,7 +103,8 @@ impl Access {
     ) -> Due {
         let at = web.site.clock().now();
         let mut due = Due { looks: Vec::new(), at, acts: Vec::new() };
-        for (patient, lasts) in patients {
+        let mut once = HashSet::new();
+        for (patient, lasts) in patients.into_iter().filter(|(patient, _)| once.insert(*patient)) {
             let glass = self.user().and_then(|user| web.site.broken_glass(user, patient));
             let look = Look {
                 actor: act.actor.clone(),
@@ -114,7 +115,7 @@ impl Access {
                 object: act.object,
                 patient,
             };
-            if !web.looks.is_recorded(&look, at, lasts) && !due.looks.contains(&look) {
+            if !web.looks.is_recorded(&look, at, lasts) {
                 due.acts.push(self.reading(web, act.clone().patient(patient)));
                 due.looks.push(look);
             }

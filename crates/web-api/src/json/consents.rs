@@ -252,8 +252,9 @@ pub(crate) struct Changed {
     rule: Rule,
 }
 
-/// The consent of a path, where it is of a patient whose consents may be written by whoever asks. Others are not there.
-fn theirs(web: &Web, access: &Access, id: &str) -> Result<Kept, Problem> {
+/// The consent of a path in the version that is to be changed, where it is of a patient whose consents may be written by
+/// whoever asks. Others are not there. Whether it keeps them out is judged by that version, and no other is changed.
+fn theirs(web: &Web, access: &Access, id: &str, version: u64) -> Result<Kept, Problem> {
     let id: ConsentId = id_of(id, "consent")?;
     let kept = web.site.consents().get(id);
     let may = |kept: &Kept| access.sight(web).may(Permission::ManageConsents, kept.consent.patient);
@@ -262,6 +263,10 @@ fn theirs(web: &Web, access: &Access, id: &str) -> Result<Kept, Problem> {
         let act = access.act(AuditAction::Consent, "Consent").patient(kept.consent.patient);
         web.site.record(act.detail(format!("{} keeps them out", kept.consent.id)), AuditOutcome::Refused)?;
         return Err(Problem::new(Code::Forbidden, KEPT_OUT));
+    }
+    if kept.version != version {
+        let what = format!("the consent is at version {} now; look at it again", kept.version);
+        return Err(Problem::new(Code::ChangedBySomebodyElse, what));
     }
     Ok(kept)
 }
@@ -273,12 +278,12 @@ pub(crate) async fn change(
     Body(changed): Body<Changed>,
 ) -> Answer<ConsentView> {
     web.blocking(move |web| {
-        let before = theirs(web, &access, &id)?;
+        let before = theirs(web, &access, &id, changed.version)?;
         is_open(&before)?;
         let provision = Some(provision(web, &changed.rule, true)?);
         let dated_at = Some(web.site.clock().now().truncated_to_millis());
         let consent = Consent { provision, dated_at, base: None, ..(*before.consent).clone() };
-        put(web, &access, consent, None, Expected::Version(changed.version))
+        put(web, &access, consent, None, Expected::Version(before.version))
     })
     .await?
 }
@@ -305,7 +310,7 @@ pub(crate) async fn withdraw(
     Body(withdrawn): Body<Withdrawn>,
 ) -> Answer<ConsentView> {
     web.blocking(move |web| {
-        let before = theirs(web, &access, &id)?;
+        let before = theirs(web, &access, &id, withdrawn.version)?;
         is_open(&before)?;
         // All that it said besides stays as it was sent.
         let kept = web.site.store().document(Kind::Consent, before.consent.id.to_bytes());
@@ -314,7 +319,7 @@ pub(crate) async fn withdraw(
         let mut resource: Value = serde_json::from_slice(&kept.body).map_err(|_| Problem::internal())?;
         resource["status"] = ConsentStatus::Inactive.code().into();
         let consent = Consent { status: ConsentStatus::Inactive, ..(*before.consent).clone() };
-        put(web, &access, consent, Some(resource), Expected::Version(withdrawn.version))
+        put(web, &access, consent, Some(resource), Expected::Version(before.version))
     })
     .await?
 }

@@ -44,7 +44,7 @@ fn known(web: &Web, access: &Access, id: &str) -> Result<Arc<Patient>, Problem> 
         .ok_or_else(|| Problem::not_found("patient"))
 }
 
-/// `GET /api/v1/patients/{id}/export`
+/// `GET /api/v1/patients/{id}/export`: asked before a download, which a browser cannot tell why it was refused.
 pub(crate) async fn show(
     State(web): State<Arc<Web>>,
     permit: Permit<may::ExportPatient>,
@@ -52,6 +52,8 @@ pub(crate) async fn show(
 ) -> Answer<Forms> {
     web.blocking(move |web| {
         let patient = known(web, &permit, &id)?;
+        // Free again at once: the download takes its own.
+        drop(web.downloads.begin(permit.actor())?);
         Ok(Json(Forms { patient: patient.id.to_string(), formats: ["ndjson", "html"] }))
     })
     .await?

@@ -61,6 +61,8 @@ fn stalled_downloads_hold_no_thread_and_each_person_gets_few() {
         let theirs = clinic.sign_in("patient").await;
         let record = format!("/api/v1/patients/{}/export/record.ndjson", patient(1));
         assert_eq!(clinic.get(&record, &theirs).await.status, StatusCode::TOO_MANY_REQUESTS);
+        let before = clinic.get(&format!("/api/v1/patients/{}/export", patient(1)), &theirs).await;
+        assert_eq!(before.status, StatusCode::TOO_MANY_REQUESTS, "said before the download, too");
         assert_eq!(clinic.get("/fhir/$export-file/x.0", &theirs).await.status, StatusCode::TOO_MANY_REQUESTS);
 
         let nurse = clinic.sign_in("nurse").await;

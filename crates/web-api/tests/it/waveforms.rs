@@ -1,17 +1,19 @@
 //! Live waveforms over a real WebSocket: only theirs, in order, gaps told, and a slow reader costs the others nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clinical_model::{RecordId as _, Timestamp};
+use store::AuditQuery;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use crate::clinic::{Clinic, START_S, bed, eventually, monitor, patient, ward};
+use crate::kept::Refusing;
 
 /// A WebSocket client, just enough of RFC 6455 for what the server sends.
 struct Socket {
@@ -342,4 +344,34 @@ async fn live_streams_end_when_the_server_stops() {
     tokio::time::timeout(soon, events.read_to_end(&mut rest)).await.expect("the stream ends").unwrap();
     assert!(rest.ends_with(b"0\r\n\r\n"), "it ends in order: {}", String::from_utf8_lossy(&rest));
     assert!(matches!(curves.next().await, Message::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn curves_that_are_watched_are_a_row_of_the_patient_or_are_not_shown() {
+    let refuse = Arc::new(AtomicBool::new(false));
+    let also = Arc::clone(&refuse);
+    let clinic = Clinic::furnished_over(|kept| Arc::new(Refusing::new(kept, also)));
+    let served = served(&clinic).await;
+    let cookie = clinic.sign_in("nurse").await;
+    let rows = |number| {
+        let query = AuditQuery { patient: Some(patient(number)), limit: 100, ..AuditQuery::default() };
+        let rows = clinic.site.store().audit_rows(&query).unwrap();
+        rows.iter().filter(|row| row.record.object == "live waveforms").count()
+    };
+    for _ in 0..3 {
+        let mut socket = Socket::open(served.address, &cookie).await;
+        socket.say(&subscription()).await;
+        assert!(matches!(socket.next().await, Message::Text(_)));
+        socket.say(&subscription()).await;
+        assert!(matches!(socket.next().await, Message::Text(_)));
+        assert_eq!((rows(1), rows(2)), (1, 0), "one look, and nobody looked at the other ward's patient");
+    }
+    clinic.clock.advance(600);
+    assert_eq!(clinic.get("/api/v1/wards", &cookie).await.status.as_u16(), 200, "they are still there");
+    clinic.clock.advance(300);
+    refuse.store(true, Ordering::SeqCst);
+    let mut socket = Socket::open(served.address, &cookie).await;
+    socket.say(&subscription()).await;
+    clinic.ingest(monitor(1), &block(0, 100)).await;
+    assert!(matches!(socket.next().await, Message::Closed), "no row, no look");
 }
