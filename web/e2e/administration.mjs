@@ -83,6 +83,12 @@ tests["a place is added: the ward has a bed, and a patient can lie in it"] = asy
   const { wards } = await api(page, "/wards");
   const { tiles } = await api(page, `/wards/${wards.find(({ name }) => name === ward).id}/board`);
   assert.deepEqual(tiles.map(({ place }) => place.name), ["Bed by the window"]);
+  // Beds of many wards have one name: the choice of a bed says in which ward it stands.
+  await page.goto(`${demo.address}/patients`);
+  await page.click("button:has-text('New patient')");
+  const inside = dialog(page).getByLabel("Bed or home").locator(`optgroup[label="${ward}"] option`);
+  await inside.waitFor({ state: "attached" });
+  assert.deepEqual(await inside.allTextContents(), ["Bed by the window"]);
 };
 
 tests["a person's role is changed, their sessions are ended, they are disabled, and let in anew by a link"] = async ({ demo, open }) => {

@@ -314,6 +314,10 @@ tests["an alert is acknowledged with a note"] = async ({ demo, open }) => {
   const card = page.locator(".alert-card", { has: page.locator("button:has-text('Acknowledge')") }).first();
   const text = await card.locator(".alarm-text").textContent();
   const { alerts } = await api(page, "/alerts?state=open");
+  // Beds of many wards have one name.
+  const { wards } = await api(page, "/wards");
+  assert.ok(wards.length > 1, "the demonstration has one ward only");
+  await page.waitForFunction((names) => [...document.querySelectorAll(".alert-who strong")].every((where) => names.some((name) => where.textContent.endsWith(`, ${name}`))), wards.map(({ name }) => name));
   const wanted = alerts.filter((alert) => alert.text === text && alert.state === "raised").map(({ id }) => id);
   await card.locator("button:has-text('Acknowledge')").click();
   await page.fill("dialog textarea", "seen at the bedside");

@@ -1,10 +1,10 @@
 //! Finding patients, and taking a new one in.
 
-import { useMutation, useQuery } from "@tanstack/react-query";
+import { useMutation } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { get, post } from "../api/client.ts";
-import type { PatientLine, Place } from "../api/types.ts";
+import { post } from "../api/client.ts";
+import type { PatientLine } from "../api/types.ts";
 import { bornText, fullName, genderText } from "../format/people.ts";
 import { fromDateField } from "../format/time.ts";
 import { Link, navigate } from "../router.tsx";
@@ -12,6 +12,7 @@ import { useRights } from "../session.tsx";
 import { ActForm } from "../ui/act-form.tsx";
 import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { BreakGlassButton } from "../ui/glass.tsx";
+import { PlaceOptions, usePlaces } from "../ui/places.tsx";
 import { mayAdmitPatients } from "../ui/roles.ts";
 import { usePatientSearch } from "../ui/search.tsx";
 import { Table } from "../ui/table.tsx";
@@ -69,10 +70,6 @@ function Found({ patients }: { patients: PatientLine[] }) {
   );
 }
 
-export function usePlaces() {
-  return useQuery({ queryKey: ["places"], queryFn: ({ signal }) => get<{ places: Place[] }>("/places", signal), staleTime: 60_000 });
-}
-
 function NewPatient({ onClose }: { onClose: () => void }) {
   const places = usePlaces();
   const [form, setForm] = useState({ family: "", given: "", birth_date: "", gender: "unknown", record_number: "", place_id: "" });
@@ -117,13 +114,7 @@ function NewPatient({ onClose }: { onClose: () => void }) {
         <Field label="Bed or home">
           <select value={form.place_id} onChange={set("place_id")}>
             <option value="">None yet</option>
-            {places.data?.places
-              .filter((place) => place.kind !== "ward")
-              .map((place) => (
-                <option key={place.id} value={place.id}>
-                  {place.name}
-                </option>
-              ))}
+            <PlaceOptions places={places.data?.places ?? []} />
           </select>
         </Field>
       </ActForm>

@@ -25,10 +25,12 @@ interface CardProps {
   now: number;
   /** Whom and where it is about; left out on the patient's own page. */
   withSubject?: boolean;
+  /** The ward of the place, where there is more than one. */
+  ward?: string | undefined;
   onChanged: (alert: Alert) => void;
 }
 
-export function AlertCard({ alert, now, withSubject = false, onChanged }: CardProps) {
+export function AlertCard({ alert, now, withSubject = false, ward, onChanged }: CardProps) {
   const [answer, setAnswer] = useState<Answer | null>(null);
   const rights = useRights();
   const resolved = alert.state === "resolved";
@@ -50,7 +52,7 @@ export function AlertCard({ alert, now, withSubject = false, onChanged }: CardPr
       <div className="alert-body">
         {withSubject && (
           <p className="alert-who">
-            {place && <strong>{place.name}</strong>}{" "}
+            {place && <strong>{[place.name, ward].filter(Boolean).join(", ")}</strong>}{" "}
             {patient ? <Link to={`/patients/${patient.id}`}>{fullName(patient)}</Link> : <span className="muted">No patient</span>}
           </p>
         )}

@@ -7,10 +7,10 @@ import { explain, post } from "../api/client.ts";
 import type { Assignment, PatientLine } from "../api/types.ts";
 import { bornText, fullName } from "../format/people.ts";
 import { fromLocalField, toLocalField } from "../format/time.ts";
-import { usePlaces } from "../pages/patients.tsx";
 import { useRights } from "../session.tsx";
 import { ActForm } from "./act-form.tsx";
 import { Dialog, Field } from "./basics.tsx";
+import { PlaceOptions, usePlaces } from "./places.tsx";
 import { maySeePatients } from "./roles.ts";
 import { PatientPicker } from "./search.tsx";
 import { TimeField } from "./time-field.tsx";
@@ -67,11 +67,7 @@ export function AssignDialog({ device, suggestedStart, onClose, onDone }: Assign
           <Field label="Place">
             <select required value={placeId} onChange={(event) => setPlaceId(event.target.value)}>
               <option value="">Choose a place</option>
-              {places.data?.places.map((place) => (
-                <option key={place.id} value={place.id}>
-                  {place.name} ({place.kind})
-                </option>
-              ))}
+              <PlaceOptions places={places.data?.places ?? []} withWards />
             </select>
           </Field>
         )}

@@ -8,20 +8,17 @@ import type { Place } from "../../api/types.ts";
 import { ActForm } from "../../ui/act-form.tsx";
 import { Dialog, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
 import { CopyButton } from "../../ui/once.tsx";
+import { placeGroups, usePlaces } from "../../ui/places.tsx";
 import { Table } from "../../ui/table.tsx";
-import { usePlaces } from "../patients.tsx";
 
 const KINDS: Record<Place["kind"], string> = { ward: "Ward", bed: "Bed", room: "Room", home: "Home" };
-
-const byName = (a: Place, b: Place) => a.name.localeCompare(b.name, undefined, { numeric: true });
 
 export function PlacesPage() {
   useDocumentTitle("Places");
   const [adding, setAdding] = useState(false);
   const places = usePlaces();
-  const all = [...(places.data?.places ?? [])].sort(byName);
-  const wards = all.filter(({ kind }) => kind === "ward");
-  const groups = [...wards.map((ward) => ({ ward, inside: all.filter((place) => place.ward_id === ward.id) })), { ward: null, inside: all.filter((place) => place.kind !== "ward" && place.ward_id === null) }];
+  const groups = placeGroups(places.data?.places ?? []);
+  const wards = groups.flatMap(({ ward }) => ward ?? []);
   return (
     <div className="page">
       <PageTitle
@@ -38,24 +35,22 @@ export function PlacesPage() {
       {places.isError && <Failure error={places.error} retry={() => void places.refetch()} />}
       {places.data && (
         <Table heads={["Ward", { figures: "Places" }, "Which", "Id, for policies"]}>
-          {groups
-            .filter(({ ward, inside }) => ward !== null || inside.length > 0)
-            .map(({ ward, inside }) => (
-              <tr key={ward?.id ?? "none"}>
-                <th scope="row">{ward?.name ?? "In no ward"}</th>
-                <td className="number" data-label="Places">
-                  {inside.length}
-                </td>
-                <td data-label="Which">{inside.map((place) => place.name).join(", ") || <span className="muted">None yet</span>}</td>
-                <td data-label="Id, for policies">
-                  {ward && (
-                    <>
-                      <span className="mono">{ward.id}</span> <CopyButton text={ward.id} />
-                    </>
-                  )}
-                </td>
-              </tr>
-            ))}
+          {groups.map(({ ward, inside }) => (
+            <tr key={ward?.id ?? "none"}>
+              <th scope="row">{ward?.name ?? "In no ward"}</th>
+              <td className="number" data-label="Places">
+                {inside.length}
+              </td>
+              <td data-label="Which">{inside.map((place) => place.name).join(", ") || <span className="muted">None yet</span>}</td>
+              <td data-label="Id, for policies">
+                {ward && (
+                  <>
+                    <span className="mono">{ward.id}</span> <CopyButton text={ward.id} />
+                  </>
+                )}
+              </td>
+            </tr>
+          ))}
         </Table>
       )}
       {adding && <NewPlace wards={wards} onClose={() => setAdding(false)} />}
