@@ -17,6 +17,7 @@ mod erasures;
 mod fleet;
 mod kek;
 mod keys;
+mod listening;
 mod logging;
 mod memory;
 mod migrate_store;

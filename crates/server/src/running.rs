@@ -14,7 +14,6 @@ use pipeline::enrolment::CertificateAuthority;
 use pipeline::{Site, SiteOptions};
 use rustls::ServerConfig;
 use store::{Kind, Store, StoreError};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use trust::KekRing;
@@ -24,6 +23,7 @@ use web_api::session::Binding;
 use web_api::{KeyHome, Web, WebOptions};
 
 use crate::config::Config;
+use crate::listening::{Addresses, Listening, link_base, web_url};
 use crate::pki::shared::{RevokedLists, is_of_certificates};
 use crate::pki::{self, OnlineAuthority, PkiDirectory};
 use crate::{admin_socket, audit, erasures, kek, keys, opening};
@@ -44,17 +44,6 @@ const RENEWAL_POLL: Duration = Duration::from_secs(300);
 const CLOCK_STEP_ENDURED: Duration = Duration::from_secs(300);
 /// An instant that has certainly passed: this release was not made before it.
 const RELEASED_AT: Timestamp = Timestamp::from_seconds(1_795_305_600);
-
-/// Where the server can be reached.
-#[derive(Clone, Copy, Debug)]
-pub struct Addresses {
-    /// The web app.
-    pub web: SocketAddr,
-    /// MQTT for devices.
-    pub mqtt: SocketAddr,
-    /// HTTPS for devices and programs.
-    pub devices: SocketAddr,
-}
 
 /// What differs between a site and a demonstration.
 #[derive(Clone, Copy, Debug)]
@@ -115,25 +104,11 @@ impl Running {
         let pki = authority(config, shared.clone(), keks.clone()).await?.with_clock(Arc::clone(&now));
         let live_tls = Arc::new(tls(config, &pki, &now)?);
         let tls = Ports::of(&live_tls)?;
-        let web_port = bind(config.web.listen, "web.listen").await?;
-        let mqtt_port = bind(config.mqtt.listen, "mqtt.listen").await?;
-        let devices_port = bind(config.devices.listen, "devices.listen").await?;
-        let admin_port = admin_socket::bind(&data_dir)?;
-        let addresses = Addresses {
-            web: web_port.local_addr()?,
-            mqtt: mqtt_port.local_addr()?,
-            devices: devices_port.local_addr()?,
-        };
+        let listening = Listening::bind(config).await?;
+        let addresses = listening.addresses()?;
         let pki = at_address(pki, config, addresses.devices, &keks)?.with_clock(Arc::clone(&now));
         let site = open_site(store, config, Arc::clone(&now)).await?;
-        let lists = Arc::new(RevokedLists {
-            file: pki.revoked_file(),
-            issued: pki.issued_file(),
-            programs: pki.programs_file(),
-            issuing: pki.issuing_file(),
-            shared,
-            bell: Arc::default(),
-        });
+        let lists = Arc::new(revoked_lists(&pki, shared));
         let bell = Arc::clone(&lists.bell);
         let own = config.tls.certificate.is_some();
         let names = (!own).then(|| pki::server_names(&config.tls.names));
@@ -160,14 +135,17 @@ impl Running {
         let web_tls = config.web.tls.then_some(tls.web);
         let options = MqttOptions::default();
         ports.spawn(list.keep(ended()));
-        ports.spawn(named("the web port", web_api::serve_web(web_port, Arc::clone(&web), web_tls, ended())));
+        ports.spawn(named(
+            "the web port",
+            web_api::serve_web(listening.web, Arc::clone(&web), web_tls, ended()),
+        ));
         ports.spawn(named(
             "the device port",
-            web_api::serve_devices(devices_port, Arc::clone(&web), tls.devices, ended()),
+            web_api::serve_devices(listening.devices, Arc::clone(&web), tls.devices, ended()),
         ));
         ports.spawn(named(
             "the MQTT port",
-            connectors::mqtt::serve(mqtt_port, tls.mqtt, intake, options, ended()),
+            connectors::mqtt::serve(listening.mqtt, tls.mqtt, intake, options, ended()),
         ));
         let witnesses = config.audit.witnesses.clone();
         ports.spawn(audit::watching::ask_witnesses(Arc::clone(&site), witnesses, ended()));
@@ -177,7 +155,7 @@ impl Running {
             authority: Arc::clone(&authority),
             link_base: link_base(web.public_addresses(), addresses.web, secure_web),
         };
-        ports.spawn(admin_socket::serve(admin_port, serving, ended()));
+        ports.spawn(admin_socket::serve(listening.admin, serving, ended()));
         ports.spawn(watch_lists(Arc::clone(&authority), ended()));
         Ok(Running { site, web, authority, addresses, secure_web, stop, ports, _hold: hold })
     }
@@ -259,26 +237,6 @@ impl Running {
     }
 }
 
-fn web_url(address: SocketAddr, secure: bool) -> String {
-    let scheme = if secure { "https" } else { "http" };
-    if address.ip().is_unspecified() {
-        // It listens everywhere; this name is in its certificate and works from this machine.
-        return format!("{scheme}://localhost:{}", address.port());
-    }
-    format!("{scheme}://{address}")
-}
-
-/// The beginning of links for a person's browser, by a public address or a name.
-pub fn link_base(public: &[String], address: SocketAddr, secure: bool) -> String {
-    match public.first() {
-        Some(public) => public.clone(),
-        None if address.ip().is_loopback() => {
-            web_url(SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), address.port()), secure)
-        }
-        None => web_url(address, secure),
-    }
-}
-
 struct Ports {
     web: Arc<ServerConfig>,
     mqtt: Arc<ServerConfig>,
@@ -343,6 +301,17 @@ async fn authority(
     let settled =
         tokio::task::spawn_blocking(move || pki::shared::settle(store.as_ref(), &directory, &name, &keks));
     settled.await.context("reading the authority was broken off")?
+}
+
+fn revoked_lists(pki: &PkiDirectory, shared: Option<Arc<dyn Store>>) -> RevokedLists {
+    RevokedLists {
+        file: pki.revoked_file(),
+        issued: pki.issued_file(),
+        programs: pki.programs_file(),
+        issuing: pki.issuing_file(),
+        shared,
+        bell: Arc::default(),
+    }
 }
 
 /// The authority, which knows how devices call this server.
@@ -428,6 +397,16 @@ fn key_home(config: &Config) -> KeyHome {
 /// The site, in which whoever was erased stays so.
 async fn open_site(store: Arc<dyn Store>, config: &Config, now: Now) -> anyhow::Result<Arc<Site>> {
     erasures::tell_erased_again(&erasures::erase_again(config, Arc::clone(&store)).await?);
+    let reading = Arc::clone(&store);
+    let unseen = tokio::task::spawn_blocking(move || pipeline::restored::unseen(reading.as_ref())).await;
+    let unseen = unseen.context("reading the note of a restore was broken off")?;
+    if let Some(restored) = unseen.context("the note of a restore cannot be read")? {
+        tracing::warn!(
+            restored_at = %restored.restored_at,
+            "{}; write them again, then `auscult confirm-restore`",
+            restored.unknown()
+        );
+    }
     start_site(store, config.fold_interval(), now).await
 }
 
@@ -459,12 +438,6 @@ async fn web_side(site: &Arc<Site>, config: &Config, flavour: Flavour) -> anyhow
     let site = Arc::clone(site);
     let loaded = tokio::task::spawn_blocking(move || Web::new(site, options));
     loaded.await.context("reading the users was broken off")?.context("the web side cannot start")
-}
-
-async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address} ({setting}); is another program there? Port 0 takes a free port")
-    })
 }
 
 async fn named(what: &'static str, port: impl Future<Output = std::io::Result<()>>) -> anyhow::Result<()> {

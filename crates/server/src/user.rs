@@ -12,7 +12,7 @@ use web_api::{Web, WebOptions};
 
 use crate::admin_socket::{self, Answer, Request};
 use crate::config::{Config, ConfigArguments};
-use crate::running::link_base;
+use crate::listening::link_base;
 use crate::{opening, terminal};
 
 /// Folding is no business of a command.

@@ -165,7 +165,7 @@ mod tests {
     fn a_file_of_checkpoints_holds_one_note_or_several() {
         let note = |log: &str| format!("auscult/x/{log}/1\n7\nAAAA\n\n— auscult/x AAAA\n— witness BBBB\n");
         let (acts, groups) = (note("acts"), note("groups"));
-        assert_eq!(notes_in(&acts), [acts.clone()]);
+        assert_eq!(notes_in(&acts), vec![acts.clone()]);
         let printed = format!("{acts}\n{groups}\n");
         assert_eq!(notes_in(&printed), [acts.clone(), groups.clone()]);
         assert_eq!(notes_in(&printed.replace('\n', "\r\n")), [acts.clone(), groups.clone()]);

@@ -74,6 +74,15 @@ fn the_key_turns_over_under_a_running_server_and_beside_a_stopped_one() {
     Server::serve(&place, &[]).stop();
 }
 
+/// Waits until a server has written that the patient was erased.
+fn wait_for_list(list: &Path, server: &Server) {
+    let begun = Instant::now();
+    while !std::fs::read_to_string(list).is_ok_and(|text| text.contains("5a5a5a5a")) {
+        assert!(begun.elapsed() < WRITTEN_LIMIT, "the list was never written; log: {}", server.log());
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn an_erased_patient_does_not_come_back_with_an_older_backup() {
     let place = Place::new();
@@ -126,11 +135,7 @@ fn an_erased_patient_does_not_come_back_with_an_older_backup() {
     // The server keeps the list beside the key; a restore applies it before anything is served.
     let list = place.path("key.erasures");
     let server = Server::serve(&place, &[]);
-    let begun = Instant::now();
-    while !std::fs::read_to_string(&list).is_ok_and(|text| text.contains("5a5a5a5a")) {
-        assert!(begun.elapsed() < WRITTEN_LIMIT, "the list was never written; log: {}", server.log());
-        std::thread::park_timeout(Duration::from_millis(50));
-    }
+    wait_for_list(&list, &server);
     // TRY, 20:38: of a site that runs, too, doctor says that a turn is due.
     let doctor = run(&with(&["doctor"], &arguments, &[]));
     let said = String::from_utf8_lossy(&doctor.stdout);
