@@ -8,7 +8,7 @@ use std::time::Duration;
 use clinical_model::{Subject, Timestamp};
 use store::{News, Store, StoreError};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, CertificateUse};
 use crate::after::After;
 use crate::alarms::{Alarms, LoadAlertsError};
 use crate::audit_group::AuditGroup;
@@ -181,19 +181,19 @@ impl Site {
         }
         let folder = Folder { store, clock: Arc::clone(&site.clock), stop: Arc::clone(&site.stop) };
         site.spawn("fold", move || folder.run(options.fold_every))?;
-        let (noting, stop) = (Arc::downgrade(&site), Arc::clone(&site.stop));
-        site.spawn("certificates", move || Site::keep_noting_certificates(&noting, &stop, &uses))?;
-        site.finished()
+        site.finished(uses)
     }
 
     /// The site, with what was decided before the last stop charted before anybody asks.
-    fn finished(self: Arc<Self>) -> Result<Arc<Self>, StartError> {
+    fn finished(self: Arc<Self>, uses: mpsc::Receiver<CertificateUse>) -> Result<Arc<Self>, StartError> {
         self.finish_pending(Timestamp::MAX).map_err(StartError::Store)?;
         let (site, stop) = (Arc::downgrade(&self), Arc::clone(&self.stop));
         self.spawn("finish", move || Site::keep_finishing(&site, &stop))?;
         self.escalate_glasses();
         let (site, stop) = (Arc::downgrade(&self), Arc::clone(&self.stop));
         self.spawn("glasses", move || Site::keep_watching_glasses(&site, &stop))?;
+        let (site, stop) = (Arc::downgrade(&self), Arc::clone(&self.stop));
+        self.spawn("certificates", move || Site::keep_noting_certificates(&site, &stop, &uses))?;
         Ok(self)
     }
 

@@ -14,8 +14,6 @@ use store::{
 use trust::digest::sha256;
 use trust::webauthn::CHALLENGE_LEN;
 
-use crate::session::removal;
-
 /// How long a challenge of a passkey may be answered.
 pub(crate) const CEREMONY_LIFE: Duration = Duration::from_secs(300);
 /// Time for signing in at an identity provider.
@@ -119,7 +117,7 @@ pub(crate) fn sweep(store: &dyn Store, now: Timestamp) -> Result<(), StoreError>
     };
     let end = sortable(now);
     let over = store.documents(&query)?.into_iter().filter(|one| one.index_value[..] < end[..]);
-    let writes: Vec<DocumentWrite> = over.map(|one| removal(one.id)).collect();
+    let writes: Vec<DocumentWrite> = over.map(|one| DocumentWrite::removal(Kind::Session, one.id)).collect();
     if !writes.is_empty()
         && let Err(error) = store.transact(&Transaction { at: now, writes, ..Transaction::default() })
     {

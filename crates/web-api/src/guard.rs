@@ -18,7 +18,7 @@ use store::{
 };
 
 use crate::known_browser::BrowserId;
-use crate::session::{is_ahead, removal};
+use crate::session::is_ahead;
 
 /// Failed attempts on one name from one address, or from one known browser, before waiting begins.
 const FREE_ATTEMPTS: u32 = 5;
@@ -256,14 +256,7 @@ fn change_in(
         }
         let write = match after {
             None if before.is_none() => return Ok(()),
-            None => DocumentWrite {
-                kind: Kind::Session,
-                id: id_of(key),
-                expected,
-                domain: KeyDomain::System,
-                body: None,
-                index: Vec::new(),
-            },
+            None => DocumentWrite { expected, ..DocumentWrite::removal(Kind::Session, id_of(key)) },
             Some(failed) => {
                 let last = sortable(failed.last).to_vec();
                 let index = vec![IndexEntry { name: BY_LAST, value: last, unique: false }];
@@ -292,7 +285,7 @@ fn over(store: &dyn Store, now: Timestamp, but: [u8; 16]) -> Result<Vec<Document
     let end = sortable(now.minus(FORGET_AFTER));
     let over =
         store.documents(&query)?.into_iter().filter(|one| one.index_value[..] < end[..] && one.id != but);
-    Ok(over.map(|one| removal(one.id)).collect())
+    Ok(over.map(|one| DocumentWrite::removal(Kind::Session, one.id)).collect())
 }
 
 #[cfg(test)]

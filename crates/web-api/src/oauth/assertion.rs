@@ -132,14 +132,7 @@ fn spend(web: &Web, client: &str, jti: &str, now: Timestamp, end: Timestamp) -> 
     let index = vec![IndexEntry { name: BY_END, value: sortable(end).to_vec(), unique: false }];
     let mut writes =
         vec![json_write(Kind::SpentAssertion, id, Expected::Absent, KeyDomain::System, &end, index)];
-    writes.extend(over.map(|one| DocumentWrite {
-        kind: Kind::SpentAssertion,
-        id: one.id,
-        expected: Expected::Any,
-        domain: KeyDomain::System,
-        body: None,
-        index: Vec::new(),
-    }));
+    writes.extend(over.map(|one| DocumentWrite::removal(Kind::SpentAssertion, one.id)));
     match store.transact(&Transaction { at: now, writes, ..Transaction::default() }) {
         Ok(()) => Ok(()),
         Err(TransactError::Conflict { .. }) => Err(invalid("the assertion was used already (jti)")),

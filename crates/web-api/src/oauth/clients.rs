@@ -411,14 +411,7 @@ impl Web {
             .act(AuditAction::Delete, "registered program")
             .detail(format!("{} {}", hex(&id), known.name))
             .record(at, AuditOutcome::Success);
-        let write = DocumentWrite {
-            kind: Kind::Client,
-            id,
-            expected: Expected::Any,
-            domain: KeyDomain::System,
-            body: None,
-            index: Vec::new(),
-        };
+        let write = DocumentWrite::removal(Kind::Client, id);
         let store = self.site.store();
         let transaction = Transaction { at, writes: vec![write], audit: vec![act], ..Transaction::default() };
         store.transact(&transaction).map_err(ClientsError::Keep)?;

@@ -158,15 +158,8 @@ pub(super) fn read(store: &dyn Store, id: [u8; 16]) -> Result<Option<(Grant, u64
 }
 
 /// Removes a grant.
-pub(super) fn removal(id: [u8; 16]) -> DocumentWrite {
-    DocumentWrite {
-        kind: Kind::Grant,
-        id,
-        expected: Expected::Any,
-        domain: KeyDomain::System,
-        body: None,
-        index: Vec::new(),
-    }
+pub(super) const fn removal(id: [u8; 16]) -> DocumentWrite {
+    DocumentWrite::removal(Kind::Grant, id)
 }
 
 fn listed(

@@ -233,14 +233,7 @@ pub(super) fn remove(web: &Web, by: &Agent, id: &str) -> Result<(), ProviderErro
     let store = web.site.store();
     one(store, id)?;
     let at = web.site.clock().now();
-    let write = DocumentWrite {
-        kind: Kind::IdentityProvider,
-        id: Provider::document(id),
-        expected: Expected::Any,
-        domain: KeyDomain::System,
-        body: None,
-        index: Vec::new(),
-    };
+    let write = DocumentWrite::removal(Kind::IdentityProvider, Provider::document(id));
     let act = by.act(AuditAction::Delete, "identity provider").detail(id);
     let audit = vec![act.record(at, AuditOutcome::Success)];
     let transaction = Transaction { at, writes: vec![write], audit, ..Transaction::default() };

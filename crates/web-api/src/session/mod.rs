@@ -3,6 +3,7 @@
 
 mod caller;
 mod cookie;
+mod current;
 mod record;
 
 use std::collections::{BTreeSet, HashMap};
@@ -13,18 +14,16 @@ pub(crate) use caller::Caller;
 pub use caller::{Binding, RemoteAddress};
 use clinical_model::{RecordId as _, Timestamp, UserId};
 pub(crate) use cookie::{cookie, cookie_named, no_cookie, token_of};
+pub(crate) use current::Current;
 use pipeline::audited::Act;
 use pipeline::records::json_from;
 pub(crate) use record::{By, NewSession, Record, Stage};
 use store::{
-    Actor, AuditAction, AuditOutcome, AuditRecord, DocumentQuery, DocumentWrite, Expected, KeyDomain, Kind,
-    Order, Store, StoreError, TransactError, Transaction,
+    Actor, AuditAction, AuditOutcome, AuditRecord, DocumentQuery, DocumentWrite, Expected, Kind, Order,
+    Store, StoreError, TransactError, Transaction,
 };
 use tokio::sync::watch;
 use trust::{TokenHash, TokenSecret};
-
-use crate::people::Subject;
-use crate::problem::{Code, Problem};
 
 /// Sessions that one node holds in memory; beyond it the one longest unseen is read again when it comes back.
 const KNOWN_LIMIT: usize = 10_000;
@@ -67,18 +66,6 @@ fn id_of(hash: &TokenHash) -> [u8; 16] {
     id
 }
 
-/// Removes a fleeting document, whatever it is.
-pub(crate) fn removal(id: [u8; 16]) -> DocumentWrite {
-    DocumentWrite {
-        kind: Kind::Session,
-        id,
-        expected: Expected::Any,
-        domain: KeyDomain::System,
-        body: None,
-        index: Vec::new(),
-    }
-}
-
 /// What this node knows of a session.
 struct Known {
     record: Record,
@@ -89,47 +76,6 @@ struct Known {
     /// Another node has written it since.
     is_outdated: bool,
     ended: watch::Sender<bool>,
-}
-
-/// A session as a handler sees it.
-#[derive(Clone, Debug)]
-pub(crate) struct Current {
-    pub user: UserId,
-    pub hash: TokenHash,
-    pub expires_at: Timestamp,
-    pub stage: Stage,
-    pub by: By,
-    /// When the second factor was last used in this session.
-    pub second_factor_at: Option<Timestamp>,
-    /// As whom an identity provider vouches for somebody who has still to prove themself here.
-    pub vouched: Option<Subject>,
-    /// Where it began.
-    pub caller: Caller,
-    /// Turns true when the session ends, for streams that outlive their request.
-    pub ended: watch::Receiver<bool>,
-}
-
-impl Current {
-    /// Until when acts pass that need the second factor to have been used just now.
-    pub(crate) fn fresh_until(&self) -> Option<Timestamp> {
-        self.second_factor_at.map(|at| at.plus(FRESH_SECOND_FACTOR))
-    }
-
-    /// Whether the second factor was used just now.
-    pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
-        self.fresh_until().is_some_and(|until| now < until)
-            && !self.second_factor_at.is_some_and(|at| is_ahead(at, now))
-    }
-
-    /// Refuses where the second factor was not used just now, with the code that makes the web app ask for it.
-    pub(crate) fn require_fresh(&self, now: Timestamp) -> Result<(), Problem> {
-        if self.is_fresh(now) {
-            return Ok(());
-        }
-        let detail =
-            "this needs your passkey or a code of your authenticator app again, for it was not used lately";
-        Err(Problem::new(Code::StepUpNeeded, detail))
-    }
 }
 
 /// All sessions.
@@ -179,7 +125,7 @@ impl Sessions {
         let mut ending: BTreeSet<[u8; 16]> = over.chain(oldest).map(|record| record.id()).collect();
         ending.extend(new.replaces.as_ref().map(id_of));
         let mut writes = vec![record.write(Expected::Absent)];
-        writes.extend(ending.iter().copied().map(removal));
+        writes.extend(ending.iter().map(|id| DocumentWrite::removal(Kind::Session, *id)));
         let audit = vec![new.act.record(now, AuditOutcome::Success)];
         self.store.transact(&Transaction { at: now, writes, audit, ..Transaction::default() })?;
         ending.into_iter().for_each(|id| self.forget(id));
@@ -281,7 +227,7 @@ impl Sessions {
         audit: Vec<AuditRecord>,
         now: Timestamp,
     ) -> Result<(), TransactError> {
-        let writes = ids.iter().copied().map(removal).collect();
+        let writes = ids.iter().map(|id| DocumentWrite::removal(Kind::Session, *id)).collect();
         self.store.transact(&Transaction { at: now, writes, audit, ..Transaction::default() })?;
         ids.iter().for_each(|id| self.forget(*id));
         Ok(())
