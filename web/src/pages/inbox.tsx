@@ -1,10 +1,10 @@
 //! The alerts of all wards that are open to this person: what needs an answer first.
 
-import { type InfiniteData, useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-query";
+import { type InfiniteData, useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { get, query } from "../api/client.ts";
-import type { Alert, WardLine } from "../api/types.ts";
+import type { Alert } from "../api/types.ts";
 import { byUrgency, laterAlert } from "../format/alerts.ts";
 import { useLiveEvent, useNow } from "../live/context.tsx";
 import { AlertCard } from "../ui/alert-card.tsx";
@@ -17,9 +17,6 @@ interface Page {
   /** Given back as `before`, it leads to the next page; nothing at the end. */
   next_before?: string | null;
 }
-
-/** The name of an alert's ward, where beds of several wards stand in one list. */
-type WardOf = (alert: Alert) => string | undefined;
 
 type Pages = InfiniteData<Page, string | null>;
 
@@ -45,9 +42,6 @@ export function InboxPage() {
     initialPageParam: null as string | null,
     getNextPageParam: (last) => last.next_before ?? undefined,
   });
-  // The rail asks for the wards and keeps them current.
-  const wards = useQuery({ queryKey: ["wards"], queryFn: ({ signal }) => get<{ wards: WardLine[] }>("/wards", signal), enabled: false }).data?.wards ?? [];
-  const wardOf: WardOf = (alert) => (wards.length > 1 ? wards.find(({ id }) => id === alert.place?.ward_id)?.name : undefined);
   const take = (incoming: Alert) => {
     client.setQueriesData<Pages>({ queryKey: ["alerts"] }, (known) => taken(known, incoming));
   };
@@ -80,9 +74,9 @@ export function InboxPage() {
       {alerts.isError && <Failure error={alerts.error} retry={() => void alerts.refetch()} />}
       {alerts.data && (
         <div className="inbox">
-          <Column title="Not acknowledged" alerts={raised} wardOf={wardOf} now={now} onChanged={take} none="Nothing waits for an answer." />
-          <Column title="Acknowledged" alerts={acknowledged} wardOf={wardOf} now={now} onChanged={take} none="Nothing is being worked on." />
-          {show === "all" && <Column title="Resolved" alerts={resolved} wardOf={wardOf} now={now} onChanged={take} none="Nothing was resolved yet." />}
+          <Column title="Not acknowledged" alerts={raised} now={now} onChanged={take} none="Nothing waits for an answer." />
+          <Column title="Acknowledged" alerts={acknowledged} now={now} onChanged={take} none="Nothing is being worked on." />
+          {show === "all" && <Column title="Resolved" alerts={resolved} now={now} onChanged={take} none="Nothing was resolved yet." />}
         </div>
       )}
       <Older list={alerts} />
@@ -90,16 +84,7 @@ export function InboxPage() {
   );
 }
 
-interface ColumnProps {
-  title: string;
-  alerts: Alert[];
-  wardOf: WardOf;
-  now: number;
-  onChanged: (alert: Alert) => void;
-  none: string;
-}
-
-function Column({ title, alerts, wardOf, now, onChanged, none }: ColumnProps) {
+function Column({ title, alerts, now, onChanged, none }: { title: string; alerts: Alert[]; now: number; onChanged: (alert: Alert) => void; none: string }) {
   return (
     <section className="inbox-column" aria-label={title}>
       <h2>
@@ -107,7 +92,7 @@ function Column({ title, alerts, wardOf, now, onChanged, none }: ColumnProps) {
       </h2>
       {alerts.length === 0 && <Empty>{none}</Empty>}
       {alerts.map((alert) => (
-        <AlertCard key={alert.id} alert={alert} now={now} withSubject ward={wardOf(alert)} onChanged={onChanged} />
+        <AlertCard key={alert.id} alert={alert} now={now} withSubject onChanged={onChanged} />
       ))}
     </section>
   );

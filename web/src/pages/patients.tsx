@@ -12,7 +12,7 @@ import { useRights } from "../session.tsx";
 import { ActForm } from "../ui/act-form.tsx";
 import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { BreakGlassButton } from "../ui/glass.tsx";
-import { PlaceOptions, usePlaces } from "../ui/places.tsx";
+import { PlaceOptions, usePlaces, usePlaceText } from "../ui/places.tsx";
 import { mayAdmitPatients } from "../ui/roles.ts";
 import { usePatientSearch } from "../ui/search.tsx";
 import { Table } from "../ui/table.tsx";
@@ -53,6 +53,7 @@ export function PatientsPage() {
 }
 
 function Found({ patients }: { patients: PatientLine[] }) {
+  const placeText = usePlaceText();
   return (
     <Table heads={["Name", "Born", "Gender", "Record No.", "Place"]}>
       {patients.map((patient) => (
@@ -63,7 +64,7 @@ function Found({ patients }: { patients: PatientLine[] }) {
           <td data-label="Born">{bornText(patient.birth_date, new Date())}</td>
           <td data-label="Gender">{genderText(patient.gender)}</td>
           <td data-label="Record No." className="mono">{patient.record_number}</td>
-          <td data-label="Place">{patient.place?.name ?? <span className="muted">None</span>}</td>
+          <td data-label="Place">{patient.place ? placeText(patient.place) : <span className="muted">None</span>}</td>
         </tr>
       ))}
     </Table>

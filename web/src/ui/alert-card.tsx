@@ -13,6 +13,7 @@ import { Link } from "../router.tsx";
 import { useRights } from "../session.tsx";
 import { ActForm } from "./act-form.tsx";
 import { Dialog, Field } from "./basics.tsx";
+import { usePlaceText } from "./places.tsx";
 import { mayActOnAlerts } from "./roles.ts";
 
 /** Longest note, in characters. */
@@ -25,17 +26,16 @@ interface CardProps {
   now: number;
   /** Whom and where it is about; left out on the patient's own page. */
   withSubject?: boolean;
-  /** The ward of the place, where there is more than one. */
-  ward?: string | undefined;
   onChanged: (alert: Alert) => void;
 }
 
-export function AlertCard({ alert, now, withSubject = false, ward, onChanged }: CardProps) {
+export function AlertCard({ alert, now, withSubject = false, onChanged }: CardProps) {
   const [answer, setAnswer] = useState<Answer | null>(null);
   const rights = useRights();
   const resolved = alert.state === "resolved";
   const look = resolved ? "alarm-none" : alarmClass(alert);
   const banner = useFlashInStep(look);
+  const placeText = usePlaceText();
   const { patient, place } = alert;
   return (
     <article className={`alert-card ${resolved ? "alert-resolved" : ""}`} aria-label={`${priorityText(alert.priority)} priority: ${alertText(alert)}`}>
@@ -52,7 +52,7 @@ export function AlertCard({ alert, now, withSubject = false, ward, onChanged }: 
       <div className="alert-body">
         {withSubject && (
           <p className="alert-who">
-            {place && <strong>{[place.name, ward].filter(Boolean).join(", ")}</strong>}{" "}
+            {place && <strong>{placeText(place)}</strong>}{" "}
             {patient ? <Link to={`/patients/${patient.id}`}>{fullName(patient)}</Link> : <span className="muted">No patient</span>}
           </p>
         )}

@@ -10,7 +10,7 @@ import { fromLocalField, toLocalField } from "../format/time.ts";
 import { useRights } from "../session.tsx";
 import { ActForm } from "./act-form.tsx";
 import { Dialog, Field } from "./basics.tsx";
-import { PlaceOptions, usePlaces } from "./places.tsx";
+import { PlaceOptions, usePlaces, usePlaceText } from "./places.tsx";
 import { maySeePatients } from "./roles.ts";
 import { PatientPicker } from "./search.tsx";
 import { TimeField } from "./time-field.tsx";
@@ -31,6 +31,7 @@ export function AssignDialog({ device, suggestedStart, onClose, onDone }: Assign
   const [start, setStart] = useState(() => toLocalField(suggestedStart ? new Date(suggestedStart) : new Date()));
   const [end, setEnd] = useState("");
   const places = usePlaces();
+  const placeText = usePlaceText();
   const startAt = fromLocalField(start);
   const subject = kind === "patient" ? patient?.id : placeId || undefined;
   const send = useMutation({
@@ -55,7 +56,7 @@ export function AssignDialog({ device, suggestedStart, onClose, onDone }: Assign
       {kind === "patient" && patient !== null && (
         <p className="message message-note picked">
           <span>
-            <strong>{fullName(patient)}</strong>, born {bornText(patient.birth_date, new Date())}, record {patient.record_number}, {patient.place?.name ?? "no place"}
+            <strong>{fullName(patient)}</strong>, born {bornText(patient.birth_date, new Date())}, record {patient.record_number}, {patient.place ? placeText(patient.place) : "no place"}
           </span>
           <button type="button" onClick={() => setPatient(null)}>
             Another

@@ -3,7 +3,7 @@
 import { describe, expect, it } from "vitest";
 
 import type { Place } from "../api/types.ts";
-import { placeGroups } from "./places.tsx";
+import { placeGroups, placeText } from "./places.tsx";
 
 const place = (id: string, name: string, kind: Place["kind"], ward: string | null = null): Place => ({ id, name, kind, ward_id: ward });
 
@@ -22,6 +22,13 @@ describe("places", () => {
       ["b", ["b2", "b1"]],
       [null, ["h"]],
     ]);
+  });
+
+  it("name their ward where there are several", () => {
+    const wards = [place("a", "Ward 2", "ward"), place("b", "Ward 10", "ward")];
+    expect(placeText(place("b1", "Bed 1", "bed", "b"), wards)).toBe("Bed 1, Ward 10");
+    expect(placeText(place("b1", "Bed 1", "bed", "b"), wards.slice(1))).toBe("Bed 1");
+    expect(placeText(place("h", "Home 1", "home"), wards)).toBe("Home 1");
   });
 
   it("of a ward that is not open to somebody are not lost", () => {

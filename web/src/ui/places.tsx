@@ -3,10 +3,22 @@
 import { useQuery } from "@tanstack/react-query";
 
 import { get } from "../api/client.ts";
-import type { Place } from "../api/types.ts";
+import type { Place, WardLine } from "../api/types.ts";
 
 export function usePlaces() {
   return useQuery({ queryKey: ["places"], queryFn: ({ signal }) => get<{ places: Place[] }>("/places", signal), staleTime: 60_000 });
+}
+
+/** What a place is called where places of several wards may stand beside each other: `Bed 4, Ward 3`. */
+export function placeText(place: Place, wards: { id: string; name: string }[]): string {
+  const ward = wards.length > 1 && wards.find(({ id }) => id === place.ward_id);
+  return ward ? `${place.name}, ${ward.name}` : place.name;
+}
+
+/** The same, with the wards that the rail asks for and keeps current. */
+export function usePlaceText(): (place: Place) => string {
+  const wards = useQuery({ queryKey: ["wards"], queryFn: ({ signal }) => get<{ wards: WardLine[] }>("/wards", signal), enabled: false });
+  return (place) => placeText(place, wards.data?.wards ?? []);
 }
 
 const byName = (a: Place, b: Place) => a.name.localeCompare(b.name, undefined, { numeric: true });

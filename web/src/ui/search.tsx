@@ -8,6 +8,7 @@ import type { PatientLine } from "../api/types.ts";
 import { bornText, fullName, genderText } from "../format/people.ts";
 import { navigate } from "../router.tsx";
 import { Dialog, Failure } from "./basics.tsx";
+import { usePlaceText } from "./places.tsx";
 
 /** Pause in typing after which a search is made, in ms: each search is an entry in the audit log. */
 const PAUSE_MS = 250;
@@ -45,6 +46,7 @@ export function PatientPicker({ onPick, label, autoFocus = false }: PickerProps)
   const [text, setText] = useState("");
   const [at, setAt] = useState(0);
   const id = useId();
+  const placeText = usePlaceText();
   const { enabled, patients, busy, error } = usePatientSearch(text);
   const chosen = Math.min(at, patients.length - 1);
   const onKey = (event: KeyboardEvent) => {
@@ -95,7 +97,7 @@ export function PatientPicker({ onPick, label, autoFocus = false }: PickerProps)
             <span>Born {bornText(patient.birth_date, new Date())}</span>
             <span>{genderText(patient.gender)}</span>
             <span>Record {patient.record_number}</span>
-            <span>{patient.place?.name ?? "No place"}</span>
+            <span>{patient.place ? placeText(patient.place) : "No place"}</span>
           </li>
         ))}
       </ul>

@@ -13,6 +13,7 @@ import { Link, useLocation } from "../router.tsx";
 import { useRights, useSession, useUser } from "../session.tsx";
 import { Icon } from "./icons.tsx";
 import { GlassAnnouncer, GlassBanner, useOpenReviews } from "./glass.tsx";
+import { usePlaceText } from "./places.tsx";
 import { entriesFor, isStaff, mayReviewBreakGlass, maySeePatients } from "./roles.ts";
 import { SearchDialog } from "./search.tsx";
 import { ShortcutSheet, useShortcuts } from "./shortcuts.tsx";
@@ -311,6 +312,7 @@ function Announcer() {
   const [urgent, setUrgent] = useState("");
   const [other, setOther] = useState("");
   const said = useRef(new Set<string>());
+  const placeText = usePlaceText();
   useLiveEvent((event) => {
     if (event.type === "unseen") {
       setUrgent("");
@@ -320,7 +322,7 @@ function Announcer() {
     const alert = event.data as Alert;
     if (alert.state !== "raised" || alert.latched || said.current.has(alert.id)) return;
     said.current.add(alert.id);
-    const text = `${alert.place?.name ?? alert.device.name}. ${spokenAlert(alert)}`;
+    const text = `${alert.place ? placeText(alert.place) : alert.device.name}. ${spokenAlert(alert)}`;
     if (alert.priority === "high") setUrgent(text);
     else setOther(text);
   });
