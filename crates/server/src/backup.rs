@@ -228,7 +228,7 @@ fn print_ended(restored: &Restored) {
     let people = if ended.people == 1 { "1 person".to_owned() } else { format!("{} people", ended.people) };
     terminal::println(&format!("  ended in it: {counts}, one-time links and recovery codes of {people}"));
     terminal::println(&format!(
-        "Not known to it: {}. Disable, revoke and write them again after the start, then run `auscult confirm-restore`; \
+        "Mind that {}. Disable, reset, revoke and write them again after the start, then run `auscult confirm-restore`; \
          until then `auscult doctor` warns.\n\
          Copy the directory of the authority (pki) to its place before the first start, with the newest revoked.txt that \
          there is, or devices must get new certificates and revoked ones are believed again.",

@@ -325,7 +325,13 @@ pub fn run(command: &AuditCommand) -> anyhow::Result<ExitCode> {
             )?)?);
         }
         AuditCommand::Checkpoint { config } => {
-            terminal::print(&text_of(ask(&Config::assemble(config)?, Question::Checkpoints, "reading")?)?);
+            let text = text_of(ask(&Config::assemble(config)?, Question::Checkpoints, "reading")?)?;
+            if text.is_empty() {
+                bail!(
+                    "no checkpoint was signed yet: a server that runs signs one within seconds of the first act"
+                );
+            }
+            terminal::print(&text);
         }
         AuditCommand::Key { config, turn, pem } => {
             let text = text_of(ask(&Config::assemble(config)?, Question::Keys(*turn), "reading")?)?;

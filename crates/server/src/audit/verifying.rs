@@ -12,7 +12,7 @@ use trust::log::note::VerifierKey;
 use super::{EXIT_TAMPERED, LogSummary, Question, ask, export};
 use crate::admin_socket::Answer;
 use crate::config::{Config, ConfigArguments};
-use crate::terminal::{self, Progress};
+use crate::terminal::{self, Progress, counted};
 
 /// Largest file of checkpoints that is read, in bytes: two logs print some kilobytes, cosignatures included.
 const CHECKPOINTS_LIMIT_BYTES: u64 = 256 << 10;
@@ -116,16 +116,16 @@ pub fn verify(arguments: &LogArguments, config: &ConfigArguments) -> anyhow::Res
 
 /// Prints what was read of a log, without what is wrong with it.
 pub fn describe(summary: &LogSummary) {
+    let rows = counted(summary.rows, "row");
     terminal::println(&format!(
-        "log of {}: {} rows, {} erased, {} not yet covered, {} checkpoints and {} cosignatures fit",
+        "log of {}: {rows}, {} erased, {} not yet covered, {} and {} fit",
         summary.log,
-        summary.rows,
         summary.erased,
         summary.uncovered,
-        summary.checkpoints,
-        summary.cosignatures
+        counted(summary.checkpoints, "checkpoint"),
+        counted(summary.cosignatures, "cosignature")
     ));
-    terminal::println(&format!("  root {} over {} rows", summary.root, summary.rows));
+    terminal::println(&format!("  root {} over {rows}", summary.root));
     for remark in &summary.remarks {
         terminal::println(&format!("  note: {remark}"));
     }

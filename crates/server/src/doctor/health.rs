@@ -137,8 +137,11 @@ fn turn_due(health: &HealthSummary, within_days: u32) -> Check {
     let what = "erasures";
     let signer = health.signer.as_deref().unwrap_or("none yet");
     let Some(oldest) = health.oldest_waits_since else {
-        let erased = counted(health.erased, "patient");
-        return ok(what, format!("{erased} erased, backups included; signer {signer}"));
+        let erased = match health.erased {
+            0 => "nobody was erased".to_owned(),
+            count => format!("{} erased, backups included", counted(count, "patient")),
+        };
+        return ok(what, format!("{erased}; signer {signer}"));
     };
     let waiting = counted(health.waiting, "erasure");
     let found = format!(

@@ -95,3 +95,13 @@ fn doctor_names_policies_that_cannot_be_used() {
     assert!(said.contains("FAIL  policies") && said.contains("site.cedar"), "{said}");
     assert!(said.contains("1 failure") && !said.contains("1 failures"), "{said}");
 }
+
+#[test]
+fn a_site_without_a_checkpoint_says_so_instead_of_printing_nothing() {
+    let place = Place::new();
+    crate::devices::provision(&place, 1);
+    let arguments = place.arguments();
+    let arguments: Vec<&str> =
+        ["audit", "checkpoint"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+    assert!(refuse(&arguments).contains("no checkpoint was signed yet"));
+}

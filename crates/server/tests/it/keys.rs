@@ -226,7 +226,7 @@ async fn a_restored_backup_lets_nobody_in_who_was_let_in_by_something_that_ends(
     let key = place.key().to_str().unwrap().to_owned();
     let told = succeed(&["restore", backup, restored.to_str().unwrap(), "--key-file", &key]);
     assert!(told.contains("1 session,") && told.contains("codes of 2 people"), "{told}");
-    assert!(told.contains("Not known to it") && told.contains("revoked.txt"), "{told}");
+    assert!(told.contains("Mind that people and programs") && told.contains("revoked.txt"), "{told}");
     let mut arguments = place.arguments();
     restored.to_str().unwrap().clone_into(&mut arguments[1]);
     let mut command = auscult();
