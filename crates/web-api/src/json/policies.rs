@@ -1,5 +1,6 @@
 //! The policies in force: seeing them, explaining a decision, and loading them again.
 
+use std::fmt;
 use std::sync::Arc;
 
 use ::access::engine::holders;
@@ -94,6 +95,35 @@ pub(crate) struct Explained {
     text: String,
 }
 
+/// What a question is about.
+#[derive(Clone, Copy)]
+enum On {
+    Site,
+    Ward(PlaceId),
+    Patient(PatientId),
+}
+
+impl On {
+    fn parse(text: &str) -> Result<Self, Problem> {
+        match text.split_once('/') {
+            None if text == "site" => Ok(On::Site),
+            Some(("ward", id)) => id_of(id, "ward").map(On::Ward),
+            Some(("patient", id)) => id_of(id, "patient").map(On::Patient),
+            _ => Err(Problem::bad_request("\"on\" is patient/<id>, ward/<id> or site")),
+        }
+    }
+}
+
+impl fmt::Display for On {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            On::Site => f.write_str("site"),
+            On::Ward(id) => write!(f, "ward/{id}"),
+            On::Patient(id) => write!(f, "patient/{id}"),
+        }
+    }
+}
+
 pub(crate) async fn explain(
     State(web): State<Arc<Web>>,
     permit: Permit<may::ManagePolicies>,
@@ -106,26 +136,23 @@ pub(crate) async fn explain(
         Some(code) => Some(Purpose::by_code(code).ok_or_else(|| Problem::bad_request("no such purpose"))?),
     };
     let user = web.people.by_name(&question.who).ok_or_else(|| Problem::not_found("person"))?;
-    let act = permit.act(AuditAction::Read, "Policies");
-    let act = act.detail(format!("{} {} on {}", question.who, question.action, question.on));
+    let on = On::parse(&question.on)?;
+    // By ids: a name that was typed is not written down.
+    let detail = format!("{} {} on {on}", user.id, action.word());
+    let act = permit.act(AuditAction::Read, "Policies").detail(detail);
     web.blocking(move |web| {
         web.site.record(act, AuditOutcome::Success)?;
         let mut access = Access::of_person(web, user);
         if let Some(purpose) = purpose {
             access = access.with_purpose(purpose);
         }
-        let decision = match question.on.split_once('/') {
-            None if question.on == "site" => access.decision(action),
-            Some(("ward", id)) => {
-                let ward: PlaceId = id_of(id, "ward")?;
-                access.sight(web).explain_ward(action, ward)
-            }
-            Some(("patient", id)) => {
-                let id: PatientId = id_of(id, "patient")?;
+        let decision = match on {
+            On::Site => access.decision(action),
+            On::Ward(ward) => access.sight(web).explain_ward(action, ward),
+            On::Patient(id) => {
                 let patient = web.site.registry().patient(id).ok_or_else(|| Problem::not_found("patient"))?;
                 access.sight(web).explain_patient(action, &patient)
             }
-            _ => return Err(Problem::bad_request("\"on\" is patient/<id>, ward/<id> or site")),
         };
         let engine = web.policies().engine();
         let named = engine.rules().iter().filter(|rule| decision.policies.contains(&rule.id));

@@ -93,3 +93,19 @@ async fn an_administrator_is_told_what_the_policies_decide_for_a_person() {
     let nurse = clinic.sign_in("nurse").await;
     assert_eq!(clinic.get("/api/v1/policies", &nurse).await.status, StatusCode::FORBIDDEN);
 }
+
+/// The name of a patient's account would stay readable in a row that is about no patient, after the patient was erased.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_about_the_policies_is_recorded_without_the_name_that_was_typed() {
+    let clinic = Clinic::furnished();
+    let administrator = clinic.sign_in("administrator").await;
+    let asked = format!("patient/{}", patient(1));
+    let question = json!({"who": "patient", "action": "read-chart", "on": asked});
+    let answer = clinic.post("/api/v1/policies/explain", &administrator, question).await;
+    assert_eq!((answer.status, &answer.body["allowed"]), (StatusCode::OK, &json!(true)), "{:?}", answer.body);
+    let query = store::AuditQuery { limit: 50, ..store::AuditQuery::default() };
+    let rows = clinic.site.store().audit_rows(&query).unwrap();
+    let row = rows.iter().find(|row| row.record.object == "Policies").unwrap();
+    let id = clinic.web.user_named("patient").unwrap().id;
+    assert_eq!(row.record.detail, format!("{id} read-chart on {asked}"));
+}
