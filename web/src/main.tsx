@@ -9,6 +9,7 @@ import "./styles/board.css";
 import "./styles/patient.css";
 import "./styles/pages.css";
 import "./styles/trust.css";
+import "./styles/proof.css";
 
 import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { createRoot } from "react-dom/client";
