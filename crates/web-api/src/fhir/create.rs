@@ -85,6 +85,9 @@ struct Sending {
     position: Option<Position>,
     /// By which identifiers it will go besides.
     identifiers: Vec<IdentifierKey>,
+    /// Whether it claimed its identifier and was not charted: then this request creates it, also where somebody else, who
+    /// met the claim, charts it first.
+    creates: bool,
 }
 
 async fn run(
@@ -129,6 +132,7 @@ fn ready(web: &Web, call: &Call, condition: Option<&Condition>) -> Result<Ready,
         .map(|identifier| IdentifierKey::of(store, "Observation", identifier))
         .filter(|key| Some(*key) != condition)
         .collect();
+    let mut creates = false;
     if let Some(key) = condition {
         if let Some((claimed, _)) = identifiers::find(store, key)? {
             return of_same_subject(call, &checked, &claimed).map(|()| Ready::Claimed(claimed));
@@ -136,13 +140,14 @@ fn ready(web: &Web, call: &Call, condition: Option<&Condition>) -> Result<Ready,
         // What goes to quarantine is no observation yet, and claims nothing.
         if let Some(position) = position {
             let (target, at) = (Target::observation(&position), web.site.clock().now());
+            creates = !web.site.is_charted(&position)?;
             let outcome = identifiers::claim_now(store, at, key, target, KeptFrame::of(prepared.frame()))?;
             if let Outcome::Taken(claimed) = outcome {
                 return of_same_subject(call, &checked, &claimed).map(|()| Ready::Claimed(claimed));
             }
         }
     }
-    Ok(Ready::Send(Sending { prepared, position, identifiers }))
+    Ok(Ready::Send(Sending { prepared, position, identifiers, creates }))
 }
 
 /// What the first entry of a frame will be, where it will be charted.
@@ -154,7 +159,7 @@ fn position_in(outcomes: &[EntryOutcome]) -> Option<Position> {
 }
 
 async fn send(web: &Arc<Web>, call: &Arc<Call>, sending: Sending) -> Result<Made, Refusal> {
-    let Sending { prepared, position, identifiers } = sending;
+    let Sending { prepared, position, identifiers, creates } = sending;
     let device = prepared.frame().device;
     let naming = async {
         match position.filter(|_| !identifiers.is_empty()) {
@@ -178,7 +183,10 @@ async fn send(web: &Arc<Web>, call: &Arc<Call>, sending: Sending) -> Result<Made
         let entry = receipt.entries.first().cloned().ok_or_else(Refusal::internal)?;
         let wants_resource = Wanted::of(&reading).is_none_or(|wanted| wanted == Wanted::Representation);
         let mut made = read_back(web, &reading, (device, wants_resource), &receipt, &[entry])?;
-        made.pop().ok_or_else(Refusal::internal)
+        match made.pop().ok_or_else(Refusal::internal)? {
+            Made::Committed { rendered, .. } if creates => Ok(Made::Committed { rendered, is_new: true }),
+            made => Ok(made),
+        }
     })
     .await
 }
