@@ -12,6 +12,7 @@ use clinical_analytics::Limit;
 use clinical_model::{Alert, AlertId, Assignment, Patient, PatientId, Subject};
 use health_codecs::fhir::watch::{self, LimitInput};
 use pipeline::alarms;
+use pipeline::consents::Kept;
 use serde::Serialize;
 use serde_json::Value;
 use store::{AuditAction, AuditOutcome, AuditQuery, AuditRecord, AuditRow};
@@ -125,14 +126,19 @@ impl Taken {
         Ok(limits.iter().filter(|limit| sight.limit(&self.patient, limit.measure)).cloned().collect())
     }
 
-    /// The consents, as they are kept.
-    fn consents(&self, web: &Web) -> Result<Vec<Value>, Broken> {
-        if !self.sight(web)?.may(Permission::ReadConsents, self.patient.id) {
-            return Ok(Vec::new());
+    /// The rules of the patient.
+    fn rules(&self, web: &Web) -> Result<Vec<Kept>, Broken> {
+        match self.sight(web)?.may(Permission::ReadConsents, self.patient.id) {
+            true => Ok(web.site.consents().of(self.patient.id)),
+            false => Ok(Vec::new()),
         }
-        let kept = web.site.consents().of(self.patient.id);
+    }
+
+    /// The same as resources, as they are kept.
+    fn consents(&self, web: &Web) -> Result<Vec<Value>, Broken> {
+        let rules = self.rules(web)?;
         let resources =
-            kept.iter().filter_map(|kept| fhir::consents::resource_of(web, kept.consent.id).transpose());
+            rules.iter().filter_map(|kept| fhir::consents::resource_of(web, kept.consent.id).transpose());
         Ok(resources.collect::<Result<_, _>>()?)
     }
 

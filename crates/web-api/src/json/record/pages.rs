@@ -1,8 +1,6 @@
 //! A record as pages that open without this server: courses, the newest values, what watched over the patient, and who had
 //! it before their eyes.
 
-use std::fmt::Write as _;
-
 use clinical_model::alert::AlertStep;
 use clinical_model::{Alert, AlertId, AlertState, MeasureKind, Purpose, SeriesKey, Subject, Timestamp};
 use pipeline::alarms;
@@ -12,7 +10,7 @@ use store::{AuditAction, AuditRow, Order, RangeQuery, SeriesFilter};
 
 use super::super::audit::{action_word, actor_view, outcome_word};
 use super::super::paging::Place;
-use super::super::views;
+use super::super::{consents, views};
 use super::Taken;
 use crate::access::Sight;
 use crate::download::Broken;
@@ -59,12 +57,13 @@ pub(super) fn more(web: &Web, taken: &Taken, next: Next, out: &mut String) -> Re
         }
         Next::Alerts(before) => {
             let (alerts, next) = taken.alerts(web, before)?;
-            if before.is_none() {
+            let is_any = before.is_some() || next.is_some() || !alerts.is_empty();
+            if is_any && before.is_none() {
                 out.push_str("<h2>Alerts</h2>");
                 out.push_str(&headings(&["Raised", "What", "Priority", "Condition ended", "Answered"]));
             }
             alerts.iter().for_each(|alert| out.push_str(&alert_line(web, alert)));
-            if next.is_none() {
+            if is_any && next.is_none() {
                 out.push_str("</table>");
             }
             Some(next.map_or(Next::Rows(None), |next| Next::Alerts(Some(next))))
@@ -265,10 +264,15 @@ fn watched(web: &Web, taken: &Taken) -> Result<String, Broken> {
         }
         text.push_str("</table>");
     }
-    let consents = taken.consents(web)?.len();
-    if consents > 0 {
-        // Writing into a text cannot fail.
-        let _ = write!(text, "<h2>Rules of the patient</h2><p>{consents}, as Consents in record.ndjson.</p>");
+    let rules = taken.rules(web)?;
+    if !rules.is_empty() {
+        text.push_str("<h2>Who may see what</h2>");
+        text.push_str(&headings(&["Rule", "State", "Written"]));
+        for kept in &rules {
+            let (rule, state) = (consents::says(web, &kept.consent), kept.consent.status.code());
+            text.push_str(&line(&[&rule, state, &readable(kept.written_at)]));
+        }
+        text.push_str("</table>");
     }
     Ok(text)
 }
