@@ -113,6 +113,8 @@ tests["every act and every outcome that the log's search offers is one that the 
     assert.ok(words.length >= least, `${label} offers ${words.length}`);
     for (const word of words) await api(page, `/audit?limit=1&${key}=${word}`);
   }
+  const over = await page.locator(".table-scroll").evaluate((frame) => frame.scrollWidth - frame.clientWidth);
+  assert.ok(over <= 0, `the table is ${over} px too wide: its proofs are off the screen`);
   const words = (await api(page, "/audit?limit=200")).rows.map(({ action }) => action);
   const offered = await page.getByLabel("Did").locator("option").allTextContents();
   assert.deepEqual([...new Set(words)].filter((word) => !offered.includes(word)), [], "the log has acts that nobody can search for");
