@@ -24,6 +24,7 @@ use web_api::Web;
 use crate::backup::{self, BackupSummary, VerifySummary};
 use crate::care::{self, KeysSummary};
 use crate::doctor::health::{self, HealthSummary};
+use crate::listening::Addresses;
 use crate::pki::OnlineAuthority;
 use crate::user::{self, UserLink};
 
@@ -128,6 +129,8 @@ pub struct Serving {
     pub authority: Arc<OnlineAuthority>,
     /// The beginning of links for people's browsers.
     pub link_base: String,
+    /// Where it listens.
+    pub addresses: Addresses,
 }
 
 /// Answers until `stop`.
@@ -200,7 +203,7 @@ async fn answer(stream: UnixStream, serving: Serving) -> anyhow::Result<()> {
 }
 
 fn perform(serving: &Serving, request: &Request, answers: &mpsc::Sender<Answer>) {
-    let Serving { web, authority, link_base } = serving;
+    let Serving { web, authority, link_base, addresses } = serving;
     let site = web.site();
     // Progress that finds no room is left out; the next one says more anyway.
     let mut progress = |done: u64, total: u64| drop(answers.try_send(Answer::Progress(done, total)));
@@ -211,7 +214,7 @@ fn perform(serving: &Serving, request: &Request, answers: &mpsc::Sender<Answer>)
         Request::Verify => verify(site, &mut progress).map(Answer::Verified),
         Request::Audit(question) => crate::audit::perform_on(site, question, &mut progress),
         Request::ReadAuthority => read_authority(authority).map(|()| Answer::Text(String::new())),
-        Request::Health => health::of_web(web).map(Answer::Health),
+        Request::Health => health::of_web(web, *addresses).map(Answer::Health),
         Request::ConfirmRestore { note } => {
             backup::confirm(site.store(), site.clock().now(), note).map(Answer::Text)
         }

@@ -15,6 +15,7 @@ use store::{OpenError, Store};
 
 use crate::admin_socket::{self, Answer, Request};
 use crate::config::{Config, ConfigArguments, DatabaseUrl};
+use crate::listening::Addresses;
 use crate::pki::{self, PkiDirectory};
 use crate::terminal::{self, Progress};
 use crate::{kek, keys, opening};
@@ -105,6 +106,11 @@ fn examine(config: &Config, full: bool) -> Vec<Check> {
     checks.extend(key_checks);
     let asked = admin_socket::ask_within(data_dir, &Request::Health, ANSWER_LIMIT);
     let running = !matches!(asked, Ok(None));
+    let mut addresses =
+        Addresses { web: config.web.listen, mqtt: config.mqtt.listen, devices: config.devices.listen };
+    if let Ok(Some(Answer::Health(health))) = &asked {
+        addresses = health.addresses().unwrap_or(addresses);
+    }
     checks.extend(match asked {
         Ok(None) => store(config, kek, full),
         Ok(Some(Answer::Health(health))) => served(&health, config),
@@ -113,11 +119,8 @@ fn examine(config: &Config, full: bool) -> Vec<Check> {
     });
     checks.push(health::policies(config));
     checks.extend(certificates(config));
-    let ports = [
-        ("web port", config.web.listen),
-        ("MQTT port", config.mqtt.listen),
-        ("device port", config.devices.listen),
-    ];
+    let ports =
+        [("web port", addresses.web), ("MQTT port", addresses.mqtt), ("device port", addresses.devices)];
     checks.extend(ports.map(|(what, address)| port(what, address, running)));
     checks.push(files());
     checks

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::admin_socket;
 use crate::config::Config;
 
 /// Where the server can be reached.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
     /// The web app.
     pub web: SocketAddr,

@@ -154,6 +154,7 @@ impl Running {
             web: Arc::clone(&web),
             authority: Arc::clone(&authority),
             link_base: link_base(web.public_addresses(), addresses.web, secure_web),
+            addresses,
         };
         ports.spawn(admin_socket::serve(listening.admin, serving, ended()));
         ports.spawn(watch_lists(Arc::clone(&authority), ended()));

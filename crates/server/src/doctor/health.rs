@@ -14,6 +14,7 @@ use web_api::access::engine_of;
 
 use super::{Check, fail, ok, warn};
 use crate::config::Config;
+use crate::listening::Addresses;
 use crate::pki;
 use crate::terminal::counted;
 
@@ -67,6 +68,7 @@ pub struct HealthSummary {
 /// What only a server that runs knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct RunningSummary {
+    addresses: Addresses,
     witnesses: Vec<WitnessSummary>,
     /// What is wrong with the log, a sentence each.
     log_faults: Vec<String>,
@@ -98,7 +100,7 @@ pub fn of_store(store: &dyn Store) -> anyhow::Result<HealthSummary> {
 ///
 /// # Errors
 /// When its store cannot be read.
-pub fn of_web(web: &Web) -> anyhow::Result<HealthSummary> {
+pub fn of_web(web: &Web, addresses: Addresses) -> anyhow::Result<HealthSummary> {
     let site = web.site();
     let witnesses = site.log_watch().witnesses().into_iter().map(|witness| WitnessSummary {
         name: witness.name,
@@ -108,12 +110,20 @@ pub fn of_web(web: &Web) -> anyhow::Result<HealthSummary> {
     });
     let loaded = web.policies().loaded();
     let running = RunningSummary {
+        addresses,
         witnesses: witnesses.collect(),
         log_faults: site.log_watch().faults(),
         policies_fault: loaded.error,
         policies_since: loaded.at,
     };
     Ok(HealthSummary { running: Some(running), ..of_store(site.store())? })
+}
+
+impl HealthSummary {
+    /// Where the server that runs listens: on other ports than the settings say, where they say 0.
+    pub(super) fn addresses(&self) -> Option<Addresses> {
+        self.running.as_ref().map(|running| running.addresses)
+    }
 }
 
 /// What doctor says of it.
@@ -247,7 +257,9 @@ mod tests {
             as_of: Some(Timestamp::from_seconds(1_790_000_000)),
             ended: restored::Ended::default(),
         });
+        let address = "127.0.0.1:8080".parse().unwrap();
         health.running = Some(RunningSummary {
+            addresses: Addresses { web: address, mqtt: address, devices: address },
             witnesses: vec![
                 witness(Standing::Unreachable),
                 witness(Standing::Refuses),

@@ -141,6 +141,8 @@ fn an_erased_patient_does_not_come_back_with_an_older_backup() {
     let said = String::from_utf8_lossy(&doctor.stdout);
     assert!(said.contains("a turn of the key is due") && said.contains("1 erasure,"), "{said}");
     assert!(!server.log().contains("Broken pipe"), "{}", server.log());
+    // TRY5, 22:22: on the port that it took, not on the 0 of the settings.
+    assert!(said.contains(server.address("mqtt").as_str()) && !said.contains(":0 (of"), "{said}");
     assert!(server.stop().0.success());
     let (restored, again) = (place.path("restored"), place.path("again"));
     let (backup, key) = (backup.to_str().unwrap().to_owned(), place.key().to_str().unwrap().to_owned());
