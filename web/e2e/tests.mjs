@@ -104,6 +104,19 @@ tests["the ward board moves"] = async ({ demo, open }) => {
   await page.waitForFunction((old) => [...document.querySelectorAll(".tile .reading-age")].map((one) => one.textContent).join(" ") !== old, ages);
 };
 
+tests["a page that shows no readings follows none: whom a stream shows reads that they were looked at"] = async ({ demo, open }) => {
+  const page = await open();
+  const followed = async (path) => {
+    const [asked] = await Promise.all([page.waitForRequest(/\/api\/v1\/live\b/), page.goto(demo.address + path)]);
+    return new URL(asked.url()).search;
+  };
+  assert.equal(await followed("/account"), "?only=alerts");
+  assert.equal(await followed("/alerts"), "?only=alerts");
+  assert.equal(decodeURIComponent(await followed("/devices")), "?only=alerts,devices");
+  const { id } = await ward(page);
+  assert.equal(await followed(`/wards/${id}`), `?ward=${id}`);
+};
+
 tests["live strips draw"] = async ({ demo, open }) => {
   const page = await open({ theme: "dark" });
   await show(page, demo, ["board", `/wards/${(await openedWard(page, demo)).id}`, ".strip[data-strip]"]);

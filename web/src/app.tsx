@@ -10,7 +10,7 @@ import { match, navigate, useLocation } from "./router.tsx";
 import { useRights, useSession } from "./session.tsx";
 import { Waiting } from "./ui/basics.tsx";
 import { Boundary } from "./ui/boundary.tsx";
-import { homeOf } from "./ui/roles.ts";
+import { homeOf, isStaff } from "./ui/roles.ts";
 import { Shell } from "./ui/shell.tsx";
 import { SecondFactor } from "./way-in/second-factor.tsx";
 import { SignIn } from "./way-in/sign-in.tsx";
@@ -83,12 +83,14 @@ function SignedIn() {
 
   const ward = match("/wards/:id", pathname)?.["id"];
   const patient = match("/patients/:id", pathname)?.["id"];
-  let scope = "";
+  // Whom a stream shows reads that they were looked at: pages without readings follow none.
+  const general = !isStaff(rights) ? "" : match("/devices/:id", pathname) !== null || pathname === "/devices" ? "?only=alerts,devices" : "?only=alerts";
+  let scope = general;
   if (ward !== undefined) scope = `?ward=${encodeURIComponent(ward)}`;
   else if (patient !== undefined) scope = `?patient=${encodeURIComponent(patient)}`;
 
   return (
-    <Shell scope={scope} busy={pathname !== wanted}>
+    <Shell scope={scope} general={general} busy={pathname !== wanted}>
       <Boundary path={pathname}>
         <Suspense
           fallback={

@@ -107,6 +107,11 @@ describe("values", () => {
       vital({ measure: "blood_pressure", value: null, components: [part("systolic", sys), part("diastolic", dia), part("mean_pressure", mean)] });
     expect(valueText(panel("120", "80", "93"))).toBe("120/80 (93)");
     expect(valueText(panel("120", null, null))).toBe("120/—");
+    // A mean that was computed finer than it was measured; exact where its origin is shown.
+    expect(valueText(panel("120", "80", "93.33"))).toBe("120/80 (93)");
+    expect(valueText(panel("120", "80", "93.33"), true)).toBe("120/80 (93.33)");
+    expect(valueText(panel("16.0", "10.7", "12.47"))).toBe("16.0/10.7 (12.5)");
+    expect(valueText(panel("120", "80", "e"))).toBe("120/80 (e)");
     expect(hasNoValue(panel(null, null, null))).toBe(true);
     expect(hasNoValue(panel(null, "80", null))).toBe(false);
   });

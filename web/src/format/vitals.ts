@@ -35,8 +35,14 @@ export function absentText(absent: string | null): string {
 const part = (components: Component[], ending: string) =>
   components.find((c) => c.measure === ending || c.measure.endsWith(`_${ending}`));
 
-/** The digits to show: a pressure panel reads `120/80 (93)`; a missing part shows as a dash. */
-export function valueText(vital: Vital): string {
+/** A mean as fine as the pressures that it is the mean of: `93.33` beside `120` reads `93`. */
+function meanText(mean: string, beside: string | null | undefined): string {
+  const places = (text: string) => text.split(".")[1]?.length ?? 0;
+  return beside && Number.isFinite(Number(mean)) && places(mean) > places(beside) ? Number(mean).toFixed(places(beside)) : mean;
+}
+
+/** The digits to show: a pressure panel reads `120/80 (93)`; a missing part shows as a dash. `exact` where a value's origin is shown. */
+export function valueText(vital: Vital, exact = false): string {
   const components = vital.components ?? [];
   if (components.length === 0) return vital.value ?? "—";
   const sys = part(components, "systolic");
@@ -44,7 +50,8 @@ export function valueText(vital: Vital): string {
   const mean = part(components, "mean") ?? part(components, "mean_pressure");
   if (!sys && !dia) return components.map((c) => `${c.short} ${c.value ?? "—"}`).join(" ");
   const pair = `${sys?.value ?? "—"}/${dia?.value ?? "—"}`;
-  return mean?.value ? `${pair} (${mean.value})` : pair;
+  if (!mean?.value) return pair;
+  return `${pair} (${exact ? mean.value : meanText(mean.value, sys?.value ?? dia?.value)})`;
 }
 
 /** Whether nothing at all was measured. */

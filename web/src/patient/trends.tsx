@@ -153,7 +153,7 @@ function ReadingsDrawer({ patientId, measure, from, to, onClose, onOrigin }: Rea
                   <td>{preciseText(vital.measured_at)}</td>
                   <td className="nowrap">
                     <button type="button" className="link" onClick={() => onOrigin(vital.observation_id)}>
-                      {hasNoValue(vital) ? absentText(vital.absent) : `${valueText(vital)} ${vital.unit_display}`}
+                      {hasNoValue(vital) ? absentText(vital.absent) : `${valueText(vital, true)} ${vital.unit_display}`}
                     </button>
                   </td>
                   <td>{vital.findings.map((finding) => finding.text).join("; ") || <span className="muted">None</span>}</td>

@@ -39,7 +39,7 @@ function Origin({ origin, onClose }: { origin: Provenance; onClose: () => void }
     <div className="origin">
       <p className="origin-value">
         <span>{vital.display}</span>
-        <strong>{hasNoValue(vital) ? absentText(vital.absent) : valueText(vital)}</strong>
+        <strong>{hasNoValue(vital) ? absentText(vital.absent) : valueText(vital, true)}</strong>
         <span className="unit">
           {vital.unit_display} (UCUM <span className="mono">{vital.unit}</span>)
         </span>

@@ -31,12 +31,14 @@ const STATUS_EVERY_MS = 15_000;
 
 interface ShellProps {
   scope: string;
+  /** What is followed where nothing more is, or no longer. */
+  general: string;
   /** True while another page than the one shown is being fetched. */
   busy: boolean;
   children: ReactNode;
 }
 
-export function Shell({ scope, busy, children }: ShellProps) {
+export function Shell({ scope, general, busy, children }: ShellProps) {
   const [link, setLink] = useState<LiveLink | null>(null);
   // The scope whose stream was refused, or ended because it is no longer open to this person: the general one is followed instead.
   const [refused, setRefused] = useState<string | null>(null);
@@ -65,7 +67,7 @@ export function Shell({ scope, busy, children }: ShellProps) {
       opened.close();
     };
   }, [end, client]);
-  useEffect(() => link?.setScope(scope === refused ? "" : scope), [link, scope, refused]);
+  useEffect(() => link?.setScope(scope === refused ? general : scope), [link, scope, general, refused]);
   if (link === null) return null;
   return (
     <LinkProvider link={link}>
@@ -74,7 +76,7 @@ export function Shell({ scope, busy, children }: ShellProps) {
   );
 }
 
-function Frame({ busy, children }: Omit<ShellProps, "scope">) {
+function Frame({ busy, children }: Omit<ShellProps, "scope" | "general">) {
   const [open, setOpen] = useState<"search" | "shortcuts" | null>(null);
   const status = useLinkStatus();
   const rights = useRights();
