@@ -325,6 +325,17 @@ async fn let_in(
     if gate.is_enrolling {
         let (user, current) = has_session(web, caller, headers, touch).await?;
         if current.stage == Stage::Enrolling {
+            if web.people.kept(user.id).is_some_and(|kept| kept.record.is_complete()) {
+                // Somebody else was faster: whoever is left has proven nothing by it.
+                let act = caller
+                    .by(Actor::User(user.id))
+                    .act(AuditAction::SignOut, "session")
+                    .detail("ended, for the way in was made complete in another one");
+                let (hash, now) = (current.hash, web.site.clock().now());
+                web.blocking(move |web| web.sessions.end(&hash, act, AuditOutcome::Refused, now)).await??;
+                let detail = "your way in was made complete in another session; sign in with it";
+                return Err(Problem::new(Code::SignedOut, detail));
+            }
             return Ok((Access::of_person(web, user).asked_from(caller), current));
         }
     }

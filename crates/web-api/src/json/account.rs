@@ -142,13 +142,13 @@ pub(crate) async fn add_passkey(
 ) -> Result<Response, Problem> {
     let not_base64 = |()| Problem::bad_request("the passkey's answer is no base64url");
     let (client_data, object) = new.credential.decoded().map_err(not_base64)?;
-    let (by, hash) = (by(&permit, &current), current.hash);
+    let (by, hash, stage) = (by(&permit, &current), current.hash, current.stage);
     let add = move |web: &Web| {
         let now = web.site.clock().now();
         let answered = ceremony::answered(web.site.store(), Purpose::Register(&hash), &new.ceremony, now);
         let answered = answered.ok_or(PeopleError::Ceremony)?;
         let registered = webauthn::register(&web.party, &answered.challenge, &client_data, &object);
-        web.add_passkey(by, answered.used, &registered.map_err(PeopleError::Passkey)?, &new.name)
+        web.add_passkey(by, stage, answered.used, &registered.map_err(PeopleError::Passkey)?, &new.name)
     };
     change(&web, &from, &current, add).await
 }
@@ -211,13 +211,13 @@ pub(crate) async fn set_password(
     Body(new): Body<NewPassword>,
 ) -> Result<Response, Problem> {
     let _turn = turn(&web).await?;
-    let (by, hash) = (by(&permit, &current), current.hash);
+    let (by, hash, stage) = (by(&permit, &current), current.hash, current.stage);
     let ending = permit
         .act(AuditAction::SignOut, "session")
         .detail("all own sessions but this one, for the password was set");
     let set = move |web: &Web| {
         let id = by.who;
-        web.set_password(by, &new.password)?;
+        web.set_password(by, stage, &new.password)?;
         // Whoever knew the old one is out.
         web.end_sessions_of(id, Some(&hash), ending).map(drop)
     };
@@ -251,8 +251,8 @@ pub(crate) async fn add_totp(
     from: Asking,
     Body(given): Body<GivenCode>,
 ) -> Result<Response, Problem> {
-    let by = by(&permit, &current);
-    change(&web, &from, &current, move |web| web.finish_totp(by, &given.code)).await
+    let (by, stage) = (by(&permit, &current), current.stage);
+    change(&web, &from, &current, move |web| web.finish_totp(by, stage, &given.code)).await
 }
 
 pub(crate) async fn remove_totp(

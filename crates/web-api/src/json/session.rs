@@ -218,6 +218,7 @@ pub(crate) fn people_problem(error: PeopleError) -> Problem {
         E::LastAdministrator => Problem::new(Code::LastAdministrator, error.to_string()),
         E::LastWayIn => Problem::new(Code::LastWayIn, error.to_string()),
         E::BadCode => Problem::new(Code::BadCode, error.to_string()),
+        E::Completed => Problem::new(Code::SignedOut, error.to_string()),
         E::LinkSpent => Problem::new(Code::LinkSpent, error.to_string()),
         E::Store(_) | E::Record(_) | E::Hash(_) | E::Keep(_) => {
             tracing::error!(error = &error as &dyn std::error::Error, "a person could not be read or kept");
@@ -251,12 +252,9 @@ impl Web {
     }
 }
 
-/// As whom an identity provider vouches for whoever is in, wholly, from now on: what brought them in, or the session in
-/// which they had still to prove themself.
-async fn whom_vouched(web: &Arc<Web>, from: &Asking, new: &mut NewSession) -> Option<Subject> {
-    if let Some(subject) = new.vouched.take() {
-        return Some(subject);
-    }
+/// As whom an identity provider vouches for whoever is in, wholly, from now on, by the session in which they had still to
+/// prove themself.
+async fn whom_vouched(web: &Arc<Web>, from: &Asking, new: &NewSession) -> Option<Subject> {
     let (user, waiting) = has_session(web, &from.caller, &from.headers, false).await.ok()?;
     waiting.vouched.filter(|_| user.id == new.user && waiting.stage != Stage::Whole)
 }
@@ -266,17 +264,17 @@ async fn whom_vouched(web: &Arc<Web>, from: &Asking, new: &mut NewSession) -> Op
 pub(crate) async fn begin_cookies(
     web: &Arc<Web>,
     from: &Asking,
-    mut new: NewSession,
+    new: NewSession,
 ) -> Result<Vec<HeaderValue>, Problem> {
     let now = web.site.clock().now();
     let (user, is_whole, headers) = (new.user, new.stage == Stage::Whole, from.headers.clone());
     let vouched = match is_whole {
-        true => whom_vouched(web, from, &mut new).await,
+        true => whom_vouched(web, from, &new).await,
         false => None,
     };
     if let Some(subject) = vouched {
         let by = from.caller.by(user);
-        web.blocking(move |web| web.link_provider(by, &subject)).await?.map_err(people_problem)?;
+        web.blocking(move |web| web.link_provider(by, true, &subject)).await?.map_err(people_problem)?;
     }
     let (token, known) = web
         .blocking(move |web| {
@@ -338,6 +336,16 @@ pub(crate) async fn begin_by_provider(
         None => web.stage_of(user.id, None),
     };
     let new = beginning(from, user.id, stage, By::Provider, "by the identity provider");
+    // Nothing is there that they could prove themself by: an administrator said that the first who comes becomes the
+    // person, and this is the first. A second one is told so.
+    let (vouched, to_link) = match stage {
+        Stage::SecondFactor => (vouched, None),
+        Stage::Enrolling | Stage::Whole => (None, vouched),
+    };
+    if let Some(subject) = to_link {
+        let by = from.caller.by(user.id);
+        web.blocking(move |web| web.link_provider(by, false, &subject)).await?.map_err(people_problem)?;
+    }
     begin_cookies(web, from, NewSession { second_factor_at, vouched, ..new }).await
 }
 
@@ -348,6 +356,16 @@ pub(crate) async fn go_on(web: &Arc<Web>, from: &Asking, current: &Current) -> R
     if current.stage == Stage::Enrolling && is_complete {
         let how = "after a complete way in was set";
         let whole = beginning(from, current.user, Stage::Whole, current.by, how);
+        // Nobody else goes on who had still to prove themself.
+        let (user, hash) = (current.user, current.hash);
+        let ending = from
+            .caller
+            .by(Actor::User(user))
+            .act(AuditAction::SignOut, "session")
+            .detail("all own sessions but this one, for the way in was made complete");
+        web.blocking(move |web| web.end_sessions_of(user, Some(&hash), ending))
+            .await?
+            .map_err(people_problem)?;
         return begin(web, from, NewSession { second_factor_at: Some(now), ..whole }).await;
     }
     same(web, from, &current.hash).await

@@ -69,8 +69,14 @@ impl Web {
         Ok(store.documents(&query)?.first().map(|document| UserId::from_bytes(document.id)))
     }
 
-    /// Links a person, who has proven themself here or was to come this way, to a subject. Blocks.
-    pub(crate) fn link_provider(&self, by: Agent<UserId>, subject: &Subject) -> Result<(), PeopleError> {
+    /// Links a person to a subject: one who has proven themself here, or the first who comes where an administrator said
+    /// so. Blocks.
+    pub(crate) fn link_provider(
+        &self,
+        by: Agent<UserId>,
+        is_proven: bool,
+        subject: &Subject,
+    ) -> Result<(), PeopleError> {
         let id = by.who;
         let act = Agent::from(by)
             .act(AuditAction::Administer, "way in")
@@ -79,6 +85,7 @@ impl Web {
         self.change_user(id, Some(act), &[], |record| {
             if self.id_linked(subject).map_err(PeopleError::Store)?.is_some_and(|linked| linked != id)
                 || record.provider_links.iter().any(|link| link.subject.issuer == subject.issuer)
+                || !(is_proven || (record.awaited_provider.is_some() && !record.has_begun()))
             {
                 return Err(PeopleError::LinkTaken);
             }

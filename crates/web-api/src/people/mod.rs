@@ -157,6 +157,9 @@ pub enum PeopleError {
          proving themself here"
     )]
     HasWayIn,
+    /// Somebody else made the way in complete meanwhile, and who has not proven themself by it changes it no more.
+    #[error("this way in was made complete meanwhile; sign in with it")]
+    Completed,
     /// It could not be kept.
     #[error("the user could not be kept")]
     Keep(#[source] TransactError),

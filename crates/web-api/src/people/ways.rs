@@ -13,7 +13,7 @@ use trust::{SecretText, recovery};
 use super::record::{PendingTotp, Totp, UserRecord};
 use super::{PASSKEY_LIMIT, Passkey, PeopleError, User};
 use crate::ceremony::Answered;
-use crate::session::CLOCK_STEP_ENDURED;
+use crate::session::{CLOCK_STEP_ENDURED, Stage};
 use crate::state::Web;
 
 /// How long a shown secret waits for its first code.
@@ -171,6 +171,7 @@ impl Web {
     pub(crate) fn add_passkey(
         &self,
         by: Agent<UserId>,
+        stage: Stage,
         used: DocumentWrite,
         registered: &Registered,
         name: &str,
@@ -183,6 +184,7 @@ impl Web {
         let now = self.site.clock().now();
         let act = own_act(by, "a passkey was added");
         self.change_user(id, Some(act), &[used], |record| {
+            may_change(record, stage)?;
             if record.passkeys.len() >= PASSKEY_LIMIT {
                 return Err(PeopleError::TooManyPasskeys);
             }
@@ -222,12 +224,13 @@ impl Web {
     }
 
     /// Sets a password. Blocks.
-    pub(crate) fn set_password(&self, by: Agent<UserId>, new: &str) -> Result<(), PeopleError> {
+    pub(crate) fn set_password(&self, by: Agent<UserId>, stage: Stage, new: &str) -> Result<(), PeopleError> {
         let id = by.who;
         let name = self.people.by_id(id).ok_or(PeopleError::NotFound)?.name;
         password::check_strength(new, &name).map_err(PeopleError::Weak)?;
         let hash = password::hash(new, self.options.password_cost).map_err(PeopleError::Hash)?;
         self.change_user(id, Some(own_act(by, "the password was set")), &[], |record| {
+            may_change(record, stage)?;
             record.password_hash = Some(hash.clone());
             Ok(())
         })
@@ -245,11 +248,12 @@ impl Web {
     }
 
     /// Takes up the secret that was shown, with the first code of it. Blocks.
-    pub(crate) fn finish_totp(&self, by: Agent<UserId>, code: &str) -> Result<(), PeopleError> {
+    pub(crate) fn finish_totp(&self, by: Agent<UserId>, stage: Stage, code: &str) -> Result<(), PeopleError> {
         let id = by.who;
         let now = self.site.clock().now();
         let act = own_act(by, "an authenticator app was added");
         self.change_user(id, Some(act), &[], |record| {
+            may_change(record, stage)?;
             let pending = record.pending_totp.take().filter(|pending| pending.expires_at > now);
             let secret = TotpSecret::from_bytes(pending.ok_or(PeopleError::Ceremony)?.secret);
             let step = secret.verify(code, seconds(now), None).ok_or(PeopleError::BadCode)?;
@@ -310,6 +314,11 @@ impl Web {
             Ok(())
         })
     }
+}
+
+/// Whoever has still to make a way in complete changes none that somebody else has completed meanwhile.
+fn may_change(record: &UserRecord, stage: Stage) -> Result<(), PeopleError> {
+    if stage == Stage::Whole || !record.is_complete() { Ok(()) } else { Err(PeopleError::Completed) }
 }
 
 fn still_complete(record: &UserRecord) -> Result<(), PeopleError> {

@@ -10,9 +10,9 @@ use clinical_model::UserId;
 use serde_json::{Value, json};
 use store::Kind;
 use trust::jwt::SigningKey;
-use web_api::Role;
+use web_api::{Role, Ways};
 
-use crate::clinic::{Answer, Clinic, ward};
+use crate::clinic::{Answer, Clinic, PASSWORD, ward};
 use crate::oauth::said;
 
 /// What the provider answers next, and what it was sent.
@@ -246,12 +246,47 @@ async fn nobody_who_is_invited_or_half_enrolled_is_linked_by_name() {
     assert!(line(&clinic, "new nurse").await["invitation_expires_at"].is_null());
     let half = come(&clinic, &provider, "a", "new nurse").await;
     assert_eq!(state_after(&clinic, &half).await["state"], "enrolment-needed");
-    assert_eq!(line(&clinic, "new nurse").await["provider_links"], json!([]), "not before they are in");
-    assert_eq!(allowed(&clinic, id, Value::Null).await.body["awaited_provider"], Value::Null);
+    let linked = line(&clinic, "new nurse").await;
+    assert_eq!(linked["provider_links"][0]["subject"], "a", "the first who comes, at once");
+    assert_eq!(linked["awaited_provider"], Value::Null);
     refused(&come(&clinic, &provider, "b", "new nurse").await);
+    // Taken back before anybody came.
+    let other = clinic.invite("other nurse", Role::Nurse).id;
+    assert_eq!(allowed(&clinic, other, json!("clinic")).await.status, StatusCode::OK);
+    assert_eq!(allowed(&clinic, other, Value::Null).await.body["awaited_provider"], Value::Null);
+    refused(&come(&clinic, &provider, "c", "other nurse").await);
     // Nobody is let in by name who has a way in to prove themself by.
     let physician = clinic.web.user_named("physician").unwrap().id;
     assert_eq!(allowed(&clinic, physician, json!("clinic")).await.status, StatusCode::CONFLICT);
+}
+
+/// A session that had still to make the way in complete changed it after somebody else had completed it.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_still_enrolling_is_out_once_the_way_in_is_complete() {
+    let clinic = Clinic::furnished();
+    let id = clinic.invite("new nurse", Role::Nurse).id;
+    let ways = Ways { password: Some(PASSWORD), ..Ways::default() };
+    clinic.web.equip(store::Actor::System, id, ways).unwrap();
+    let enrolling = async || {
+        let body = json!({"name": "new nurse", "password": PASSWORD});
+        let answer = clinic.call(Method::POST, "/api/v1/sign-in", None, Some(body)).await;
+        assert_eq!(answer.body["state"], "enrolment-needed");
+        crate::clinic::cookie_of(&answer)
+    };
+    let (first, second) = (enrolling().await, enrolling().await);
+    // The person is complete in the store, as another node would make them: the session itself still stands.
+    let totp = Some(trust::totp::TotpSecret::from_bytes([9; trust::totp::SECRET_LEN]));
+    clinic.web.equip(store::Actor::System, id, Ways { totp, ..Ways::default() }).unwrap();
+    let body = json!({"password": "a whole other long sentence"});
+    for cookie in [&first, &second] {
+        let path = "/api/v1/account/password";
+        let answer = clinic.call(Method::PUT, path, Some(cookie), Some(body.clone())).await;
+        assert_eq!((answer.status, &answer.body["code"]), (StatusCode::UNAUTHORIZED, &json!("signed-out")));
+        assert_eq!(clinic.get("/api/v1/account", cookie).await.status, StatusCode::UNAUTHORIZED);
+    }
+    let body = json!({"name": "new nurse", "password": PASSWORD});
+    let answer = clinic.call(Method::POST, "/api/v1/sign-in", None, Some(body)).await;
+    assert_eq!(answer.body["state"], "second-factor-needed", "the password is what it was");
 }
 
 #[tokio::test(flavor = "multi_thread")]
