@@ -40,6 +40,37 @@ const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) struct Scope {
     ward: Option<String>,
     patient: Option<String>,
+    only: Option<String>,
+}
+
+/// Which events of patients and devices a stream shows; all others it always does. A page that needs alerts alone follows no
+/// values, and so looks at nobody whose values come.
+#[derive(Clone, Copy)]
+struct Only {
+    vitals: bool,
+    alerts: bool,
+    devices: bool,
+}
+
+impl Only {
+    /// A list of words with commas; everything where there is none.
+    fn of(list: Option<&str>) -> Result<Self, Problem> {
+        let Some(list) = list else { return Ok(Only { vitals: true, alerts: true, devices: true }) };
+        let mut only = Only { vitals: false, alerts: false, devices: false };
+        for word in list.split(',') {
+            match word.trim() {
+                "vitals" => only.vitals = true,
+                "alerts" => only.alerts = true,
+                "devices" => only.devices = true,
+                _ => {
+                    return Err(Problem::bad_request(
+                        "\"only\" is a list of \"vitals\", \"alerts\" and \"devices\"",
+                    ));
+                }
+            }
+        }
+        Ok(only)
+    }
 }
 
 /// What one stream may show.
@@ -50,6 +81,7 @@ struct Stream {
     stopping: CancellationToken,
     ward: Option<PlaceId>,
     patient: Option<PatientId>,
+    only: Only,
     /// The look at a patient, as it stands in their row.
     look: Act,
     /// Of whom anything was shown in this stream.
@@ -75,6 +107,7 @@ pub(crate) async fn stream(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let mut look = access.act(AuditAction::Stream, "live events");
+    let only = Only::of(scope.only.as_deref())?;
     let ward: Option<PlaceId> = match &scope.ward {
         Some(id) => Some(id_of(id, "ward")?),
         None => None,
@@ -103,7 +136,7 @@ pub(crate) async fn stream(
     let (sender, receiver) = mpsc::channel(WAITING_LIMIT_EVENTS);
     let position = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let (stopping, looked_at) = (Stopping::of(stopping), Mutex::default());
-    let stream = Stream { web, access, current, stopping, ward, patient, look, looked_at, sender };
+    let stream = Stream { web, access, current, stopping, ward, patient, only, look, looked_at, sender };
     tokio::spawn(async move {
         // However it ends, the reader sees the stream close and comes back.
         let _ = stream.run(position).await;
@@ -265,11 +298,13 @@ impl Stream {
         let web = &self.web;
         match &event.happening {
             Happening::Vitals { .. } => self.show_run(event.offset, std::slice::from_ref(event)).await,
-            Happening::Alert(alert) if self.sight().alert(alert) && self.in_scope(alert) => {
+            Happening::Alert(alert)
+                if self.only.alerts && self.sight().alert(alert) && self.in_scope(alert) =>
+            {
                 self.looks_at(views::concerned(web, alert).map(|patient| patient.id)).await?;
                 self.send("alert", event.offset, &views::alert(&self.sight(), web, alert)).await
             }
-            Happening::Device(id) => {
+            Happening::Device(id) if self.only.devices => {
                 let Some(device) = web.site.registry().device(*id) else { return Ok(()) };
                 let subject = web.site.registry().subject_at(*id, web.site.clock().now());
                 let theirs = match subject {
@@ -301,7 +336,10 @@ impl Stream {
                 let data = serde_json::json!({ "id": id, "state": state.code() });
                 self.send("break-glass", event.offset, &data).await
             }
-            Happening::Alert(_) | Happening::Quarantine { .. } | Happening::BreakGlass { .. } => Ok(()),
+            Happening::Alert(_)
+            | Happening::Device(_)
+            | Happening::Quarantine { .. }
+            | Happening::BreakGlass { .. } => Ok(()),
         }
     }
 
@@ -309,6 +347,9 @@ impl Stream {
     /// once. Of these all but the last carry the position before the run: who comes back from there gets what was newest
     /// again, and misses nothing.
     async fn show_run(&self, before: u64, run: &[Arc<LiveEvent>]) -> Result<(), Closed> {
+        if !self.only.vitals {
+            return Ok(());
+        }
         let shown = run.iter().filter_map(|event| match &event.happening {
             Happening::Vitals { patient, readings } => {
                 Some((event.offset, *patient, self.seen(*patient, readings)))

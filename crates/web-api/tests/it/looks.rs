@@ -213,3 +213,32 @@ async fn what_was_typed_of_a_person_is_in_no_row_that_outlives_them() {
     details.retain(|detail| detail.contains("code=8867-4") && detail.contains("patient.family=#"));
     assert_eq!(details.len(), 1);
 }
+
+/// The badge of alerts followed all values of the site, and every patient read that somebody watched them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_alerts_alone_looks_at_nobody_who_has_none() {
+    let clinic = Clinic::furnished();
+    let nurse = clinic.sign_in("nurse").await;
+    let mut reader = Reader::open(&clinic, "/api/v1/live?only=alerts", &nurse, None).await;
+    assert_eq!(reader.next().await.unwrap().name(), "hello");
+    let physician = clinic.sign_in("physician").await;
+    let mut of_values = Reader::open(&clinic, "/api/v1/live?only=vitals,devices", &physician, None).await;
+    clinic.ingest(monitor(1), &heart_rate(71, 0)).await;
+    of_values.until("vitals").await;
+    let of = |role: &str| {
+        let is_it =
+            |row: &&AuditRow| row.record.object == "live events" && row.record.role.as_deref() == Some(role);
+        rows(&clinic, patient(1)).iter().filter(is_it).count()
+    };
+    assert_eq!((of("nurse"), of("physician")), (0, 1));
+    alarmed(&clinic, &nurse).await;
+    loop {
+        let seen = reader.next().await.unwrap();
+        assert!(matches!(seen.name(), "beat" | "alert"), "{seen:?}");
+        if seen.name() == "alert" {
+            break;
+        }
+    }
+    assert_eq!((of("nurse"), of("physician")), (1, 1));
+    assert_eq!(clinic.get("/api/v1/live?only=all", &nurse).await.status, StatusCode::BAD_REQUEST);
+}
