@@ -74,7 +74,7 @@ pub(crate) async fn create_under(web: Arc<Web>, call: Arc<Call>) -> Result<Answe
 /// What is to be done about an Observation that may be sent.
 enum Ready {
     /// It is sent.
-    Send(Sending),
+    Send(Box<Sending>),
     /// Something goes by its identifier already.
     Claimed(Claimed),
 }
@@ -99,7 +99,7 @@ async fn run(
     let checking = Arc::clone(&call);
     let ready = blocking(&web, move |web| ready(web, &checking, condition.as_ref())).await?;
     let made = match ready {
-        Ready::Send(sending) => send(&web, &call, sending).await?,
+        Ready::Send(sending) => send(&web, &call, *sending).await?,
         Ready::Claimed(claimed) => {
             let is_same = claimed.frame.as_ref().is_some_and(|kept| kept.frame().bytes == call.body);
             let made = claimed_already(&web, &call, claimed).await?;
@@ -147,7 +147,7 @@ fn ready(web: &Web, call: &Call, condition: Option<&Condition>) -> Result<Ready,
             }
         }
     }
-    Ok(Ready::Send(Sending { prepared, position, identifiers, creates }))
+    Ok(Ready::Send(Box::new(Sending { prepared, position, identifiers, creates })))
 }
 
 /// What the first entry of a frame will be, where it will be charted.
