@@ -103,6 +103,15 @@ impl Person {
         Self::with_cookie_of(format!("{node}/api/v1/sign-in"), body).await
     }
 
+    /// Gives the code that was asked for, which must be right; the session is a whole one then.
+    pub async fn gives_code(mut self, node: &str, code: &str) -> Self {
+        let (url, body) = (format!("{node}/api/v1/sign-in/totp"), json!({"code": code}));
+        let (status, cookie, said) = ask(&self.client, Method::POST, url, &self.cookie, Some(body)).await;
+        assert_eq!(status, StatusCode::OK, "{said}");
+        self.cookie = cookie.unwrap();
+        self
+    }
+
     pub async fn call(
         &self,
         method: Method,

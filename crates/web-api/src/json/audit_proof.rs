@@ -209,11 +209,16 @@ pub(crate) async fn state(State(web): State<Arc<Web>>, access: Permit<may::ReadA
             id: key.id_text(),
             active: at == newest,
         });
+        let mut alarms = web.site.log_watch().alarms();
+        let unseen = pipeline::restored::unseen(web.site.store()).map_err(ReadError::Store)?;
+        alarms.extend(unseen.map(|restored| {
+            format!("A backup was restored at {}: {}", restored.restored_at, restored.unknown())
+        }));
         Ok(Json(LogsView {
             logs,
             keys: keys.collect(),
             witnesses: witnesses.into_iter().map(witness_view).collect(),
-            alarms: web.site.log_watch().alarms(),
+            alarms,
         }))
     })
     .await?
