@@ -11,6 +11,7 @@ use store::{AuditAction, AuditOutcome, Expected};
 
 use super::providers::{self, Provider, ProviderError, Provisioning, RoleRule};
 use crate::access::{Permit, may};
+use crate::json::session::people_problem;
 use crate::json::{Answer, Body};
 use crate::problem::Problem;
 use crate::state::Web;
@@ -172,6 +173,9 @@ pub(crate) async fn change(
             Err(ProviderError::NotFound) => None,
             Err(error) => return Err(error.into()),
         };
+        if known.as_ref().is_some_and(|known| known.issuer != settings.issuer) {
+            web.await_no_more(&by, &id).map_err(people_problem)?;
+        }
         let client_secret = match settings.client_secret {
             Some(text) => Some(text).filter(|text| !text.is_empty()),
             // A secret goes to whom it was given for, not to another address.
@@ -210,6 +214,11 @@ pub(crate) async fn remove(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let by = permit.by();
-    web.blocking(move |web| providers::remove(web, &by, &id)).await??;
+    web.blocking(move |web| {
+        // First, so that nobody is left who would come by the next provider of this name.
+        web.await_no_more(&by, &id).map_err(people_problem)?;
+        Ok::<_, Problem>(providers::remove(web, &by, &id)?)
+    })
+    .await??;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -139,6 +139,19 @@ impl Web {
         })
     }
 
+    /// Nobody comes by name by a provider that went, or became another. Blocks.
+    ///
+    /// # Errors
+    /// [`PeopleError`].
+    pub(crate) fn await_no_more(&self, by: &Agent, provider: &str) -> Result<(), PeopleError> {
+        let awaited = |kept: &super::Kept| kept.record.awaited_provider.as_deref() == Some(provider);
+        let people = self.people.list();
+        people
+            .iter()
+            .filter(|kept| awaited(kept))
+            .try_for_each(|kept| self.await_provider(by, kept.record.id, None))
+    }
+
     /// Removes a link, and ends the sessions of the person and what they let in: whoever came by it is out. Blocks.
     ///
     /// # Errors

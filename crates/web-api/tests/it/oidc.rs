@@ -260,6 +260,22 @@ async fn nobody_who_is_invited_or_half_enrolled_is_linked_by_name() {
     assert_eq!(allowed(&clinic, physician, json!("clinic")).await.status, StatusCode::CONFLICT);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_awaited_from_a_provider_that_was_removed() {
+    let clinic = Clinic::furnished();
+    let provider = Provider::started().await;
+    configured(&clinic, settings(&provider)).await;
+    awaited(&clinic, "new nurse").await;
+    let cookie = clinic.sign_in("administrator").await;
+    let path = "/api/v1/identity-providers/settings/clinic";
+    let removed = clinic.call(Method::DELETE, path, Some(&cookie), None).await;
+    assert_eq!(removed.status, StatusCode::NO_CONTENT);
+    assert_eq!(line(&clinic, "new nurse").await["awaited_provider"], Value::Null);
+    configured(&clinic, settings(&provider)).await;
+    let answer = come(&clinic, &provider, "x", "new nurse").await;
+    assert!(location(&answer).contains("error=not-known"), "another provider of the same id");
+}
+
 /// A session that had still to make the way in complete changed it after somebody else had completed it.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_still_enrolling_is_out_once_the_way_in_is_complete() {
