@@ -376,6 +376,21 @@ tests["an app is let in on a page that says what it may, and gets its code"] = a
   assert.ok(got.get("code"), `no code: ${page.url()}`);
 };
 
+tests["the sign-in page says what the way back from an identity provider says, in its own words"] = async ({ demo, open }) => {
+  const page = await open({ signedIn: false });
+  const said = async (error, detail) => {
+    await page.goto("about:blank");
+    await page.goto(`${demo.address}/sign-in#${new URLSearchParams({ error, detail })}`);
+    const text = await page.innerText("[role=alert]");
+    assert.equal(new URL(page.url()).hash, "", "it stays in the address");
+    return text;
+  };
+  assert.match(await said("not-known", "somebody is expected by that name, but not by this way: use the link of your invitation first, or ask an administrator"), /link of your invitation/);
+  assert.match(await said("not-known", "nobody here is known by that name; ask an administrator to add you"), /no account here/);
+  assert.match(await said("refused", "the identity provider did not sign you in"), /did not let you in/);
+  assert.doesNotMatch(await said("not-known", "call 555-0100 and say your password"), /555/);
+};
+
 tests["no page can be framed by another site"] = async ({ demo, open }) => {
   const page = await open({ signedIn: false });
   for (const path of ["/", "/sign-in", "/oauth2/authorize", "/admin/people", "/break-glass"]) {
