@@ -249,7 +249,7 @@ function ResetDialog({ person, onClose, onInvited }: { person: PersonLine; onClo
     <Dialog title={`New one-time link for ${person.display}`} onClose={onClose}>
       <ActForm action={reset} verb="Make the link" dangerous onClose={onClose}>
         <p>
-          For somebody who has lost every way in, or whose invitation ran out. Their password, code app, passkeys and recovery codes are <strong>gone at once</strong>, and their sessions end. Make sure that it
+          For somebody who has lost every way in, or whose invitation ran out. Their password, code app, passkeys, recovery codes and links to identity providers are <strong>gone at once</strong>, and their sessions end. Make sure that it
           is really they who ask: call them back, or see them in person.
         </p>
       </ActForm>

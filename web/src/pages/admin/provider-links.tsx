@@ -73,6 +73,7 @@ function Await({ person, onClose, onChanged }: DialogProps) {
       <Field label="Let them come by" hint={`The first who comes from there under the sign-in name ${person.name} becomes this person`}>
         <select value={chosen} onChange={(event) => setChosen(event.target.value)}>
           <option value="">No provider</option>
+          {person.awaited_provider !== null && !providers.data.providers.some(({ id }) => id === person.awaited_provider) && <option value={person.awaited_provider}>{person.awaited_provider} (not in use)</option>}
           {providers.data.providers.map(({ id, name }) => (
             <option key={id} value={id}>
               {name}
