@@ -391,6 +391,60 @@ tests["the sign-in page says what the way back from an identity provider says, i
   assert.doesNotMatch(await said("not-known", "call 555-0100 and say your password"), /555/);
 };
 
+/** The page's own look at one address of the API, changed before it is read: for what needs another server to come about. */
+async function answered(page, path, change) {
+  await page.route(`**/api/v1${path}`, async (route) => {
+    if (route.request().method() !== "GET") return route.continue();
+    const answer = await route.fetch();
+    await route.fulfill({ status: 200, json: change(answer.ok() ? await answer.json() : {}) });
+  });
+}
+
+tests["whom an identity provider vouches for by name only is told whose subject they would let in, and can stop"] = async ({ demo, open }) => {
+  const page = await open({ signedIn: false });
+  await answered(page, "/session", (session) => ({ ...session, linking: { issuer: "https://names.example.org", subject: "subject-7" } }));
+  await page.goto(`${demo.address}/sign-in`);
+  const note = page.locator(".message-note", { hasText: "subject-7" });
+  await note.waitFor();
+  assert.match(await note.innerText(), /names\.example\.org signs in as you/);
+  assert.deepEqual(await violations(page), []);
+  const [asked] = await Promise.all([page.waitForRequest(/\/api\/v1\/sign-out$/), note.getByRole("button", { name: "Stop" }).click()]);
+  assert.equal(asked.method(), "POST");
+};
+
+tests["whoever comes by an identity provider can prove themself by it again, and is led back to their page"] = async ({ demo, open }) => {
+  const page = await open({ as: "admin" });
+  await answered(page, "/step-up/providers", () => ({ providers: [{ id: "house", name: "House of Names" }] }));
+  await page.route("**/api/v1/users", (route) => (route.request().method() === "POST" ? route.fulfill({ status: 403, json: { code: "step-up-needed", title: "Prove again that it is you" } }) : route.continue()));
+  await page.goto(`${demo.address}/admin/people`);
+  await page.click("button:has-text('Invite somebody')");
+  await page.getByLabel("Sign-in name").fill("nobody");
+  await page.getByLabel("Display name").fill("Nobody");
+  await page.getByLabel("All wards").check();
+  await page.click("dialog button[type=submit]");
+  const link = page.getByRole("link", { name: "Sign in again with House of Names" });
+  assert.equal(await link.getAttribute("href"), "/api/v1/sign-in/oidc/house?again=true&next=%2Fadmin%2Fpeople");
+  assert.deepEqual(await violations(page), []);
+  await page.goto("about:blank");
+  await page.goto(`${demo.address}/account#error=not-again&detail=x`);
+  await page.waitForSelector("[role=alert]:has-text('Nothing was confirmed')");
+};
+
+tests["a bed whose readings a rule keeps back does not look like one in which nothing is measured"] = async ({ demo, open }) => {
+  const page = await open();
+  await page.goto(`${demo.address}/wards`);
+  await page.waitForSelector(".ward-card");
+  const { ward, patient } = await somebody(page);
+  await answered(page, `/wards/${ward.id}/board`, (board) => ({ ...board, tiles: board.tiles.map((tile) => (tile.patient?.id === patient.id ? { ...tile, vitals: [], strips: [], withheld: ["vital-signs", "waveforms"] } : tile)) }));
+  await answered(page, `/patients/${patient.id}`, (chart) => ({ ...chart, withheld: ["glucose"] }));
+  await page.goto(`${demo.address}/wards/${ward.id}`);
+  await page.waitForSelector(".tile-withheld:has-text('Not shared by a rule: vital signs, curves')");
+  assert.match(await page.locator(".tile .sr-only", { hasText: "Not shared by a rule" }).first().textContent(), new RegExp(patient.given));
+  assert.deepEqual(await violations(page), []);
+  await page.goto(`${demo.address}/patients/${patient.id}`);
+  await page.waitForSelector(".withheld:has-text('Not shared by a rule: blood glucose')");
+};
+
 tests["no page can be framed by another site"] = async ({ demo, open }) => {
   const page = await open({ signedIn: false });
   for (const path of ["/", "/sign-in", "/oauth2/authorize", "/admin/people", "/break-glass"]) {

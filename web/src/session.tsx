@@ -71,7 +71,8 @@ export function SessionProvider({ children, waiting, failed }: ProviderProps) {
   const end = useCallback(
     (reason: EndReason) => {
       const known = client.getQueryData<Session>(["session"]);
-      if (known === undefined || known.state === "signed-out" || known.state === "setup-needed") return;
+      // Whoever has still to prove who they are after an identity provider's word is signed out, and can stop.
+      if (known === undefined || (known.state === "signed-out" && known.linking === null) || known.state === "setup-needed") return;
       setEnded(leaving.current ? "signed-out-here" : reason);
       // First the page changes, then what was read is forgotten: nothing of a patient stays on screen or in memory.
       client.setQueryData(["session"], {

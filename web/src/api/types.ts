@@ -154,6 +154,8 @@ export interface Tile {
   vitals: Vital[];
   strips: Strip[];
   alerts: Alert[];
+  /** Classes of data that a sharing rule keeps from this person. */
+  withheld?: string[];
 }
 
 export interface Board {
@@ -214,6 +216,8 @@ export interface PatientChart {
   alerts: Alert[];
   limits: Limit[];
   events: ChartEvent[];
+  /** Classes of data that a sharing rule keeps from this person. */
+  withheld?: string[];
   position: string;
   server_time: string;
 }

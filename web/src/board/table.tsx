@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from "react";
 
 import type { Board } from "../api/types.ts";
 import { alertText, openAlerts, priorityText, stars, stateText } from "../format/alerts.ts";
+import { withheldText } from "../format/consent.ts";
 import { fullName, initials } from "../format/people.ts";
 import { absentText, freshness, hasNoValue, type Slot, slots, valueText } from "../format/vitals.ts";
 import { useLinkLost, useLink } from "../live/context.tsx";
@@ -76,6 +77,7 @@ export function BoardTable({ board, privacy, visible }: TableProps) {
                   ) : (
                     "None"
                   )}
+                  {tile.withheld?.length ? <span className="muted"> {withheldText(tile.withheld)}.</span> : null}
                 </td>
                 {slots(tile, shown.now).map((slot, index) => (
                   <Cell key={index} slot={slot} now={shown.now} linkLost={linkLost} />

@@ -4,6 +4,7 @@ import { memo } from "react";
 
 import type { DeviceState, Strip, Tile as TileData } from "../api/types.ts";
 import { openAlerts, spokenAlert } from "../format/alerts.ts";
+import { withheldText } from "../format/consent.ts";
 import { fullName, initials } from "../format/people.ts";
 import { ageSeconds, ageText } from "../format/time.ts";
 import { slots, spokenVital } from "../format/vitals.ts";
@@ -54,7 +55,8 @@ export function spokenTile(tile: TileData, now: number, linkLost: boolean, priva
   const who = tile.patient === null ? "no patient" : privacy ? initials(tile.patient) : fullName(tile.patient);
   const alerts = openAlerts(tile.alerts).map(spokenAlert);
   const vitals = slots(tile, now).flatMap(({ vital }) => (vital === null ? [] : [spokenVital(vital, now, linkLost)]));
-  return [tile.place.name, who, ...alerts, ...vitals].join(". ");
+  const withheld = tile.withheld?.length ? [withheldText(tile.withheld)] : [];
+  return [tile.place.name, who, ...alerts, ...withheld, ...vitals].join(". ");
 }
 
 export const BoardTile = memo(function BoardTile(props: TileProps) {
@@ -63,6 +65,7 @@ export const BoardTile = memo(function BoardTile(props: TileProps) {
   const top = openAlerts(tile.alerts)[0];
   const look = top === undefined ? "" : `tile-${top.priority}${top.state === "acknowledged" ? " tile-answered" : ""}`;
   const reading = { now, linkLost };
+  const withheld = tile.withheld?.length ? withheldText(tile.withheld) : "";
   // The sentence is for screen readers, the figures for the eye: read out one by one they would make no sense.
   const content = (
     <>
@@ -74,6 +77,11 @@ export const BoardTile = memo(function BoardTile(props: TileProps) {
           <TileDevices devices={tile.devices} now={now} />
         </div>
         <AlarmBanner alerts={tile.alerts} />
+        {withheld && (
+          <p className="tile-withheld" title={withheld}>
+            {withheld}
+          </p>
+        )}
         <div className="tile-main">
           <TileStrip {...props} strip={tile.strips[0]} />
           <TileReading label={hr?.label ?? "HR"} vital={hr?.vital ?? null} size="large" {...reading} />

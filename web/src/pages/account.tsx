@@ -17,6 +17,7 @@ import { Dialog, Empty, Fact, Failure, Field, PageTitle, useDocumentTitle, Waiti
 import { CodeSheet } from "../ui/once.tsx";
 import { AttemptFailed } from "../way-in/alone.tsx";
 import { CODES_NEED_PASSWORD, PasskeyForm, PasswordForm, TotpForm } from "../way-in/means.tsx";
+import { useProviderSaid } from "../way-in/provider-said.ts";
 
 const LAST_WAY = "This is your last complete way in. Add another one first.";
 const SIGNED_IN_BY: Record<string, string> = { passkey: "Passkey", password: "Password with a second factor", "recovery-code": "Password and a recovery code", link: "One-time link", provider: "Identity provider", demo: "Demonstration's link" };
@@ -24,8 +25,14 @@ const SIGNED_IN_BY: Record<string, string> = { passkey: "Passkey", password: "Pa
 export function AccountPage() {
   useDocumentTitle("Your account");
   const user = useUser();
+  const said = useProviderSaid();
   return (
     <div className="page page-narrow">
+      {said !== null && (
+        <p className="message message-bad" role="alert">
+          {said} Nothing was confirmed.
+        </p>
+      )}
       <PageTitle seenBy="you alone. Administrators see that you have a passkey or a code app, never more than that, and can end your sessions.">Your account</PageTitle>
       <section className="card">
         <dl className="facts">

@@ -5,6 +5,7 @@ import { useEffect, useState } from "react";
 import { ApiError } from "../api/client.ts";
 import type { PatientChart } from "../api/types.ts";
 import { byUrgency } from "../format/alerts.ts";
+import { withheldText } from "../format/consent.ts";
 import { ageSeconds, agoText } from "../format/time.ts";
 import { applyToChart } from "../live/apply.ts";
 import { useFollowed, useLinkLost, useNow } from "../live/context.tsx";
@@ -70,6 +71,11 @@ function Chart({ chart, refetch }: { chart: PatientChart; refetch: () => void })
       </div>
       <div className="patient-grid">
         <div className="patient-main">
+          {chart.withheld?.length ? (
+            <p className="message message-note withheld">
+              <strong>{withheldText(chart.withheld)}.</strong> What is missing here may be measured all the same: look at the bedside. Alarms come whatever the rules say.
+            </p>
+          ) : null}
           <Waveforms chart={chart} />
           <Trends chart={chart} onOrigin={setOrigin} />
         </div>

@@ -9,8 +9,9 @@ import { purposeText } from "../format/consent.ts";
 import { roleText } from "../format/people.ts";
 import { fromLocalField, instantText, toLocalField } from "../format/time.ts";
 import { useLiveEvent } from "../live/context.tsx";
+import { useUser } from "../session.tsx";
 import { ActForm } from "../ui/act-form.tsx";
-import { Dialog, Empty, Failure, Waiting } from "../ui/basics.tsx";
+import { Dialog, Empty, Failure, Field, Waiting } from "../ui/basics.tsx";
 import { TimeField } from "../ui/time-field.tsx";
 
 interface ConsentsProps {
@@ -88,7 +89,7 @@ export function Consents({ patientId, mayChange, own = false }: ConsentsProps) {
       )}
       {found.data && <DefaultsText defaults={found.data.defaults} own={own} />}
       {editing && <RuleDialog patientId={patientId} consent={editing.consent} own={own} onClose={() => setEditing(null)} onDone={changed} />}
-      {withdrawing && <WithdrawDialog consent={withdrawing} onClose={() => setWithdrawing(null)} onDone={changed} />}
+      {withdrawing && <WithdrawDialog consent={withdrawing} own={own} onClose={() => setWithdrawing(null)} onDone={changed} />}
     </section>
   );
 }
@@ -117,17 +118,29 @@ function DefaultsText({ defaults, own }: { defaults: Defaults; own: boolean }) {
   );
 }
 
-function WithdrawDialog({ consent, onClose, onDone }: { consent: Consent; onClose: () => void; onDone: () => void }) {
-  const send = useMutation({ mutationFn: () => post<Consent>(`/consents/${consent.id}/withdraw`, { version: consent.version }), onSuccess: onDone });
+function WithdrawDialog({ consent, own, onClose, onDone }: { consent: Consent; own: boolean; onClose: () => void; onDone: () => void }) {
+  const me = useUser();
+  const [reason, setReason] = useState("");
+  const send = useMutation({ mutationFn: () => post<Consent>(`/consents/${consent.id}/withdraw`, { version: consent.version, ...(reason.trim() === "" ? {} : { reason: reason.trim() }) }), onSuccess: onDone });
+  // Whoever wrote a rule takes it back plainly, and so does the patient.
+  const others = !own && consent.written_by !== THE_PATIENT && consent.written_by !== me.display;
   return (
     <Dialog title="Withdraw this rule" onClose={onClose}>
       <ActForm action={send} verb="Withdraw" dangerous onClose={onClose}>
         <p>{consent.says}</p>
         <p>It ends at once, on open screens too. That it stood until now stays in the record.</p>
+        {others && (
+          <Field label="Reason" hint="Needed where the rule keeps you yourself out; the patient reads it">
+            <input autoComplete="off" maxLength={REASON_MAX} value={reason} onChange={(event) => setReason(event.target.value)} />
+          </Field>
+        )}
       </ActForm>
     </Dialog>
   );
 }
+
+/** Longest reason, in characters. */
+const REASON_MAX = 500;
 
 const EMPTY: Rule = { decision: "deny", who: [], actions: [], purposes: [], classes: [], measures: [], from: null, until: null, except: [] };
 
@@ -155,10 +168,13 @@ function RuleDialog({ patientId, consent, own, onClose, onDone }: RuleDialogProp
   const [except, setExcept] = useState<Rule | null>(consent?.rule?.except[0] ?? null);
   const [from, setFrom] = useState(() => field(consent?.rule?.from));
   const [until, setUntil] = useState(() => field(consent?.rule?.until));
+  const [reason, setReason] = useState("");
+  // A denial that somebody else writes down may hide readings from those who treat the patient.
+  const needsReason = !own && (rule.decision === "deny" || except !== null);
   const badTime = [from, until].some((text) => text.trim() !== "" && fromLocalField(text) === null);
   const save = useMutation({
     mutationFn: () => {
-      const body = { ...bare(rule), from: fromLocalField(from), until: fromLocalField(until), except: except === null ? [] : [bare(except)] };
+      const body = { ...bare(rule), from: fromLocalField(from), until: fromLocalField(until), except: except === null ? [] : [bare(except)], ...(needsReason ? { reason: reason.trim() } : {}) };
       return consent === null ? post<Consent>(`/patients/${encodeURIComponent(patientId)}/consents`, body) : put<Consent>(`/consents/${consent.id}`, { version: consent.version, rule: body });
     },
     onSuccess: onDone,
@@ -197,8 +213,13 @@ function RuleDialog({ patientId, consent, own, onClose, onDone }: RuleDialogProp
               </button>
             </fieldset>
           )}
+          {needsReason && (
+            <Field label="Why" hint="The patient reads it">
+              <input required autoComplete="off" maxLength={REASON_MAX} value={reason} onChange={(event) => setReason(event.target.value)} />
+            </Field>
+          )}
           {rule.decision === "deny" && (
-            <p className="message message-note">Whoever may not know sees nothing at all, not even that something is left out. Alarms still reach the ward that cares for {own ? "you" : "the patient"}.</p>
+            <p className="message message-note">Whoever may not know sees nothing at all, not even that something is left out; the ward that cares for {own ? "you" : "the patient"} sees that something is not shared, and still gets the alarms.</p>
           )}
         </ActForm>
       )}

@@ -1,13 +1,13 @@
 //! Proving oneself again before a dangerous act: any request that needs it opens this dialog, and is then repeated.
 
-import { useMutation } from "@tanstack/react-query";
+import { useMutation, useQuery } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
 
-import { onStepUpNeeded, post } from "../api/client.ts";
+import { get, onStepUpNeeded, post, query } from "../api/client.ts";
 import type { Ceremony } from "../api/people.ts";
 import type { Session } from "../api/types.ts";
 import { askPasskey, canUsePasskeys } from "../auth/webauthn.ts";
-import { Link } from "../router.tsx";
+import { Link, useLocation } from "../router.tsx";
 import { useSession } from "../session.tsx";
 import { AttemptFailed, CodeInput, digits } from "../way-in/alone.tsx";
 import { demoToken } from "../way-in/demo.ts";
@@ -36,7 +36,7 @@ export function StepUp() {
 }
 
 function Proof({ answer }: { answer: (proved: boolean) => void }) {
-  const { session, adopt } = useSession();
+  const { session, adopt, signOut } = useSession();
   const { second_factors: factors } = session;
   const [code, setCode] = useState("");
   const done = (next: Session) => {
@@ -57,9 +57,17 @@ function Proof({ answer }: { answer: (proved: boolean) => void }) {
     onError: () => setCode(""),
   });
   const withDemo = useMutation({ mutationFn: () => post<Session>("/step-up/link", { token: demoToken() }), onSuccess: done });
+  const here = useLocation();
+  const again = useQuery({
+    queryKey: ["step-up-providers"],
+    queryFn: ({ signal }) => get<{ providers: { id: string; name: string }[] }>("/step-up/providers", signal),
+    retry: false,
+  });
+  const providers = again.data?.providers ?? [];
   const passkey = factors.includes("passkey") && canUsePasskeys();
   const totp = factors.includes("totp");
   const demo = factors.includes("demo-link") && demoToken() !== null;
+  const nothing = !passkey && !totp && !demo && providers.length === 0 && !again.isPending;
   return (
     <Dialog title="Confirm that it is you" onClose={() => answer(false)}>
       <p>This act needs a fresh proof. It is asked for again when five minutes have passed.</p>
@@ -96,15 +104,26 @@ function Proof({ answer }: { answer: (proved: boolean) => void }) {
           Confirm with the demonstration's link
         </button>
       )}
-      {!passkey && !totp && !demo && (
+      {providers.map(({ id, name }) => (
+        <a key={id} className="button wide" href={`/api/v1/sign-in/oidc/${encodeURIComponent(id)}${query({ again: "true", next: here.pathname + here.search })}`}>
+          Sign in again with {name}
+        </a>
+      ))}
+      {providers.length > 0 && <p className="hint">You come back to this page, and begin there again what you were about to do.</p>}
+      {nothing && (
         <p className="message message-bad" role="alert">
-          You have no means to do so in this browser. <Link to="/account" onClick={() => answer(false)}>Your account</Link> shows yours.
+          You have no means to do so in this browser. <Link to="/account" onClick={() => answer(false)}>Your account</Link> shows yours. A sign-in with a second factor counts for five minutes, too: sign in again, and repeat what you were about to do.
         </p>
       )}
       <div className="form-actions">
         <button type="button" onClick={() => answer(false)}>
           Cancel
         </button>
+        {nothing && (
+          <button type="button" className="primary" onClick={() => void signOut()}>
+            Sign in again
+          </button>
+        )}
       </div>
     </Dialog>
   );

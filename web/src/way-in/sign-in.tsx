@@ -14,6 +14,7 @@ import { Field } from "../ui/basics.tsx";
 import { Icon } from "../ui/icons.tsx";
 import { Alone, AttemptFailed } from "./alone.tsx";
 import { demoToken } from "./demo.ts";
+import { useProviderSaid } from "./provider-said.ts";
 
 /** The server takes the answer to a passkey question for 5 min; a new one is asked before that, in ms. */
 const ASK_ANEW_MS = 4 * 60_000;
@@ -23,39 +24,6 @@ const ENDED: Record<EndReason, string> = {
   "signed-out-here": "You have signed out.",
   "signed-out-elsewhere": "You have signed out in another tab of this browser.",
 };
-
-/** What the way back from an identity provider says, by its word. Only known words are shown: the address of a page is anybody's to write. */
-const PROVIDER_SAID: Record<string, string> = {
-  refused: "The identity provider did not let you in, or you stopped there.",
-  "not-begun": "This sign-in was not begun in this browser, or too long ago. Begin again.",
-  "not-believed": "What the identity provider says of you is not believed. Begin again; if that does not help, ask an administrator.",
-  "provider-failed": "The identity provider could not be asked. Try again in a moment.",
-  unavailable: "This server cannot sign you in now. Try again in a moment.",
-  "unknown-provider": "This identity provider is not in use here any more.",
-  "not-known": "The identity provider knows you, but you may not come in here by it. Ask an administrator.",
-};
-
-/** Why somebody whom the provider knows is not let in, by the beginning of the server's reason. */
-const NOT_KNOWN: [begins: string, text: string][] = [
-  ["nobody here is known", "The identity provider knows you, but you have no account here. Ask an administrator to add you."],
-  ["this person may not", "Your account here is disabled. Ask an administrator."],
-  ["somebody else at the provider", "Somebody else at the identity provider came as this person before. Ask an administrator."],
-  ["somebody is expected", "You are expected here, but not by this way: use the link of your invitation first, or ask an administrator."],
-  ["no rule of this site", "No rule of this site gives you a role. Ask an administrator."],
-  ["the mail address is not", "Your mail address at the identity provider is not of a domain that may sign in here."],
-];
-
-/** What was said on the way back from an identity provider; it is taken out of the address bar. */
-function useProviderSaid(): string | null {
-  const [said] = useState(() => new URLSearchParams(window.location.hash.slice(1)));
-  const [word, reason] = [said.get("error"), said.get("detail") ?? ""];
-  useEffect(() => {
-    if (word !== null) window.history.replaceState(null, "", window.location.pathname + window.location.search);
-  }, [word]);
-  if (word === null) return null;
-  const known = word === "not-known" ? NOT_KNOWN.find(([begins]) => reason.startsWith(begins))?.[1] : undefined;
-  return `${known ?? PROVIDER_SAID[word] ?? "Signing in through the identity provider did not work."} Nobody was signed in.`;
-}
 
 export async function signInWithPasskey(quiet = false): Promise<Session> {
   const { ceremony, options } = await post<Ceremony>("/sign-in/passkey/begin");
@@ -69,7 +37,8 @@ const spanText = (seconds: number): string => (seconds >= 7200 && seconds % 3600
 const atDoor = (path: string) => ["/", "/sign-in", "/setup", "/invite"].includes(path);
 
 export function SignIn() {
-  const { session, ended, adopt } = useSession();
+  const { session, ended, adopt, signOut } = useSession();
+  const { linking } = session;
   const here = useLocation();
   const [name, setName] = useState("");
   const [password, setPassword] = useState("");
@@ -96,10 +65,20 @@ export function SignIn() {
     <Alone title="Sign in">
       {said !== null && failure === null && (
         <p className="message message-bad" role="alert">
-          {said}
+          {said} Nobody was signed in.
         </p>
       )}
-      {ended !== null && failure === null && said === null && (
+      {linking !== null && (
+        <div className="message message-note">
+          <p>
+            Sign in here once, as you do without the identity provider. After this, <strong>{linking.subject}</strong> of <strong>{linking.issuer}</strong> signs in as you. If that is not you, do not sign in here.
+          </p>
+          <button type="button" onClick={() => void signOut()}>
+            Stop
+          </button>
+        </div>
+      )}
+      {ended !== null && failure === null && said === null && linking === null && (
         <p className="message message-note" role="status">
           {ENDED[ended]}
         </p>

@@ -12,7 +12,7 @@ import { useNow } from "../../live/context.tsx";
 import { useUser } from "../../session.tsx";
 import { ActForm } from "../../ui/act-form.tsx";
 import { Dialog, Empty, Failure, Field, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
-import { OneTimeText } from "../../ui/once.tsx";
+import { CopyButton, OneTimeText } from "../../ui/once.tsx";
 import { QrCode } from "../../ui/qr.tsx";
 import { PatientPicker } from "../../ui/search.tsx";
 import { Table } from "../../ui/table.tsx";
@@ -231,6 +231,11 @@ function PersonDialog({ person, wards, onClose, onInvited, onChanged }: PersonPr
               <input autoComplete="off" value={form.teams} onChange={set("teams")} />
             </Field>
           </>
+        )}
+        {person !== undefined && (
+          <p className="hint">
+            Id, for policies: <span className="mono">{person.id}</span> <CopyButton text={person.id} />
+          </p>
         )}
         {person !== undefined && (
           <label className="check">

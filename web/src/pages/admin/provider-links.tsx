@@ -4,10 +4,10 @@ import { useMutation, useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { get, put, remove } from "../../api/client.ts";
-import type { PersonLine } from "../../api/people.ts";
+import type { PersonLine, ProviderLink } from "../../api/people.ts";
 import { instantText } from "../../format/time.ts";
 import { ActForm } from "../../ui/act-form.tsx";
-import { Dialog, Empty, Failure, Field, Refused, Waiting } from "../../ui/basics.tsx";
+import { Dialog, Empty, Failure, Field, Waiting } from "../../ui/basics.tsx";
 
 interface Offered {
   id: string;
@@ -28,10 +28,28 @@ interface DialogProps {
 }
 
 export function ProviderDialog({ person, onClose, onChanged }: DialogProps) {
-  const drop = useMutation({ mutationFn: (link: string) => remove<PersonLine>(`/users/${person.id}/provider-links/${encodeURIComponent(link)}`), onSuccess: onChanged });
+  const [dropping, setDropping] = useState<ProviderLink | null>(null);
+  const drop = useMutation({
+    mutationFn: () => remove<PersonLine>(`/users/${person.id}/provider-links/${encodeURIComponent(dropping?.id ?? "")}`),
+    onSuccess: () => {
+      setDropping(null);
+      onChanged();
+    },
+  });
+  if (dropping !== null) {
+    return (
+      <Dialog title={`Remove a link of ${person.display}`} onClose={onClose}>
+        <ActForm action={drop} verb="Remove" dangerous onClose={() => setDropping(null)}>
+          <p>
+            <strong>{dropping.subject}</strong> of {dropping.issuer} cannot sign in as {person.display} any more, and all sessions of {person.display} end.
+          </p>
+        </ActForm>
+      </Dialog>
+    );
+  }
   return (
     <Dialog title={`Identity provider of ${person.display}`} onClose={onClose}>
-      {person.provider_links.length > 0 && <p>Whoever the provider names so signs in as {person.display}. Removing it ends their sessions.</p>}
+      {person.provider_links.length > 0 && <p>Whoever the provider names so signs in as {person.display}.</p>}
       <ul className="lines">
         {person.provider_links.map((link) => (
           <li key={link.id}>
@@ -42,14 +60,13 @@ export function ProviderDialog({ person, onClose, onChanged }: DialogProps) {
               </span>
             </span>
             <span className="line-acts">
-              <button type="button" className="danger" disabled={drop.isPending} onClick={() => drop.mutate(link.id)} aria-label={`Remove ${link.subject} of ${link.issuer}`}>
+              <button type="button" className="danger" onClick={() => setDropping(link)} aria-label={`Remove ${link.subject} of ${link.issuer}`}>
                 Remove
               </button>
             </span>
           </li>
         ))}
       </ul>
-      <Refused error={drop.error} />
       {isNew(person) && <Await person={person} onClose={onClose} onChanged={onChanged} />}
       {!isNew(person) && person.provider_links.length === 0 && <Empty>None: {person.display} signs in here.</Empty>}
     </Dialog>
