@@ -71,6 +71,8 @@ pub enum Code {
     ByHand,
     /// No signed checkpoint covers the row yet.
     NotYetProvable,
+    /// It has to be said why.
+    ReasonNeeded,
     /// A fault of ours.
     Internal,
 }
@@ -106,6 +108,7 @@ impl Code {
         Code::OnHold,
         Code::ByHand,
         Code::NotYetProvable,
+        Code::ReasonNeeded,
         Code::Internal,
     ];
 
@@ -116,7 +119,7 @@ impl Code {
             Code::TooManyAttempts | Code::Busy => StatusCode::TOO_MANY_REQUESTS,
             Code::Forbidden | Code::Forged | Code::SetupClosed => StatusCode::FORBIDDEN,
             Code::NotFound => StatusCode::NOT_FOUND,
-            Code::BadRequest => StatusCode::BAD_REQUEST,
+            Code::BadRequest | Code::ReasonNeeded => StatusCode::BAD_REQUEST,
             Code::ChangedBySomebodyElse | Code::Overlap | Code::AlreadyAnswered | Code::Exists => {
                 StatusCode::CONFLICT
             }
@@ -167,6 +170,7 @@ impl Code {
             Code::OnHold => "On legal hold",
             Code::ByHand => "To be done by hand",
             Code::NotYetProvable => "Not yet provable",
+            Code::ReasonNeeded => "Say why",
             Code::Internal => "A fault of the server",
         }
     }

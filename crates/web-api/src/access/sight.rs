@@ -261,6 +261,17 @@ impl<'a> Sight<'a> {
         self.measure(patient.id, measure) || self.cares_for(patient)
     }
 
+    /// The classes of which a rule keeps anything from a clinician of the ward: a bed where it does must not look silent.
+    /// Nothing for others, to whom what may not be seen is not there.
+    pub(crate) fn withheld(&self, patient: &Patient) -> Vec<&'static str> {
+        let allowed = self.allowed(patient.id);
+        if allowed.is_all() || !self.cares_for(patient) {
+            return Vec::new();
+        }
+        let is_kept = |class: &DataClass| class.measures().any(|measure| !allowed.measure(measure));
+        DataClass::ALL.iter().copied().filter(is_kept).map(DataClass::code).collect()
+    }
+
     fn knows_all(&self, patient: &Patient) -> bool {
         self.cares_for(patient) || self.allowed(patient.id).is_all()
     }

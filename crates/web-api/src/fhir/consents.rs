@@ -139,6 +139,7 @@ fn created(web: &Web, call: &Call) -> Result<Answer, Refusal> {
     let body = json::parse(&call.body).map_err(|issue| Refusal::invalid(vec![issue]))?;
     let id = ConsentId::from_bytes(pipeline::new_id(web.site.clock().now()));
     let (consent, resource) = taken(web, call, &body, id)?;
+    not_shutting_out(web, call, &consent)?;
     let version = put(web, call, consent, &resource, AuditAction::Create, Expected::Absent)?;
     let answer = answered(web, id, resource, version)?.status(StatusCode::CREATED);
     let place = format!("{}/{KIND}/{id}/_history/{version}", call.base);
@@ -171,6 +172,19 @@ fn updated(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         let issue = OutcomeIssue::error(IssueCode::BusinessRule, what, "Consent.patient");
         return Err(Refusal::invalid(vec![issue]));
     }
+    not_shutting_out(web, call, &consent)?;
+    let wrote = resource["performer"][0]["reference"].as_str().map(str::to_owned);
+    if form::is_of_patient(&before)
+        && !form::is_themselves(call.access()?, consent.patient)
+        && wrote != before.performer
+    {
+        let what = "what the patient said stays theirs: keep the performer";
+        return Err(Refusal::invalid(vec![OutcomeIssue::error(
+            IssueCode::BusinessRule,
+            what,
+            "Consent.performer",
+        )]));
+    }
     let expected = Expected::Version(before.version);
     let version = put(web, call, consent, &resource, AuditAction::Update, expected)?;
     answered(web, id, resource, version)
@@ -202,6 +216,18 @@ fn taken(web: &Web, call: &Call, body: &Value, id: ConsentId) -> Result<(Consent
         return Err(Refusal::invalid(vec![issue]));
     }
     Ok((consent, resource))
+}
+
+/// Refuses a rule of staff that shuts out who treats the patient: here nobody can prove themself again, nor say why.
+fn not_shutting_out(web: &Web, call: &Call, consent: &Consent) -> Result<(), Refusal> {
+    let access = call.access()?;
+    let is_theirs = access.person().is_none() || form::is_themselves(access, consent.patient);
+    if is_theirs || !form::shuts_out(web, consent) {
+        return Ok(());
+    }
+    let what = "a rule that keeps those who treat the patient from seeing something is written by the patient, or in the \
+                web app with a reason";
+    Err(Refusal::new(StatusCode::FORBIDDEN, IssueCode::Forbidden, what))
 }
 
 fn names_nobody(web: &Web, provision: &Provision) -> bool {

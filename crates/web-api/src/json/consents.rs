@@ -1,13 +1,14 @@
 //! Consents as the web app shows and writes them: one rule in plain words, with its exceptions.
 
 mod form;
+mod keeping_out;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use ::access::consent::check;
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use clinical_model::place::PlaceKind;
 use clinical_model::{
     Consent, ConsentAction, ConsentActor, ConsentId, ConsentStatus, DataClass, Measure, Patient, PatientId,
@@ -18,7 +19,7 @@ use pipeline::chart::Chart;
 use pipeline::consents::{Kept, is_effective};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use store::{Actor, AuditAction, AuditOutcome, AuditQuery, Expected, Kind};
+use store::{Actor, AuditAction, AuditQuery, Expected, Kind};
 
 use self::form::{Rule, fits, named, provision, rule_of};
 use super::views::{self, PatientLine};
@@ -26,13 +27,11 @@ use super::{Answer, Asked, Body, id_of};
 use crate::access::{Access, Permission, Permit, is_kept_out, may};
 use crate::people::{Role, User};
 use crate::problem::{Code, Problem};
+use crate::session::Current;
 use crate::state::Web;
 
 pub(crate) use form::{is_known, says};
-
-/// Why somebody may not change a consent.
-pub(crate) const KEPT_OUT: &str = "this rule keeps something from you; the patient changes it, an administrator, or \
-                                   somebody whom it does not concern";
+pub(crate) use keeping_out::{KEPT_OUT, is_of_patient, is_themselves, shuts_out};
 
 /// Rows of the audit log that are looked at for whom a patient knows.
 const LOOKS_LIMIT: usize = 500;
@@ -226,6 +225,7 @@ pub(crate) async fn list(
 pub(crate) async fn add(
     State(web): State<Arc<Web>>,
     access: Permit<may::ManageConsents>,
+    Extension(current): Extension<Current>,
     Path(id): Path<String>,
     Body(rule): Body<Rule>,
 ) -> Answer<ConsentView> {
@@ -240,7 +240,8 @@ pub(crate) async fn add(
             base: None,
             provision: Some(provision(web, &rule, true)?),
         };
-        put(web, &access, consent, None, Expected::Absent)
+        let why = keeping_out::written(web, (&access, &current), &consent, rule.reason.as_deref())?;
+        put(web, &access, consent, (None, why), Expected::Absent)
     })
     .await?
 }
@@ -253,17 +254,12 @@ pub(crate) struct Changed {
 }
 
 /// The consent of a path in the version that is to be changed, where it is of a patient whose consents may be written by
-/// whoever asks. Others are not there. Whether it keeps them out is judged by that version, and no other is changed.
+/// whoever asks. Others are not there. By that version it is judged, and no other is changed.
 fn theirs(web: &Web, access: &Access, id: &str, version: u64) -> Result<Kept, Problem> {
     let id: ConsentId = id_of(id, "consent")?;
     let kept = web.site.consents().get(id);
     let may = |kept: &Kept| access.sight(web).may(Permission::ManageConsents, kept.consent.patient);
     let kept = kept.filter(may).ok_or_else(|| Problem::not_found("consent"))?;
-    if is_kept_out(access, &kept.consent) {
-        let act = access.act(AuditAction::Consent, "Consent").patient(kept.consent.patient);
-        web.site.record(act.detail(format!("{} keeps them out", kept.consent.id)), AuditOutcome::Refused)?;
-        return Err(Problem::new(Code::Forbidden, KEPT_OUT));
-    }
     if kept.version != version {
         let what = format!("the consent is at version {} now; look at it again", kept.version);
         return Err(Problem::new(Code::ChangedBySomebodyElse, what));
@@ -274,16 +270,24 @@ fn theirs(web: &Web, access: &Access, id: &str, version: u64) -> Result<Kept, Pr
 pub(crate) async fn change(
     State(web): State<Arc<Web>>,
     access: Permit<may::ManageConsents>,
+    Extension(current): Extension<Current>,
     Path(id): Path<String>,
     Body(changed): Body<Changed>,
 ) -> Answer<ConsentView> {
     web.blocking(move |web| {
         let before = theirs(web, &access, &id, changed.version)?;
+        if is_kept_out(&access, &before.consent) {
+            return Err(keeping_out::refused(web, &access, &before, KEPT_OUT)?);
+        }
         is_open(&before)?;
         let provision = Some(provision(web, &changed.rule, true)?);
         let dated_at = Some(web.site.clock().now().truncated_to_millis());
         let consent = Consent { provision, dated_at, base: None, ..(*before.consent).clone() };
-        put(web, &access, consent, None, Expected::Version(before.version))
+        let why = keeping_out::written(web, (&access, &current), &consent, changed.rule.reason.as_deref())?;
+        // What the patient said stays theirs, whoever writes it down anew.
+        let performer = before.performer.as_deref().filter(|_| is_of_patient(&before));
+        let resource = performer.map(|who| health_codecs::fhir::consent::render(&consent, Some(who)));
+        put(web, &access, consent, (resource, why), Expected::Version(before.version))
     })
     .await?
 }
@@ -301,16 +305,19 @@ fn is_open(kept: &Kept) -> Result<(), Problem> {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Withdrawn {
     version: u64,
+    reason: Option<String>,
 }
 
 pub(crate) async fn withdraw(
     State(web): State<Arc<Web>>,
     access: Permit<may::ManageConsents>,
+    Extension(current): Extension<Current>,
     Path(id): Path<String>,
     Body(withdrawn): Body<Withdrawn>,
 ) -> Answer<ConsentView> {
     web.blocking(move |web| {
         let before = theirs(web, &access, &id, withdrawn.version)?;
+        let why = keeping_out::withdrawn(web, (&access, &current), &before, withdrawn.reason.as_deref())?;
         is_open(&before)?;
         // All that it said besides stays as it was sent.
         let kept = web.site.store().document(Kind::Consent, before.consent.id.to_bytes());
@@ -319,7 +326,7 @@ pub(crate) async fn withdraw(
         let mut resource: Value = serde_json::from_slice(&kept.body).map_err(|_| Problem::internal())?;
         resource["status"] = ConsentStatus::Inactive.code().into();
         let consent = Consent { status: ConsentStatus::Inactive, ..(*before.consent).clone() };
-        put(web, &access, consent, Some(resource), Expected::Version(before.version))
+        put(web, &access, consent, (Some(resource), why), Expected::Version(before.version))
     })
     .await?
 }
@@ -328,7 +335,7 @@ fn put(
     web: &Web,
     access: &Access,
     consent: Consent,
-    resource: Option<Value>,
+    (resource, why): (Option<Value>, Option<String>),
     expected: Expected,
 ) -> Answer<ConsentView> {
     check(&consent).map_err(|error| Problem::bad_request(error.to_string()))?;
@@ -339,7 +346,10 @@ fn put(
     let resource =
         resource.unwrap_or_else(|| health_codecs::fhir::consent::render(&consent, performer.as_deref()));
     let id = consent.id;
-    let detail = format!("{id} {}: {}", consent.status, says(web, &consent));
+    let mut detail = format!("{id} {}: {}", consent.status, says(web, &consent));
+    if let Some(why) = why {
+        detail.push_str(&format!(" Because: {why}"));
+    }
     let act = access.act(AuditAction::Consent, "Consent").detail(detail);
     web.site.put_consent(act, consent, &resource, expected)?;
     let kept = web.site.consents().get(id).ok_or_else(Problem::internal)?;

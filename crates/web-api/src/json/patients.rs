@@ -232,6 +232,7 @@ pub(crate) struct PatientPage {
     alerts: Vec<AlertView>,
     limits: Vec<LimitView>,
     events: Vec<EventView>,
+    withheld: Vec<&'static str>,
     position: String,
     server_time: Timestamp,
 }
@@ -288,6 +289,7 @@ pub(crate) async fn show(
                 alerts: alerts_of(&sight, web, chart, &patient),
                 limits: limit_views(&limits),
                 events,
+                withheld: sight.withheld(&patient),
                 position,
                 server_time: web.site.clock().now(),
             })

@@ -103,6 +103,7 @@ pub(crate) struct Tile {
     vitals: Vec<Vital>,
     strips: Vec<Strip>,
     alerts: Vec<AlertView>,
+    withheld: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -176,6 +177,7 @@ fn tile(
         vitals: Vec::new(),
         strips: Vec::new(),
         alerts: Vec::new(),
+        withheld: Vec::new(),
     };
     let Some(patient) = patient else { return Ok(tile) };
     let subject = Subject::Patient(patient.id);
@@ -186,6 +188,7 @@ fn tile(
     tile.vitals = views::vitals(chart, &chart.latest(subject)?)?;
     tile.strips = strips(chart, subject)?;
     tile.alerts = alerts_of(sight, web, chart, patient);
+    tile.withheld = sight.withheld(patient);
     Ok(tile)
 }
 

@@ -469,7 +469,8 @@ async fn a_fhir_consent_is_kept_as_it_was_sent_and_enforced() {
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
         clinic.send(request.body(body).unwrap()).await
     };
-    let made = send(Method::POST, "/fhir/Consent", &nurse, Some(consent_resource(1))).await;
+    let themselves = clinic.sign_in("patient").await;
+    let made = send(Method::POST, "/fhir/Consent", &themselves, Some(consent_resource(1))).await;
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.body);
     assert_eq!(made.body["category"], consent_resource(1)["category"]);
     assert!(!shows(&clinic.get(&of(1, ""), &nurse).await));

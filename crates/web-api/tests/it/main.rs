@@ -16,6 +16,7 @@ mod downloads;
 mod enrol;
 mod fhir;
 mod ingest;
+mod keeping_out;
 mod live;
 mod looks;
 mod oauth;

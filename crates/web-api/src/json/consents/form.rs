@@ -45,6 +45,9 @@ pub(crate) struct Rule {
     until: Option<Timestamp>,
     #[serde(default)]
     except: Vec<Rule>,
+    /// Why it is written, where it is not the patient who does: for the record, not for the rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
 }
 
 /// A role as a sentence names those who have it.
@@ -146,6 +149,7 @@ pub(super) fn rule_of(web: &Web, provision: &Provision) -> Rule {
         from: provision.from,
         until: provision.until,
         except: provision.except.iter().map(|one| rule_of(web, one)).collect(),
+        reason: None,
     }
 }
 
