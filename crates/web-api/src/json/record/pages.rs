@@ -6,7 +6,7 @@ use clinical_model::{Alert, AlertId, AlertState, MeasureKind, Purpose, SeriesKey
 use pipeline::alarms;
 use pipeline::audited::ReadError;
 use pipeline::chart::{Chart, Observed, Trend};
-use store::{AuditAction, AuditRow, Order, RangeQuery, SeriesFilter};
+use store::{Actor, AuditAction, AuditRow, Order, RangeQuery, SeriesFilter};
 
 use super::super::audit::{action_word, actor_view, outcome_word};
 use super::super::paging::Place;
@@ -28,7 +28,8 @@ pub(super) enum Next {
     Measures(std::vec::IntoIter<SeriesKey>),
     Watch,
     Alerts(Option<Place<AlertId>>),
-    Rows(Option<u64>),
+    Looks(Option<u64>),
+    Others(Option<u64>),
 }
 
 /// Writes some more of them.
@@ -64,24 +65,63 @@ pub(super) fn more(web: &Web, taken: &Taken, next: Next, out: &mut String) -> Re
             }
             alerts.iter().for_each(|alert| out.push_str(&alert_line(web, alert)));
             if is_any && next.is_none() {
-                out.push_str("</table>");
+                out.push_str(TABLE_END);
             }
-            Some(next.map_or(Next::Rows(None), |next| Next::Alerts(Some(next))))
+            Some(next.map_or(Next::Looks(None), |next| Next::Alerts(Some(next))))
         }
-        Next::Rows(before) => {
+        Next::Looks(before) => {
             let (rows, next) = taken.rows(web, before)?;
             if before.is_none() {
                 out.push_str("<h2>Who had this record before their eyes</h2>");
                 out.push_str(&headings(&["When", "Who", "As", "What", "Why", "Outcome"]));
             }
-            let sight = taken.sight(web)?;
-            rows.iter().for_each(|row| out.push_str(&look(web, &sight, row)));
+            write_rows(web, taken, rows.iter().filter(|row| is_look(web, taken, row)), out)?;
             if next.is_none() {
-                out.push_str("</table></body></html>\n");
+                out.push_str(TABLE_END);
             }
-            next.map(|next| Next::Rows(Some(next)))
+            Some(next.map_or(Next::Others(None), |next| Next::Looks(Some(next))))
+        }
+        Next::Others(before) => {
+            let (rows, next) = taken.rows(web, before)?;
+            if before.is_none() {
+                out.push_str("<h2>What else was done, and the patient's own looks</h2>");
+                out.push_str(&headings(&["When", "Who", "As", "What", "Why", "Outcome"]));
+            }
+            write_rows(web, taken, rows.iter().filter(|row| !is_look(web, taken, row)), out)?;
+            if next.is_none() {
+                out.push_str(TABLE_END);
+                out.push_str("</body></html>\n");
+            }
+            next.map(|next| Next::Others(Some(next)))
         }
     })
+}
+
+fn write_rows<'a>(
+    web: &Web,
+    taken: &Taken,
+    rows: impl Iterator<Item = &'a AuditRow>,
+    out: &mut String,
+) -> Result<(), Broken> {
+    let sight = taken.sight(web)?;
+    rows.for_each(|row| out.push_str(&look(web, &sight, row)));
+    Ok(())
+}
+
+/// Whether somebody else than the patient looked, or broke the glass to look.
+fn is_look(web: &Web, taken: &Taken, row: &AuditRow) -> bool {
+    let looks = [
+        AuditAction::Read,
+        AuditAction::Search,
+        AuditAction::Stream,
+        AuditAction::Export,
+        AuditAction::BreakGlass,
+    ];
+    let own = match &row.record.actor {
+        Actor::User(id) => web.people.by_id(*id).and_then(|user| user.patient),
+        _ => None,
+    };
+    looks.contains(&row.record.action) && own != Some(taken.patient.id)
 }
 
 fn series_of(web: &Web, taken: &Taken) -> Result<Vec<SeriesKey>, Broken> {
@@ -117,9 +157,12 @@ fn readable(at: Timestamp) -> String {
     text.replacen('T', " ", 1).replacen('Z', " UTC", 1)
 }
 
+/// Ends what [`headings`] began: a table in a box of its own, which moves sideways by itself on a narrow screen.
+const TABLE_END: &str = "</table></div>";
+
 fn headings(names: &[&str]) -> String {
     let cells: String = names.iter().map(|name| format!("<th>{name}</th>")).collect();
-    format!("<table><tr>{cells}</tr>")
+    format!("<div><table><tr>{cells}</tr>")
 }
 
 fn line(cells: &[&str]) -> String {
@@ -129,7 +172,7 @@ fn line(cells: &[&str]) -> String {
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#111;\
 background:#fff}table{border-collapse:collapse;width:100%;margin:.5rem 0 2rem}th,td{text-align:left;padding:.25rem .5rem;\
-border-bottom:1px solid #ccc;vertical-align:top}svg{width:100%;height:10rem;border:1px solid #ccc}h2{margin-top:2.5rem}\
+border-bottom:1px solid #ccc;vertical-align:top}div{overflow-x:auto}svg{width:100%;height:10rem;border:1px solid #ccc}h2{margin-top:2.5rem}\
 @media print{h2{break-after:avoid}}";
 
 fn head(web: &Web, taken: &Taken) -> String {
@@ -204,7 +247,7 @@ fn section(chart: &Chart<'_>, series: &SeriesKey, now: Timestamp) -> Result<Stri
         };
         text.push_str(&line(&[&readable(reading.measured_at()), &value]));
     }
-    text.push_str("</table>");
+    text.push_str(TABLE_END);
     Ok(text)
 }
 
@@ -246,7 +289,7 @@ fn watched(web: &Web, taken: &Taken) -> Result<String, Broken> {
             let name = views::named_device(web, one.device).name;
             text.push_str(&line(&[&name, &maker, &readable(one.interval.start), &until]));
         }
-        text.push_str("</table>");
+        text.push_str(TABLE_END);
     }
     let limits = taken.limits(web)?;
     if !limits.is_empty() {
@@ -262,7 +305,7 @@ fn watched(web: &Web, taken: &Taken) -> Result<String, Broken> {
                 measure.unit_display,
             ]));
         }
-        text.push_str("</table>");
+        text.push_str(TABLE_END);
     }
     let rules = taken.rules(web)?;
     if !rules.is_empty() {
@@ -272,7 +315,7 @@ fn watched(web: &Web, taken: &Taken) -> Result<String, Broken> {
             let (rule, state) = (consents::says(web, &kept.consent), kept.consent.status.code());
             text.push_str(&line(&[&rule, state, &readable(kept.written_at)]));
         }
-        text.push_str("</table>");
+        text.push_str(TABLE_END);
     }
     Ok(text)
 }
@@ -297,10 +340,37 @@ fn alert_line(web: &Web, alert: &Alert) -> String {
     line(&[&readable(alert.raised_at), &alarms::describe(alert), priority, &ended, &answered])
 }
 
+/// What was done, in plain words where there are some.
+fn done(action: AuditAction, object: &str) -> String {
+    let thing = match object {
+        "Patient" => "name and details",
+        "ward board" => "the board of the ward",
+        "trend" | "readings" | "Observation" => "readings",
+        "waveform" | "live waveforms" => "curves",
+        "live events" => "readings and alerts",
+        "Alert" => "alerts",
+        "Device" => "devices",
+        "Consent" => "what the patient allows",
+        "provenance" => "where a reading came from",
+        "audit log" | "own audit log" => "who looked",
+        "record" | "everything" | "export" => "the whole record",
+        _ => return format!("{}: {object}", action_word(action)),
+    };
+    let verb = match action {
+        AuditAction::Read | AuditAction::Search => "Looked at",
+        AuditAction::Stream => "Watched live:",
+        AuditAction::Export => "Took out",
+        AuditAction::Create => "Wrote",
+        AuditAction::Update => "Changed",
+        _ => return format!("{}: {object}", action_word(action)),
+    };
+    format!("{verb} {thing}")
+}
+
 /// One line of who looked: under which role, what for, and, where the glass was broken, with which reason.
 fn look(web: &Web, sight: &Sight<'_>, row: &AuditRow) -> String {
     let record = &row.record;
-    let what = format!("{}: {}", action_word(record.action), record.object);
+    let what = done(record.action, &record.object);
     let purpose = record.purpose.as_deref().unwrap_or_default();
     let mut why = Purpose::by_code(purpose).map_or(purpose, |purpose| purpose.display()).to_owned();
     if record.break_glass.is_some() {
