@@ -335,6 +335,26 @@ tests["a patient shares with somebody by their exact name, and with nobody by a 
   await theirs.locator(".consents li", { hasText: physician.display }).waitFor({ state: "detached" });
 };
 
+tests["what a patient no longer shares leaves the caregiver's open page"] = async ({ demo, open }) => {
+  const boss = await admin(open, demo);
+  const { patient } = await somebody(boss);
+  const theirs = (await enter(open, boss, demo, { role: "patient", patient: patient.id, wards: [] })).page;
+  const carer = await enter(open, boss, demo, { role: "caregiver", wards: [] });
+  const rule = { decision: "permit", who: [{ kind: "caregiver", id: carer.id }], actions: [], purposes: [], classes: [], measures: [], from: null, until: null, except: [] };
+  const share = () => send(theirs, "POST", `/patients/${patient.id}/consents`, rule);
+  const family = patient.family.toLocaleUpperCase();
+  for (const round of [1, 2]) {
+    const consent = await share();
+    if (round === 1) await carer.page.goto(`${demo.address}/my-people`);
+    else await carer.page.reload();
+    await carer.page.waitForSelector(".latest .reading-value");
+    await carer.page.waitForSelector(`.own-name:has-text("${family}")`);
+    await send(theirs, "POST", `/consents/${consent.id}/withdraw`, { version: consent.version });
+    await carer.page.waitForSelector("text=Nobody shares anything with you now", { timeout: HAPPENS_MS });
+    assert.ok(!(await carer.page.content()).includes(family), "the patient is still named");
+  }
+};
+
 tests["an app is let in on a page that says what it may, and gets its code"] = async ({ demo, open }) => {
   const page = await open({ as: "admin" });
   await page.goto(`${demo.address}/admin/apps`);

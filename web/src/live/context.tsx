@@ -9,8 +9,25 @@ import { order } from "./position.ts";
 
 const LinkContext = createContext<LiveLink | null>(null);
 
-export function LinkProvider({ link, children }: { link: LiveLink; children: ReactNode }) {
-  return <LinkContext value={link}>{children}</LinkContext>;
+/** Says which patient a part of a page follows, `null` when it is gone. */
+type Follow = (patientId: string | null) => void;
+const FollowContext = createContext<Follow>(() => undefined);
+
+export function LinkProvider({ link, follow, children }: { link: LiveLink; follow: Follow; children: ReactNode }) {
+  return (
+    <FollowContext value={follow}>
+      <LinkContext value={link}>{children}</LinkContext>
+    </FollowContext>
+  );
+}
+
+/** Follows one patient while the component stands: only a stream of that patient tells when the sight of them ends. */
+export function useFollowing(patientId: string): void {
+  const follow = useContext(FollowContext);
+  useEffect(() => {
+    follow(patientId);
+    return () => follow(null);
+  }, [follow, patientId]);
 }
 
 export function useLink(): LiveLink {

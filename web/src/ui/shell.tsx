@@ -1,7 +1,7 @@
 //! What stands around every page: the rail, the top bar, the state of the link, search and shortcuts.
 
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { type ReactNode, useEffect, useRef, useState } from "react";
+import { type ReactNode, useCallback, useEffect, useRef, useState } from "react";
 
 import { get } from "../api/client.ts";
 import type { Alert, Priority, ServerStatus, Session, WardLine } from "../api/types.ts";
@@ -38,7 +38,9 @@ interface ShellProps {
   children: ReactNode;
 }
 
-export function Shell({ scope, general, busy, children }: ShellProps) {
+export function Shell({ scope: ofPath, general, busy, children }: ShellProps) {
+  const [followed, setFollowed] = useState<string | null>(null);
+  const scope = followed ?? ofPath;
   const [link, setLink] = useState<LiveLink | null>(null);
   // The scope whose stream was refused, or ended because it is no longer open to this person: the general one is followed instead.
   const [refused, setRefused] = useState<string | null>(null);
@@ -68,9 +70,14 @@ export function Shell({ scope, general, busy, children }: ShellProps) {
     };
   }, [end, client]);
   useEffect(() => link?.setScope(scope === refused ? general : scope), [link, scope, general, refused]);
+  const follow = useCallback((patientId: string | null) => {
+    setFollowed(patientId === null ? null : `?patient=${encodeURIComponent(patientId)}`);
+    // Who is shown again after their stream was refused may be followed again.
+    if (patientId !== null) setRefused(null);
+  }, []);
   if (link === null) return null;
   return (
-    <LinkProvider link={link}>
+    <LinkProvider link={link} follow={follow}>
       <Frame busy={busy}>{children}</Frame>
     </LinkProvider>
   );

@@ -5,7 +5,7 @@ import { useState } from "react";
 import type { PatientChart } from "../../api/types.ts";
 import { bornText, fullName } from "../../format/people.ts";
 import { applyToChart } from "../../live/apply.ts";
-import { useFollowed, useLinkLost, useNow } from "../../live/context.tsx";
+import { useFollowed, useFollowing, useLinkLost, useNow } from "../../live/context.tsx";
 import { Consents } from "../../patient/consents.tsx";
 import { ExportButtons } from "../../patient/export.tsx";
 import { LatestVitals } from "../../patient/latest.tsx";
@@ -44,6 +44,7 @@ export function Readings({ patientId }: { patientId: string }) {
   const now = useNow();
   const linkLost = useLinkLost();
   const [origin, setOrigin] = useState<string | null>(null);
+  useFollowing(patientId);
   const { data, error, refetch } = useFollowed<PatientChart>(`/patients/${encodeURIComponent(patientId)}`, applyToChart);
   if (data === null) return error ? <Failure error={error} retry={refetch} /> : <Waiting what="readings" />;
   return (

@@ -1,18 +1,23 @@
 //! The caregiver's page: the people who named them, and of each what they share.
 
-import { useQuery } from "@tanstack/react-query";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { get } from "../../api/client.ts";
 import type { PatientLine } from "../../api/types.ts";
 import { fullName } from "../../format/people.ts";
+import { useLiveEvent } from "../../live/context.tsx";
 import { Empty, Failure, PageTitle, useDocumentTitle, Waiting } from "../../ui/basics.tsx";
 import { Readings } from "./me.tsx";
 
 export function MyPeoplePage() {
   useDocumentTitle("My people");
+  const client = useQueryClient();
   const [chosen, setChosen] = useState<string | null>(null);
   const people = useQuery({ queryKey: ["my-people"], queryFn: ({ signal }) => get<{ patients: PatientLine[] }>("/my-people", signal) });
+  useLiveEvent((event) => {
+    if (["unseen", "assignment", "reset"].includes(event.type)) void client.invalidateQueries({ queryKey: ["my-people"] });
+  });
   const list = people.data?.patients ?? [];
   const shown = list.find(({ id }) => id === chosen) ?? list[0];
   return (
