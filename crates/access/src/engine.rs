@@ -13,7 +13,7 @@ use clinical_model::{PatientId, PlaceId};
 use crate::permission::{Granted, May, Permission};
 use crate::question::{Circumstances, Person, Principal, Resource};
 use crate::role::Role;
-use crate::rules::{self, BadPolicies, Rule, Source};
+use crate::rules::{self, BadPolicies, Rule, SITE, Source};
 
 /// Decisions that one asker remembers; beyond it the oldest questions are asked again.
 const REMEMBERED_LIMIT: usize = 4_096;
@@ -252,7 +252,7 @@ impl Engine {
 
     fn resource(&self, resource: &Resource) -> (EntityUid, Vec<Entity>) {
         let names = &self.names;
-        let site = uid(&names.site, "site");
+        let site = uid(&names.site, SITE);
         let in_site = HashSet::from([site.clone()]);
         let mut entities = Vec::new();
         let (own, ward) = match resource {
@@ -281,7 +281,7 @@ impl Engine {
 
 /// What every question has in common.
 fn base(schema: &Schema, names: &Names) -> Result<Entities, BadPolicies> {
-    let site = Entity::new_no_attrs(uid(&names.site, "site"), HashSet::new());
+    let site = Entity::new_no_attrs(uid(&names.site, SITE), HashSet::new());
     let ours = |what: String| {
         let file = "schema.cedarschema".to_owned();
         BadPolicies(vec![rules::Mistake { file, line: 1, column: 1, what, help: None }])

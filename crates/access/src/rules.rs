@@ -7,6 +7,8 @@ use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, 
 use clinical_model::PlaceId;
 use miette::Diagnostic;
 
+use crate::Role;
+
 /// What policies can speak about.
 pub const SCHEMA: &str = include_str!("../policies/schema.cedarschema");
 /// The rules that hold everywhere.
@@ -194,30 +196,47 @@ const TYPES_OF_IDS: [(&str, &str); 5] = [
     ("Place", "Administration, Places"),
     ("Patient", "the address of the patient's page"),
     ("Device", "the address of the device's page"),
-    ("User", "the address of the person's sessions"),
+    ("User", "Administration, People, Change"),
 ];
 
-/// Names of wards, places, patients, devices and people where their ids should stand: such a policy would never apply, and a
-/// `forbid` forbid nothing.
+/// The id of the whole site.
+pub(crate) const SITE: &str = "site";
+
+/// Roles of what is no person, which have no word in [`Role`].
+const MACHINES: [&str; 3] = ["program", "device", "gateway"];
+
+/// What is wrong with an id of a type, and where to look.
+fn wrong_id(of: &str, id: &str) -> Option<(&'static str, String)> {
+    if of == "Role" {
+        let is_role = Role::by_word(id).is_some() || MACHINES.contains(&id);
+        let all = || Role::ALL.iter().map(|role| role.word()).chain(MACHINES).collect::<Vec<_>>().join(", ");
+        return (!is_role).then(|| ("is no role", format!("there are: {}", all())));
+    }
+    if of == "Site" {
+        return (id != SITE).then(|| ("is no site", format!("there is one: Site::\"{SITE}\"")));
+    }
+    let (_, place) = TYPES_OF_IDS.iter().find(|(known, _)| *known == of)?;
+    // As it stands in questions: policies compare text.
+    let is_id = id.parse::<PlaceId>().is_ok_and(|parsed| parsed.to_string() == id);
+    (!is_id).then(|| ("is no id: it must be a UUID in lower case", format!("see {place}")))
+}
+
+/// Names of wards, places, patients, devices and people where their ids should stand, and roles that there are not: such a
+/// policy would never apply, and a `forbid` forbid nothing.
 fn wrong_ids(sources: &[Source], set: &PolicySet) -> Vec<Mistake> {
     let mut wrong = std::collections::BTreeSet::new();
     for literal in set.policies().flat_map(Policy::entity_literals) {
-        let name = literal.type_name().to_string();
-        let of_ids = TYPES_OF_IDS.iter().find(|(known, _)| *known == name);
         let id: &str = literal.id().as_ref();
-        // As it stands in questions: policies compare text.
-        let is_id = id.parse::<PlaceId>().is_ok_and(|parsed| parsed.to_string() == id);
-        if let Some((_, place)) = of_ids.filter(|_| !is_id) {
-            wrong.insert((literal.to_string(), *place));
+        if let Some((what, help)) = wrong_id(&literal.type_name().to_string(), id) {
+            wrong.insert((literal.to_string(), what, help));
         }
     }
-    let mistakes = wrong.iter().flat_map(|(literal, place)| {
+    let mistakes = wrong.iter().flat_map(|(literal, what, help)| {
         sources.iter().flat_map(move |source| {
             source.text.match_indices(literal.as_str()).map(move |(offset, _)| {
                 let (line, column) = source.position(offset);
-                let what = format!("{literal} is no id: it must be a UUID in lower case");
-                let help = Some(format!("see {place}"));
-                Mistake { file: source.name.clone(), line, column, what, help }
+                let what = format!("{literal} {what}");
+                Mistake { file: source.name.clone(), line, column, what, help: Some(help.clone()) }
             })
         })
     });

@@ -136,6 +136,11 @@ fn a_name_where_an_id_should_stand_is_a_mistake_with_its_place() {
         let shown = mistake.to_string();
         assert!(shown.starts_with(&format!("own.cedar:3:20: {literal} is no id")), "{shown}");
     }
+    let text =
+        "@id(\"x\") forbid (principal in Role::\"nurze\", action == Action::\"read-chart\", resource);";
+    let shown = Engine::with(&[Source::new("own.cedar", text)]).unwrap_err().to_string();
+    assert!(shown.starts_with("own.cedar:1:31: Role::\"nurze\" is no role"), "{shown}");
+    assert!(shown.contains("nurse") && shown.contains("gateway"), "{shown}");
     let right = r#"@id("x") forbid (principal, action == Action::"read-chart", resource in
         Ward::"0191f3c2-7f3e-7c1e-9d53-0d6a3f0b2c11");"#;
     Engine::with(&[Source::new("own.cedar", right)]).unwrap();
