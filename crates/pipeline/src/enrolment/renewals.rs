@@ -19,6 +19,8 @@ use crate::site::{Site, Stop};
 
 /// An hour.
 const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
+/// What begins further ahead than this was issued by a clock that ran ahead and was set back.
+const CLOCK_STEP_ENDURED: std::time::Duration = std::time::Duration::from_secs(300);
 /// How often it is written down which certificates came into use.
 const NOTED_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
 
@@ -74,7 +76,7 @@ impl Site {
             if let Some(again) = given(&enrolment, request).filter(|_| is_fresh) {
                 return Ok(Renewal::Granted(again));
             }
-            if is_outlived(&enrolment, shown) {
+            if is_outlived(authority, &enrolment, shown, now) {
                 if self.refuse_outlived(device, shown, &mut enrolment, expected, now)? {
                     return Err(EnrolError::Outlived);
                 }
@@ -222,9 +224,20 @@ impl Site {
     }
 }
 
-/// Whether the device was seen to use one that was issued after this one.
-fn is_outlived(enrolment: &Enrolment, shown: &ShownCertificate) -> bool {
-    enrolment.certificates.iter().any(|one| one.used_at.is_some() && one.not_before > shown.not_before)
+/// Whether the device was seen to use one that was issued after this one and that counts: not one that was revoked since,
+/// nor one of a clock that ran ahead.
+fn is_outlived(
+    authority: &dyn CertificateAuthority,
+    enrolment: &Enrolment,
+    shown: &ShownCertificate,
+    now: Timestamp,
+) -> bool {
+    enrolment.certificates.iter().any(|one| {
+        one.used_at.is_some()
+            && one.not_before > shown.not_before
+            && one.not_before <= now.plus(CLOCK_STEP_ENDURED)
+            && authority.revocation(&one.serial_hex).is_none()
+    })
 }
 
 fn is_approved(enrolment: &Enrolment, shown: &ShownCertificate, now: Timestamp) -> bool {
