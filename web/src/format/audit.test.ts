@@ -10,6 +10,8 @@ describe("what was done, for the patient", () => {
     expect(doneText({ action: "search", object: "Observation" })).toBe("Looked at your readings");
     expect(doneText({ action: "stream", object: "live events" })).toBe("Watched live: your readings and alerts");
     expect(doneText({ action: "create", object: "Patient" })).toBe("Took you in");
+    expect(doneText({ action: "create", object: "User" })).toBe("Gave you an account");
+    expect(doneText({ action: "stream", object: "live alerts" })).toBe("Saw that you had an alert");
     expect(doneText({ action: "assign", object: "Assignment" })).toBe("Assigned a device");
   });
 

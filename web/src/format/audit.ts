@@ -26,6 +26,14 @@ export const ACTIONS = [
 
 export const OUTCOMES = ["success", "refused", "failed"] as const;
 
+const WHOLE: Record<string, string> = {
+  "administer User": "Changed your account",
+  "create Patient": "Took you in",
+  "create User": "Gave you an account",
+  "stream live alerts": "Saw that you had an alert",
+  "update User": "Changed your account",
+};
+
 /** Acts whose object adds nothing for the patient whose data they are about. */
 const ACTS: Record<string, string> = {
   assign: "Assigned a device",
@@ -67,8 +75,7 @@ const THINGS: Record<string, string> = {
 
 /** What was done, as the patient reads it; in the words of the log where there are no plainer ones. */
 export function doneText({ action, object }: Pick<AuditRow, "action" | "object">): string {
-  if (`${action} ${object}` === "create Patient") return "Took you in";
-  const act = ACTS[action];
+  const act = WHOLE[`${action} ${object}`] ?? ACTS[action];
   if (act !== undefined) return act;
   const [verb, thing] = [VERBS[action], THINGS[object ?? ""]];
   return verb === undefined || thing === undefined ? [action, object].filter(Boolean).join(" ") : `${verb} ${thing}`;

@@ -53,7 +53,7 @@ export function withSnapshot<T>(state: Followed<T>, snapshot: T, position: strin
 
 /** The state after one event. */
 export function withEvent<T>(state: Followed<T>, event: LiveEvent, apply: Apply<T>): Followed<T> {
-  if (event.type === "reset" || event.type === "assignment") return want(state);
+  if (["reset", "assignment", "gone"].includes(event.type)) return want(state);
   if (event.type === "hello" || event.type === "beat") {
     const { position } = (event.data ?? {}) as { position?: string };
     const moved = state.position !== null && order(position, state.position) === "other-epoch";

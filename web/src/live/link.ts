@@ -9,7 +9,7 @@ const REOPEN_AFTER_MS = 15_000;
 /** Waits between attempts after the browser gave up, in milliseconds; the last one repeats. */
 const RETRY_MS = [500, 1_000, 2_000, 5_000] as const;
 
-const EVENTS = ["hello", "vitals", "alert", "device", "quarantine", "assignment", "beat", "reset", "signed-out", "break-glass", "unseen"] as const;
+const EVENTS = ["hello", "vitals", "alert", "device", "quarantine", "assignment", "beat", "reset", "signed-out", "break-glass", "unseen", "gone"] as const;
 
 /** `EventSource.CLOSED`. */
 const CLOSED = 2;

@@ -64,6 +64,7 @@ describe("a snapshot with events on top", () => {
     expect(feed(from("e.10"), { id: null, type: "beat", data: { position: "f.1" } }).wanted).toBe(true);
     expect(feed(from("e.10"), { id: null, type: "beat", data: { position: "e.10" } }).wanted).toBe(false);
     expect(feed(from("e.10"), { id: "e.11", type: "assignment", data: {} }).wanted).toBe(true);
+    expect(feed(from("e.10"), { id: null, type: "gone", data: { patient_id: "p" } }).wanted).toBe(true);
   });
 
   it("asks once more when more was held back than fits", () => {

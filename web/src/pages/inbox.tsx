@@ -47,7 +47,7 @@ export function InboxPage() {
   };
   useLiveEvent((event) => {
     if (event.type === "alert") take(event.data as Alert);
-    else if (event.type === "reset" || event.type === "hello") void client.invalidateQueries({ queryKey: ["alerts"] });
+    else if (["reset", "hello", "gone"].includes(event.type)) void client.invalidateQueries({ queryKey: ["alerts"] });
   });
   const all = alerts.data?.pages.flatMap((page) => page.alerts) ?? [];
   const raised = all.filter((alert) => alert.state === "raised").sort(byUrgency);

@@ -52,10 +52,12 @@ export function Shell({ scope: ofPath, general, busy, children }: ShellProps) {
     const opened = new LiveLink();
     opened.onEvent((event) => {
       if (event.type === "signed-out") end("expired");
-      if (event.type !== "unseen") return;
+      // A stream of one patient ends with the sight of them; one of many goes on without them.
+      if (event.type !== "unseen" && event.type !== "gone") return;
       const { patient_id: patient } = event.data as { patient_id?: string };
       client.removeQueries({ predicate: ({ queryKey }) => patient !== undefined && queryKey.includes(patient) });
-      setRefused(asked.current);
+      void client.invalidateQueries({ queryKey: ["patients"] });
+      if (event.type === "unseen") setRefused(asked.current);
     });
     opened.onRefused(() => {
       get<Session>("/session").then(
@@ -323,7 +325,7 @@ function Announcer() {
   const said = useRef(new Set<string>());
   const placeText = usePlaceText();
   useLiveEvent((event) => {
-    if (event.type === "unseen") {
+    if (event.type === "unseen" || event.type === "gone") {
       setUrgent("");
       setOther("");
     }

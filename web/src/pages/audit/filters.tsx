@@ -143,6 +143,7 @@ export function Filters({ wanted, onChange, onAgain }: FiltersProps) {
           Look again
         </button>
         <span className="spring" />
+        <span className="hint">To read. For a proof: auscult audit export</span>
         <a className="button" href={`/api/v1/audit/export${query({ ...asked, format: "ndjson" })}`} download>
           Export FHIR
         </a>

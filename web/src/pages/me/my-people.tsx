@@ -16,7 +16,7 @@ export function MyPeoplePage() {
   const [chosen, setChosen] = useState<string | null>(null);
   const people = useQuery({ queryKey: ["my-people"], queryFn: ({ signal }) => get<{ patients: PatientLine[] }>("/my-people", signal) });
   useLiveEvent((event) => {
-    if (["unseen", "assignment", "reset"].includes(event.type)) void client.invalidateQueries({ queryKey: ["my-people"] });
+    if (["unseen", "gone", "assignment", "reset"].includes(event.type)) void client.invalidateQueries({ queryKey: ["my-people"] });
   });
   const list = people.data?.patients ?? [];
   const shown = list.find(({ id }) => id === chosen) ?? list[0];
