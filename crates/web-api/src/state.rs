@@ -184,7 +184,7 @@ impl Web {
 
     /// Records that a stranger was refused, unless too many come from there. Blocks.
     pub(crate) fn stranger_refused(&self, from: &Caller, act: Act) -> Result<(), TransactError> {
-        match self.flood.recorded(from.whole_address, act, self.site.clock().now()) {
+        match self.flood.recorded(from.address, act, self.site.clock().now()) {
             Some(act) => self.site.record(act, AuditOutcome::Refused),
             None => Ok(()),
         }

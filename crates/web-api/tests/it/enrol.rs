@@ -156,6 +156,38 @@ async fn a_key_from_a_replaced_hubs_flash_makes_itself_no_new_certificate() {
     house.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_revoked_or_issued_by_a_clock_that_ran_ahead_outlives_nothing() {
+    for was_ahead in [true, false] {
+        let house = House::open().await;
+        let code = house.code(monitor(1)).await;
+        let (key, csr) = key_and_request(Some("S1"));
+        let (status, claimed) = house.claim("S1", &code, &csr).await;
+        assert_eq!(status, 200, "{claimed}");
+        let own = house.client(Some((claimed["certificate_pem"].as_str().unwrap(), &key.serialize_pem())));
+        house.clinic.clock.advance(20 * house::DAY_S);
+        let (newer_key, csr) = key_and_request(Some("S1"));
+        assert_eq!(house.est(&own, "simplereenroll", &csr, None).await.status, 200);
+        let kept = || house.clinic.site.enrolment(monitor(1)).unwrap();
+        let newest = kept().certificates[0].clone();
+        let newer = house.client(Some((&newest.chain_pem.unwrap(), &newer_key.serialize_pem())));
+        assert_eq!(house.send(&newer, -5).await.unwrap(), 200);
+        eventually("the use of the newer is noted", || kept().certificates[0].used_at.is_some()).await;
+        let again = async || house.est(&own, "simplereenroll", &key_and_request(Some("S1")).1, None).await;
+        house.clinic.clock.advance(2 * 3_600);
+        assert_eq!(again().await.status, 403, "outlived");
+        if was_ahead {
+            house.clinic.clock.advance(-20 * house::DAY_S);
+        } else {
+            use pipeline::enrolment::CertificateAuthority as _;
+            house.authority.revoke(&[newest.serial_hex], "stolen").unwrap();
+        }
+        let renewed = again().await;
+        assert_eq!(renewed.status, 200, "ahead: {was_ahead}: {}", renewed.text);
+        house.close().await;
+    }
+}
+
 fn pipeline_outline(house: &House) -> pipeline::enrolment::Outline {
     use pipeline::enrolment::CertificateAuthority as _;
     house.authority.outline()

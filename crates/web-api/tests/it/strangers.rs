@@ -35,6 +35,12 @@ async fn nobody_without_credentials_fills_the_audit_log() {
     clinic.post("/api/v1/sign-in/link", "", json!({"token": "none"})).await;
     let rows = refused(&clinic);
     assert!(rows[0].record.detail.contains("90 refusals from there"), "{}", rows[0].record.detail);
+    let before = rows.len();
+    for number in 0..40 {
+        clinic.address = Some(format!("2001:db8:1:2::{number:x}").parse().unwrap());
+        clinic.post("/api/v1/sign-in/link", "", json!({"token": "none"})).await;
+    }
+    assert_eq!(refused(&clinic).len(), before + 30, "a host has a whole network of IPv6");
     // Who has a passkey is let in all the same.
     clinic.sign_in("nurse").await;
 }
