@@ -70,7 +70,7 @@ def programs(node: str, rumqttc: str | None) -> list[Program]:
         javascript("medplum", "@medplum/core 5.2.13 (JavaScript)", "programs/fhir_medplum.mjs", 13),
         javascript("fhirclient", "fhirclient 2.6.3 (SMART, in Chromium)", "programs/smart_fhirclient.mjs", 14),
         javascript("services", "SMART Backend Services by jose 6.2.17", "programs/smart_service.mjs", 8),
-        javascript("oidc", "oidc-provider 9.13.3 (in Chromium)", "programs/oidc_provider.mjs", 5),
+        javascript("oidc", "oidc-provider 9.13.3 (in Chromium)", "programs/oidc_provider.mjs", 6),
         python("collect", "every kind of resource", "panel/collect.py", 15),
         python("validators", "pyrofile, fhirkit-rs, JSON schema", "panel/python_validators.py", 150),
         javascript("validator", "the validator of @medplum/core", "panel/medplum.mjs", 50),

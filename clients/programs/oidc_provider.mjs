@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { Provider } from "oidc-provider";
-import { api, giveCode, launch } from "./browser.mjs";
+import { api, launch, signIn } from "./browser.mjs";
 import { check, site } from "./house.mjs";
 
 const { address, people, provider: told } = site.trusted;
@@ -45,31 +45,42 @@ try {
     const context = await browser.newContext();
     const tab = await context.newPage();
     await check("the button on the sign-in page leads to the provider and back", () => comeAs(tab, person.name));
-    await check("its word is the first factor; our second one is asked for", async () => {
-        await tab.waitForSelector("input[name=code]");
-        assert.equal((await api(tab, "GET", "/session")).body.state, "second-factor-needed");
-        await giveCode(tab, person);
+    await check("a name that it says proves nothing: its owner signs in here as always", async () => {
+        await tab.waitForSelector("input[name=password]");
+        const before = (await api(tab, "GET", "/session")).body;
+        assert.equal(before.state, "signed-out");
+        assert.deepEqual(before.linking, { issuer, subject: person.name });
+        await signIn(tab, person);
         await tab.waitForSelector(".rail");
         const { body } = await api(tab, "GET", "/session");
         assert.equal(body.state, "signed-in");
         assert.equal(body.user.name, person.name);
         assert.equal(body.user.role, "physician");
     });
-    await check("the session says how it began", async () => {
-        const { body } = await api(tab, "GET", "/account/sessions");
-        assert.equal(body.sessions.find((one) => one.is_current).signed_in_by, "provider");
+    await check("the account says who is linked to it from now on", async () => {
+        const { body } = await api(tab, "GET", "/account");
+        const linked = body.provider_links.map((link) => [link.issuer, link.subject]);
+        assert.deepEqual(linked, [[issuer, person.name]]);
+    });
+    await check("then its word is the first factor; our second one is asked for", async () => {
+        const later = await (await browser.newContext()).newPage();
+        await comeAs(later, person.name);
+        await later.waitForSelector("input[name=code]");
+        const { body } = await api(later, "GET", "/session");
+        assert.deepEqual([body.state, body.linking], ["second-factor-needed", null]);
+        await later.context().close();
     });
     const stranger = await (await browser.newContext()).newPage();
     await check("whom nobody here knows is told so, and is not signed in", async () => {
         await comeAs(stranger, "somebody-else");
         await stranger.waitForSelector("[role=alert], .message");
-        assert.match(new URL(stranger.url()).hash, /error=not-known/);
+        assert.match(await stranger.textContent("[role=alert]"), /Nobody was signed in/);
         assert.equal((await api(stranger, "GET", "/session")).body.state, "signed-out");
     });
     await check("an answer that was not asked for in this browser is not taken", async () => {
         await stranger.goto(`${address}/api/v1/sign-in/oidc/callback?code=c&state=s&iss=${encodeURIComponent(issuer)}`);
         await stranger.waitForSelector("[role=alert], .message");
-        assert.match(new URL(stranger.url()).hash, /error=not-begun/);
+        assert.match(await stranger.textContent("[role=alert]"), /not begun in this browser/);
         assert.equal((await api(stranger, "GET", "/session")).body.state, "signed-out");
     });
 } finally {

@@ -145,6 +145,7 @@ pub fn operations() -> Vec<Operation> {
         post "/api/v1/step-up/passkey/begin" SignedIn "A challenge for proving oneself again" json::account::step_up_passkey_begin;
         post "/api/v1/step-up/passkey" SignedIn "Prove oneself again with a passkey" json::account::step_up_passkey;
         post "/api/v1/step-up/totp" SignedIn "Prove oneself again with a code" json::account::step_up_totp;
+        get "/api/v1/step-up/providers" SignedIn "At which identity providers to prove oneself again" oidc::again;
         post "/api/v1/step-up/link" SignedIn "Prove oneself again in the demonstration" json::account::step_up_link;
         get "/api/v1/wards" SeePlaces "The wards that are theirs" json::wards::list;
         get "/api/v1/wards/{id}/board" ReadChart "All beds of a ward on one screen" json::wards::board;
@@ -372,6 +373,10 @@ pub(crate) async fn signed_in(
     let (user, current) = has_session(web, caller, headers, touch).await?;
     match current.stage {
         Stage::Whole => {}
+        Stage::Linking => {
+            let detail = "sign in here as you always do; what the identity provider says proves nothing yet";
+            return Err(Problem::new(Code::SignedOut, detail));
+        }
         Stage::Enrolling => {
             let detail = "set up a passkey, or a password with an authenticator app, before anything else";
             return Err(Problem::new(Code::EnrolmentNeeded, detail));

@@ -96,7 +96,7 @@ pub(crate) struct SessionView {
     fresh_until: Option<Timestamp>,
     recovery_codes_left: Option<usize>,
     is_complete: bool,
-    /// Who at an identity provider becomes this person with the proof that is still outstanding.
+    /// Who at an identity provider becomes the person who signs in here now.
     linking: Option<Subject>,
 }
 
@@ -121,12 +121,16 @@ fn second_factors(kept: &Kept, current: &Current) -> Vec<&'static str> {
 
 /// The session as a page sees it; `None`: nobody is signed in.
 pub(crate) fn view(web: &Web, headers: &HeaderMap, current: Option<&Current>) -> SessionView {
+    // Whoever has proven nothing learns nothing of the person.
+    let linking = current.and_then(|current| current.vouched.clone());
+    let current = current.filter(|current| current.stage != Stage::Linking);
     let known = current.and_then(|current| Some((current, web.people.kept(current.user)?)));
     let state = match &known {
         Some((current, _)) => match current.stage {
             Stage::Whole => "signed-in",
             Stage::Enrolling => "enrolment-needed",
             Stage::SecondFactor => "second-factor-needed",
+            Stage::Linking => "signed-out",
         },
         None if web.people.is_setup_open() && !web.options.demo => "setup-needed",
         None => "signed-out",
@@ -158,7 +162,7 @@ pub(crate) fn view(web: &Web, headers: &HeaderMap, current: Option<&Current>) ->
         fresh_until: current.and_then(Current::fresh_until),
         recovery_codes_left: shown.map(|(_, kept)| kept.record.recovery_codes.len()),
         is_complete: shown.is_some_and(|(_, kept)| kept.record.is_complete()),
-        linking: current.and_then(|current| current.vouched.clone()),
+        linking,
     }
 }
 
@@ -252,29 +256,42 @@ impl Web {
     }
 }
 
-/// As whom an identity provider vouches for whoever is in, wholly, from now on, by the session in which they had still to
-/// prove themself.
-async fn whom_vouched(web: &Arc<Web>, from: &Asking, new: &NewSession) -> Option<Subject> {
-    let (user, waiting) = has_session(web, &from.caller, &from.headers, false).await.ok()?;
-    waiting.vouched.filter(|_| user.id == new.user && waiting.stage != Stage::Whole)
+/// Who acts where an identity provider says no more than a name.
+fn unproven(subject: &Subject) -> Actor {
+    Actor::Unproven(format!("\"{}\" of {}", subject.subject, subject.issuer))
 }
 
-/// Begins a session, in the place of the one that the request carries: its cookies. One that is whole keeps the link to the
-/// identity provider by which it came.
+/// As whom an identity provider vouches by name for the very person who now proves themself here by ways of their own.
+async fn whom_vouched(web: &Arc<Web>, from: &Asking, new: &NewSession) -> Option<Subject> {
+    if !matches!(new.by, By::Password | By::Passkey | By::RecoveryCode) || new.stage == Stage::Enrolling {
+        return None;
+    }
+    let (user, waiting) = has_session(web, &from.caller, &from.headers, false).await.ok()?;
+    waiting.vouched.filter(|_| user.id == new.user)
+}
+
+/// Begins a session, in the place of the one that the request carries: its cookies. One that is whole makes the link to the
+/// identity provider that waited for it, one that needs a second factor takes it along.
 pub(crate) async fn begin_cookies(
     web: &Arc<Web>,
     from: &Asking,
-    new: NewSession,
+    mut new: NewSession,
 ) -> Result<Vec<HeaderValue>, Problem> {
     let now = web.site.clock().now();
     let (user, is_whole, headers) = (new.user, new.stage == Stage::Whole, from.headers.clone());
-    let vouched = match is_whole {
-        true => whom_vouched(web, from, &new).await,
-        false => None,
-    };
-    if let Some(subject) = vouched {
-        let by = from.caller.by(user);
-        web.blocking(move |web| web.link_provider(by, true, &subject)).await?.map_err(people_problem)?;
+    match whom_vouched(web, from, &new).await {
+        Some(subject) if is_whole => {
+            let by = from.caller.by(user);
+            match web.blocking(move |web| web.link_provider(by, true, &subject)).await? {
+                // Somebody else was faster. Whoever signs in as they always do is in all the same.
+                Err(error @ PeopleError::LinkTaken) => {
+                    tracing::info!(error = &error as &dyn std::error::Error, "nobody was linked");
+                }
+                linked => linked.map_err(people_problem)?,
+            }
+        }
+        None => {}
+        vouched => new.vouched = vouched,
     }
     let (token, known) = web
         .blocking(move |web| {
@@ -315,8 +332,8 @@ pub(crate) async fn begin(web: &Arc<Web>, from: &Asking, new: NewSession) -> Res
 }
 
 /// Begins the session of a person whom an identity provider vouches for: its cookies, for an answer that leads on.
-/// `second_factor_at`: when a second factor was used there, where that counts. `vouched`: who they are there, where that is
-/// still to be linked.
+/// `second_factor_at`: when a second factor was used there, where that counts. `vouched`: who they are there, where they are
+/// known by name only so far; then somebody who has ways in of their own has proven nothing yet.
 ///
 /// # Errors
 /// [`Problem`] where it could not be kept, or the person may not sign in.
@@ -331,22 +348,24 @@ pub(crate) async fn begin_by_provider(
         return Err(Problem::new(Code::BadCredentials, "this person may not sign in"));
     }
     // Where the provider's second factor counts, nothing is outstanding here; else it is ours that is asked for.
-    let stage = match second_factor_at {
-        Some(_) => Stage::Whole,
-        None => web.stage_of(user.id, None),
+    let stage = match (second_factor_at, web.stage_of(user.id, None)) {
+        (Some(_), _) => Stage::Whole,
+        (None, Stage::SecondFactor) if vouched.is_some() => Stage::Linking,
+        (None, stage) => stage,
     };
     let new = beginning(from, user.id, stage, By::Provider, "by the identity provider");
+    if let (Stage::Linking, Some(subject)) = (stage, &vouched) {
+        let how = format!("to be linked as {}, not signed in yet", user.id);
+        let act = sign_in_act(&from.caller, unproven(subject), &how);
+        return begin_cookies(web, from, NewSession { vouched, act, ..new }).await;
+    }
     // Nothing is there that they could prove themself by: an administrator said that the first who comes becomes the
     // person, and this is the first. A second one is told so.
-    let (vouched, to_link) = match stage {
-        Stage::SecondFactor => (vouched, None),
-        Stage::Enrolling | Stage::Whole => (None, vouched),
-    };
-    if let Some(subject) = to_link {
+    if let Some(subject) = vouched {
         let by = from.caller.by(user.id);
         web.blocking(move |web| web.link_provider(by, false, &subject)).await?.map_err(people_problem)?;
     }
-    begin_cookies(web, from, NewSession { second_factor_at, vouched, ..new }).await
+    begin_cookies(web, from, NewSession { second_factor_at, ..new }).await
 }
 
 /// After a change of the way in: a session that was waiting for it goes on as a whole one, under a new token.
@@ -380,7 +399,11 @@ pub(crate) async fn same(web: &Arc<Web>, from: &Asking, hash: &TokenHash) -> Res
 
 pub(crate) async fn sign_out(State(web): State<Arc<Web>>, from: Asking) -> Result<Response, Problem> {
     if let Ok((user, current)) = has_session(&web, &from.caller, &from.headers, false).await {
-        let act = from.caller.by(Actor::User(user.id)).act(AuditAction::SignOut, "session");
+        let actor = match (current.stage, &current.vouched) {
+            (Stage::Linking, Some(subject)) => unproven(subject),
+            _ => Actor::User(user.id),
+        };
+        let act = from.caller.by(actor).act(AuditAction::SignOut, "session");
         let now = web.site.clock().now();
         web.blocking(move |web| web.sessions.end(&current.hash, act, AuditOutcome::Success, now)).await??;
     }

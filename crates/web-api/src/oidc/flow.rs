@@ -9,7 +9,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clinical_model::Timestamp;
 use store::{Actor, AuditAction, DocumentWrite, StoreError, TransactError, Transaction};
+use trust::TokenHash;
 use trust::jwt::{self, Algorithm, Claims, JwtError};
 use trust::webauthn::CHALLENGE_LEN;
 
@@ -17,17 +19,25 @@ use super::person::{self, StrangerError, Vouched};
 use super::providers::{self, Provider};
 use super::remote::{self, Exchange, RemoteError};
 use crate::ceremony::{self, Answered, PROVIDER_LIFE, Purpose};
-use crate::json::session::{Asking, begin_by_provider};
+use crate::json::session::{Asking, begin_by_provider, sign_in_act};
 use crate::oauth::{Parameters, origin_of, with_parameters};
-use crate::people::PeopleError;
+use crate::operations::signed_in;
+use crate::people::{PeopleError, Subject};
 use crate::problem::Problem;
-use crate::session::cookie_named;
+use crate::session::{Stage, cookie_named};
 use crate::state::Web;
 
 /// Longest address within the web app to go on to, in bytes.
 const NEXT_LIMIT_BYTES: usize = 2_000;
 /// How much the clock of a provider may differ.
 const LEEWAY: Duration = Duration::from_secs(60);
+/// How long ago somebody proved themself at the provider who proves themself again: the time of the way back, and as much
+/// as the clocks may differ.
+const AGAIN_LIMIT: Duration = Duration::from_secs(120);
+/// The page that says why nobody was signed in.
+const SIGN_IN: &str = "/sign-in";
+/// The page that says why somebody who is signed in was not proven again.
+const ACCOUNT: &str = "/account";
 /// Algorithms of id_tokens: with public keys only.
 const ALGORITHMS: [Algorithm; 5] =
     [Algorithm::Rs256, Algorithm::Es256, Algorithm::Es384, Algorithm::Ps256, Algorithm::EdDsa];
@@ -47,6 +57,8 @@ struct Pending {
     /// What the others are made of, which nobody but this browser knows.
     challenge: [u8; CHALLENGE_LEN],
     next: String,
+    /// The session whose person proves themself again, where that is what it is for.
+    again: Option<TokenHash>,
     /// What must be written where the sign-in counts: it fails the second time.
     used: DocumentWrite,
 }
@@ -57,8 +69,8 @@ fn made_of(challenge: &[u8; CHALLENGE_LEN], what: &str) -> String {
 }
 
 /// What a sealed cookie is good for.
-fn way(provider: &Provider, next: &str) -> String {
-    format!("{} {} {next}", provider.id, provider.issuer)
+fn way(provider: &Provider, again: &str, next: &str) -> String {
+    format!("{} {} {again} {next}", provider.id, provider.issuer)
 }
 
 /// Why a sign-in by way of a provider fails, in a word for the page and a sentence for the person.
@@ -86,6 +98,11 @@ enum FlowError {
     Nonce,
     #[error("you may not sign in this way")]
     Stranger(#[from] StrangerError),
+    #[error(
+        "the identity provider does not say that you proved yourself there just now, with a second factor, as the person \
+         who is signed in here"
+    )]
+    NotAgain,
 }
 
 impl FlowError {
@@ -98,6 +115,7 @@ impl FlowError {
             FlowError::Remote(_) => "provider-failed",
             FlowError::MixUp | FlowError::Token(_) | FlowError::Nonce => "not-believed",
             FlowError::Stranger(_) => "not-known",
+            FlowError::NotAgain => "not-again",
         }
     }
 
@@ -135,12 +153,12 @@ fn see_other(address: &str) -> Response {
     response
 }
 
-/// Back to the sign-in page, with the reason behind the `#`, where no server sees it.
-fn failed(error: &FlowError) -> Response {
+/// Back to a page, with the reason behind the `#`, where no server sees it.
+fn failed(page: &str, error: &FlowError) -> Response {
     tracing::info!(error = error as &dyn std::error::Error, "a sign-in by way of a provider failed");
     let sentence = error.sentence();
     let parameters = with_parameters("", &[("error", error.word()), ("detail", &sentence)]);
-    see_other(&format!("/sign-in#{}", parameters.trim_start_matches('?')))
+    see_other(&format!("{page}#{}", parameters.trim_start_matches('?')))
 }
 
 fn callback_of(web: &Web, headers: &HeaderMap) -> String {
@@ -155,16 +173,22 @@ fn binding(web: &Web, value: &str, life: Duration) -> Option<HeaderValue> {
         .ok()
 }
 
-/// `GET /api/v1/sign-in/oidc/{id}?next=/path`
+/// `GET /api/v1/sign-in/oidc/{id}?next=/path`, and with `again=true` to prove oneself again in the session that there is.
 pub(crate) async fn start(
     State(web): State<Arc<Web>>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    from: Asking,
     RawQuery(query): RawQuery,
 ) -> Response {
     let asked = Parameters::of_text(query.as_deref().unwrap_or("")).unwrap_or_default();
     let next = inside(asked.get("next")).to_owned();
-    match begun(&web, &id, &headers, next).await {
+    let again = match asked.get("again") {
+        // Where the session has ended meanwhile, they sign in.
+        Some("true") => signed_in(&web, &from.caller, &from.headers, true).await.ok(),
+        _ => None,
+    };
+    let again = again.map(|(_, current)| current.hash);
+    match begun(&web, &id, &from.headers, next, again).await {
         Ok((address, cookie)) => {
             let mut response = see_other(&address);
             if let Some(cookie) = binding(&web, &cookie, PROVIDER_LIFE) {
@@ -172,7 +196,7 @@ pub(crate) async fn start(
             }
             response
         }
-        Err(error) => failed(&error),
+        Err(error) => failed(if again.is_some() { ACCOUNT } else { SIGN_IN }, &error),
     }
 }
 
@@ -181,51 +205,60 @@ async fn begun(
     id: &str,
     headers: &HeaderMap,
     next: String,
+    again: Option<TokenHash>,
 ) -> Result<(String, String), FlowError> {
     let id = id.to_owned();
     let provider =
         blocking(web, move |web| providers::enabled(web.site.store(), &id).map_err(FlowError::Provider))
             .await?;
     let (description, _) = web.remote.of(&provider, false).await?;
-    let asked =
-        ceremony::ask(web.site.store(), Purpose::Provider(&way(&provider, &next)), web.site.clock().now());
+    let session = again.map(|hash| URL_SAFE_NO_PAD.encode(hash.0)).unwrap_or_default();
+    let purpose = way(&provider, &session, &next);
+    let asked = ceremony::ask(web.site.store(), Purpose::Provider(&purpose), web.site.clock().now());
     let (state, nonce) = (made_of(&asked.challenge, STATE), made_of(&asked.challenge, NONCE));
     // RFC 7636, section 4.2: the hash of the text that goes along with the code.
     let verifier = made_of(&asked.challenge, VERIFIER);
     let challenge = URL_SAFE_NO_PAD.encode(trust::digest::sha256(&[verifier.as_bytes()]));
     let redirect_uri = callback_of(web, headers);
-    let address = with_parameters(
-        &description.authorization_endpoint,
-        &[
-            ("response_type", "code"),
-            ("client_id", &provider.client_id),
-            ("redirect_uri", &redirect_uri),
-            ("scope", &provider.scopes),
-            ("state", &state),
-            ("nonce", &nonce),
-            ("code_challenge", &challenge),
-            ("code_challenge_method", "S256"),
-        ],
-    );
-    Ok((address, format!("{}.{}.{}", asked.token, provider.id, URL_SAFE_NO_PAD.encode(next))))
+    let mut parameters = vec![
+        ("response_type", "code"),
+        ("client_id", &provider.client_id),
+        ("redirect_uri", &redirect_uri),
+        ("scope", &provider.scopes),
+        ("state", &state),
+        ("nonce", &nonce),
+        ("code_challenge", &challenge),
+        ("code_challenge_method", "S256"),
+    ];
+    if again.is_some() {
+        // OpenID Connect Core §3.1.2.1: they are asked anew there, and the id_token says when.
+        parameters.extend([("prompt", "login"), ("max_age", "0")]);
+    }
+    let address = with_parameters(&description.authorization_endpoint, &parameters);
+    let next = URL_SAFE_NO_PAD.encode(next);
+    Ok((address, format!("{}.{}.{next}.{session}", asked.token, provider.id)))
 }
 
 /// The sign-in under way that a browser's cookie holds, if this is the answer to it. Blocks.
 fn pending(web: &Web, state: &str, cookie: Option<&str>) -> Result<(Pending, Provider), FlowError> {
     let store = web.site.store();
     let mut parts = cookie.unwrap_or("").split('.');
-    let (Some(token), Some(id), Some(next), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some(token), Some(id), Some(next), Some(session), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err(FlowError::NotBegun);
     };
     let next = URL_SAFE_NO_PAD.decode(next).ok().and_then(|next| String::from_utf8(next).ok());
     let next = next.ok_or(FlowError::NotBegun)?;
     let provider = providers::enabled(store, id).map_err(FlowError::Provider)?;
-    let purpose = Purpose::Provider(&way(&provider, &next));
-    let answered = ceremony::answered(store, purpose, token, web.site.clock().now());
+    let purpose = way(&provider, session, &next);
+    let answered = ceremony::answered(store, Purpose::Provider(&purpose), token, web.site.clock().now());
     let Answered { challenge, used } = answered.ok_or(FlowError::NotBegun)?;
     match trust::equal(made_of(&challenge, STATE).as_bytes(), state.as_bytes()) {
-        true => Ok((Pending { challenge, next, used }, provider)),
+        true => {
+            let again = URL_SAFE_NO_PAD.decode(session).ok().and_then(|hash| hash.try_into().ok());
+            Ok((Pending { challenge, next, again: again.map(TokenHash), used }, provider))
+        }
         false => Err(FlowError::NotBegun),
     }
 }
@@ -255,7 +288,10 @@ pub(crate) async fn callback(
     RawQuery(query): RawQuery,
 ) -> Response {
     let asked = Parameters::of_text(query.as_deref().unwrap_or("")).unwrap_or_default();
-    let mut response = match signed_in(&web, &from, &asked).await {
+    let name = if web.options.secure_cookies { SECURE_COOKIE } else { COOKIE };
+    let cookie = cookie_named(&from.headers, name);
+    let is_again = cookie.as_ref().is_some_and(|cookie| !cookie.ends_with('.'));
+    let mut response = match come_back(&web, &from, &asked, cookie).await {
         Ok(Ok((next, cookies))) => {
             let mut response = see_other(&next);
             for cookie in cookies {
@@ -272,7 +308,7 @@ pub(crate) async fn callback(
             if let Ok(Err(error)) = recorded {
                 tracing::error!(error = &error as &dyn std::error::Error, "a refusal could not be recorded");
             }
-            failed(&error)
+            failed(if is_again { ACCOUNT } else { SIGN_IN }, &error)
         }
     };
     if let Some(cookie) = binding(&web, "", Duration::ZERO) {
@@ -283,10 +319,13 @@ pub(crate) async fn callback(
 
 type SignedIn = Result<(String, Vec<HeaderValue>), Problem>;
 
-async fn signed_in(web: &Arc<Web>, from: &Asking, asked: &Parameters) -> Result<SignedIn, FlowError> {
+async fn come_back(
+    web: &Arc<Web>,
+    from: &Asking,
+    asked: &Parameters,
+    cookie: Option<String>,
+) -> Result<SignedIn, FlowError> {
     let state = asked.get("state").unwrap_or("").to_owned();
-    let name = if web.options.secure_cookies { SECURE_COOKIE } else { COOKIE };
-    let cookie = cookie_named(&from.headers, name);
     let (pending, provider) = blocking(web, move |web| pending(web, &state, cookie.as_deref())).await?;
     let (description, _) = web.remote.of(&provider, false).await?;
     // RFC 9207: who answers says who it is; one that promises to and does not is somebody else.
@@ -307,6 +346,12 @@ async fn signed_in(web: &Arc<Web>, from: &Asking, asked: &Parameters) -> Result<
     let now = web.site.clock().now();
     let second_factor_at = person::used_second_factor(&provider, &claims).then_some(now);
     let subject = claims.text("sub").unwrap_or_default().to_owned();
+    if let Some(session) = pending.again {
+        let is_fresh = second_factor_at.is_some() && is_just_now(&claims, now);
+        let subject = Subject { issuer: provider.issuer, subject };
+        again(web, from, session, pending.used, Some(subject).filter(|_| is_fresh)).await?;
+        return Ok(Ok((pending.next, Vec::new())));
+    }
     if person::needs(&provider).into_iter().any(|claim| claims.get(claim).is_none()) {
         claims = claims.with_missing(remote::more_about(&description, &given, &subject).await?);
     }
@@ -320,6 +365,42 @@ async fn signed_in(web: &Arc<Web>, from: &Asking, asked: &Parameters) -> Result<
     let second_factor_at = second_factor_at.filter(|_| factor_counts);
     let cookies = begin_by_provider(web, from, &user, to_link, second_factor_at).await;
     Ok(cookies.map(|cookies| (pending.next, cookies)))
+}
+
+/// Whether the person proved themself at the provider, not only in the browser's session there, just now.
+fn is_just_now(claims: &Claims, now: Timestamp) -> bool {
+    let at = claims.seconds("auth_time").map(Timestamp::from_seconds);
+    at.is_some_and(|at| now.duration_since(at) <= AGAIN_LIMIT && at.duration_since(now) <= LEEWAY)
+}
+
+/// Writes down that the person of a session proved themself again at the provider; `proven`: who did there, by a second
+/// factor and just now.
+async fn again(
+    web: &Arc<Web>,
+    from: &Asking,
+    session: TokenHash,
+    used: DocumentWrite,
+    proven: Option<Subject>,
+) -> Result<(), FlowError> {
+    let caller = from.caller.clone();
+    blocking(web, move |web| {
+        used_up(web, used)?;
+        let now = web.site.clock().now();
+        let proven = proven.ok_or(FlowError::NotAgain)?;
+        let user = web.linked(&proven).map_err(StrangerError::Read)?.filter(|user| !user.disabled);
+        let user = user.ok_or(FlowError::NotAgain)?;
+        let current = web.sessions.look(&session, now, true)?.ok_or(FlowError::NotAgain)?;
+        let is_theirs = current.user == user.id
+            && current.stage == Stage::Whole
+            && current.caller.fits(&caller, web.options.binding);
+        if !is_theirs {
+            return Err(FlowError::NotAgain);
+        }
+        let act = sign_in_act(&caller, Actor::User(user.id), "proven again by the identity provider");
+        web.sessions.proven(&session, &act, now)?.ok_or(FlowError::NotAgain)?;
+        Ok(())
+    })
+    .await
 }
 
 /// The claims of an id_token (OpenID Connect Core §3.1.3.7). Where its key is not known, the keys are asked for once more.

@@ -12,4 +12,4 @@ mod settings;
 pub(crate) use flow::{callback, start};
 pub(crate) use providers::check_known;
 pub(crate) use remote::Remote;
-pub(crate) use settings::{buttons, change, list, remove};
+pub(crate) use settings::{again, buttons, change, list, remove};

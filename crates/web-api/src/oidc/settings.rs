@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use pipeline::audited::ReadError;
 use serde::{Deserialize, Serialize};
 use store::{AuditAction, AuditOutcome, Expected};
@@ -14,6 +14,7 @@ use crate::access::{Permit, may};
 use crate::json::session::people_problem;
 use crate::json::{Answer, Body};
 use crate::problem::Problem;
+use crate::session::Current;
 use crate::state::Web;
 
 impl From<ProviderError> for Problem {
@@ -51,6 +52,25 @@ pub(crate) async fn buttons(State(web): State<Arc<Web>>) -> Answer<Buttons> {
         let all = providers::all(web.site.store())?;
         let enabled = all.into_iter().filter(|(one, _)| one.enabled);
         let providers = enabled.map(|(one, _)| Button { id: one.id, name: one.name });
+        Ok(Json(Buttons { providers: providers.collect() }))
+    })
+    .await?
+}
+
+/// `GET /api/v1/step-up/providers`: those at which whoever is signed in can prove themself again.
+pub(crate) async fn again(
+    State(web): State<Arc<Web>>,
+    _permit: Permit<may::SignedIn>,
+    Extension(current): Extension<Current>,
+) -> Answer<Buttons> {
+    web.blocking(move |web| {
+        let kept = web.people.kept(current.user);
+        let links = kept.as_ref().map(|kept| &kept.record.provider_links[..]).unwrap_or_default();
+        let counts = |one: &Provider| {
+            one.enabled && one.trusts_mfa && links.iter().any(|link| link.subject.issuer == one.issuer)
+        };
+        let all = providers::all(web.site.store())?.into_iter().map(|(one, _)| one);
+        let providers = all.filter(counts).map(|one| Button { id: one.id, name: one.name });
         Ok(Json(Buttons { providers: providers.collect() }))
     })
     .await?

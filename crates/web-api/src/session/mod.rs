@@ -27,8 +27,8 @@ use trust::{TokenHash, TokenSecret};
 
 /// Sessions that one node holds in memory; beyond it the one longest unseen is read again when it comes back.
 const KNOWN_LIMIT: usize = 10_000;
-/// Sessions of one person at one time, and as many that wait for a second factor; the oldest of its sort ends beyond it. A
-/// ward's account is used on many tablets.
+/// Sessions of one person at one time, and as many in each stage before; the oldest of its stage ends beyond it. A ward's
+/// account is used on many tablets.
 const OF_ONE_USER_LIMIT: usize = 100;
 /// Sessions beyond their age that are removed with each new one: more than one, so that they cannot pile up.
 const SWEEP_LIMIT: usize = 16;
@@ -117,10 +117,9 @@ impl Sessions {
             .oldest(SWEEP_LIMIT)?
             .into_iter()
             .filter(|old| now.duration_since(old.started_at) > self.limit);
-        // All beyond the limit: those that began at one time may have passed it together. Whoever knows no more than a
-        // password pushes nobody out who is signed in.
-        let is_whole = new.stage == Stage::Whole;
-        let alike = self.of_user(new.user)?.into_iter().filter(|old| (old.stage == Stage::Whole) == is_whole);
+        // All beyond the limit: those that began at one time may have passed it together. Whoever has proven less pushes
+        // nobody out who has proven more.
+        let alike = self.of_user(new.user)?.into_iter().filter(|old| old.stage == new.stage);
         let oldest = alike.skip(OF_ONE_USER_LIMIT - 1);
         let mut ending: BTreeSet<[u8; 16]> = over.chain(oldest).map(|record| record.id()).collect();
         ending.extend(new.replaces.as_ref().map(id_of));
@@ -159,7 +158,7 @@ impl Sessions {
         }
     }
 
-    /// Those that still run. Blocks.
+    /// Those in which the person has proven something and that still run. Blocks.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -169,7 +168,7 @@ impl Sessions {
             record.seen_at = record.seen_at.max(seen.unwrap_or(record.seen_at));
             record
         };
-        let all = self.of_user(user)?.into_iter().map(here);
+        let all = self.of_user(user)?.into_iter().filter(|record| record.stage != Stage::Linking).map(here);
         Ok(all.filter(|record| !self.is_over(record, now)).collect())
     }
 
@@ -353,7 +352,7 @@ impl Sessions {
     fn limits(&self, record: &Record) -> (Duration, Duration) {
         match record.stage {
             Stage::Whole => (self.idle_timeout, self.limit),
-            Stage::SecondFactor => (FRESH_SECOND_FACTOR, FRESH_SECOND_FACTOR),
+            Stage::Linking | Stage::SecondFactor => (FRESH_SECOND_FACTOR, FRESH_SECOND_FACTOR),
             Stage::Enrolling => (UNFINISHED_LIMIT.min(self.limit), UNFINISHED_LIMIT.min(self.limit)),
         }
     }

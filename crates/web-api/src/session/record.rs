@@ -14,6 +14,9 @@ use crate::people::Subject;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Stage {
+    /// An identity provider vouched for them by name only: nothing is proven yet, and nobody is signed in. It says as whom
+    /// they are linked there once they have signed in here as they always do.
+    Linking,
     /// The password was right; a second factor is needed.
     SecondFactor,
     /// They have still to make a complete way in, and may do nothing else. Also sessions of earlier releases.
@@ -51,7 +54,7 @@ pub(crate) struct NewSession {
     /// When the second factor was used.
     pub second_factor_at: Option<Timestamp>,
     pub caller: Caller,
-    /// As whom an identity provider vouches for them: kept as a link once they are in, wholly.
+    /// As whom an identity provider vouches for them by name: kept as a link once they are in, wholly.
     pub vouched: Option<Subject>,
     /// The session it takes the place of.
     pub replaces: Option<TokenHash>,
