@@ -353,6 +353,8 @@ tests["what a patient no longer shares leaves the caregiver's open page"] = asyn
     await carer.page.waitForSelector("text=Nobody shares anything with you now", { timeout: HAPPENS_MS });
     assert.ok(!(await carer.page.content()).includes(family), "the patient is still named");
   }
+  await carer.page.goto(`${demo.address}/patients/${patient.id}`);
+  await carer.page.locator("main [role=alert]").getByRole("link", { name: "My people" }).waitFor();
 };
 
 tests["an app is let in on a page that says what it may, and gets its code"] = async ({ demo, open }) => {

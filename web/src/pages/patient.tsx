@@ -23,7 +23,7 @@ import { AlertCard } from "../ui/alert-card.tsx";
 import { Failure, SeenBy, useDocumentTitle, Waiting } from "../ui/basics.tsx";
 import { LinkBadge } from "../ui/device-state.tsx";
 import { ProvenanceDrawer } from "../ui/provenance.tsx";
-import { mayActOnAlerts, mayBreakGlass, mayExportPatients, mayManageConsents, mayReadAudit, mayReadConsents } from "../ui/roles.ts";
+import { ENTRIES, homeOf, mayActOnAlerts, mayBreakGlass, mayExportPatients, mayManageConsents, mayReadAudit, mayReadConsents, type Rights } from "../ui/roles.ts";
 
 export function PatientPage({ patientId }: { patientId: string }) {
   // The name stays out of the title: titles are kept by the browser's history.
@@ -31,7 +31,7 @@ export function PatientPage({ patientId }: { patientId: string }) {
   const { data, error, refetch } = useFollowed<PatientChart>(`/patients/${encodeURIComponent(patientId)}`, applyToChart);
   const rights = useRights();
   if (data === null) {
-    if (error instanceof ApiError && [403, 404].includes(error.status)) return <NotOpen mayBreak={mayBreakGlass(rights)} />;
+    if (error instanceof ApiError && [403, 404].includes(error.status)) return <NotOpen rights={rights} />;
     return <div className="page">{error ? <Failure error={error} retry={refetch} /> : <Waiting what="the patient" />}</div>;
   }
   return (
@@ -43,14 +43,17 @@ export function PatientPage({ patientId }: { patientId: string }) {
 }
 
 /** Not there, another ward's, denied, or a glass that has ended: the server does not say which. */
-function NotOpen({ mayBreak }: { mayBreak: boolean }) {
+function NotOpen({ rights }: { rights: Rights }) {
+  const mayBreak = mayBreakGlass(rights);
+  const home = ENTRIES.find(({ to }) => to === homeOf(rights));
   return (
     <div className="page">
       <p className="message message-bad" role="alert">
         <strong>This patient is not open to you.</strong> There is no such patient, it is not one of yours, or your access to it has ended.{" "}
         {mayBreak && "In an emergency you can break the glass, on the page "}
-        {!mayBreak && "Whom you may see, you find on the page "}
-        <Link to="/patients">Patients</Link>.
+        {mayBreak && <Link to="/patients">Patients</Link>}
+        {!mayBreak && "What is open to you, you find on the page "}
+        {!mayBreak && <Link to={home?.to ?? "/account"}>{home?.label ?? "Your account"}</Link>}.
       </p>
     </div>
   );

@@ -30,6 +30,23 @@ function OpenAlerts({ alerts }: { alerts: Record<Priority, number> }) {
   );
 }
 
+function WardCard({ ward }: { ward: WardLine }) {
+  const content = (
+    <>
+      <strong>{ward.name}</strong>
+      <span>{countsText(ward)}</span>
+      {ward.alerts === null ? <span className="muted">Its patients are not open to you</span> : <OpenAlerts alerts={ward.alerts} />}
+    </>
+  );
+  // Whoever may see no patient may see no board.
+  if (ward.patients === null) return <div className="ward-card">{content}</div>;
+  return (
+    <Link to={`/wards/${ward.id}`} className="ward-card">
+      {content}
+    </Link>
+  );
+}
+
 export function WardsPage() {
   useDocumentTitle("Wards");
   const wards = useQuery({ queryKey: ["wards"], queryFn: ({ signal }) => get<{ wards: WardLine[] }>("/wards", signal) });
@@ -42,11 +59,7 @@ export function WardsPage() {
       <ul className="ward-list">
         {wards.data?.wards.map((ward) => (
           <li key={ward.id}>
-            <Link to={`/wards/${ward.id}`} className="ward-card">
-              <strong>{ward.name}</strong>
-              <span>{countsText(ward)}</span>
-              {ward.alerts === null ? <span className="muted">Its patients are not open to you</span> : <OpenAlerts alerts={ward.alerts} />}
-            </Link>
+            <WardCard ward={ward} />
           </li>
         ))}
       </ul>

@@ -96,6 +96,8 @@ export function Consents({ patientId, mayChange, own = false }: ConsentsProps) {
 
 /** What the server calls the patient where they wrote a rule themselves. */
 const THE_PATIENT = "The patient";
+/** Whether the patient wrote a rule, whoever changed it since. */
+const isPatients = (consent: Consent | null): boolean => consent?.written_by?.toLowerCase().startsWith(THE_PATIENT.toLowerCase()) === true;
 const writer = (name: string, own: boolean): string => (name === THE_PATIENT ? (own ? "you" : "the patient") : name);
 
 function DecisionTag({ decision }: { decision: Decision | null }) {
@@ -123,15 +125,15 @@ function WithdrawDialog({ consent, own, onClose, onDone }: { consent: Consent; o
   const [reason, setReason] = useState("");
   const send = useMutation({ mutationFn: () => post<Consent>(`/consents/${consent.id}/withdraw`, { version: consent.version, ...(reason.trim() === "" ? {} : { reason: reason.trim() }) }), onSuccess: onDone });
   // Whoever wrote a rule takes it back plainly, and so does the patient.
-  const others = !own && consent.written_by !== THE_PATIENT && consent.written_by !== me.display;
+  const others = !own && consent.written_by !== me.display;
   return (
     <Dialog title="Withdraw this rule" onClose={onClose}>
       <ActForm action={send} verb="Withdraw" dangerous onClose={onClose}>
         <p>{consent.says}</p>
         <p>It ends at once, on open screens too. That it stood until now stays in the record.</p>
         {others && (
-          <Field label="Reason" hint="Needed where the rule keeps you yourself out; the patient reads it">
-            <input autoComplete="off" maxLength={REASON_MAX} value={reason} onChange={(event) => setReason(event.target.value)} />
+          <Field label="Reason" hint={isPatients(consent) ? "This is the patient's own rule; the patient reads why it was withdrawn" : "Needed where the rule keeps you yourself out; the patient reads it"}>
+            <input required={isPatients(consent)} autoComplete="off" maxLength={REASON_MAX} value={reason} onChange={(event) => setReason(event.target.value)} />
           </Field>
         )}
       </ActForm>
@@ -169,8 +171,8 @@ function RuleDialog({ patientId, consent, own, onClose, onDone }: RuleDialogProp
   const [from, setFrom] = useState(() => field(consent?.rule?.from));
   const [until, setUntil] = useState(() => field(consent?.rule?.until));
   const [reason, setReason] = useState("");
-  // A denial that somebody else writes down may hide readings from those who treat the patient.
-  const needsReason = !own && (rule.decision === "deny" || except !== null);
+  // A denial that somebody else writes down may hide readings from those who treat the patient; what the patient wrote is theirs.
+  const needsReason = !own && (rule.decision === "deny" || except !== null || isPatients(consent));
   const badTime = [from, until].some((text) => text.trim() !== "" && fromLocalField(text) === null);
   const save = useMutation({
     mutationFn: () => {
