@@ -41,7 +41,7 @@ export function ProviderDialog({ person, onClose, onChanged }: DialogProps) {
       <Dialog title={`Remove a link of ${person.display}`} onClose={onClose}>
         <ActForm action={drop} verb="Remove" dangerous onClose={() => setDropping(null)}>
           <p>
-            <strong>{dropping.subject}</strong> of {dropping.issuer} cannot sign in as {person.display} any more, and all sessions of {person.display} end.
+            <strong>{dropping.subject}</strong> of {dropping.issuer} cannot sign in as {person.display} any more, and all sessions of {person.display} end. If it was by this link that they came the first time, the password, code app and passkeys set up since are gone, too: make a new link for the right person then.
           </p>
         </ActForm>
       </Dialog>
