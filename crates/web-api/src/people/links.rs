@@ -40,6 +40,9 @@ pub(crate) struct ProviderLink {
     pub subject: Subject,
     /// Since when.
     pub linked_at: Timestamp,
+    /// Whether the person came by it first, with no way in of their own: what was set up since is the word of whoever came.
+    #[serde(default)]
+    pub brought_in: bool,
 }
 
 impl ProviderLink {
@@ -90,7 +93,8 @@ impl Web {
                 return Err(PeopleError::LinkTaken);
             }
             record.awaited_provider = None;
-            record.provider_links.push(ProviderLink { subject: subject.clone(), linked_at: now });
+            let link = ProviderLink { subject: subject.clone(), linked_at: now, brought_in: !is_proven };
+            record.provider_links.push(link);
             Ok(())
         })
     }
@@ -103,7 +107,7 @@ impl Web {
         subject: Subject,
     ) -> Result<User, PeopleError> {
         let linked_at = self.site.clock().now();
-        let link = ProviderLink { subject, linked_at };
+        let link = ProviderLink { subject, linked_at, brought_in: true };
         self.keep_user(&by.into(), new, Vec::new(), |record| record.provider_links.push(link))
     }
 
@@ -152,19 +156,20 @@ impl Web {
             .try_for_each(|kept| self.await_provider(by, kept.record.id, None))
     }
 
-    /// Removes a link, and ends the sessions of the person and what they let in: whoever came by it is out. Blocks.
+    /// Removes a link, and ends the sessions of the person and what they let in: whoever came by it is out. Where they came
+    /// by it first, the ways in that were set up since go too. Blocks.
     ///
     /// # Errors
     /// [`PeopleError`].
     pub(crate) fn unlink_provider(&self, by: &Agent, id: UserId, link: &str) -> Result<(), PeopleError> {
         let act = by
             .act(AuditAction::Administer, "User")
-            .detail(format!("{id} unlinked from an identity provider"));
+            .detail(format!("{id} unlinked from an identity provider, with the ways in that it had brought"));
         self.change_user(id, Some(act), &[], |record| {
-            let before = record.provider_links.len();
-            record.provider_links.retain(|one| one.id() != link);
-            if record.provider_links.len() == before {
-                return Err(PeopleError::NoLink);
+            let at = record.provider_links.iter().position(|one| one.id() == link);
+            let removed = record.provider_links.remove(at.ok_or(PeopleError::NoLink)?);
+            if removed.brought_in {
+                record.forget_ways();
             }
             record.edits += 1;
             Ok(())

@@ -130,3 +130,30 @@ async fn whoever_comes_by_a_provider_proves_themself_again_there() {
     assert_eq!(again(&cookie, &|_| {}).await, "/glass");
     assert!(is_fresh().await);
 }
+
+/// Whoever came first under somebody's name set up a password and a code, and went on signing in by them after the link was
+/// removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_set_up_by_a_link_goes_with_it() {
+    let clinic = Clinic::furnished();
+    let provider = Provider::started().await;
+    configured(&clinic, settings(&provider)).await;
+    let id = awaited(&clinic, "new nurse").await;
+    come(&clinic, &provider, "evil-subject", "new nurse").await;
+    let totp = Some(trust::totp::TotpSecret::from_bytes([9; trust::totp::SECRET_LEN]));
+    let ways = Ways { password: Some(PASSWORD), totp, ..Ways::default() };
+    clinic.web.equip(store::Actor::System, id, ways).unwrap();
+    let sign_in = async || {
+        let body = json!({"name": "new nurse", "password": PASSWORD});
+        clinic.call(Method::POST, "/api/v1/sign-in", None, Some(body)).await
+    };
+    assert_eq!(sign_in().await.body["state"], "second-factor-needed");
+    let link = line(&clinic, "new nurse").await["provider_links"][0]["id"].as_str().unwrap().to_owned();
+    let administrator = clinic.sign_in("administrator").await;
+    let path = format!("/api/v1/users/{id}/provider-links/{link}");
+    let removed = clinic.call(Method::DELETE, &path, Some(&administrator), None).await;
+    assert_eq!(removed.status, StatusCode::OK, "{:?}", removed.body);
+    assert_eq!((&removed.body["has_password"], &removed.body["has_totp"]), (&json!(false), &json!(false)));
+    assert_eq!(sign_in().await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(allowed(&clinic, id, json!("clinic")).await.status, StatusCode::OK, "the right one may come");
+}
