@@ -306,8 +306,9 @@ impl Enrolment {
         self.certificates.truncate(CERTIFICATES_KEPT);
     }
 
-    fn issued_since(&self, instant: Timestamp) -> usize {
-        self.certificates.iter().filter(|one| one.issued_at >= instant).count()
+    fn issued_since(&self, instant: Timestamp, now: Timestamp) -> usize {
+        let counts = |at| at >= instant && !renewals::is_ahead(at, now);
+        self.certificates.iter().filter(|one| counts(one.issued_at)).count()
     }
 }
 

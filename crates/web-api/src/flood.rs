@@ -10,6 +10,8 @@ use std::time::Duration;
 use clinical_model::Timestamp;
 use pipeline::audited::Act;
 
+use crate::session::is_ahead;
+
 /// Of one address, or of one network of IPv6, which a single host has all of.
 const OF_ONE: Pace = Pace { at_once: 30, lasts: Duration::from_secs(2) };
 /// Of all addresses together: whoever has very many must not fill the log either.
@@ -47,6 +49,9 @@ struct Level {
 
 impl Level {
     fn now(self, pace: &Pace, now: Timestamp) -> u32 {
+        if is_ahead(self.at, now) {
+            return 0;
+        }
         let over = now.duration_since(self.at).as_millis() / pace.lasts.as_millis();
         self.failures.saturating_sub(u32::try_from(over).unwrap_or(u32::MAX))
     }
@@ -128,6 +133,10 @@ mod tests {
         assert_eq!(flood.failed(one, at(2)), Some((7, 0)), "one of two seconds, with how many were not");
         assert_eq!(flood.failed(one, at(2)), None);
         assert_eq!(flood.failed(one, at(4)), Some((1, 0)));
+        for _ in 0..OF_ONE.at_once {
+            flood.failed(one, at(90_000));
+        }
+        assert_eq!(flood.failed(one, at(5)), Some((0, 0)), "of a clock that ran ahead");
     }
 
     #[test]
@@ -140,6 +149,10 @@ mod tests {
         assert_eq!(failures(0, at(10)), vec![(0, 0); OF_ALL.at_once as usize]);
         assert!(flood.0.lock().unwrap().of_each.len() <= ADDRESSES_LIMIT);
         let later = failures(10_000, at(11));
-        assert_eq!(later, [(0, 4_700), (0, 0), (0, 0), (0, 0), (0, 0)], "five a second, with how many were not");
+        assert_eq!(
+            later,
+            [(0, 4_700), (0, 0), (0, 0), (0, 0), (0, 0)],
+            "five a second, with how many were not"
+        );
     }
 }

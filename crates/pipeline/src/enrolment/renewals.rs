@@ -71,7 +71,9 @@ impl Site {
             let now = self.clock().now();
             // An answer can be lost: within the hour the same key gets the same certificate.
             let is_fresh = enrolment.certificates.first().is_some_and(|newest| {
-                newest.issued_at > now.minus(HOUR) && newest.serial_hex != shown.serial_hex
+                newest.issued_at > now.minus(HOUR)
+                    && !is_ahead(newest.issued_at, now)
+                    && newest.serial_hex != shown.serial_hex
             });
             if let Some(again) = given(&enrolment, request).filter(|_| is_fresh) {
                 return Ok(Renewal::Granted(again));
@@ -82,7 +84,7 @@ impl Site {
                 }
                 continue;
             }
-            if enrolment.issued_since(now.minus(HOUR)) >= ISSUED_PER_HOUR {
+            if enrolment.issued_since(now.minus(HOUR), now) >= ISSUED_PER_HOUR {
                 return Err(EnrolError::TooOften);
             }
             if now > shown.not_after.plus(LATE_AFTER) && !is_approved(&enrolment, shown, now) {
@@ -235,9 +237,14 @@ fn is_outlived(
     enrolment.certificates.iter().any(|one| {
         one.used_at.is_some()
             && one.not_before > shown.not_before
-            && one.not_before <= now.plus(CLOCK_STEP_ENDURED)
+            && !is_ahead(one.not_before, now)
             && authority.revocation(&one.serial_hex).is_none()
     })
+}
+
+/// Whether an instant was written by a clock that ran ahead.
+pub(super) fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
+    at > now.plus(CLOCK_STEP_ENDURED)
 }
 
 fn is_approved(enrolment: &Enrolment, shown: &ShownCertificate, now: Timestamp) -> bool {

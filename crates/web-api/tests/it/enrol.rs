@@ -182,8 +182,10 @@ async fn what_was_revoked_or_issued_by_a_clock_that_ran_ahead_outlives_nothing()
             use pipeline::enrolment::CertificateAuthority as _;
             house.authority.revoke(&[newest.serial_hex], "stolen").unwrap();
         }
-        let renewed = again().await;
-        assert_eq!(renewed.status, 200, "ahead: {was_ahead}: {}", renewed.text);
+        for _ in 0..pipeline::enrolment::ISSUED_PER_HOUR - usize::from(!was_ahead) {
+            let renewed = again().await;
+            assert_eq!(renewed.status, 200, "ahead: {was_ahead}: {}", renewed.text);
+        }
         house.close().await;
     }
 }
