@@ -471,7 +471,18 @@ impl Lines {
             return Ok(None);
         }
         let line = serde_json::from_str(&text);
-        line.map(Some)
-            .with_context(|| format!("line {number} is no line of an export: it was changed or cut off"))
+        line.map(Some).with_context(|| match is_for_reading(&text) {
+            true if number == 1 => {
+                "this is an export of the audit page (FHIR or CSV), for reading: it holds nothing that can be proven; \
+                 `auscult audit export` makes one that does"
+                    .to_owned()
+            }
+            _ => format!("line {number} is no line of an export: it was changed or cut off"),
+        })
     }
+}
+
+/// Whether a first line is that of an export in FHIR or as a table.
+fn is_for_reading(line: &str) -> bool {
+    line.contains(r#""resourceType":"AuditEvent""#) || line.starts_with("sequence,at,")
 }

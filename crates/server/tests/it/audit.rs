@@ -143,6 +143,13 @@ fn an_export_is_checked_offline_and_every_change_of_it_is_named() {
     std::fs::write(&path, swapped.join("\n") + "\n").unwrap();
     let named = said(&verify(&path, &[]));
     assert!(named.contains("MOVED: row 3 stands behind row 4") && !named.contains("MISSING"), "{named}");
+    let for_reading = place.path("for-reading");
+    for text in ["sequence,at,actor kind\n", "{\"resourceType\":\"AuditEvent\"}\n"] {
+        std::fs::write(&for_reading, text).unwrap();
+        let refused = verify(&for_reading, &[]);
+        let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && error.contains("for reading"), "{error}");
+    }
     let other = verify(&export, &["--log-key", &key.trim().replace("auscult/", "auscult/x")]);
     assert_ne!(other.status.code(), Some(0));
     // Against a checkpoint that was kept elsewhere: the export is older, so rows of it are missing.
