@@ -173,17 +173,13 @@ fn updated(web: &Web, call: &Call) -> Result<Answer, Refusal> {
         return Err(Refusal::invalid(vec![issue]));
     }
     not_shutting_out(web, call, &consent)?;
-    let wrote = resource["performer"][0]["reference"].as_str().map(str::to_owned);
-    if form::is_of_patient(&before)
-        && !form::is_themselves(call.access()?, consent.patient)
-        && wrote != before.performer
+    let access = call.access()?;
+    if access.person().is_some()
+        && !form::is_themselves(access, consent.patient)
+        && form::is_of_patient(&before)
     {
-        let what = "what the patient said stays theirs: keep the performer";
-        return Err(Refusal::invalid(vec![OutcomeIssue::error(
-            IssueCode::BusinessRule,
-            what,
-            "Consent.performer",
-        )]));
+        let what = "what the patient said is changed by the patient, or in the web app with a reason";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, IssueCode::Forbidden, what));
     }
     let expected = Expected::Version(before.version);
     let version = put(web, call, consent, &resource, AuditAction::Update, expected)?;

@@ -240,7 +240,7 @@ pub(crate) async fn add(
             base: None,
             provision: Some(provision(web, &rule, true)?),
         };
-        let why = keeping_out::written(web, (&access, &current), &consent, rule.reason.as_deref())?;
+        let why = keeping_out::written(web, (&access, &current), (None, &consent), rule.reason.as_deref())?;
         put(web, &access, consent, (None, why), Expected::Absent)
     })
     .await?
@@ -283,7 +283,12 @@ pub(crate) async fn change(
         let provision = Some(provision(web, &changed.rule, true)?);
         let dated_at = Some(web.site.clock().now().truncated_to_millis());
         let consent = Consent { provision, dated_at, base: None, ..(*before.consent).clone() };
-        let why = keeping_out::written(web, (&access, &current), &consent, changed.rule.reason.as_deref())?;
+        let why = keeping_out::written(
+            web,
+            (&access, &current),
+            (Some(&before), &consent),
+            changed.rule.reason.as_deref(),
+        )?;
         // What the patient said stays theirs, whoever writes it down anew.
         let performer = before.performer.as_deref().filter(|_| is_of_patient(&before));
         let resource = performer.map(|who| health_codecs::fhir::consent::render(&consent, Some(who)));

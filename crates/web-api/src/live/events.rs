@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
-use clinical_model::{Committed, PatientId, PlaceId, Reading, Subject};
+use clinical_model::{Committed, Patient, PatientId, PlaceId, Reading, Subject};
 use pipeline::audited::Act;
 use pipeline::live::{Happening, LiveEvent, Since};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use store::{AuditAction, AuditOutcome};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::only::Only;
 use crate::access::{LOOK_LASTS, Permission, Permit, STREAM_LASTS, Sight, may};
 use crate::json::patients::theirs;
 use crate::json::{Asked, id_of, views};
@@ -33,6 +34,8 @@ const WAITING_LIMIT_EVENTS: usize = 64;
 /// Where more vitals than this wait for one reader, it gets only what is newest of each patient. Up to here each is shown
 /// as it came: a patient's page that was away for half a minute misses nothing, and a ward's board needs only the newest.
 const MERGE_BEYOND_EVENTS: usize = 64;
+/// Patients of a stream of whom each beat asks whether they may still be seen: a ward. Of more, changes tell.
+const ASKED_AGAIN_LIMIT: usize = 64;
 /// A reader that takes nothing for so long is closed.
 const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -41,36 +44,6 @@ pub(crate) struct Scope {
     ward: Option<String>,
     patient: Option<String>,
     only: Option<String>,
-}
-
-/// Which events of patients and devices a stream shows; all others it always does. A page that needs alerts alone follows no
-/// values, and so looks at nobody whose values come.
-#[derive(Clone, Copy)]
-struct Only {
-    vitals: bool,
-    alerts: bool,
-    devices: bool,
-}
-
-impl Only {
-    /// A list of words with commas; everything where there is none.
-    fn of(list: Option<&str>) -> Result<Self, Problem> {
-        let Some(list) = list else { return Ok(Only { vitals: true, alerts: true, devices: true }) };
-        let mut only = Only { vitals: false, alerts: false, devices: false };
-        for word in list.split(',') {
-            match word.trim() {
-                "vitals" => only.vitals = true,
-                "alerts" => only.alerts = true,
-                "devices" => only.devices = true,
-                _ => {
-                    return Err(Problem::bad_request(
-                        "\"only\" is a list of \"vitals\", \"alerts\" and \"devices\"",
-                    ));
-                }
-            }
-        }
-        Ok(only)
-    }
 }
 
 /// What one stream may show.
@@ -86,6 +59,8 @@ struct Stream {
     look: Act,
     /// Of whom anything was shown in this stream.
     looked_at: Mutex<HashSet<PatientId>>,
+    /// Whom the reader could see in it last: who is so no more is told.
+    visible: Mutex<HashSet<PatientId>>,
     sender: mpsc::Sender<Result<Event, Infallible>>,
 }
 
@@ -106,8 +81,8 @@ pub(crate) async fn stream(
     Asked(scope): Asked<Scope>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut look = access.act(AuditAction::Stream, "live events");
     let only = Only::of(scope.only.as_deref())?;
+    let mut look = access.act(AuditAction::Stream, only.object());
     let ward: Option<PlaceId> = match &scope.ward {
         Some(id) => Some(id_of(id, "ward")?),
         None => None,
@@ -135,8 +110,9 @@ pub(crate) async fn stream(
     }
     let (sender, receiver) = mpsc::channel(WAITING_LIMIT_EVENTS);
     let position = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let (stopping, looked_at) = (Stopping::of(stopping), Mutex::default());
-    let stream = Stream { web, access, current, stopping, ward, patient, only, look, looked_at, sender };
+    let (stopping, looked_at, visible) = (Stopping::of(stopping), Mutex::default(), Mutex::default());
+    let stream =
+        Stream { web, access, current, stopping, ward, patient, only, look, looked_at, visible, sender };
     tokio::spawn(async move {
         // However it ends, the reader sees the stream close and comes back.
         let _ = stream.run(position).await;
@@ -154,6 +130,7 @@ impl Stream {
     async fn run(mut self, last_event_id: Option<String>) -> Result<(), Closed> {
         let mut moved = self.web.site.live().watch();
         let mut offset = self.begin(last_event_id).await?;
+        self.look_around().await?;
         let mut beat = tokio::time::interval(BEAT_EVERY);
         beat.tick().await;
         loop {
@@ -167,6 +144,30 @@ impl Stream {
                 () = self.stopping.cancelled() => return Err(Closed),
             }
         }
+    }
+
+    /// Finds out whom the reader can see, in a stream that is not about one patient.
+    async fn look_around(&self) -> Result<(), Closed> {
+        if self.patient.is_some() {
+            return Ok(());
+        }
+        let (access, ward) = (self.access.clone(), self.ward);
+        let seen = self.web.blocking(move |web| {
+            let (registry, sight) = (web.site.registry(), access.sight(web));
+            let is_here = |patient: &Patient| ward.is_none_or(|ward| registry.ward_of(patient) == Some(ward));
+            let seen = registry.patients().into_iter().filter(|one| is_here(one) && sight.patient(one));
+            seen.map(|patient| patient.id).collect::<HashSet<_>>()
+        });
+        *self.visible.lock().unwrap_or_else(PoisonError::into_inner) = seen.await.map_err(|_| Closed)?;
+        Ok(())
+    }
+
+    /// Tells that a patient may no longer be seen here, where they could be before.
+    async fn gone(&self, offset: u64, patient: PatientId) -> Result<(), Closed> {
+        if !self.visible.lock().unwrap_or_else(PoisonError::into_inner).remove(&patient) {
+            return Ok(());
+        }
+        self.send("gone", offset, &serde_json::json!({ "patient_id": patient })).await
     }
 
     /// Where the reader goes on: after its last event, where that is still kept; else at the present, with a reset.
@@ -220,7 +221,19 @@ impl Stream {
             self.send("unseen", offset, &serde_json::json!({ "patient_id": patient })).await?;
             return Err(Closed);
         }
+        for patient in self.few_visible() {
+            if !self.shows(patient) {
+                // A rule or a broken glass has ended by its time.
+                self.gone(offset, patient).await?;
+            }
+        }
         self.send("beat", offset, &self.position(offset)).await
+    }
+
+    /// Whom the reader can see, where they are so few that all can be asked for again with every beat.
+    fn few_visible(&self) -> Vec<PatientId> {
+        let visible = self.visible.lock().unwrap_or_else(PoisonError::into_inner);
+        if visible.len() > ASKED_AGAIN_LIMIT { Vec::new() } else { visible.iter().copied().collect() }
     }
 
     async fn signed_out(&self) -> Result<(), Closed> {
@@ -323,8 +336,9 @@ impl Stream {
             Happening::Assignment { subject } => {
                 let Subject::Patient(patient) = subject else { return Ok(()) };
                 if !self.shows(*patient) {
-                    return Ok(());
+                    return self.gone(event.offset, *patient).await;
                 }
+                self.visible.lock().unwrap_or_else(PoisonError::into_inner).insert(*patient);
                 self.looks_at([*patient]).await?;
                 let place = web.site.registry().patient(*patient).and_then(|patient| patient.place);
                 let data = serde_json::json!({ "patient_id": patient, "place_id": place });

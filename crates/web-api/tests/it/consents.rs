@@ -13,7 +13,7 @@ use crate::fhir::{self, program};
 use crate::live::Reader;
 
 /// A glucose that nothing else in the clinic has.
-const MARK: &str = "187";
+const MARK: &str = "187.25";
 const GLUCOSE: &str = "41653-7";
 
 async fn measured() -> Clinic {
@@ -504,7 +504,9 @@ async fn a_fhir_consent_is_kept_as_it_was_sent_and_enforced() {
         "whom it concerns does not lift it: {}",
         kept_out.body
     );
-    let changed = send(Method::PUT, &path, &administrator, Some(ended)).await;
+    let changed = send(Method::PUT, &path, &administrator, Some(ended.clone())).await;
+    assert_eq!(changed.status, StatusCode::FORBIDDEN, "what the patient said: {}", changed.body);
+    let changed = send(Method::PUT, &path, &themselves, Some(ended)).await;
     assert_eq!(
         (changed.status, &changed.body["meta"]["versionId"]),
         (StatusCode::OK, &json!("2")),
@@ -668,7 +670,10 @@ async fn whom_a_denial_concerns_does_not_lift_it() {
     for rule in [denies(physician, json!([])), denies(json!([]), json!(["HRESCH"]))] {
         let consent = consents(&clinic, &themselves, rule).await;
         let path = format!("/api/v1/consents/{}/withdraw", consent["id"].as_str().unwrap());
-        assert_eq!(clinic.post(&path, &nurse, json!({ "version": 1 })).await.status, StatusCode::OK);
+        let answer = clinic.post(&path, &nurse, json!({ "version": 1 })).await;
+        assert_eq!(answer.body["code"], "reason-needed", "{:?}", answer.body);
+        let why = json!({ "version": 1, "reason": "she asked me to" });
+        assert_eq!(clinic.post(&path, &nurse, why).await.status, StatusCode::OK);
     }
     let auditor = clinic.sign_in("auditor").await;
     let rows =

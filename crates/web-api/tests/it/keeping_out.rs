@@ -5,6 +5,7 @@ use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::clinic::{Answer, Clinic, monitor, patient, ward};
+use crate::live::Reader;
 
 fn treating() -> Value {
     json!([{ "kind": "role", "id": "physician" }, { "kind": "role", "id": "nurse" }])
@@ -117,6 +118,9 @@ async fn whom_a_patient_shuts_out_shuts_out_nobody_and_lifts_nothing() {
     assert_eq!(lifted.status, StatusCode::FORBIDDEN, "{:?}", lifted.body);
     // Whom it does not concern writes it down anew, and it stays the patient's.
     let path = format!("/api/v1/consents/{}", of_patient.body["id"].as_str().unwrap());
+    let lifts = json!({ "version": 1, "rule": { "decision": "permit" } });
+    let changed = clinic.call(Method::PUT, &path, Some(&physician), Some(lifts)).await;
+    assert_eq!(changed.body["code"], "reason-needed", "whatever it says: {:?}", changed.body);
     let rule = denies(json!([{ "kind": "role", "id": "nurse" }]), Some("she asked me to"));
     let body = json!({ "version": 1, "rule": rule });
     let changed = clinic.call(Method::PUT, &path, Some(&physician), Some(body)).await;
@@ -158,6 +162,39 @@ async fn by_fhir_staff_shut_out_nobody_who_treats() {
     research["performer"] = json!([{ "reference": "Practitioner/x" }]);
     let path = format!("/fhir/Consent/{id}");
     let answer = clinic.call(Method::PUT, &path, Some(&elsewhere), Some(research)).await;
-    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{:?}", answer.body);
-    assert!(answer.body.to_string().contains("stays theirs"), "{:?}", answer.body);
+    assert_eq!(answer.status, StatusCode::FORBIDDEN, "{:?}", answer.body);
+    assert!(answer.body.to_string().contains("what the patient said"), "{:?}", answer.body);
+}
+
+/// The page of a caregiver kept what it had when the patient took the rule back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_several_tells_who_may_no_longer_be_seen() {
+    let clinic = measured().await;
+    let (themselves, nurse) = (clinic.sign_in("patient").await, clinic.sign_in("nurse").await);
+    let people = clinic.get("/api/v1/consents/choices", &nurse).await.body["people"].clone();
+    let caregiver = people.as_array().unwrap().iter().find(|one| one["role"] == "caregiver").unwrap();
+    let who = json!([{ "kind": "caregiver", "id": caregiver["id"] }]);
+    let rule = json!({ "decision": "permit", "who": who, "classes": ["record", "vital-signs"] });
+    let consent = add(&clinic, &themselves, rule).await.body;
+    let theirs = clinic.sign_in("caregiver").await;
+    let mut reader = Reader::open(&clinic, "/api/v1/live", &theirs, None).await;
+    let mut ward = Reader::open(&clinic, &format!("/api/v1/live?ward={}", ward(1)), &nurse, None).await;
+    let mut other = Reader::open(&clinic, "/api/v1/live", &clinic.sign_in("nurse 2").await, None).await;
+    for reader in [&mut reader, &mut ward, &mut other] {
+        assert_eq!(reader.next().await.unwrap().name(), "hello");
+    }
+    assert_eq!(withdraw(&clinic, &themselves, &consent, None).await.status, StatusCode::OK);
+    assert_eq!(reader.until("gone").await.data, json!({ "patient_id": patient(1) }));
+    clinic.clock.advance(5);
+    clinic.ingest(monitor(1), r#"[{"measure":"heart_rate","value":80}]"#).await;
+    clinic.ingest(monitor(2), r#"[{"measure":"heart_rate","value":80}]"#).await;
+    for reader in [&mut ward, &mut other] {
+        loop {
+            let seen = reader.next().await.unwrap();
+            assert_ne!(seen.name(), "gone", "they see whom they saw: {seen:?}");
+            if seen.name() == "vitals" && seen.data.to_string().contains("\"80\"") {
+                break;
+            }
+        }
+    }
 }

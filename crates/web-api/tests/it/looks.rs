@@ -223,14 +223,14 @@ async fn a_stream_of_alerts_alone_looks_at_nobody_who_has_none() {
     assert_eq!(reader.next().await.unwrap().name(), "hello");
     let physician = clinic.sign_in("physician").await;
     let mut of_values = Reader::open(&clinic, "/api/v1/live?only=vitals,devices", &physician, None).await;
+    assert_eq!(of_values.next().await.unwrap().name(), "hello");
     clinic.ingest(monitor(1), &heart_rate(71, 0)).await;
     of_values.until("vitals").await;
-    let of = |role: &str| {
-        let is_it =
-            |row: &&AuditRow| row.record.object == "live events" && row.record.role.as_deref() == Some(role);
+    let of = |role: &str, object: &str| {
+        let is_it = |row: &&AuditRow| row.record.object == object && row.record.role.as_deref() == Some(role);
         rows(&clinic, patient(1)).iter().filter(is_it).count()
     };
-    assert_eq!((of("nurse"), of("physician")), (0, 1));
+    assert_eq!((of("nurse", "live alerts"), of("physician", "live events")), (0, 1));
     alarmed(&clinic, &nurse).await;
     loop {
         let seen = reader.next().await.unwrap();
@@ -239,6 +239,6 @@ async fn a_stream_of_alerts_alone_looks_at_nobody_who_has_none() {
             break;
         }
     }
-    assert_eq!((of("nurse"), of("physician")), (1, 1));
+    assert_eq!((of("nurse", "live alerts"), of("physician", "live events")), (1, 1));
     assert_eq!(clinic.get("/api/v1/live?only=all", &nurse).await.status, StatusCode::BAD_REQUEST);
 }

@@ -56,15 +56,16 @@ pub(crate) fn is_of_patient(kept: &Kept) -> bool {
     !kept.performer.as_ref().is_some_and(|who| who.starts_with("Practitioner/"))
 }
 
-/// Passes a rule that is written or changed, with the reason for the record; that of somebody else than the patient has to
-/// be proven where it shuts out who treats them.
+/// Passes a rule that is written, or that takes the place of another, with the reason for the record; that of somebody else
+/// than the patient has to be proven where it shuts out who treats them, and where it changes what the patient said.
 pub(super) fn written(
     web: &Web,
     (access, current): (&Access, &Current),
-    consent: &Consent,
+    (before, consent): (Option<&Kept>, &Consent),
     reason: Option<&str>,
 ) -> Result<Option<String>, Problem> {
-    if is_themselves(access, consent.patient) || !shuts_out(web, consent) {
+    let (shuts, changes) = (shuts_out(web, consent), before.is_some_and(is_of_patient));
+    if is_themselves(access, consent.patient) || !(shuts || changes) {
         return Ok(None);
     }
     let of_patient = web.site.consents().of(consent.patient);
@@ -73,14 +74,14 @@ pub(super) fn written(
             && is_of_patient(kept)
             && is_kept_out(access, &kept.consent)
     };
-    if let Some(kept) = of_patient.iter().find(|kept| keeps_out(kept)) {
+    if let Some(kept) = of_patient.iter().find(|kept| shuts && keeps_out(kept)) {
         return Err(refused(web, access, kept, KEPT_OUT_TOO)?);
     }
     proven(web, current, reason).map(Some)
 }
 
-/// Passes a withdrawal, with the reason for the record where one is needed: by whom the rule keeps out, of one that the
-/// patient did not write. Who wrote it withdraws it plainly.
+/// Passes a withdrawal, with the reason for the record where one is needed: of what the patient said, by anybody else whom
+/// it does not keep out, and of what others wrote, by whom it keeps out. Who wrote a rule withdraws it plainly.
 pub(super) fn withdrawn(
     web: &Web,
     (access, current): (&Access, &Current),
@@ -88,13 +89,14 @@ pub(super) fn withdrawn(
     reason: Option<&str>,
 ) -> Result<Option<String>, Problem> {
     let own = access.user().map(|user| format!("Practitioner/{user}"));
-    if !is_kept_out(access, &kept.consent) || (own.is_some() && own == kept.performer) {
+    if is_themselves(access, kept.consent.patient) || (own.is_some() && own == kept.performer) {
         return Ok(None);
     }
-    if is_of_patient(kept) {
-        return Err(refused(web, access, kept, KEPT_OUT)?);
+    match (is_of_patient(kept), is_kept_out(access, &kept.consent)) {
+        (true, true) => Err(refused(web, access, kept, KEPT_OUT)?),
+        (true, false) | (false, true) => proven(web, current, reason).map(Some),
+        (false, false) => Ok(None),
     }
-    proven(web, current, reason).map(Some)
 }
 
 /// A refusal, recorded.

@@ -348,7 +348,7 @@ fn done(action: AuditAction, object: &str) -> String {
         "trend" | "readings" | "Observation" => "readings",
         "waveform" | "live waveforms" => "curves",
         "live events" => "readings and alerts",
-        "Alert" => "alerts",
+        "Alert" | "live alerts" => "alerts",
         "Device" => "devices",
         "Consent" => "what the patient allows",
         "provenance" => "where a reading came from",
