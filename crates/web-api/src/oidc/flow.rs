@@ -12,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clinical_model::Timestamp;
 use store::{Actor, AuditAction, DocumentWrite, StoreError, TransactError, Transaction};
 use trust::TokenHash;
+use trust::digest::Sha256;
 use trust::jwt::{self, Algorithm, Claims, JwtError};
 use trust::webauthn::CHALLENGE_LEN;
 
@@ -216,9 +217,10 @@ async fn begun(
     let purpose = way(&provider, &session, &next);
     let asked = ceremony::ask(web.site.store(), Purpose::Provider(&purpose), web.site.clock().now());
     let (state, nonce) = (made_of(&asked.challenge, STATE), made_of(&asked.challenge, NONCE));
-    // RFC 7636, section 4.2: the hash of the text that goes along with the code.
-    let verifier = made_of(&asked.challenge, VERIFIER);
-    let challenge = URL_SAFE_NO_PAD.encode(trust::digest::sha256(&[verifier.as_bytes()]));
+    // RFC 7636, section 4.2: the plain hash of the text that goes along with the code.
+    let mut digest = Sha256::new();
+    digest.update(made_of(&asked.challenge, VERIFIER).as_bytes());
+    let challenge = URL_SAFE_NO_PAD.encode(digest.finish());
     let redirect_uri = callback_of(web, headers);
     let mut parameters = vec![
         ("response_type", "code"),

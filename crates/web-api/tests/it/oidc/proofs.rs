@@ -1,5 +1,8 @@
 //! What somebody who comes by an identity provider has still to prove here, and how they prove themself again there.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::*;
 
 /// How what the provider says is altered.
@@ -156,4 +159,25 @@ async fn what_was_set_up_by_a_link_goes_with_it() {
     assert_eq!((&removed.body["has_password"], &removed.body["has_totp"]), (&json!(false), &json!(false)));
     assert_eq!(sign_in().await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(allowed(&clinic, id, json!("clinic")).await.status, StatusCode::OK, "the right one may come");
+}
+
+/// The hash had the length of the text before it: no provider that looks let anybody in.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_verifier_that_goes_with_the_code_has_the_hash_that_went_before() {
+    let clinic = Clinic::furnished();
+    let provider = Provider::started().await;
+    configured(&clinic, settings(&provider)).await;
+    let begun = clinic.call(Method::GET, "/api/v1/sign-in/oidc/clinic", None, None).await;
+    let to = location(&begun);
+    let query = format!(
+        "code=c&state={}&iss={}",
+        said(&to, "state").unwrap(),
+        crate::oauth::encoded(&provider.issuer)
+    );
+    back(&clinic, &cookie_called(&begun, "auscult_oidc").unwrap(), &query).await;
+    let form = provider.sent.lock().unwrap().pop().unwrap();
+    let verifier = said(&format!("/?{form}"), "code_verifier").unwrap();
+    let mut digest = trust::digest::Sha256::new();
+    digest.update(verifier.as_bytes());
+    assert_eq!(said(&to, "code_challenge").unwrap(), URL_SAFE_NO_PAD.encode(digest.finish()));
 }
