@@ -379,6 +379,13 @@ fn read_everything(store: &dyn Store) -> Check {
 
 fn certificates(config: &Config) -> Vec<Check> {
     let directory = config.pki_dir();
+    if !directory.join("authority.pem").exists() && config.site.data_dir.join("data.db").exists() {
+        return vec![fail(
+            "authority",
+            format!("there is none in {}, though there is a store", directory.display()),
+            "put the copy of the directory back that was taken with the backup; no device is believed without it",
+        )];
+    }
     if !directory.join("authority.pem").exists() {
         return vec![warn(
             "authority",

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clinical_model::Timestamp;
 use connectors::mqtt::MqttOptions;
-use pipeline::enrolment::CertificateAuthority;
+use pipeline::enrolment::{CertificateAuthority, Enrolment};
 use pipeline::{Site, SiteOptions};
 use rustls::ServerConfig;
-use store::{Kind, Store, StoreError};
+use store::{Document, Kind, Store, StoreError};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use trust::KekRing;
@@ -101,7 +101,7 @@ impl Running {
         erasures::refuse_strange(config, Arc::clone(&store)).await?;
         let shared = store.shared().then(|| Arc::clone(&store));
         let now = clock_of(Arc::clone(&store)).await?;
-        let pki = authority(config, shared.clone(), keks.clone()).await?.with_clock(Arc::clone(&now));
+        let pki = authority(config, &store, keks.clone()).await?.with_clock(Arc::clone(&now));
         let live_tls = Arc::new(tls(config, &pki, &now)?);
         let tls = Ports::of(&live_tls)?;
         let listening = Listening::bind(config).await?;
@@ -292,16 +292,41 @@ impl pipeline::Clock for FlooredClock {
 }
 
 /// This node's authority: its own, or the one that all nodes over the store share.
-async fn authority(
-    config: &Config,
-    shared: Option<Arc<dyn Store>>,
-    keks: KekRing,
-) -> anyhow::Result<PkiDirectory> {
+async fn authority(config: &Config, store: &Arc<dyn Store>, keks: KekRing) -> anyhow::Result<PkiDirectory> {
     let (directory, name) = (config.pki_dir(), config.site.name.clone());
-    let Some(store) = shared else { return PkiDirectory::open_or_init(&directory, &name, &keks) };
-    let settled =
-        tokio::task::spawn_blocking(move || pki::shared::settle(store.as_ref(), &directory, &name, &keks));
+    let store = Arc::clone(store);
+    let settled = tokio::task::spawn_blocking(move || {
+        if store.shared() {
+            return pki::shared::settle(store.as_ref(), &directory, &name, &keks);
+        }
+        if !PkiDirectory::exists(&directory) {
+            let has_certificate = |document: &Document| {
+                let kept = pipeline::records::json_from::<Enrolment>(&document.body);
+                kept.is_ok_and(|kept| !kept.certificates.is_empty())
+            };
+            if any(store.as_ref(), Kind::Enrolment, has_certificate)? {
+                bail!(
+                    "there is no authority in {0}, but devices of this site were claimed, and believe the one that it \
+                     had: put the copy of the directory back that was taken with the backup. Where there is none, \
+                     `auscult pki init {0}` makes another authority; every device then has to be claimed anew",
+                    directory.display()
+                );
+            }
+            if any(store.as_ref(), Kind::Device, |_| true)? {
+                let directory = directory.display();
+                tracing::warn!(%directory, "a new authority is made for a site that has devices; none of its certificates of before is believed");
+            }
+        }
+        PkiDirectory::open_or_init(&directory, &name, &keks)
+    });
     settled.await.context("reading the authority was broken off")?
+}
+
+/// Whether it is so of one of the first documents of a kind.
+fn any(store: &dyn Store, kind: Kind, is_so: impl Fn(&Document) -> bool) -> anyhow::Result<bool> {
+    const LOOKED_AT: usize = 500;
+    let found = store.documents(&pipeline::records::all_of(kind, None, LOOKED_AT));
+    Ok(found.context("the store cannot be asked for its devices")?.iter().any(is_so))
 }
 
 fn revoked_lists(pki: &PkiDirectory, shared: Option<Arc<dyn Store>>) -> RevokedLists {

@@ -484,5 +484,5 @@ impl Lines {
 
 /// Whether a first line is that of an export in FHIR or as a table.
 fn is_for_reading(line: &str) -> bool {
-    line.contains(r#""resourceType":"AuditEvent""#) || line.starts_with("sequence,at,")
+    line.contains(":\"AuditEvent\"") || line.starts_with("sequence,at,")
 }

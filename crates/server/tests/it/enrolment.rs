@@ -155,6 +155,21 @@ async fn a_device_of_ours_claims_sends_renews_and_follows_a_turn_of_the_issuing_
     assert!(server.stop().0.success());
     let server = Server::serve(&place, &[]);
     assert!(server.ready["address"].is_string(), "it serves without the root's key");
+    assert!(server.stop().0.success());
+
+    // A restore that forgot the authority must not make another one that no device believes.
+    std::fs::rename(pki, place.path("pki.away")).unwrap();
+    let arguments = place.arguments();
+    let own: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let ports = ["--web", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0"];
+    let refused = crate::process::refuse(&[&["serve"], &own[..], &ports].concat());
+    assert!(
+        refused.contains("there is no authority in") && refused.contains("auscult pki init"),
+        "{refused}"
+    );
+    let doctor = crate::process::run(&[&["doctor"], &own[..]].concat());
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(!doctor.status.success() && said.contains("though there is a store"), "{said}");
 }
 
 #[test]
