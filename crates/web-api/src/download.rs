@@ -9,6 +9,7 @@ use futures_util::stream;
 use pipeline::audited::ReadError;
 use store::Actor;
 
+use crate::access::Access;
 use crate::problem::{Code, Problem};
 use crate::state::Web;
 
@@ -134,6 +135,7 @@ struct Cut;
 
 struct Reading<P> {
     web: Arc<Web>,
+    access: Access,
     place: Place,
     parts: P,
 }
@@ -141,6 +143,9 @@ struct Reading<P> {
 impl<P: FnMut(&Web, &mut String) -> Result<bool, Broken>> Reading<P> {
     /// The next part, and whether another one follows.
     fn part(&mut self) -> Result<(Bytes, bool), Broken> {
+        if !self.access.still_stands(&self.web) {
+            return Err(Broken::Unseen);
+        }
         let mut text = String::with_capacity(PART_BYTES);
         loop {
             let goes_on = (self.parts)(&self.web, &mut text)?;
@@ -152,13 +157,15 @@ impl<P: FnMut(&Web, &mut String) -> Result<bool, Broken>> Reading<P> {
 }
 
 /// A body that is read from the chart while it is sent. `parts` writes some more of it each time, a page, and says whether
-/// anything follows; it is called off the async threads, and only once the reader has taken what came before.
+/// anything follows; it is called off the async threads, and only once the reader has taken what came before, while whoever
+/// asked is still let in.
 pub(crate) fn body(
     web: Arc<Web>,
+    access: Access,
     place: Place,
     parts: impl FnMut(&Web, &mut String) -> Result<bool, Broken> + Send + 'static,
 ) -> Body {
-    let begin = Some(Reading { web, place, parts });
+    let begin = Some(Reading { web, access, place, parts });
     Body::from_stream(stream::unfold(begin, |reading| async move {
         let mut reading = reading?;
         if !reading.place.goes_on(Instant::now()) {

@@ -119,6 +119,26 @@ impl Access {
         Access { address: caller.whole_address, ..self }
     }
 
+    /// Whether whoever asked would still be let in, for what goes on for long: people while a session of theirs runs (it
+    /// ends with all that is taken from them), programs while they are registered. Blocks.
+    pub(crate) fn still_stands(&self, web: &Web) -> bool {
+        let is_on = |user: &User| web.people.by_id(user.id).is_some_and(|now| !now.disabled);
+        match &self.who {
+            // Where the store cannot be asked, what is read next fails by itself.
+            Who::Person(user) => {
+                let running = web.sessions.running(user.id, web.site.clock().now());
+                is_on(user) && running.map_or(true, |running| !running.is_empty())
+            }
+            Who::App(app) => {
+                web.oauth.clients.active(app.client).is_some() && app.user.as_ref().is_none_or(is_on)
+            }
+            Who::Peer(Peer::Device(device)) => {
+                web.site.registry().device(*device).is_some_and(|known| !known.retired)
+            }
+            Who::Peer(Peer::Program(_)) => true,
+        }
+    }
+
     /// Who it is.
     pub const fn who(&self) -> &Who {
         &self.who

@@ -90,7 +90,7 @@ pub(crate) async fn export(
     Asked(query): Asked<RowsQuery>,
 ) -> Result<Response, Problem> {
     let place = web.downloads.begin(access.actor())?;
-    let asking = (*access).clone();
+    let (asking, asked) = ((*access).clone(), (*access).clone());
     let opened = web.blocking(move |web| {
         let page = query.page(web, READ_ROWS)?;
         let page = AuditQuery { limit: READ_ROWS, ..page };
@@ -100,7 +100,7 @@ pub(crate) async fn export(
     });
     let mut next = Some(opened.await??);
     let mut is_begun = false;
-    let body = download::body(web, place, move |web, out| {
+    let body = download::body(web, asked, place, move |web, out| {
         if !is_begun && matches!(format.format, Format::Csv) {
             out.push_str(COLUMNS);
         }

@@ -252,6 +252,7 @@ where
     let place = web.downloads.begin(access.actor())?;
     // What patients do not let leave the house is in no file.
     let access = access.disclosing();
+    let asked = access.clone();
     let parts = web
         .blocking(move |web| {
             let act = access.act(AuditAction::Export, "record").detail(name);
@@ -269,5 +270,5 @@ where
         .await??;
     let disposition = format!("attachment; filename=\"{name}\"");
     let headers = [(header::CONTENT_TYPE, media_type.to_owned()), (header::CONTENT_DISPOSITION, disposition)];
-    Ok((headers, download::body(web, place, parts)).into_response())
+    Ok((headers, download::body(web, asked, place, parts)).into_response())
 }

@@ -78,3 +78,17 @@ fn stalled_downloads_hold_no_thread_and_each_person_gets_few() {
         assert!(lines > ROWS - 1_000 && lines < ROWS + 200, "{lines}");
     });
 }
+
+/// It went on for hours for whoever had been disabled meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_ends_with_the_session_of_whoever_asked() {
+    let clinic = clinic();
+    clinic.add_user("auditor 0", Role::Auditor, None);
+    let cookie = clinic.sign_in("auditor 0").await;
+    let mut body =
+        begun(&clinic, "/api/v1/audit/export?format=csv", &cookie).await.into_body().into_data_stream();
+    assert!(!body.next().await.unwrap().unwrap().is_empty(), "the first part");
+    clinic.post("/api/v1/sign-out", &cookie, serde_json::json!({})).await;
+    let rest: Vec<_> = futures_util::StreamExt::collect(body).await;
+    assert!(rest.len() == 1 && rest[0].is_err(), "{} parts", rest.len());
+}

@@ -33,14 +33,15 @@ pub(crate) fn download(web: Arc<Web>, call: Arc<Call>) -> Waiting {
 }
 
 async fn run(web: Arc<Web>, call: Arc<Call>) -> Result<Answer, Refusal> {
-    let place = web.downloads.begin(call.access()?.actor()).map_err(|why| {
+    let access = call.access()?.clone();
+    let place = web.downloads.begin(access.actor()).map_err(|why| {
         let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, IssueCode::Throttled, why.to_string());
         Refusal { retry_after_s: Some(download::RETRY_AFTER_S), ..refusal }
     })?;
     let opening = Arc::clone(&call);
     let (job, file) = blocking(&web, move |web| open(web, &opening)).await?;
     let mut lines = Lines { call, job, file, next: Some(Next::Begin) };
-    let body = download::body(web, place, move |web, out| lines.more(web, out));
+    let body = download::body(web, access, place, move |web, out| lines.more(web, out));
     Ok(Answer::stream(body, NDJSON))
 }
 
