@@ -281,7 +281,7 @@ impl Used {
 
     async fn clinical(&self, admin: &Person, nurse: &Person, patient: &str) {
         let page = format!("/api/v1/patients/{patient}");
-        let rule = json!({"decision": "deny", "classes": ["glucose"]});
+        let rule = json!({"decision": "deny", "classes": ["glucose"], "reason": NOTE});
         admin.does(&self.web, &format!("{page}/consents"), rule).await;
         let hold = json!({"reason": NOTE, "until": null});
         let (status, said) = admin.call(Method::PUT, &self.web, &format!("{page}/hold"), Some(hold)).await;

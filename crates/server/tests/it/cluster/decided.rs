@@ -91,7 +91,7 @@ async fn a_consent_that_is_denied_on_one_node_hides_on_the_other() {
     until("both are charted", &nurse, &pair.b, &page, both).await;
     let screen = nurse.watch(&pair.b).await;
 
-    let rule = json!({"decision": "deny", "classes": ["glucose"]});
+    let rule = json!({"decision": "deny", "classes": ["glucose"], "reason": "asked for it"});
     let consent = pair.admin.does(&pair.a, &format!("{page}/consents"), rule).await;
     let hidden = |status, said: &Value| {
         assert_eq!(status, StatusCode::OK, "{said}");
@@ -109,7 +109,7 @@ async fn a_consent_that_is_denied_on_one_node_hides_on_the_other() {
 
     // Withdrawn on the other node, by somebody from whom it keeps nothing, it shows on the first.
     let path = format!("/api/v1/consents/{}/withdraw", consent["id"].as_str().unwrap());
-    pair.admin.does(&pair.b, &path, json!({"version": consent["version"]})).await;
+    pair.admin.does(&pair.b, &path, json!({"version": consent["version"], "reason": "asked for it"})).await;
     until("what was withdrawn shows again", &nurse, &pair.a, &page, both).await;
 }
 
