@@ -218,6 +218,11 @@ impl Site {
         Ok(Decided { at, frames })
     }
 
+    /// Waits until what this node has decided so far is known to it: what stands in the store may be a moment ahead. Blocks.
+    pub fn settled(&self) {
+        drop(self.desk.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// A second patient in one bed would hide the first from the ward board.
     fn beds_are_free(&self, together: &Together) -> Result<(), DeskError> {
         let changed = |id: PatientId| together.patients.iter().any(|change| change.patient.id == id);

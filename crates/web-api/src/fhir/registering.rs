@@ -97,16 +97,10 @@ impl Record {
         }
     }
 
-    /// The record of an id in a path, where it is there and whoever asks may see it; a refusal is recorded.
-    pub(crate) fn known(
-        self,
-        web: &Web,
-        call: &Call,
-        id: &str,
-        action: AuditAction,
-    ) -> Result<[u8; 16], Refusal> {
+    /// The record of an id that this node knows, where whoever asks may see it.
+    fn seen(self, web: &Web, call: &Call, id: &str) -> Option<[u8; 16]> {
         let registry = web.site.registry();
-        let found = match self {
+        match self {
             Record::Patient => id
                 .parse()
                 .ok()
@@ -115,7 +109,22 @@ impl Record {
             Record::Device => {
                 id.parse().ok().filter(|id| registry.device(*id).is_some()).map(DeviceId::to_bytes)
             }
-        };
+        }
+    }
+
+    /// The record of an id in a path, where it is there and whoever asks may see it; a refusal is recorded.
+    pub(crate) fn known(
+        self,
+        web: &Web,
+        call: &Call,
+        id: &str,
+        action: AuditAction,
+    ) -> Result<[u8; 16], Refusal> {
+        let found = self.seen(web, call, id).or_else(|| {
+            // Who was found by an identifier may have been committed just now, by somebody else.
+            web.site.settled();
+            self.seen(web, call, id)
+        });
         if found.is_none() {
             refused(
                 web,
