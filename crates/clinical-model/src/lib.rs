@@ -46,4 +46,4 @@ pub use place::Place;
 pub use private::Private;
 pub use quarantine::{QuarantineItem, QuarantineReason};
 pub use reading::{Absent, Committed, Event, Fact, Reading, SeriesKey, Value, Waveform};
-pub use time::{Interval, Timestamp};
+pub use time::{CLOCK_STEP_ENDURED, Interval, Timestamp};

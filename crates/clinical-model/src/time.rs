@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// What was written further ahead of the present than this is not believed: a clock that ran ahead was set back.
+pub const CLOCK_STEP_ENDURED: Duration = Duration::from_secs(300);
+
 /// An instant: whole microseconds since 1970-01-01T00:00:00Z (leap seconds not counted, as in POSIX time).
 ///
 /// Ordered, cheap to copy, and always UTC; zones belong to the edges.
@@ -98,6 +101,12 @@ impl Timestamp {
     /// How long after `earlier` this is; zero when it is not after it.
     pub fn duration_since(self, earlier: Timestamp) -> Duration {
         Duration::from_micros(u64::try_from(self.micros_since(earlier)).unwrap_or(0))
+    }
+
+    /// Whether this was written by a clock that ran ahead and was set back: later than now by more than
+    /// [`CLOCK_STEP_ENDURED`].
+    pub fn is_ahead_of(self, now: Timestamp) -> bool {
+        self > now.plus(CLOCK_STEP_ENDURED)
     }
 
     /// RFC 3339 in UTC with exactly the fractional digits needed (none, 3 or 6).

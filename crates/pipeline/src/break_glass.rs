@@ -30,8 +30,6 @@ pub const OBJECT: &str = "Break-glass";
 pub const STANDS_FOR: Duration = Duration::from_secs(4 * 3_600);
 /// Within this a review is due.
 pub const REVIEW_WITHIN: Duration = Duration::from_secs(72 * 3_600);
-/// A glass that was broken further ahead than this is not believed: the clock was set back.
-const CLOCK_STEP_ENDURED: Duration = Duration::from_secs(300);
 /// How often it is looked whether a review is overdue.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Shortest and longest reason or note, in characters: something is said, and it can be read.

@@ -307,7 +307,7 @@ impl Enrolment {
     }
 
     fn issued_since(&self, instant: Timestamp, now: Timestamp) -> usize {
-        let counts = |at| at >= instant && !renewals::is_ahead(at, now);
+        let counts = |at: Timestamp| at >= instant && !at.is_ahead_of(now);
         self.certificates.iter().filter(|one| counts(one.issued_at)).count()
     }
 }

@@ -40,8 +40,6 @@ const LISTS_POLL: Duration = Duration::from_millis(250);
 /// How often it is looked whether the server's certificate is due, and an earlier issuing key has ended: often enough that
 /// devices do not wait long after a clock was set right.
 const RENEWAL_POLL: Duration = Duration::from_secs(300);
-/// How far the last commit may lie ahead of the machine's clock before it is worth a line in the log.
-const CLOCK_STEP_ENDURED: Duration = Duration::from_secs(300);
 /// An instant that has certainly passed: this release was not made before it.
 const RELEASED_AT: Timestamp = Timestamp::from_seconds(1_795_305_600);
 
@@ -270,7 +268,7 @@ async fn clock_of(store: Arc<dyn Store>) -> anyhow::Result<Now> {
             "the clock of this machine shows a time before this release was made; time goes on from the last commit. Set \
              the clock"
         );
-    } else if shown.plus(CLOCK_STEP_ENDURED) < last {
+    } else if last.is_ahead_of(shown) {
         tracing::error!(
             clock = %shown,
             last_commit = %last,

@@ -10,8 +10,6 @@ use std::time::Duration;
 use clinical_model::Timestamp;
 use pipeline::audited::Act;
 
-use crate::session::is_ahead;
-
 /// Of one address, or of one network of IPv6, which a single host has all of.
 const OF_ONE: Pace = Pace { at_once: 30, lasts: Duration::from_secs(2) };
 /// Of all addresses together: whoever has very many must not fill the log either.
@@ -49,7 +47,7 @@ struct Level {
 
 impl Level {
     fn now(self, pace: &Pace, now: Timestamp) -> u32 {
-        if is_ahead(self.at, now) {
+        if self.at.is_ahead_of(now) {
             return 0;
         }
         let over = now.duration_since(self.at).as_millis() / pace.lasts.as_millis();

@@ -18,7 +18,6 @@ use store::{
 };
 
 use crate::known_browser::BrowserId;
-use crate::session::is_ahead;
 
 /// Failed attempts on one name from one address, or from one known browser, before waiting begins.
 const FREE_ATTEMPTS: u32 = 5;
@@ -48,7 +47,7 @@ struct Failures {
 impl Failures {
     /// Whether it counts no longer: quiet for long, or written by a clock that ran ahead.
     fn is_over(&self, now: Timestamp) -> bool {
-        now.duration_since(self.last) >= FORGET_AFTER || is_ahead(self.last, now)
+        now.duration_since(self.last) >= FORGET_AFTER || self.last.is_ahead_of(now)
     }
 }
 

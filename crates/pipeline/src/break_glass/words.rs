@@ -4,7 +4,7 @@ use clinical_model::{GlassId, PatientId, Private, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use store::StoreError;
 
-use super::{CLOCK_STEP_ENDURED, REVIEW_WITHIN, TEXT_CHARS};
+use super::{REVIEW_WITHIN, TEXT_CHARS};
 use crate::desk::DeskError;
 
 /// Why a glass was broken.
@@ -112,7 +112,7 @@ pub struct BreakGlass {
 impl BreakGlass {
     /// Whether it stands at an instant. A clock that was set back far makes it end, not last.
     pub fn stands_at(&self, at: Timestamp) -> bool {
-        self.ended_at.is_none() && at < self.until && self.opened_at <= at.plus(CLOCK_STEP_ENDURED)
+        self.ended_at.is_none() && at < self.until && !self.opened_at.is_ahead_of(at)
     }
 
     /// When its review is due.

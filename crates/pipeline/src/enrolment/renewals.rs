@@ -19,8 +19,6 @@ use crate::site::{Site, Stop};
 
 /// An hour.
 const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
-/// What begins further ahead than this was issued by a clock that ran ahead and was set back.
-const CLOCK_STEP_ENDURED: std::time::Duration = std::time::Duration::from_secs(300);
 /// How often it is written down which certificates came into use.
 const NOTED_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
 
@@ -72,7 +70,7 @@ impl Site {
             // An answer can be lost: within the hour the same key gets the same certificate.
             let is_fresh = enrolment.certificates.first().is_some_and(|newest| {
                 newest.issued_at > now.minus(HOUR)
-                    && !is_ahead(newest.issued_at, now)
+                    && !newest.issued_at.is_ahead_of(now)
                     && newest.serial_hex != shown.serial_hex
             });
             if let Some(again) = given(&enrolment, request).filter(|_| is_fresh) {
@@ -237,14 +235,9 @@ fn is_outlived(
     enrolment.certificates.iter().any(|one| {
         one.used_at.is_some()
             && one.not_before > shown.not_before
-            && !is_ahead(one.not_before, now)
+            && !one.not_before.is_ahead_of(now)
             && authority.revocation(&one.serial_hex).is_none()
     })
-}
-
-/// Whether an instant was written by a clock that ran ahead.
-pub(super) fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
-    at > now.plus(CLOCK_STEP_ENDURED)
 }
 
 fn is_approved(enrolment: &Enrolment, shown: &ShownCertificate, now: Timestamp) -> bool {

@@ -13,7 +13,7 @@ use trust::{SecretText, recovery};
 use super::record::{PendingTotp, Totp, UserRecord};
 use super::{PASSKEY_LIMIT, Passkey, PeopleError, User};
 use crate::ceremony::Answered;
-use crate::session::{CLOCK_STEP_ENDURED, Stage};
+use crate::session::Stage;
 use crate::state::Web;
 
 /// How long a shown secret waits for its first code.
@@ -98,7 +98,7 @@ impl Web {
         self.change_user(id, None, &[], |record| {
             let totp = record.totp.as_mut().filter(|_| !record.disabled).ok_or(PeopleError::BadCode)?;
             // A step that a clock ran ahead to is forgotten: it would lock the person out until then.
-            let latest = seconds(now.plus(CLOCK_STEP_ENDURED)) / trust::totp::STEP_S;
+            let latest = seconds(now.plus(clinical_model::CLOCK_STEP_ENDURED)) / trust::totp::STEP_S;
             let last = totp.last_step.filter(|last| *last <= latest);
             let step = totp.secret().verify(code, seconds(now), last);
             totp.last_step = Some(step.ok_or(PeopleError::BadCode)?);

@@ -4,7 +4,7 @@ use clinical_model::{Timestamp, UserId};
 use tokio::sync::watch;
 use trust::TokenHash;
 
-use super::{By, Caller, FRESH_SECOND_FACTOR, Stage, is_ahead};
+use super::{By, Caller, FRESH_SECOND_FACTOR, Stage};
 use crate::people::Subject;
 use crate::problem::{Code, Problem};
 
@@ -35,7 +35,7 @@ impl Current {
     /// Whether the second factor was used just now.
     pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
         self.fresh_until().is_some_and(|until| now < until)
-            && !self.second_factor_at.is_some_and(|at| is_ahead(at, now))
+            && !self.second_factor_at.is_some_and(|at| at.is_ahead_of(now))
     }
 
     /// Refuses where the second factor was not used just now, with the code that makes the web app ask for it.

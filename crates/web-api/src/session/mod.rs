@@ -52,14 +52,6 @@ const UNFINISHED_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// Wrong codes in one session before it ends.
 const WRONG_CODES_LIMIT: u8 = 5;
 
-/// What was written further ahead than this is not believed: the clock was set back.
-pub(crate) const CLOCK_STEP_ENDURED: Duration = Duration::from_secs(300);
-
-/// Whether an instant was written by a clock that ran ahead.
-pub(crate) fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
-    at > now.plus(CLOCK_STEP_ENDURED)
-}
-
 fn id_of(hash: &TokenHash) -> [u8; 16] {
     let mut id = [0; 16];
     id.copy_from_slice(&hash.0[..16]);
@@ -375,8 +367,8 @@ impl Sessions {
 
     fn is_over(&self, record: &Record, now: Timestamp) -> bool {
         let (idle, limit) = self.limits(record);
-        is_ahead(record.started_at, now)
-            || is_ahead(record.seen_at, now)
+        record.started_at.is_ahead_of(now)
+            || record.seen_at.is_ahead_of(now)
             || now.duration_since(record.seen_at) > idle
             || now.duration_since(record.started_at) > limit
     }
