@@ -16,14 +16,20 @@ use crate::site::{
     KEY, MONITOR, NURSE, PATIENT, START_S, SetClock, assignment, device, furnish, heart_rate, quiet, send,
 };
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_recorded_is_not_seen_and_not_done() {
+/// A furnished site, its directory, and what makes its audit log fail.
+fn site() -> (tempfile::TempDir, Arc<Site>, Arc<AtomicBool>) {
     let directory = tempfile::tempdir().unwrap();
     let kept = SqliteStore::open(directory.path(), Kek::from_bytes(&KEY), Options::default()).unwrap();
     let refuse = Arc::new(AtomicBool::new(false));
     let store = Refusing::new(kept, Arc::clone(&refuse));
     let site = Site::start(Arc::new(store), SetClock::new(), quiet()).unwrap();
     furnish(&site);
+    (directory, site, refuse)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_recorded_is_not_seen_and_not_done() {
+    let (_directory, site, refuse) = site();
     heart_rate(&site, 70).await;
     refuse.store(true, Ordering::SeqCst);
 
@@ -57,12 +63,7 @@ async fn what_cannot_be_recorded_is_not_seen_and_not_done() {
 /// did not happen.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_run_again_from_quarantine_is_kept_with_its_record_or_not_at_all() {
-    let directory = tempfile::tempdir().unwrap();
-    let kept = SqliteStore::open(directory.path(), Kek::from_bytes(&KEY), Options::default()).unwrap();
-    let refuse = Arc::new(AtomicBool::new(false));
-    let store = Refusing::new(kept, Arc::clone(&refuse));
-    let site = Site::start(Arc::new(store), SetClock::new(), quiet()).unwrap();
-    furnish(&site);
+    let (_directory, site, refuse) = site();
     let cuff = DeviceId::from_bytes([77; 16]);
     site.add_device(Actor::System, device(cuff, "Thermometer 2")).unwrap();
     send(&site, cuff, FrameKind::Envelope, br#"{"measure":"heart_rate","value":61}"#).await;

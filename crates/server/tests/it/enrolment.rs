@@ -10,7 +10,7 @@ use simulator::client::enrol::{EnrolError, Held};
 use store::Actor;
 
 use crate::devices;
-use crate::process::{Place, Server, succeed};
+use crate::process::{ON_FREE_PORTS, Place, Server, succeed};
 
 /// Longest wait for what a server takes up within a second.
 const TAKEN_UP_LIMIT: Duration = Duration::from_secs(20);
@@ -161,8 +161,7 @@ async fn a_device_of_ours_claims_sends_renews_and_follows_a_turn_of_the_issuing_
     std::fs::rename(pki, place.path("pki.away")).unwrap();
     let arguments = place.arguments();
     let own: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let ports = ["--web", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0"];
-    let refused = crate::process::refuse(&[&["serve"], &own[..], &ports].concat());
+    let refused = crate::process::refuse(&[&["serve"], &own[..], &ON_FREE_PORTS].concat());
     assert!(
         refused.contains("there is no authority in") && refused.contains("auscult pki init"),
         "{refused}"

@@ -14,7 +14,7 @@ use trust::Kek;
 
 use crate::devices;
 use crate::person::{Person, as_nobody, code_of};
-use crate::process::{Place, Server, auscult, refuse, run, succeed};
+use crate::process::{ON_FREE_PORTS, Place, Server, auscult, refuse, run, succeed};
 
 /// Longest wait for what the server writes by itself every two seconds.
 const WRITTEN_LIMIT: Duration = Duration::from_secs(30);
@@ -194,15 +194,7 @@ fn a_start_in_a_wrong_directory_neither_serves_nor_touches_the_list_of_erasures(
     other[1] = wrong.to_owned();
     let mut command = auscult();
     command.arg("serve").args(&other).arg("--config").arg(&config);
-    command.args([
-        "--web",
-        "127.0.0.1:0",
-        "--mqtt",
-        "127.0.0.1:0",
-        "--devices",
-        "127.0.0.1:0",
-        "--print-json",
-    ]);
+    command.args(ON_FREE_PORTS);
     assert!(Server::start(command, place.path("new.txt")).stop().0.success());
     assert!(std::fs::read(&list).unwrap() == before, "the list was touched");
 }
@@ -233,15 +225,7 @@ async fn a_restored_backup_lets_nobody_in_who_was_let_in_by_something_that_ends(
     restored.to_str().unwrap().clone_into(&mut arguments[1]);
     let mut command = auscult();
     command.arg("serve").args(&arguments);
-    command.args([
-        "--web",
-        "127.0.0.1:0",
-        "--mqtt",
-        "127.0.0.1:0",
-        "--devices",
-        "127.0.0.1:0",
-        "--print-json",
-    ]);
+    command.args(ON_FREE_PORTS);
     let server = Server::start(command, place.path("restored.txt"));
     let node = server.address("address");
     assert_eq!(admin.get(&node, "/api/v1/account").await.0, 401, "the session was ended");
@@ -339,15 +323,7 @@ fn the_key_lives_in_a_token_and_turns_over_there() {
 
     let mut command = auscult();
     command.env("SOFTHSM2_CONF", place.path("softhsm2.conf")).arg("serve").arg("--config").arg(&config);
-    command.args([
-        "--web",
-        "127.0.0.1:0",
-        "--mqtt",
-        "127.0.0.1:0",
-        "--devices",
-        "127.0.0.1:0",
-        "--print-json",
-    ]);
+    command.args(ON_FREE_PORTS);
     let server = Server::start(command, place.path("log.txt"));
     let before = call(&["keys", "status", "--json"]).1;
     let (done, said) = call(&["keys", "rotate", "--reason", "a test"]);

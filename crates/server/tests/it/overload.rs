@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::devices;
-use crate::process::{Place, Server, auscult};
+use crate::process::{ON_FREE_PORTS, Place, Server, auscult};
 
 /// Devices of the storm; `AUSCULT_OVERLOAD_DEVICES` gives another number: 2000 for the figures in the book.
 const DEVICES: usize = 200;
@@ -263,15 +263,7 @@ async fn on_a_slow_disk_backfill_is_refused_and_live_data_and_alarms_are_kept() 
     let calls = ["-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e"];
     command.args(calls).arg(format!("inject=fsync,fdatasync:delay_exit={SYNC_TAKES_US}")).arg("-P").arg(log);
     command.arg(plain.get_program()).arg("serve").args(place.arguments().map(OsString::from));
-    command.args([
-        "--web",
-        "127.0.0.1:0",
-        "--mqtt",
-        "127.0.0.1:0",
-        "--devices",
-        "127.0.0.1:0",
-        "--print-json",
-    ]);
+    command.args(ON_FREE_PORTS);
     let server = Server::start(command, place.path("log.txt"));
     let address = server.address("mqtt");
     let failures = AtomicU64::new(0);

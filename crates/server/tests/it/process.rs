@@ -96,6 +96,10 @@ pub fn copy(from: &Path, to: &Path) {
     assert!(status.success(), "{} could not be copied to {}: {status}", from.display(), to.display());
 }
 
+/// Serves on ports that are free, and says in JSON which they are.
+pub const ON_FREE_PORTS: [&str; 7] =
+    ["--web", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0", "--print-json"];
+
 /// A running child; killed when dropped.
 pub struct Server {
     child: Child,
@@ -115,8 +119,7 @@ impl Server {
     pub fn command(place: &Place, more: &[&str]) -> Command {
         let mut command = auscult();
         command.arg("serve").args(place.arguments()).args(more);
-        command.args(["--web", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0"]);
-        command.arg("--print-json");
+        command.args(ON_FREE_PORTS);
         command
     }
 

@@ -23,7 +23,7 @@ use store::postgres::PgStore;
 use trust::Kek;
 
 use crate::devices;
-use crate::process::{Place, Server, auscult};
+use crate::process::{ON_FREE_PORTS, Place, Server, auscult};
 
 /// A database, a key, and places for the nodes.
 pub struct Cluster {
@@ -82,8 +82,7 @@ impl Cluster {
     pub fn command(&self, node: usize, url: &str) -> Command {
         let mut command = auscult();
         command.arg("serve").arg("--data").arg(self.directory(node)).arg("--key-file").arg(self.place.key());
-        command.args(["--web", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0"]);
-        command.arg("--print-json");
+        command.args(ON_FREE_PORTS);
         command.env("AUSCULT_STORE_DATABASE", url);
         command.env("AUSCULT_SITE_FOLD_INTERVAL_S", "1");
         command

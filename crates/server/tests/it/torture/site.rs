@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::proxy::Proxy;
 use crate::devices;
-use crate::process::{Place, Server, auscult};
+use crate::process::{ON_FREE_PORTS, Place, Server, auscult};
 
 /// Sequences of one round begin so far behind those of the round before: more than a round can send. The chart keeps 24
 /// bits of a sequence.
@@ -155,8 +155,7 @@ impl Site {
             }
         };
         command.arg("serve").arg("--data").arg(&start.data).arg("--key-file").arg(self.place.key());
-        command.args(["--web", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0"]);
-        command.arg("--print-json");
+        command.args(ON_FREE_PORTS);
         command.env("AUSCULT_SITE_FOLD_INTERVAL_S", start.fold_interval_s.to_string());
         command.env("AUSCULT_LOG_LEVEL", "warn");
         self.plant(&mut command);
